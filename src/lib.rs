@@ -1,2 +1,44 @@
-//! smidge
+//! One small static binary, and this library, that turn the replicas behind a DNS name into a
+//! brokerless publish/subscribe and key-value mesh: rust-libp2p's Kademlia, GossipSub and QUIC on
+//! smol, without tokio.
+//!
+//! ```no_run
+//! use futures::StreamExt;
+//! use smidge::{Client, Config, Delivery, Node, PublishOptions, identity::Identity, runtime::Executor};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     Executor::default().block_on(1, |runtime| async move {
+//!         let mut config = Config::default();
+//!         config.dial.names = vec!["peer:4001".parse()?]; // every replica behind this name
+//!         let key = Identity::ephemeral();
+//!         let node: Client = Node::new(config, key.keypair().clone()).spawn(&runtime)?;
+//!
+//!         let mut messages = node.subscribe("some_topic").await?;
+//!         let receipt = node.publish("some_topic", "hello", PublishOptions::default()).await?;
+//!         println!("handed to {} peers", receipt.peers);
+//!         while let Some(Delivery::Item(message)) = messages.next().await {
+//!             println!("{:?} says {:?}", message.source, message.data);
+//!         }
+//!         Ok(())
+//!     })?
+//! }
+//! ```
+//!
+//! To use only the transport, and any behaviour of rust-libp2p on smol, see [`transport::quic`].
+
+pub mod cli;
+pub mod config;
+pub mod dialer;
+pub mod dns;
+mod error;
+pub mod identity;
+pub mod logging;
+mod node;
 pub mod runtime;
+pub mod transport;
+
+pub use config::Config;
+pub use node::{
+    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, Message, Node, PeerStatus, PublishOptions,
+    PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription, Validator, Verdict,
+};

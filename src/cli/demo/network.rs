@@ -1,0 +1,371 @@
+//! The demo's network: a name server in this process, nodes in processes of their own.
+//!
+//! Ends every process it started, whatever happens. Never leaves loopback.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures::StreamExt;
+use serde::Deserialize;
+
+use crate::{
+    cli::{Failure, exit},
+    dns::NameServer,
+    runtime::{Executor, Handle, Signal, Signals},
+};
+
+/// Lines that wait to be read; a node that logs faster than that is held up.
+const LINES: usize = 4096;
+/// How long a node has to end after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(6);
+const DAY_US: u64 = 24 * 3600 * 1_000_000;
+
+/// A line of a node's log.
+pub(super) struct Line {
+    /// Since the demo began.
+    pub(super) at: Duration,
+    /// As the node wrote it, in the text format.
+    pub(super) text: String,
+    pub(super) message: String,
+}
+
+#[derive(Deserialize)]
+struct Json {
+    ts: String,
+    level: String,
+    target: String,
+    msg: String,
+}
+
+struct Process {
+    name: String,
+    child: Child,
+    started: Duration,
+    lines: Vec<Line>,
+    peer_id: Option<String>,
+}
+
+enum News {
+    Line(usize, String),
+    Ended(usize),
+    Interrupted,
+}
+
+/// What is waited for.
+pub(super) enum Wait {
+    /// A line of `node` that begins so.
+    Line { node: usize, begins: &'static str },
+    /// `node` says that it is connected to the node `to`.
+    Connected { node: usize, to: usize },
+}
+
+pub(super) struct Network {
+    started: Instant,
+    started_us: u64,
+    /// The first three bytes of all addresses.
+    net: [u8; 3],
+    port: u16,
+    server: NameServer,
+    /// Runs the name server.
+    _runtime: Handle,
+    processes: Vec<Process>,
+    peers: usize,
+    news: Receiver<News>,
+    sender: SyncSender<News>,
+    /// When each name got its records.
+    pub(super) named: Vec<(&'static str, Duration)>,
+}
+
+impl Network {
+    /// Starts bootstrap and `peers` peers, none of which has a record yet.
+    pub(super) fn start(peers: usize) -> Result<Self, Failure> {
+        let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(exit::FAILED, "demo", format!("{what}: {e}"));
+        let runtime = Executor::default().start(1).map_err(|e| failed("no runtime", &e))?;
+        let (net, port) = free_net().map_err(|e| failed("no loopback addresses are free", &e))?;
+        let server = NameServer::start(&runtime, SocketAddr::new(ip(net, 1), 0))
+            .map_err(|e| failed("the name server cannot start", &e))?;
+        let (sender, news) = sync_channel(LINES);
+        watch_signals(&runtime, sender.clone()).map_err(|e| failed("signals", &e))?;
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let mut network = Self {
+            started: Instant::now(),
+            started_us: (now_us % u128::from(DAY_US)) as u64,
+            net,
+            port,
+            server,
+            _runtime: runtime,
+            processes: Vec::new(),
+            peers,
+            news,
+            sender,
+            named: Vec::new(),
+        };
+        network.spawn("bootstrap".into(), "bootstrap", &[])?;
+        // Several peers find each other as well, which is what a service with replicas does.
+        let names: &[&str] = if peers > 1 { &["bootstrap", "peer"] } else { &["bootstrap"] };
+        for n in 1..=peers {
+            let name = if peers > 1 { format!("peer.{n}") } else { "peer".into() };
+            network.spawn(name, "peer", names)?;
+        }
+        Ok(network)
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn bootstrap(&self) -> usize {
+        0
+    }
+
+    pub(super) fn peers(&self) -> Range<usize> {
+        1..1 + self.peers
+    }
+
+    /// The sender, once it was started.
+    pub(super) fn sender(&self) -> Option<usize> {
+        (self.processes.len() > 1 + self.peers).then_some(1 + self.peers)
+    }
+
+    pub(super) fn name(&self, node: usize) -> &str {
+        &self.processes[node].name
+    }
+
+    pub(super) fn lines(&self, node: usize) -> impl Iterator<Item = &Line> {
+        self.processes[node].lines.iter()
+    }
+
+    /// When a node's process was started.
+    pub(super) fn spawned(&self, node: usize) -> Duration {
+        self.processes[node].started
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// When `node` first said that it is connected to `to`.
+    pub(super) fn connected(&self, node: usize, to: usize) -> Option<Duration> {
+        let peer = self.processes[to].peer_id.as_deref()?;
+        let line = format!("connected to {peer} ");
+        self.lines(node).find(|l| l.message.starts_with(&line)).map(|l| l.at)
+    }
+
+    /// Gives a name its records.
+    pub(super) fn publish_name(&mut self, name: &'static str) -> Result<(), Failure> {
+        let nodes = if name == "bootstrap" { 0..1 } else { self.peers() };
+        let records = nodes.map(|n| self.ip_of(n)).collect();
+        self.server.set(name, records).map_err(|e| Failure::new(exit::FAILED, "demo", e))?;
+        self.named.push((name, self.started.elapsed()));
+        Ok(())
+    }
+
+    /// Starts the sender; returns which node it is.
+    pub(super) fn start_sender(&mut self) -> Result<usize, Failure> {
+        self.spawn("sender".into(), "sender", &["peer"])?;
+        Ok(self.processes.len() - 1)
+    }
+
+    /// Waits until `what` was logged.
+    pub(super) fn wait(&mut self, what: Wait, patience: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + patience;
+        while !self.has(&what) {
+            if !self.listen_once(deadline)? {
+                let (node, words) = match what {
+                    Wait::Line { node, begins } => (node, format!("\"{begins}\"")),
+                    Wait::Connected { node, to } => (node, format!("a connection to {}", self.name(to))),
+                };
+                let why = format!("{} did not log {words} within {patience:?}", self.name(node));
+                return Err(Failure::new(exit::FAILED, "demo", why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what the nodes log until `end`.
+    pub(super) fn listen_until(&mut self, end: Instant) -> Result<(), Failure> {
+        while self.listen_once(end)? {}
+        Ok(())
+    }
+
+    /// Ends all nodes: with SIGTERM, and if that does not do, for certain.
+    pub(super) fn stop(&mut self) {
+        for process in &self.processes {
+            if let Some(pid) = rustix::process::Pid::from_raw(process.child.id() as i32) {
+                // An error says that it has ended already.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
+        let deadline = Instant::now() + DRAIN;
+        let mut open = self.processes.len();
+        while open > 0 {
+            match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(News::Line(node, line)) => self.note(node, &line),
+                Ok(News::Ended(_)) => open -= 1,
+                Ok(News::Interrupted) => {}
+                Err(_) => break,
+            }
+        }
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+
+    fn has(&self, what: &Wait) -> bool {
+        match *what {
+            Wait::Line { node, begins } => self.lines(node).any(|l| l.message.starts_with(begins)),
+            Wait::Connected { node, to } => self.connected(node, to).is_some(),
+        }
+    }
+
+    /// Takes in one piece of news; says whether there was one before `deadline`.
+    fn listen_once(&mut self, deadline: Instant) -> Result<bool, Failure> {
+        match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(News::Line(node, line)) => self.note(node, &line),
+            Ok(News::Ended(node)) => {
+                let last = self.lines(node).last().map_or("nothing", |l| l.message.as_str());
+                let why = format!("{} ended unexpectedly; its last words: {last}", self.name(node));
+                return Err(Failure::new(exit::FAILED, "demo", why));
+            }
+            Ok(News::Interrupted) => return Err(Failure::new(exit::FAILED, "demo", "interrupted")),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn note(&mut self, node: usize, raw: &str) {
+        let process = &mut self.processes[node];
+        let (at, text, message) = match serde_json::from_str::<Json>(raw) {
+            Ok(json) => {
+                let us = day_us(&json.ts).map(|us| (us + DAY_US - self.started_us) % DAY_US);
+                let at = us.map_or_else(|| self.started.elapsed(), Duration::from_micros);
+                let text = format!("{} {:5} {}: {}", json.ts, json.level, json.target, json.msg);
+                (at, text, json.msg)
+            }
+            // Something else than the log, for instance an error on the way out.
+            Err(_) => (self.started.elapsed(), raw.to_owned(), raw.to_owned()),
+        };
+        if process.peer_id.is_none()
+            && let Some((_, peer)) = message.split_once("peer id ")
+        {
+            process.peer_id = Some(peer.to_owned());
+        }
+        process.lines.push(Line { at, text, message });
+    }
+
+    fn ip_of(&self, node: usize) -> IpAddr {
+        ip(self.net, node as u8 + 2)
+    }
+
+    fn spawn(&mut self, name: String, role: &str, dial: &[&str]) -> Result<(), Failure> {
+        let node = self.processes.len();
+        let failed = |e: std::io::Error| Failure::new(exit::FAILED, "demo", format!("{name} cannot start: {e}"));
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("SMIDGE__") || key == "RUST_LOG" {
+                command.env_remove(key);
+            }
+        }
+        let own = std::env::temp_dir().join("smidge-demo-needs-no-files");
+        command
+            .arg("run")
+            .args(["--set", &format!("role={role}"), "--set", "identity.ephemeral=true", "--set", "log.format=json"])
+            .args(["--set", "api.listen=off", "--set", "gossip.topics=some_topic"])
+            .args(["--set", &format!("dns.servers={}", self.server.addr())])
+            .args(["--set", &format!("dns.hosts={}", own.display())])
+            .args(["--set", &format!("dns.resolv_conf={}", own.display())])
+            .arg("--listen")
+            .arg(format!("/ip4/{}/udp/{}/quic-v1", self.ip_of(node), self.port));
+        for target in dial {
+            command.arg("--dial").arg(format!("{target}:{}", self.port));
+        }
+        let started = self.started.elapsed();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let stderr = child.stderr.take();
+        self.processes.push(Process { name: name.clone(), child, started, lines: Vec::new(), peer_id: None });
+        let news = self.sender.clone();
+        let read = move || {
+            let lines = stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
+            for line in lines.map_while(Result::ok) {
+                if news.send(News::Line(node, line)).is_err() {
+                    return;
+                }
+            }
+            // An error says that the demo is over.
+            let _ = news.send(News::Ended(node));
+        };
+        thread::Builder::new().name(name.clone()).spawn(read).map_err(failed)?;
+        Ok(())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A loopback network that nobody else uses, and a port that is free there.
+fn free_net() -> std::io::Result<([u8; 3], u16)> {
+    let pid = std::process::id();
+    let net = [127, 64 + (pid % 128) as u8, (pid >> 7) as u8];
+    let port = UdpSocket::bind((ip(net, 2), 0))?.local_addr()?.port();
+    Ok((net, port))
+}
+
+fn ip([a, b, c]: [u8; 3], d: u8) -> IpAddr {
+    Ipv4Addr::new(a, b, c, d).into()
+}
+
+/// The microseconds since midnight in an RFC 3339 time in UTC.
+fn day_us(ts: &str) -> Option<u64> {
+    let time = ts.split_once('T')?.1.strip_suffix('Z')?;
+    let mut parts = time.split(':');
+    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
+    let seconds = parts.next()?.parse::<f64>().ok()?;
+    Some((hours * 3600 + minutes * 60) * 1_000_000 + (seconds * 1e6) as u64)
+}
+
+fn watch_signals(runtime: &Handle, news: SyncSender<News>) -> std::io::Result<()> {
+    let mut signals = Signals::new()?;
+    runtime.spawn(async move {
+        while let Some(signal) = signals.next().await {
+            if signal == Signal::Stop {
+                // A full queue is read in a moment; the next signal finds room.
+                let _ = news.try_send(News::Interrupted);
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_day_is_read_to_the_microsecond() {
+        assert_eq!(day_us("2026-11-21T00:00:00.000001Z"), Some(1));
+        assert_eq!(day_us("2026-11-21T01:02:03.5Z"), Some(3_723_500_000));
+        for bad in ["", "T", "2026-11-21T01:02Z", "2026-11-21T01:02:03"] {
+            assert_eq!(day_us(bad), None, "{bad:?}");
+        }
+    }
+}

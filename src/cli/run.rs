@@ -1,0 +1,169 @@
+//! `smidge run`: the node, its signals, and what a sender says.
+
+use std::time::Instant;
+
+use clap::Args;
+use futures::{
+    StreamExt,
+    future::{Either, select},
+    pin_mut,
+};
+
+use super::{ConfigArgs, Failure, exit};
+use crate::{
+    config::{Config, LoadOptions, Publish},
+    identity::Identity,
+    logging,
+    node::{Client, Error, Node, PublishOptions},
+    runtime::{Handle, Signal, Signals},
+};
+
+/// Runs a node until it is told to stop.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge run --dial bootstrap:4001 --topic some_topic\n\n\
+                        SIGHUP reads the configuration again; SIGTERM and SIGINT stop within 5 seconds,\n\
+                        a second one at once.")]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A name (or address) to stay connected to; port 4001 unless given (repeatable)
+    #[arg(long, value_name = "NAME[:PORT]")]
+    dial: Vec<String>,
+    /// An address to listen on, for instance /ip4/0.0.0.0/udp/4001/quic-v1 (repeatable)
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// A topic to subscribe to (repeatable)
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+}
+
+impl RunArgs {
+    /// What the configuration is made from: on start, and again on SIGHUP.
+    fn options(&self) -> LoadOptions {
+        let mut options = self.config.options();
+        options.flag("--dial", "dial.names", &self.dial);
+        options.flag("--listen", "listen.addresses", &self.listen);
+        options.flag("--topic", "gossip.topics", &self.topic);
+        options
+    }
+}
+
+/// Reads the configuration, sets up the log and the key, and runs the node.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.options())?;
+    let log = logging::init(&config.log)?;
+    let identity = Identity::open(&config.identity)?;
+    for warning in config.warnings().iter().chain(identity.warnings()) {
+        log::warn!("{warning}");
+    }
+    let (executor, threads) = (config.runtime.executor, config.runtime.threads);
+    let daemon = |runtime| Daemon { args, log, config, runtime }.run(identity);
+    executor.block_on(threads, daemon).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
+}
+
+struct Daemon<'a> {
+    args: &'a RunArgs,
+    log: logging::Control,
+    config: Config,
+    runtime: Handle,
+}
+
+impl Daemon<'_> {
+    async fn run(mut self, identity: Identity) -> Result<(), Failure> {
+        let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
+        log::info!(
+            target: "smidge",
+            "starting smidge {} as {}, peer id {}",
+            env!("CARGO_PKG_VERSION"), self.config.role, identity.peer_id()
+        );
+        let client = Node::new(self.config.clone(), identity.keypair().clone())
+            .spawn(&self.runtime)
+            .map_err(|e| Failure::new(exit::FAILED, "node", e))?;
+        drop(identity);
+        if self.config.publish.topic.is_some() {
+            self.runtime.spawn(say(client.clone(), self.config.publish.clone(), self.runtime.clone()));
+        }
+        while let Some(signal) = signals.next().await {
+            match signal {
+                Signal::Reload => self.reload(&client).await,
+                Signal::Stop => return stop(&client, signals).await,
+            }
+        }
+        Err(Failure::new(exit::FAILED, "signals", "they can no longer be received"))
+    }
+
+    /// Reads the configuration again and applies what can be applied while running.
+    async fn reload(&mut self, client: &Client) {
+        let config = match Config::load(&self.args.options()) {
+            Ok(config) => config,
+            Err(e) => {
+                return log::error!(target: "smidge", "reloading failed, nothing was changed: {e}");
+            }
+        };
+        let changes = self.config.changes(&config);
+        if !changes.restart.is_empty() {
+            log::warn!(target: "smidge", "reloading: these need a restart: {}", changes.restart.join(", "));
+        }
+        self.log.apply(&config.log.level);
+        if let Err(e) = client.apply(config.clone()).await {
+            return log::error!(target: "smidge", "reloading failed: {e}");
+        }
+        let applied = if changes.live.is_empty() { "nothing".into() } else { changes.live.join(", ") };
+        log::info!(target: "smidge", "reloaded: {applied} changed");
+        // What needs a restart stays as it was, so that it is told again the next time.
+        self.config.dial.names = config.dial.names;
+        self.config.dial.addresses = config.dial.addresses;
+        self.config.gossip.topics = config.gossip.topics;
+        self.config.log.level = config.log.level;
+        self.config.peers.deny = config.peers.deny;
+    }
+}
+
+/// Ends the node in good order, or at once if a second signal asks for it.
+async fn stop(client: &Client, mut signals: Signals) -> Result<(), Failure> {
+    let drained = client.shutdown();
+    let impatient = async {
+        while let Some(signal) = signals.next().await {
+            if signal == Signal::Stop {
+                return;
+            }
+        }
+    };
+    pin_mut!(drained, impatient);
+    match select(drained, impatient).await {
+        Either::Left((done, _)) => done.map_err(|e| Failure::new(exit::FAILED, "stopping", e)),
+        Either::Right(_) => {
+            Err(Failure::new(exit::FAILED, "stopping", "a second signal came: connections were not closed"))
+        }
+    }
+}
+
+/// Says what `[publish]` asks for: once, or at intervals, for as long as the node runs.
+async fn say(client: Client, publish: Publish, runtime: Handle) {
+    let Some(topic) = &publish.topic else { return };
+    let data = match publish.payload() {
+        Ok(data) => data,
+        Err(e) => return log::error!(target: "smidge", "publish.data: {e}"),
+    };
+    let options = PublishOptions { wait_peers: publish.wait_peers, timeout: publish.wait_timeout };
+    let mut due = Instant::now();
+    loop {
+        match client.publish(topic, data.clone(), options).await {
+            Ok(_) if publish.every.is_zero() => return,
+            Ok(_) => {}
+            Err(Error::Stopped | Error::ShuttingDown) => return,
+            // Said once or regularly, it is said as soon as somebody listens.
+            Err(e @ Error::NoPeers { .. }) => {
+                log::warn!(target: "smidge", "retrying in 0 ms: not published: {e}");
+                continue;
+            }
+            Err(e) if publish.every.is_zero() => return log::error!(target: "smidge", "not published: {e}"),
+            Err(e) => log::warn!(target: "smidge", "not published: {e}"),
+        }
+        let now = Instant::now();
+        while due <= now {
+            due += publish.every;
+        }
+        runtime.sleep_until(due).await;
+    }
+}

@@ -1,0 +1,279 @@
+//! The reconciler at work: a `NetworkBehaviour` that asks the resolver and dials through the swarm.
+//!
+//! Decides nothing: what the swarm and the resolver report is handed to the [`Reconciler`], and what
+//! it answers is carried out.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures::{
+    future::{BoxFuture, FutureExt},
+    stream::{FuturesUnordered, StreamExt},
+};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    multiaddr::Protocol,
+    swarm::{
+        ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        dial_opts::{DialOpts, PeerCondition},
+        dummy,
+    },
+};
+
+use super::{
+    lookup::lookup,
+    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler, split_peer},
+    status::NameStatus,
+};
+use crate::{
+    config::Target,
+    dns::Resolve,
+    error::chain,
+    runtime::{Handle, Timer},
+};
+
+/// What the dialer tells the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something worth a log line.
+    Notice(Notice),
+    /// What is known of this peer at this address, or anywhere, is out of date.
+    Forget {
+        /// Who.
+        peer: PeerId,
+        /// Where; everywhere if `None`.
+        address: Option<Multiaddr>,
+    },
+}
+
+/// Keeps this node connected to every replica behind its targets.
+pub struct Behaviour {
+    reconciler: Reconciler,
+    resolver: Arc<dyn Resolve>,
+    runtime: Handle,
+    lookups: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
+    dials: HashMap<ConnectionId, Multiaddr>,
+    links: HashMap<ConnectionId, Multiaddr>,
+    own: BTreeSet<Multiaddr>,
+    timer: Box<dyn Timer>,
+    /// Whether the reconciler was told anything since it was last asked what to do.
+    stirred: bool,
+    waker: Option<Waker>,
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("dialer::Behaviour").field("reconciler", &self.reconciler).finish_non_exhaustive()
+    }
+}
+
+impl Behaviour {
+    /// A dialer without targets.
+    pub fn new(policy: Policy, resolver: Arc<dyn Resolve>, runtime: Handle, rng: fastrand::Rng) -> Self {
+        Self {
+            reconciler: Reconciler::new(policy, rng),
+            resolver,
+            timer: runtime.timer(),
+            runtime,
+            lookups: FuturesUnordered::new(),
+            dials: HashMap::new(),
+            links: HashMap::new(),
+            own: BTreeSet::new(),
+            stirred: false,
+            waker: None,
+        }
+    }
+
+    /// Stays connected to exactly `targets` from now on.
+    pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
+        self.reconciler.set_targets(targets, self.runtime.now());
+        self.stir();
+    }
+
+    /// Stays connected to `target` too.
+    pub fn add_target(&mut self, target: Target) {
+        self.reconciler.add_target(target, self.runtime.now());
+        self.stir();
+    }
+
+    /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
+    /// are taken as proof of where it is.
+    pub fn on_identified(&mut self, peer: PeerId, link: ConnectionId, addresses: &[Multiaddr]) {
+        let Some(ip) = self.links.get(&link).and_then(ip_part) else {
+            return;
+        };
+        let same_host = addresses.iter().filter(|a| ip_part(a).as_ref() == Some(&ip)).cloned();
+        self.reconciler.on_addresses(peer, same_host, self.runtime.now());
+        self.stir();
+    }
+
+    /// Every target with its records.
+    pub fn status(&self) -> Vec<NameStatus> {
+        self.reconciler.status(self.runtime.now())
+    }
+
+    fn stir(&mut self) {
+        self.stirred = true;
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn on_own_addresses(&mut self) {
+        self.reconciler.on_own_addresses(self.own.iter().cloned());
+        self.stir();
+    }
+
+    fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
+        let Some(address) = self.dials.remove(&failure.connection_id) else {
+            return;
+        };
+        let fault = match failure.error {
+            DialError::LocalPeerId { .. } => DialFault::OwnPeer,
+            DialError::Denied { cause } => match failure.peer_id {
+                Some(peer) if cause.downcast_ref::<libp2p::connection_limits::Exceeded>().is_some() => {
+                    DialFault::Enough(peer)
+                }
+                _ => DialFault::Failed(chain(cause)),
+            },
+            DialError::Transport(errors) => DialFault::Failed(
+                errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
+            ),
+            DialError::WrongPeerId { obtained, .. } => {
+                DialFault::Failed(format!("another peer answers there: {obtained}"))
+            }
+            other => DialFault::Failed(chain(other)),
+        };
+        self.reconciler.on_dial_failed(&address, fault, self.runtime.now());
+        self.stir();
+    }
+
+    /// Carries out what the reconciler wants; a dial or an event ends the round.
+    fn act(&mut self) -> Option<ToSwarm<Event, Infallible>> {
+        loop {
+            if let Some(notice) = self.reconciler.next_notice() {
+                return Some(ToSwarm::GenerateEvent(Event::Notice(notice)));
+            }
+            match self.reconciler.poll(self.runtime.now())? {
+                Action::Lookup(target) => {
+                    let answer = lookup(self.resolver.clone(), target.clone());
+                    self.lookups.push(answer.map(|answer| (target, answer)).boxed());
+                }
+                Action::Dial(address, expected) => {
+                    let opts = match expected {
+                        Some(peer) => DialOpts::peer_id(peer)
+                            .condition(PeerCondition::Always)
+                            .addresses(vec![address.clone()])
+                            .build(),
+                        None => DialOpts::unknown_peer_id().address(address.clone()).build(),
+                    };
+                    self.dials.insert(opts.connection_id(), address);
+                    return Some(ToSwarm::Dial { opts });
+                }
+                Action::Forget { peer, address } => {
+                    return Some(ToSwarm::GenerateEvent(Event::Forget { peer, address }));
+                }
+            }
+        }
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(e) => {
+                self.dials.remove(&e.connection_id);
+                let (address, _) = split_peer(e.endpoint.get_remote_address().clone());
+                self.links.insert(e.connection_id, address.clone());
+                self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
+                self.stir();
+            }
+            FromSwarm::AddressChange(e) => {
+                let (address, _) = split_peer(e.new.get_remote_address().clone());
+                self.links.insert(e.connection_id, address.clone());
+                self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
+                self.stir();
+            }
+            FromSwarm::ConnectionClosed(e) => {
+                self.links.remove(&e.connection_id);
+                self.reconciler.on_disconnected(e.connection_id, self.runtime.now());
+                self.stir();
+            }
+            FromSwarm::DialFailure(failure) => self.on_dial_failure(failure),
+            FromSwarm::NewListenAddr(e) => {
+                self.own.insert(split_peer(e.addr.clone()).0);
+                self.on_own_addresses();
+            }
+            FromSwarm::ExpiredListenAddr(e) => {
+                self.own.remove(&split_peer(e.addr.clone()).0);
+                self.on_own_addresses();
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        libp2p::core::util::unreachable(event)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            while let Poll::Ready(Some((target, answer))) = self.lookups.poll_next_unpin(cx) {
+                self.reconciler.on_lookup(&target, answer, self.runtime.now());
+                self.stirred = true;
+            }
+            if self.timer.poll(cx).is_ready() {
+                self.stirred = true;
+            }
+            if !self.stirred {
+                self.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            if let Some(action) = self.act() {
+                return Poll::Ready(action);
+            }
+            // Nothing left to do until the deadline. Lookups that were just started want a poll.
+            self.stirred = false;
+            self.timer.set(self.reconciler.deadline());
+        }
+    }
+}
+
+/// The IP part of an address.
+fn ip_part(address: &Multiaddr) -> Option<Protocol<'static>> {
+    match address.iter().next()?.acquire() {
+        ip @ (Protocol::Ip4(_) | Protocol::Ip6(_)) => Some(ip),
+        _ => None,
+    }
+}

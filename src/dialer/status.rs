@@ -1,0 +1,53 @@
+//! What the dialer tells about names: plain values, made on request.
+
+use libp2p::{Multiaddr, PeerId};
+use serde::Serialize;
+
+/// A name with its records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NameStatus {
+    /// The name as configured.
+    pub name: String,
+    /// Every record that it resolves to now.
+    pub records: Vec<RecordStatus>,
+    /// Why the last lookup gave nothing, if it did not.
+    pub last_error: Option<String>,
+}
+
+/// A record of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordStatus {
+    /// The address that is dialed.
+    pub address: Multiaddr,
+    /// Who was found there last.
+    #[serde(serialize_with = "peer")]
+    pub peer: Option<PeerId>,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: RecordState,
+    /// Failed dials in a row.
+    pub failures: u32,
+    /// Why the last dial failed, if it did.
+    pub last_error: Option<String>,
+}
+
+/// How a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum RecordState {
+    /// Not connected; dialed again in this many milliseconds.
+    Waiting {
+        /// Milliseconds until the next dial, 0 if it is due.
+        retry_in_ms: u64,
+    },
+    /// A dial is under way.
+    Dialing,
+    /// Connected.
+    Connected,
+    /// It is this node itself.
+    Own,
+}
+
+fn peer<S: serde::Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
+    peer.map(|p| p.to_string()).serialize(serializer)
+}

@@ -1,0 +1,577 @@
+//! The reconciler in a simulated world: name servers, replicas and links as values, hours in
+//! milliseconds, every run repeatable from its seed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
+use proptest::prelude::*;
+
+use super::{
+    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler},
+    status::RecordState,
+};
+use crate::config::Target;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+/// What will happen, and when.
+enum Due {
+    Answer(Target, Answer),
+    Reached(Multiaddr, PeerId),
+    Failed(Multiaddr, DialFault),
+    Lost(ConnectionId),
+}
+
+/// A world around one reconciler.
+struct World {
+    start: Instant,
+    now: Instant,
+    reconciler: Reconciler,
+    /// What name servers say; a missing name is a failure of theirs.
+    names: BTreeMap<Target, Vec<Multiaddr>>,
+    /// Who answers where.
+    replicas: BTreeMap<Multiaddr, PeerId>,
+    /// Addresses at which this node itself answers without knowing.
+    mirrors: BTreeSet<Multiaddr>,
+    links: BTreeMap<ConnectionId, (Multiaddr, PeerId)>,
+    due: Vec<(Instant, Due)>,
+    dials: Vec<(Duration, Multiaddr)>,
+    lookups: Vec<Duration>,
+    notices: Vec<(Duration, Notice)>,
+    forgotten: Vec<(PeerId, Option<Multiaddr>)>,
+    dialing: usize,
+    dialing_peak: usize,
+    next_link: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            start: now,
+            now,
+            reconciler: Reconciler::new(Policy::default(), fastrand::Rng::with_seed(seed)),
+            names: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            mirrors: BTreeSet::new(),
+            links: BTreeMap::new(),
+            due: Vec::new(),
+            dials: Vec::new(),
+            lookups: Vec::new(),
+            notices: Vec::new(),
+            forgotten: Vec::new(),
+            dialing: 0,
+            dialing_peak: 0,
+            next_link: 0,
+        }
+    }
+
+    fn watch(&mut self, target: &Target) {
+        self.reconciler.add_target(target.clone(), self.now);
+    }
+
+    /// A replica with a new key comes up at `n`.
+    fn start_replica(&mut self, n: u32) -> PeerId {
+        let peer = PeerId::random();
+        self.replicas.insert(at(n), peer);
+        peer
+    }
+
+    /// The replica at `n` dies; its connection is noticed to be dead `after` that.
+    fn kill(&mut self, n: u32, after: Duration) {
+        self.replicas.remove(&at(n));
+        let dead: Vec<_> = self.links.iter().filter(|(_, (a, _))| *a == at(n)).map(|(l, _)| *l).collect();
+        for link in dead {
+            self.due.push((self.now + after, Due::Lost(link)));
+        }
+    }
+
+    fn link(&mut self, address: Multiaddr, peer: PeerId) {
+        self.next_link += 1;
+        let link = ConnectionId::new_unchecked(self.next_link);
+        self.links.insert(link, (address.clone(), peer));
+        self.reconciler.on_connected(link, peer, address, self.now);
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.reconciler.poll(self.now) {
+            let soon = self.now + MS(2);
+            match action {
+                Action::Lookup(target) => {
+                    self.lookups.push(self.now - self.start);
+                    let answer = match self.names.get(&target) {
+                        Some(records) if records.is_empty() => Answer::Nothing("no such name".into()),
+                        Some(records) => Answer::Records(records.clone()),
+                        None => Answer::Failed("server failure".into()),
+                    };
+                    self.due.push((soon, Due::Answer(target, answer)));
+                }
+                Action::Dial(address, _) => {
+                    self.dials.push((self.now - self.start, address.clone()));
+                    self.dialing += 1;
+                    self.dialing_peak = self.dialing_peak.max(self.dialing);
+                    let due = if self.mirrors.contains(&address) {
+                        Due::Failed(address, DialFault::OwnPeer)
+                    } else if let Some(peer) = self.replicas.get(&address) {
+                        Due::Reached(address, *peer)
+                    } else {
+                        Due::Failed(address, DialFault::Failed("refused".into()))
+                    };
+                    self.due.push((soon, due));
+                }
+                Action::Forget { peer, address } => self.forgotten.push((peer, address)),
+            }
+        }
+        while let Some(notice) = self.reconciler.next_notice() {
+            self.notices.push((self.now - self.start, notice));
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.carry_out();
+            let due = self.due.iter().map(|(at, _)| *at).min();
+            let Some(next) = due.into_iter().chain(self.reconciler.deadline()).min().filter(|at| *at <= end)
+            else {
+                break;
+            };
+            assert!(next >= self.now || due.is_none_or(|d| d >= self.now), "time runs forward");
+            self.now = self.now.max(next);
+            let now = self.now;
+            for (_, event) in self.due.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
+                match event {
+                    Due::Answer(target, answer) => self.reconciler.on_lookup(&target, answer, now),
+                    Due::Reached(address, peer) => {
+                        self.dialing -= 1;
+                        self.link(address, peer);
+                    }
+                    Due::Failed(address, fault) => {
+                        self.dialing -= 1;
+                        self.reconciler.on_dial_failed(&address, fault, now);
+                    }
+                    Due::Lost(link) => {
+                        self.links.remove(&link);
+                        self.reconciler.on_disconnected(link, now);
+                    }
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn states(&self) -> BTreeMap<Multiaddr, (RecordState, Option<PeerId>)> {
+        let names = self.reconciler.status(self.now);
+        names.into_iter().flat_map(|n| n.records).map(|r| (r.address, (r.state, r.peer))).collect()
+    }
+
+    fn is_connected(&self, n: u32) -> bool {
+        let replica = self.replicas.get(&at(n)).copied();
+        replica.is_some() && self.states().get(&at(n)) == Some(&(RecordState::Connected, replica))
+    }
+
+    fn dials_of(&self, n: u32) -> Vec<Duration> {
+        self.dials.iter().filter(|(_, a)| *a == at(n)).map(|(t, _)| *t).collect()
+    }
+}
+
+fn at(n: u32) -> Multiaddr {
+    let ip = Ipv4Addr::from(0x0a00_0b00 + n);
+    Multiaddr::from(ip).with(Protocol::Udp(4001)).with(Protocol::QuicV1)
+}
+
+fn name(name: &str) -> Target {
+    format!("{name}:4001").parse().unwrap()
+}
+
+fn records(of: impl IntoIterator<Item = u32>) -> Vec<Multiaddr> {
+    of.into_iter().map(at).collect()
+}
+
+#[test]
+fn a_late_name_is_connected_within_its_pause_and_a_moment() {
+    for seed in 0..100 {
+        let mut world = World::new(seed);
+        let bootstrap = name("bootstrap");
+        world.names.insert(bootstrap.clone(), vec![]);
+        world.watch(&bootstrap);
+        world.run(S(20) + MS(seed * 13));
+        world.names.insert(bootstrap, records([5]));
+        world.start_replica(5);
+        world.run(MS(1010));
+        assert!(world.is_connected(5), "seed {seed}: {:?}", world.states());
+    }
+}
+
+#[test]
+fn looking_for_a_name_is_eager_at_first_and_steady_then() {
+    let mut world = World::new(1);
+    let bootstrap = name("bootstrap");
+    world.names.insert(bootstrap.clone(), vec![]);
+    world.watch(&bootstrap);
+    world.run(S(60));
+    let gaps: Vec<_> = world.lookups.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(gaps[0] <= MS(103) && gaps[1] <= MS(203), "{gaps:?}");
+    assert!(gaps.iter().all(|g| *g <= MS(1003)), "{gaps:?}");
+    assert!(world.lookups.len() < 90, "{} questions in a minute", world.lookups.len());
+    let told: Vec<_> = world.notices.iter().map(|(_, n)| n).collect();
+    let fresh = told.iter().filter(|n| matches!(n, Notice::NotResolved { repeated: false, .. })).count();
+    assert_eq!(fresh, 1, "one line says it, the rest is for debugging");
+}
+
+#[test]
+fn every_record_is_dialed_a_bounded_number_at_a_time() {
+    let mut world = World::new(1);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records(0..200));
+    (0..200).for_each(|n| {
+        world.start_replica(n);
+    });
+    world.watch(&peer);
+    world.run(S(1));
+    assert!((0..200).all(|n| world.is_connected(n)));
+    assert_eq!(world.dialing_peak, Policy::default().parallel);
+    assert_eq!(world.dials.len(), 200, "one dial each");
+    world.run(S(60));
+    assert_eq!(world.dials.len(), 200, "what is connected is left alone");
+}
+
+#[test]
+fn a_dead_record_is_dialed_for_ever_and_less_and_less_often() {
+    let mut world = World::new(7);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    world.watch(&peer);
+    world.run(S(3600));
+    let dials = world.dials_of(1);
+    let gaps: Vec<_> = dials.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(gaps[0] >= MS(75) && gaps[0] <= MS(110), "{gaps:?}");
+    assert!(gaps.iter().all(|g| *g <= S(31)));
+    assert!(dials.len() > 120 && dials.len() < 1000, "{}", dials.len());
+    let fresh = world.notices.iter().filter(|(_, n)| matches!(n, Notice::DialFailed { repeated: false, .. }));
+    assert_eq!(fresh.count(), 1, "the same failure is told once");
+    world.start_replica(1);
+    world.run(S(31));
+    assert!(world.is_connected(1));
+}
+
+#[test]
+fn replicas_that_come_and_go_are_followed() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1, 2]));
+    let one = world.start_replica(1);
+    world.start_replica(2);
+    world.watch(&peer);
+    world.run(S(1));
+    // Scaled up by one, and 1 moves to 4 with its old record still there for a while.
+    world.start_replica(3);
+    world.start_replica(4);
+    world.kill(1, S(6));
+    world.names.insert(peer.clone(), records([1, 2, 3, 4]));
+    world.run(S(7));
+    assert!(world.is_connected(2) && world.is_connected(3) && world.is_connected(4));
+    world.names.insert(peer, records([2, 3, 4]));
+    world.run(S(7));
+    assert!(world.forgotten.contains(&(one, None)), "{:?}", world.forgotten);
+    assert!(!world.states().contains_key(&at(1)));
+    let last = world.dials_of(1).last().copied();
+    world.run(S(120));
+    assert_eq!(world.dials_of(1).last().copied(), last, "a record that went is not dialed");
+}
+
+#[test]
+fn a_new_key_at_an_old_address_is_adopted_and_said_once() {
+    let mut world = World::new(3);
+    let bootstrap = name("bootstrap");
+    world.names.insert(bootstrap.clone(), records([1]));
+    let old = world.start_replica(1);
+    world.watch(&bootstrap);
+    world.run(S(1));
+    world.kill(1, S(6));
+    let new = world.start_replica(1);
+    world.run(S(10));
+    assert!(world.is_connected(1));
+    let replaced: Vec<_> =
+        world.notices.iter().filter(|(_, n)| matches!(n, Notice::Replaced { .. })).map(|(_, n)| n).collect();
+    assert_eq!(replaced, [&Notice::Replaced { address: at(1), old, new }]);
+    assert!(world.forgotten.contains(&(old, None)), "{:?}", world.forgotten);
+}
+
+#[test]
+fn a_new_key_that_dials_us_first_replaces_the_old_one_before_its_link_is_noticed_dead() {
+    let mut world = World::new(3);
+    let bootstrap = name("bootstrap");
+    world.names.insert(bootstrap.clone(), records([1]));
+    let old = world.start_replica(1);
+    world.watch(&bootstrap);
+    world.run(S(1));
+    world.kill(1, S(6));
+    let new = world.start_replica(1);
+    world.link(at(1), new);
+    world.run(S(1));
+    assert!(world.is_connected(1));
+    assert_eq!(world.forgotten, [(old, Some(at(1)))], "not to be found there any more");
+    world.run(S(6));
+    assert!(world.forgotten.contains(&(old, None)), "{:?}", world.forgotten);
+    assert!(world.is_connected(1));
+}
+
+#[test]
+fn we_ourselves_among_the_records_are_skipped() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.reconciler.on_own_addresses([at(1)]);
+    world.mirrors.insert(at(2));
+    world.names.insert(peer.clone(), records([1, 2, 3]));
+    world.start_replica(3);
+    world.watch(&peer);
+    world.run(S(60));
+    assert_eq!((world.dials_of(1).len(), world.dials_of(2).len()), (0, 1));
+    assert_eq!(world.states()[&at(1)].0, RecordState::Own);
+    assert_eq!(world.states()[&at(2)].0, RecordState::Own);
+    assert!(world.is_connected(3));
+    // The record goes and comes back as somebody else.
+    world.names.insert(peer.clone(), records([3]));
+    world.run(S(7));
+    world.mirrors.clear();
+    world.names.insert(peer, records([2, 3]));
+    world.start_replica(2);
+    world.run(S(7));
+    assert!(world.is_connected(2));
+}
+
+#[test]
+fn listening_on_a_record_later_makes_it_our_own() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    world.watch(&peer);
+    world.run(S(3));
+    world.reconciler.on_own_addresses([at(1).with(Protocol::P2p(PeerId::random()))]);
+    assert_eq!(world.states()[&at(1)].0, RecordState::Own);
+}
+
+#[test]
+fn a_lost_connection_asks_the_name_at_once() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    world.start_replica(1);
+    world.watch(&peer);
+    world.run(S(2));
+    let asked = world.lookups.len();
+    world.kill(1, MS(0));
+    world.start_replica(2);
+    world.names.insert(peer, records([2]));
+    world.run(MS(20));
+    assert_eq!(world.lookups.len(), asked + 1);
+    assert!(world.is_connected(2), "{:?}", world.states());
+    assert!(world.dials_of(1).len() == 1, "the answer came before the dead record was dialed again");
+}
+
+#[test]
+fn a_name_server_in_trouble_changes_nothing() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1, 2]));
+    world.start_replica(1);
+    world.start_replica(2);
+    world.watch(&peer);
+    world.run(S(2));
+    world.names.remove(&peer);
+    world.kill(2, MS(0));
+    world.start_replica(2);
+    world.run(S(60));
+    assert!(world.is_connected(1) && world.is_connected(2));
+}
+
+#[test]
+fn a_record_that_went_stays_connected_for_as_long_as_it_answers() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    let one = world.start_replica(1);
+    world.watch(&peer);
+    world.run(S(2));
+    world.names.insert(peer, vec![]);
+    world.run(S(60));
+    assert!(!world.links.is_empty() && world.forgotten.is_empty());
+    world.kill(1, S(0));
+    world.run(S(1));
+    assert_eq!(world.forgotten, [(one, None)]);
+}
+
+#[test]
+fn a_peer_that_no_name_leads_to_is_forgotten_after_a_while() {
+    let mut world = World::new(3);
+    let stranger = PeerId::random();
+    world.link(at(9), stranger);
+    world.run(S(1));
+    world.kill(9, S(0));
+    world.run(S(59));
+    assert!(world.forgotten.is_empty());
+    world.run(S(2));
+    assert_eq!(world.forgotten, [(stranger, None)]);
+}
+
+#[test]
+fn a_stranger_that_comes_back_in_time_is_kept() {
+    let mut world = World::new(3);
+    let stranger = PeerId::random();
+    world.link(at(9), stranger);
+    world.kill(9, S(0));
+    world.run(S(30));
+    world.link(at(9), stranger);
+    world.run(S(120));
+    assert!(world.forgotten.is_empty());
+}
+
+#[test]
+fn a_peer_that_has_enough_connections_counts_as_connected() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    let one = PeerId::random();
+    world.link(at(77), one);
+    world.names.insert(peer.clone(), records([1]));
+    world.watch(&peer);
+    world.carry_out();
+    world.run(MS(3));
+    world.reconciler.on_dial_failed(&at(1), DialFault::Enough(one), world.now);
+    assert_eq!(world.states()[&at(1)], (RecordState::Connected, Some(one)));
+}
+
+#[test]
+fn a_claim_is_taken_for_a_free_record_only() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1, 2]));
+    let honest = world.start_replica(1);
+    world.watch(&peer);
+    world.run(S(1));
+    let claimant = PeerId::random();
+    world.link(at(50), claimant);
+    world.reconciler.on_addresses(claimant, records([1, 2]), world.now);
+    assert_eq!(world.states()[&at(1)].1, Some(honest));
+    assert_eq!(world.states()[&at(2)], (RecordState::Connected, Some(claimant)));
+}
+
+#[test]
+fn an_expected_peer_is_dialed_as_such_and_one_record_may_have_two_names() {
+    let mut world = World::new(3);
+    let one = PeerId::random();
+    let fixed = Target::Addr(at(1).with(Protocol::P2p(one)));
+    world.watch(&fixed);
+    assert_eq!(world.reconciler.poll(world.now), Some(Action::Dial(at(1), Some(one))));
+    world.link(at(1), one);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    world.watch(&peer);
+    world.run(S(1));
+    world.reconciler.set_targets([fixed], world.now);
+    world.run(S(1));
+    assert_eq!(world.states()[&at(1)], (RecordState::Connected, Some(one)), "the other name still leads there");
+    assert!(world.dials.is_empty(), "it was connected already");
+}
+
+#[test]
+fn an_answer_beyond_all_bounds_is_cut_and_said_so() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records(0..5000));
+    world.watch(&peer);
+    world.run(MS(5));
+    assert_eq!(world.states().len(), Policy::default().max_records);
+    assert!(world.notices.iter().any(|(_, n)| matches!(n, Notice::TooManyRecords { found: 5000, .. })));
+}
+
+#[test]
+fn targets_are_replaced_while_running() {
+    let mut world = World::new(3);
+    let (a, b) = (name("a"), name("b"));
+    world.names.insert(a.clone(), records([1, 2]));
+    world.names.insert(b.clone(), records([2, 3]));
+    (1..4).for_each(|n| {
+        world.start_replica(n);
+    });
+    world.watch(&a);
+    world.run(S(1));
+    world.reconciler.set_targets([b], world.now);
+    world.run(S(1));
+    assert!(world.is_connected(2) && world.is_connected(3));
+    assert!(!world.states().contains_key(&at(1)), "no longer watched, though still connected");
+    world.kill(1, S(0));
+    world.run(S(60));
+    assert_eq!(world.dials_of(1).len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Start(u32),
+    Kill(u32, u64),
+    Records(Vec<u32>),
+    DnsFails,
+    Inbound(u32),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..12_u32).prop_map(Step::Start),
+        ((0..12_u32), (0..7000_u64)).prop_map(|(n, ms)| Step::Kill(n, ms)),
+        prop::collection::vec(0..12_u32, 0..12).prop_map(Step::Records),
+        Just(Step::DnsFails),
+        (0..12_u32).prop_map(Step::Inbound),
+        (0..40_000_u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn whatever_happened_the_world_is_put_right_when_it_calms_down(
+        seed: u64,
+        steps in prop::collection::vec(step(), 0..60),
+        last in prop::collection::btree_set(0..12_u32, 1..12),
+    ) {
+        let mut world = World::new(seed);
+        let peer = name("peer");
+        world.names.insert(peer.clone(), vec![]);
+        world.watch(&peer);
+        for step in steps {
+            match step {
+                Step::Start(n) if !world.replicas.contains_key(&at(n)) => { world.start_replica(n); }
+                Step::Kill(n, after) => world.kill(n, MS(after)),
+                Step::Records(of) => { world.names.insert(peer.clone(), records(of)); }
+                Step::DnsFails => { world.names.remove(&peer); }
+                Step::Inbound(n) => {
+                    if let Some(peer) = world.replicas.get(&at(n)).copied() {
+                        world.link(at(n), peer);
+                    }
+                }
+                Step::Wait(ms) => world.run(MS(ms)),
+                Step::Start(_) => {}
+            }
+        }
+        world.names.insert(peer, records(last.clone()));
+        for n in &last {
+            if !world.replicas.contains_key(&at(*n)) {
+                world.start_replica(*n);
+            }
+        }
+        world.run(S(75));
+        for n in &last {
+            prop_assert!(world.is_connected(*n), "{n}: {:?}", world.states());
+        }
+        prop_assert_eq!(world.states().len(), last.len());
+        let dials = world.dials.len();
+        world.run(S(600));
+        prop_assert_eq!(world.dials.len(), dials, "a calm world is left alone");
+        prop_assert!(world.dialing_peak <= Policy::default().parallel);
+    }
+}

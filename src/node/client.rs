@@ -1,0 +1,198 @@
+//! The handle through which a program talks to its node.
+//!
+//! Cheap to clone and to send anywhere. A client never touches the swarm: it puts a command into a
+//! bounded queue and waits for the answer. When the node has stopped, every call says so.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_broadcast::InactiveReceiver;
+use futures::channel::oneshot;
+use libp2p::{Multiaddr, PeerId};
+
+use super::{
+    command::{Command, Error, PublishOptions, PutOptions, Reply, Stored},
+    event::{Event, Receipt},
+    peers::PeerStatus,
+    status::Status,
+    topics::{Events, Subscription, listen},
+};
+use crate::{
+    config::{Config, Target},
+    dialer::NameStatus,
+};
+
+/// A handle on a running node.
+///
+/// The node runs until [`shutdown`](Self::shutdown) is called or the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct Client {
+    peer: PeerId,
+    commands: async_channel::Sender<Command>,
+    events: InactiveReceiver<Event>,
+}
+
+impl Client {
+    pub(crate) fn new(
+        peer: PeerId,
+        commands: async_channel::Sender<Command>,
+        events: InactiveReceiver<Event>,
+    ) -> Self {
+        Self { peer, commands, events }
+    }
+
+    /// The node's own peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Everything that happens from now on. A listener that falls more than `limits.events` behind
+    /// loses the oldest and is told how many.
+    pub fn events(&self) -> Events {
+        listen(&self.events)
+    }
+
+    /// Stays connected to every replica behind `target`, from now on and whatever happens.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], [`Error::ShuttingDown`], as every call; [`Error::Limit`].
+    pub async fn dial(&self, target: Target) -> Result<(), Error> {
+        self.ask(|reply| Command::Dial { target, reply }).await
+    }
+
+    /// Joins `topic` and returns its messages from now on.
+    ///
+    /// # Errors
+    /// [`Error::BadTopic`]; [`Error::Limit`] with too many subscriptions.
+    pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, Error> {
+        let topic = topic.into();
+        self.ask(|reply| Command::Subscribe { topic, reply }).await
+    }
+
+    /// Leaves `topic`, ending all its subscriptions; says whether it was followed.
+    pub async fn unsubscribe(&self, topic: impl Into<String>) -> Result<bool, Error> {
+        let topic = topic.into();
+        self.ask(|reply| Command::Unsubscribe { topic, reply }).await
+    }
+
+    /// Publishes `data` on `topic` once enough peers have subscribed to it.
+    ///
+    /// # Errors
+    /// [`Error::NoPeers`] when they have not within the time limit; [`Error::MessageTooLarge`],
+    /// [`Error::Duplicate`], [`Error::Congested`], [`Error::BadTopic`], [`Error::Limit`].
+    pub async fn publish(
+        &self,
+        topic: impl Into<String>,
+        data: impl Into<Vec<u8>>,
+        options: PublishOptions,
+    ) -> Result<Receipt, Error> {
+        let (topic, data) = (topic.into(), data.into());
+        self.ask(|reply| Command::Publish { topic, data, options, reply }).await
+    }
+
+    /// Stores a record here and at the nodes closest to its key.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when this node cannot keep it; [`Error::Quorum`] when too few others confirmed
+    /// (those that did keep it all the same).
+    pub async fn put(
+        &self,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+        options: PutOptions,
+    ) -> Result<Stored, Error> {
+        let (key, value) = (key.into(), value.into());
+        self.ask(|reply| Command::Put { key, value, options, reply }).await
+    }
+
+    /// The value of a record, as the first `quorum` nodes (at least one) that have it say; if they
+    /// differ, what most of them say.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Quorum`] when fewer nodes than wanted have it.
+    pub async fn get(&self, key: impl Into<Vec<u8>>, quorum: usize) -> Result<Vec<u8>, Error> {
+        let key = key.into();
+        self.ask(|reply| Command::Get { key, quorum: quorum.max(1), reply }).await
+    }
+
+    /// Announces this node as a provider of `key`, now and for as long as it runs.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with too many keys provided; [`Error::TimedOut`].
+    pub async fn provide(&self, key: impl Into<Vec<u8>>) -> Result<(), Error> {
+        let key = key.into();
+        self.ask(|reply| Command::Provide { key, reply }).await
+    }
+
+    /// Stops announcing this node as a provider of `key`. Others forget when their record expires.
+    pub async fn stop_providing(&self, key: impl Into<Vec<u8>>) -> Result<(), Error> {
+        let key = key.into();
+        self.ask(|reply| Command::StopProviding { key, reply }).await
+    }
+
+    /// The providers of `key`, sorted; perhaps none.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`].
+    pub async fn providers(&self, key: impl Into<Vec<u8>>) -> Result<Vec<PeerId>, Error> {
+        let key = key.into();
+        self.ask(|reply| Command::Providers { key, reply }).await
+    }
+
+    /// The addresses at which a peer can be found, as its neighbours in the table know them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::TimedOut`].
+    pub async fn find_peer(&self, peer: PeerId) -> Result<Vec<Multiaddr>, Error> {
+        self.ask(|reply| Command::FindPeer { peer, reply }).await
+    }
+
+    /// The round-trip time to `peer`, which is looked up and connected to first if need be.
+    ///
+    /// # Errors
+    /// [`Error::Ping`].
+    pub async fn ping(&self, peer: PeerId) -> Result<Duration, Error> {
+        self.ask(|reply| Command::Ping { peer, reply }).await
+    }
+
+    /// The connected peers, sorted by peer id.
+    pub async fn peers(&self) -> Result<Vec<PeerStatus>, Error> {
+        self.ask(|reply| Command::Peers { reply }).await
+    }
+
+    /// The meshes: for each topic that this node follows, the peers it exchanges messages with.
+    pub async fn mesh(&self) -> Result<BTreeMap<String, Vec<PeerId>>, Error> {
+        self.ask(|reply| Command::Mesh { reply }).await
+    }
+
+    /// Every name with its records and how they stand.
+    pub async fn names(&self) -> Result<Vec<NameStatus>, Error> {
+        self.ask(|reply| Command::Names { reply }).await
+    }
+
+    /// The node at a glance.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Takes over what can change in a running node: names, topics and the block list.
+    /// [`Config::changes`] tells what needs a restart.
+    pub async fn apply(&self, config: Config) -> Result<(), Error> {
+        let config = Box::new(config);
+        self.ask(|reply| Command::Apply { config, reply }).await
+    }
+
+    /// Ends the node in good order: topics are left, connections closed, and only then does this
+    /// return, within five seconds. New work is refused meanwhile.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        match self.ask(|reply| Command::Shutdown { reply }).await {
+            Err(Error::Stopped) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Error::Stopped)?;
+        answer.await.map_err(|_| Error::Stopped)?
+    }
+}

@@ -1,0 +1,189 @@
+//! What a [`Client`](super::Client) asks of the event loop, and what it can be told.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures::channel::oneshot;
+use libp2p::{Multiaddr, PeerId, kad};
+
+use super::{
+    event::Receipt,
+    peers::PeerStatus,
+    status::Status,
+    topics::Subscription,
+};
+use crate::{
+    config::{Config, Target},
+    dialer::NameStatus,
+};
+
+/// A reply that is awaited by a client; nobody minds if it is not any more.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+pub(crate) enum Command {
+    Dial { target: Target, reply: Reply<()> },
+    Subscribe { topic: String, reply: Reply<Subscription> },
+    Unsubscribe { topic: String, reply: Reply<bool> },
+    /// A subscription was dropped: its topic may be left.
+    Unfollow { topic: String },
+    Publish { topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt> },
+    Put { key: Vec<u8>, value: Vec<u8>, options: PutOptions, reply: Reply<Stored> },
+    Get { key: Vec<u8>, quorum: usize, reply: Reply<Vec<u8>> },
+    Provide { key: Vec<u8>, reply: Reply<()> },
+    StopProviding { key: Vec<u8>, reply: Reply<()> },
+    Providers { key: Vec<u8>, reply: Reply<Vec<PeerId>> },
+    FindPeer { peer: PeerId, reply: Reply<Vec<Multiaddr>> },
+    Ping { peer: PeerId, reply: Reply<Duration> },
+    Peers { reply: Reply<Vec<PeerStatus>> },
+    Mesh { reply: Reply<BTreeMap<String, Vec<PeerId>>> },
+    Names { reply: Reply<Vec<NameStatus>> },
+    Status { reply: Reply<Status> },
+    Apply { config: Box<Config>, reply: Reply<()> },
+    Shutdown { reply: Reply<()> },
+}
+
+/// How a message is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// Subscribers of the topic to wait for; at least one is needed in any case.
+    pub wait_peers: usize,
+    /// How long they are waited for.
+    pub timeout: Duration,
+}
+
+impl Default for PublishOptions {
+    /// One subscriber, ten seconds.
+    fn default() -> Self {
+        Self { wait_peers: 1, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// How a record is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOptions {
+    /// How many other nodes have to confirm the record before the put succeeds.
+    pub quorum: Quorum,
+    /// How long the record lives; `None`: as long as `kad.record_ttl` says.
+    pub ttl: Option<Duration>,
+}
+
+impl Default for PutOptions {
+    fn default() -> Self {
+        Self { quorum: Quorum::Majority, ttl: None }
+    }
+}
+
+/// How many nodes have to confirm a record, of the `kad.replication` closest to its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quorum {
+    /// One.
+    One,
+    /// More than half of those that there are.
+    #[default]
+    Majority,
+    /// All that there are.
+    All,
+    /// This many.
+    Count(std::num::NonZeroUsize),
+}
+
+impl From<Quorum> for kad::Quorum {
+    fn from(quorum: Quorum) -> Self {
+        match quorum {
+            Quorum::One => Self::One,
+            Quorum::Majority => Self::Majority,
+            Quorum::All => Self::All,
+            Quorum::Count(n) => Self::N(n),
+        }
+    }
+}
+
+/// A put that succeeded: this node keeps the record, and `confirmed` others said that they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Stored {
+    /// Other nodes that confirmed the record.
+    pub confirmed: usize,
+}
+
+/// Why a node could not do what a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The event loop ended.
+    #[error("the node has stopped")]
+    Stopped,
+    /// The node drains and takes no new work.
+    #[error("the node is shutting down and takes no new work")]
+    ShuttingDown,
+    /// A topic's name is empty, too long, or has control characters.
+    #[error("bad topic {topic:?}: {why}")]
+    BadTopic {
+        /// The topic, as given.
+        topic: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A bound was met.
+    #[error("too many {what} at once (limit {limit}, config key {key})")]
+    Limit {
+        /// Of what there are too many.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+        /// The config key that sets it.
+        key: &'static str,
+    },
+    /// Too few peers had subscribed to a topic when the time was up.
+    #[error("{there} of {wanted} peers wanted had subscribed to {topic:?} within {waited:?}")]
+    NoPeers {
+        /// The topic.
+        topic: String,
+        /// How many there were.
+        there: usize,
+        /// How many were waited for.
+        wanted: usize,
+        /// How long they were waited for.
+        waited: Duration,
+    },
+    /// A message is larger than `gossip.max_message` lets it be.
+    #[error("a message of {bytes} bytes is larger than gossip.max_message = {limit} bytes lets it be")]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The bound, for the message with its envelope.
+        limit: usize,
+    },
+    /// The same message was published before (`gossip.message_id = "content"`).
+    #[error("the same message was published before: with gossip.message_id = \"content\" equal payloads are one message")]
+    Duplicate,
+    /// The queues to all peers are full.
+    #[error("the queues to all {0} peers are full: publish more slowly")]
+    Congested(usize),
+    /// gossipsub refused for another reason.
+    #[error("the message was not published: {0}")]
+    Publish(String),
+    /// A record is larger than `kad.max_value` lets it be, or the store is full.
+    #[error("the record was not stored: {0}")]
+    Store(String),
+    /// Too few nodes confirmed a record.
+    #[error("{confirmed} nodes confirmed the record, {wanted} had to")]
+    Quorum {
+        /// How many did.
+        confirmed: usize,
+        /// How many had to.
+        wanted: usize,
+    },
+    /// Nobody has what was asked for.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The question took too long.
+    #[error("no answer in time: {0}")]
+    TimedOut(String),
+    /// A ping did not come back.
+    #[error("no ping answer from {peer}: {why}")]
+    Ping {
+        /// Who was pinged.
+        peer: PeerId,
+        /// What went wrong.
+        why: String,
+    },
+}

@@ -1,0 +1,193 @@
+//! What a node tells: events, each of which is also a line of its log.
+//!
+//! An event is said once: [`Event`]'s `Display` is the line an operator greps for, fixed wording
+//! first, values after (DESIGN's "log lines" are a contract), and the same value goes to whoever
+//! listens through [`Client::events`](super::Client::events).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use libp2p::{Multiaddr, PeerId};
+use log::Level;
+
+use crate::dialer::Notice;
+
+/// A message that arrived on a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The message's id: text where it is printable, hexadecimal otherwise.
+    pub id: String,
+    /// Its topic.
+    pub topic: String,
+    /// Who published it; `None` for anonymous messages, which only `validation = "permissive"` lets in.
+    pub source: Option<PeerId>,
+    /// The peer that handed it to us.
+    pub from: PeerId,
+    /// What it says.
+    pub data: Arc<[u8]>,
+}
+
+/// What a publish can honestly say.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// The message's id.
+    pub id: String,
+    /// How many peers the message was handed to. They have it soon or, if their connection breaks,
+    /// never: it is not a confirmation of delivery.
+    pub peers: usize,
+}
+
+/// Something that happened to a node.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A listener is up.
+    Listening(Multiaddr),
+    /// An address is no longer listened on.
+    NotListening(Multiaddr, String),
+    /// The first connection to a peer stands.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Multiaddr,
+        /// Whether we dialed.
+        outbound: bool,
+    },
+    /// The last connection to a peer ended.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// The routing table took in a peer's address.
+    Routable {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Multiaddr,
+    },
+    /// A peer, or one address of it, was forgotten.
+    Forgotten {
+        /// Who.
+        peer: PeerId,
+        /// Where; everywhere if `None`.
+        address: Option<Multiaddr>,
+    },
+    /// A peer is in our mesh of a topic.
+    JoinedMesh {
+        /// Which topic.
+        topic: String,
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer is no longer in our mesh of a topic.
+    LeftMesh {
+        /// Which topic.
+        topic: String,
+        /// Who.
+        peer: PeerId,
+    },
+    /// A connected peer subscribed to a topic.
+    Subscribed {
+        /// Which topic.
+        topic: String,
+        /// Who.
+        peer: PeerId,
+    },
+    /// A message arrived.
+    Message(Message),
+    /// A message of ours was handed to peers.
+    Published {
+        /// What can be said of it.
+        receipt: Receipt,
+        /// Its topic.
+        topic: String,
+    },
+    /// A peer cannot take messages as fast as they come.
+    SlowPeer(PeerId),
+    /// A peer answered a ping.
+    Ping {
+        /// Who.
+        peer: PeerId,
+        /// The round-trip time.
+        rtt: Duration,
+    },
+    /// The dialer has something to say about names, records and dials.
+    Dialer(Notice),
+    /// The node is about to end.
+    Stopping,
+}
+
+impl Event {
+    /// The level at which this event is logged.
+    pub(crate) fn level(&self) -> Level {
+        match self {
+            Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
+            Self::SlowPeer(_) | Self::NotListening(..) => Level::Warn,
+            Self::Dialer(notice) => match notice {
+                Notice::Resolved { changed: false, .. }
+                | Notice::NotResolved { repeated: true, .. }
+                | Notice::Dialing { repeated: true, .. }
+                | Notice::DialFailed { repeated: true, .. } => Level::Debug,
+                Notice::TooManyRecords { .. } => Level::Warn,
+                _ => Level::Info,
+            },
+            _ => Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening(address) => write!(f, "listening on {address}"),
+            Self::NotListening(address, reason) => write!(f, "no longer listening on {address}: {reason}"),
+            Self::Connected { peer, address, outbound } => {
+                write!(f, "connected to {peer} at {address} ({})", if *outbound { "dialed" } else { "accepted" })
+            }
+            Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
+            Self::Routable { peer, address } => write!(f, "added to kademlia {peer} at {address}"),
+            Self::Forgotten { peer, address: Some(address) } => write!(f, "forgot {peer} at {address}"),
+            Self::Forgotten { peer, address: None } => write!(f, "forgot {peer}"),
+            Self::JoinedMesh { topic, peer } => write!(f, "joined mesh {topic} with {peer}"),
+            Self::LeftMesh { topic, peer } => write!(f, "left mesh {topic} with {peer}"),
+            Self::Subscribed { topic, peer } => write!(f, "subscribed to {topic}: {peer}"),
+            Self::Message(m) => {
+                write!(f, "message {} from ", m.id)?;
+                match m.source {
+                    Some(source) => write!(f, "{source}")?,
+                    None => f.write_str("nobody")?,
+                }
+                write!(f, " on {}, {} bytes", m.topic, m.data.len())
+            }
+            Self::Published { receipt, topic } => {
+                write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)
+            }
+            Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
+            Self::Ping { peer, rtt } => write!(f, "ping {peer} {rtt:?}"),
+            Self::Dialer(notice) => notice.fmt(f),
+            Self::Stopping => f.write_str("stopping"),
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolved { target, records, .. } => write!(f, "resolved {target} to {records} records"),
+            Self::NotResolved { target, reason, retry_in, .. } => {
+                write!(f, "retrying in {} ms: {target} is not resolved: {reason}", retry_in.as_millis())
+            }
+            Self::TooManyRecords { target, found, followed } => {
+                write!(f, "resolved {target} to {found} records: only the first {followed} are followed")
+            }
+            Self::Dialing { address, .. } => write!(f, "dialing {address}"),
+            Self::DialFailed { address, reason, retry_in, .. } => {
+                write!(f, "retrying in {} ms: {address} is not connected: {reason}", retry_in.as_millis())
+            }
+            Self::Own { address } => write!(f, "skipping {address}: it is this node"),
+            Self::Replaced { address, old, new } => write!(f, "replaced at {address}: {new} is there, {old} was"),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Gossipsub, with its meshes made visible and its receipts honest.
+//!
+//! gossipsub tells nobody when a peer joins or leaves a mesh, nor how many peers a publish was handed
+//! to; this wrapper does both and changes nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    gossipsub::{self, IdentTopic, MessageId, PublishError, SubscriptionError, TopicHash},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
+    },
+};
+
+/// What gossip tells the node.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// gossipsub's own event.
+    Gossipsub(gossipsub::Event),
+    /// A peer is in our mesh of a topic from now on.
+    Joined { topic: TopicHash, peer: PeerId },
+    /// A peer left our mesh of a topic.
+    Left { topic: TopicHash, peer: PeerId },
+}
+
+pub(crate) struct Behaviour {
+    inner: gossipsub::Behaviour,
+    flood_publish: bool,
+    mesh_n: usize,
+    /// Below this score a peer is not handed our messages.
+    publish_threshold: f64,
+    /// The meshes as last told.
+    meshes: BTreeMap<TopicHash, BTreeSet<PeerId>>,
+    events: VecDeque<Event>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(inner: gossipsub::Behaviour, config: &gossipsub::Config, publish_threshold: f64) -> Self {
+        Self {
+            inner,
+            flood_publish: config.flood_publish(),
+            mesh_n: config.mesh_n(),
+            publish_threshold,
+            meshes: BTreeMap::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, topic: &IdentTopic) -> Result<bool, SubscriptionError> {
+        let fresh = self.inner.subscribe(topic)?;
+        self.note_meshes();
+        Ok(fresh)
+    }
+
+    pub(crate) fn unsubscribe(&mut self, topic: &IdentTopic) -> bool {
+        let was = self.inner.unsubscribe(topic);
+        self.note_meshes();
+        was
+    }
+
+    /// Publishes and tells to how many peers the message was handed. It is on its way to them then,
+    /// never more than that.
+    pub(crate) fn publish(&mut self, topic: &TopicHash, data: Vec<u8>) -> Result<(MessageId, usize), PublishError> {
+        let handed = self.recipients(topic);
+        self.inner.publish(topic.clone(), data).map(|id| (id, handed))
+    }
+
+    pub(crate) fn set_topic_params(&mut self, topic: &IdentTopic, params: gossipsub::TopicScoreParams) {
+        if let Err(e) = self.inner.set_topic_params(topic.clone(), params) {
+            log::debug!("topic {topic} is not scored: {e}");
+        }
+    }
+
+    pub(crate) fn report(&mut self, id: &MessageId, from: &PeerId, verdict: gossipsub::MessageAcceptance) {
+        self.inner.report_message_validation_result(id, from, verdict);
+    }
+
+    /// Connected peers that subscribed to `topic`.
+    pub(crate) fn subscribers(&self, topic: &TopicHash) -> usize {
+        self.inner.all_peers().filter(|(_, topics)| topics.contains(&topic)).count()
+    }
+
+    /// Our meshes by topic.
+    pub(crate) fn meshes(&self) -> &BTreeMap<TopicHash, BTreeSet<PeerId>> {
+        &self.meshes
+    }
+
+    pub(crate) fn score(&self, peer: &PeerId) -> Option<f64> {
+        self.inner.peer_score(peer)
+    }
+
+    /// How many peers gossipsub hands a message to that is published now: with `flood_publish` every
+    /// subscriber of good standing, else floodsub peers and as many others as the mesh wants.
+    fn recipients(&self, topic: &TopicHash) -> usize {
+        let floodsub: BTreeSet<_> = self
+            .inner
+            .peer_protocol()
+            .filter(|(_, kind)| kind.to_string() == "Floodsub")
+            .map(|(peer, _)| *peer)
+            .collect();
+        let (flooded, meshed): (Vec<_>, Vec<_>) = self
+            .inner
+            .all_peers()
+            .filter(|(peer, topics)| {
+                topics.contains(&topic)
+                    && self.inner.peer_score(peer).is_none_or(|score| score >= self.publish_threshold)
+            })
+            .map(|(peer, _)| *peer)
+            .partition(|peer| floodsub.contains(peer));
+        if self.flood_publish {
+            return flooded.len() + meshed.len();
+        }
+        let in_mesh = self.inner.mesh_peers(topic).filter(|p| meshed.contains(p)).count();
+        flooded.len() + meshed.len().min(self.mesh_n.max(in_mesh))
+    }
+
+    /// Compares the meshes with what was told last. They hold a dozen peers each: comparing costs
+    /// less than the signature check of one message.
+    fn note_meshes(&mut self) {
+        for (topic, told) in &mut self.meshes {
+            if told.iter().eq(self.inner.mesh_peers(topic)) {
+                continue;
+            }
+            let now: BTreeSet<_> = self.inner.mesh_peers(topic).copied().collect();
+            let joined = now.difference(told).map(|p| Event::Joined { topic: topic.clone(), peer: *p });
+            let left = told.difference(&now).map(|p| Event::Left { topic: topic.clone(), peer: *p });
+            self.events.extend(joined.chain(left));
+            *told = now;
+        }
+        let fresh: Vec<_> =
+            self.inner.topics().filter(|t| !self.meshes.contains_key(*t)).cloned().collect();
+        for topic in fresh {
+            let now: BTreeSet<_> = self.inner.mesh_peers(&topic).copied().collect();
+            self.events.extend(now.iter().map(|p| Event::Joined { topic: topic.clone(), peer: *p }));
+            self.meshes.insert(topic, now);
+        }
+        // A topic that was left is told once, with all its peers gone, and then dropped.
+        let inner = &self.inner;
+        self.meshes.retain(|topic, told| !told.is_empty() || inner.topics().any(|t| t == topic));
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = <gossipsub::Behaviour as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(link, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(link, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+        self.note_meshes();
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, link: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.inner.on_connection_handler_event(peer, link, event);
+        self.note_meshes();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(ToSwarm::GenerateEvent(event));
+            }
+            if let Poll::Ready(event) = self.inner.poll(cx) {
+                return Poll::Ready(event.map_out(Event::Gossipsub));
+            }
+            // The heartbeat, which is part of polling, changes meshes.
+            self.note_meshes();
+            if self.events.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}

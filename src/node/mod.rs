@@ -1,0 +1,144 @@
+//! A node: one event loop that owns the swarm, and the handles that talk to it.
+//!
+//! Knows nothing of signals, command lines or HTTP: those are clients.
+
+mod behaviour;
+mod client;
+mod command;
+mod event;
+mod event_loop;
+mod gossip;
+mod peers;
+mod ping;
+mod publishes;
+mod queries;
+mod reachable;
+mod setup;
+mod status;
+mod topics;
+
+use std::{fmt, sync::Arc};
+
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+
+pub use client::Client;
+pub use command::{Error, PublishOptions, PutOptions, Quorum, Stored};
+pub use event::{Event, Message, Receipt};
+pub use peers::{ConnectionStatus, PeerStatus};
+pub use status::Status;
+pub use topics::{Delivery, Events, Feed, Subscription};
+
+use crate::{
+    config::Config,
+    dns,
+    error::chain,
+    runtime::Handle,
+};
+
+/// What an application says of a message before it is forwarded and delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is delivered here and forwarded.
+    Accept,
+    /// It is dropped, and nobody is to blame: for instance too old, or not understood.
+    Ignore,
+    /// It is dropped, and the peer that sent it loses score: it must have known better.
+    Reject,
+}
+
+/// An application's check on messages, called by the event loop: it has to answer at once.
+pub trait Validator: Send + Sync + 'static {
+    /// What to do with `message`.
+    fn validate(&self, message: &Message) -> Verdict;
+}
+
+impl<F: Fn(&Message) -> Verdict + Send + Sync + 'static> Validator for F {
+    fn validate(&self, message: &Message) -> Verdict {
+        self(message)
+    }
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// Which.
+        address: Multiaddr,
+        /// What the system says.
+        why: String,
+    },
+    /// No resolver can be made as configured.
+    #[error("cannot resolve names: {0}")]
+    Dns(#[from] dns::ConfigError),
+    /// gossipsub refuses its parameters.
+    #[error("gossipsub refuses its parameters: {0}")]
+    Gossip(String),
+    /// The transport cannot be set up.
+    #[error("cannot set up the QUIC transport: {0}")]
+    Quic(#[from] crate::transport::quic::Error),
+    /// The network interfaces cannot be watched.
+    #[error("cannot watch the network interfaces: {0}")]
+    Interfaces(std::io::Error),
+}
+
+/// A node that is about to start.
+#[derive(Clone)]
+pub struct Node {
+    config: Config,
+    key: Keypair,
+    validator: Option<Arc<dyn Validator>>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("peer", &PeerId::from(self.key.public())).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node with this config and key.
+    pub fn new(config: Config, key: Keypair) -> Self {
+        Self { config, key, validator: None }
+    }
+
+    /// Asks `validator` about every message before it is forwarded and delivered.
+    pub fn validator(mut self, validator: impl Validator) -> Self {
+        self.validator = Some(Arc::new(validator));
+        self
+    }
+
+    /// Starts the node on `runtime`; it runs until [`Client::shutdown`] or until the last client is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`SpawnError`]: nothing runs then.
+    pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
+        let Self { config, key, validator } = self;
+        let mut swarm = setup::swarm(&config, &key, validator.is_some(), runtime)?;
+        for address in &config.listen.addresses {
+            swarm
+                .listen_on(address.clone())
+                .map_err(|e| SpawnError::Listen { address: address.clone(), why: chain(&e) })?;
+        }
+        let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
+        let commands = async_channel::bounded(config.limits.commands);
+        let events = topics::channel(config.limits.events);
+        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone());
+        let parts = event_loop::Parts {
+            swarm,
+            commands,
+            events,
+            runtime: runtime.clone(),
+            interfaces,
+            validator,
+            config,
+        };
+        // The loop keeps no strong sender: it ends when the last client is gone.
+        let event_loop = event_loop::EventLoop::new(parts);
+        runtime.spawn(event_loop.run());
+        Ok(client)
+    }
+}

@@ -1,0 +1,187 @@
+//! Questions put to the hash table, and who waits for their answers.
+//!
+//! Answers are matched to questions by query id. Never talks to the network: kad does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use futures::channel::oneshot;
+use libp2p::{
+    Multiaddr, PeerId,
+    kad::{
+        self, GetClosestPeersError, GetProvidersOk, GetRecordOk, PutRecordError, QueryId, QueryResult,
+    },
+};
+
+use super::command::{Error, Reply, Stored};
+
+/// A question under way.
+pub(crate) enum Query {
+    Put { reply: Reply<Stored>, quorum: usize },
+    Get { reply: Reply<Vec<u8>>, quorum: usize, found: Vec<Vec<u8>> },
+    Provide { reply: Reply<()> },
+    Providers { reply: Reply<Vec<PeerId>>, found: BTreeSet<PeerId> },
+    FindPeer { reply: Reply<Vec<Multiaddr>>, peer: PeerId },
+}
+
+/// The questions under way.
+#[derive(Default)]
+pub(crate) struct Queries(HashMap<QueryId, Query>);
+
+impl Queries {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn insert(&mut self, id: QueryId, query: Query) {
+        self.0.insert(id, query);
+    }
+
+    /// Takes in what kad found out; says whether the query has all it wanted and can be ended.
+    pub(crate) fn on_progress(&mut self, id: QueryId, result: QueryResult, last: bool) -> bool {
+        let Some(query) = self.0.remove(&id) else {
+            return false; // one of kad's own
+        };
+        let Some(more) = answer(query, result, last) else {
+            return !last;
+        };
+        self.0.insert(id, more);
+        false
+    }
+}
+
+/// Answers a query if that is possible now, or gives it back to wait for more.
+fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
+    match (query, result) {
+        (Query::Put { reply, quorum }, QueryResult::PutRecord(result)) => {
+            let stored = match result {
+                Ok(_) => Ok(Stored { confirmed: quorum }),
+                Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => {
+                    // kad counts against the replication factor; there may be fewer nodes than that.
+                    let confirmed = success.len();
+                    if confirmed >= quorum {
+                        Ok(Stored { confirmed })
+                    } else {
+                        Err(Error::Quorum { confirmed, wanted: quorum })
+                    }
+                }
+            };
+            send(reply, stored)
+        }
+        (Query::Get { reply, quorum, mut found }, QueryResult::GetRecord(result)) => {
+            match result {
+                Ok(GetRecordOk::FoundRecord(record)) => found.push(record.record.value),
+                Ok(GetRecordOk::FinishedWithNoAdditionalRecord { .. }) | Err(_) => {}
+            }
+            if found.len() < quorum && !last {
+                return Some(Query::Get { reply, quorum, found });
+            }
+            let answer = if found.len() >= quorum {
+                most_common(found).ok_or_else(|| Error::NotFound("no node has a record of this key".into()))
+            } else if found.is_empty() {
+                Err(Error::NotFound("no node that was asked has a record of this key".into()))
+            } else {
+                Err(Error::Quorum { confirmed: found.len(), wanted: quorum })
+            };
+            send(reply, answer)
+        }
+        (Query::Provide { reply }, QueryResult::StartProviding(result)) => {
+            let done = result.map(|_| ()).map_err(|e| Error::TimedOut(e.to_string()));
+            send(reply, done)
+        }
+        (Query::Providers { reply, mut found }, QueryResult::GetProviders(result)) => {
+            let failed = match result {
+                Ok(GetProvidersOk::FoundProviders { providers, .. }) => {
+                    found.extend(providers);
+                    None
+                }
+                Ok(GetProvidersOk::FinishedWithNoAdditionalRecord { .. }) => None,
+                Err(e) => Some(Error::TimedOut(e.to_string())),
+            };
+            if !last {
+                return Some(Query::Providers { reply, found });
+            }
+            let answer = match failed {
+                Some(error) if found.is_empty() => Err(error),
+                _ => Ok(found.into_iter().collect()),
+            };
+            send(reply, answer)
+        }
+        (Query::FindPeer { reply, peer }, QueryResult::GetClosestPeers(result)) => {
+            if !last {
+                return Some(Query::FindPeer { reply, peer });
+            }
+            let (peers, late) = match result {
+                Ok(found) => (found.peers, false),
+                Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, true),
+            };
+            let answer = match peers.into_iter().find(|p| p.peer_id == peer) {
+                Some(found) => Ok(found.addrs),
+                None if late => Err(Error::TimedOut(format!("looking for {peer}"))),
+                None => Err(Error::NotFound(format!("no node that was asked knows {peer}"))),
+            };
+            send(reply, answer)
+        }
+        // kad answers each query with its own kind of result: nothing else can arrive.
+        (query, _) => Some(query),
+    }
+}
+
+fn send<T>(reply: oneshot::Sender<T>, answer: T) -> Option<Query> {
+    let _ = reply.send(answer);
+    None
+}
+
+/// The value that most nodes hold; of two equally common ones, that found first.
+fn most_common(found: Vec<Vec<u8>>) -> Option<Vec<u8>> {
+    let mut counts: BTreeMap<&[u8], usize> = BTreeMap::new();
+    for value in &found {
+        *counts.entry(value).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    found.iter().find(|v| counts.get(v.as_slice()) == Some(&most)).cloned()
+}
+
+/// How many other nodes have to confirm a record when there are `others` in the table and at most
+/// `replication` are asked.
+pub(crate) fn quorum(quorum: kad::Quorum, others: usize, replication: usize) -> usize {
+    let total = others.min(replication);
+    match quorum {
+        kad::Quorum::One => 1,
+        kad::Quorum::Majority if total == 0 => 0,
+        kad::Quorum::Majority => total / 2 + 1,
+        kad::Quorum::All => total,
+        kad::Quorum::N(n) => n.get(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn the_value_that_most_nodes_hold_wins() {
+        let value = |v: &[&str]| most_common(v.iter().map(|v| v.as_bytes().to_vec()).collect());
+        assert_eq!(value(&["a", "b", "b"]), Some(b"b".to_vec()));
+        assert_eq!(value(&["b", "a"]), Some(b"b".to_vec()), "the first of two equally common ones");
+        assert_eq!(value(&[]), None);
+    }
+
+    #[test]
+    fn a_quorum_counts_the_nodes_that_there_are() {
+        let n = |n| kad::Quorum::N(NonZeroUsize::new(n).unwrap());
+        for (wanted, others, replication, expected) in [
+            (kad::Quorum::Majority, 2, 20, 2),
+            (kad::Quorum::Majority, 3, 20, 2),
+            (kad::Quorum::Majority, 100, 20, 11),
+            (kad::Quorum::Majority, 0, 20, 0),
+            (kad::Quorum::All, 2, 20, 2),
+            (kad::Quorum::All, 100, 20, 20),
+            (kad::Quorum::One, 0, 20, 1),
+            (n(3), 1, 20, 3),
+        ] {
+            assert_eq!(quorum(wanted, others, replication), expected, "{wanted:?} of {others}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Which of a peer's announced addresses can be reached from here.
+//!
+//! A container announces its loopback and its engine's gateway bridge beside the overlay address
+//! that everybody meets on. The bridge even looks on-link: every host has the same subnet there. So
+//! the connection itself is the witness: an address is believed if it lies where the connection
+//! comes from. Pure: nothing is dialed.
+
+use std::net::IpAddr;
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+
+use crate::runtime::Interface;
+
+/// Whether `announced` can be reached from here, as far as a connection with `remote` tells.
+///
+/// It can if it is on the very host that the connection leads to, on a subnet that this host shares
+/// with it, or if both are public.
+pub(crate) fn is_reachable(announced: &Multiaddr, remote: &Multiaddr, interfaces: &[Interface]) -> bool {
+    let (Some(announced), Some(remote)) = (ip(announced), ip(remote)) else {
+        return false;
+    };
+    if announced == remote {
+        return true;
+    }
+    let shared = |i: &&Interface| i.contains(remote) && i.contains(announced);
+    let specific = interfaces.iter().filter(shared).any(|i| i.prefix_len > 0);
+    let special = announced.is_unspecified() || announced.is_multicast() || announced.is_loopback();
+    (specific && !special) || (is_public(announced) && is_public(remote))
+}
+
+/// The IP address that a multiaddr begins with.
+pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// Whether an address is routed on the Internet (IANA special-purpose registries, RFC 6890).
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            !(a == 0
+                || a == 127
+                || a >= 224
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 192 && b == 0 && c == 0)
+                || (a == 198 && (b == 18 || b == 19)))
+        }
+        IpAddr::V6(ip) => {
+            let first = ip.segments()[0];
+            // 2000::/3 is what is allocated, less documentation.
+            (0x2000..0x4000).contains(&first) && !(first == 0x2001 && ip.segments()[1] == 0xdb8)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, addr: &str, prefix_len: u8) -> Interface {
+        Interface { name: name.into(), index: 1, addr: addr.parse().unwrap(), prefix_len }
+    }
+
+    #[test]
+    fn only_what_lies_where_the_connection_comes_from_is_believed() {
+        // A task of a Swarm service: eth0 is the overlay, eth1 the gateway bridge.
+        let here = [
+            interface("lo", "127.0.0.1", 8),
+            interface("eth0", "10.0.11.5", 24),
+            interface("eth1", "172.18.0.3", 16),
+            interface("eth0", "fd00:11::5", 64),
+        ];
+        for (announced, remote, expected) in [
+            ("/ip4/10.0.11.2/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", true),
+            ("/ip4/10.0.11.2/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/51234/quic-v1", true),
+            ("/ip4/127.0.0.1/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/172.18.0.4/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/10.0.11.9/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", true),
+            ("/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/203.0.113.9/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/4001/quic-v1", true),
+            ("/ip4/192.168.1.1/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/4001/quic-v1", false),
+            ("/ip4/127.0.0.1/udp/4001/quic-v1", "/ip4/127.0.0.1/udp/4001/quic-v1", true),
+            ("/ip6/fd00:11::9/udp/4001/quic-v1", "/ip6/fd00:11::2/udp/4001/quic-v1", true),
+            ("/ip6/fd00:12::9/udp/4001/quic-v1", "/ip6/fd00:11::2/udp/4001/quic-v1", false),
+            ("/ip6/2001:db8::1/udp/4001/quic-v1", "/ip6/2a00::1/udp/4001/quic-v1", false),
+            ("/ip6/2a01::1/udp/4001/quic-v1", "/ip6/2a00::1/udp/4001/quic-v1", true),
+            ("/dns4/peer/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/memory/5", "/memory/5", false),
+        ] {
+            let (a, r) = (announced.parse().unwrap(), remote.parse().unwrap());
+            assert_eq!(is_reachable(&a, &r, &here), expected, "{announced} seen from {remote}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The node at a glance.
+
+use libp2p::Multiaddr;
+use serde::Serialize;
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Its peer id.
+    pub peer: String,
+    /// Its version.
+    pub version: &'static str,
+    /// Where it listens.
+    pub listening: Vec<Multiaddr>,
+    /// Connected peers.
+    pub peers: usize,
+    /// Peers in the routing table.
+    pub table: usize,
+    /// Topics that it follows.
+    pub topics: Vec<String>,
+    /// Records that it keeps for the hash table.
+    pub records: usize,
+    /// How long it has been running, in seconds.
+    pub uptime_s: u64,
+}

@@ -1,0 +1,285 @@
+//! Who listens to which topic, on this side of the network.
+//!
+//! Each subscriber has a bounded queue: one that is slow loses its own oldest messages, is told how
+//! many, and stalls nobody. Never talks to gossipsub.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
+use futures::{Stream, StreamExt};
+
+use super::{
+    command::{Command, Error},
+    event::{Event, Message},
+};
+
+/// What a subscriber gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery<T> {
+    /// The next one.
+    Item(T),
+    /// The subscriber was too slow: this many, the oldest, are lost to it.
+    Lost(u64),
+}
+
+/// A bounded stream of what happens, oldest first; it ends when the node does.
+#[derive(Debug)]
+pub struct Feed<T>(Pin<Box<Receiver<T>>>);
+
+/// The messages of one topic. Dropping the last one leaves the topic, unless the config names it. A
+/// subscription alone does not keep the node running: a client does.
+#[derive(Debug)]
+pub struct Subscription {
+    messages: Feed<Message>,
+    topic: String,
+    commands: async_channel::WeakSender<Command>,
+}
+
+/// Everything that happens to a node.
+pub type Events = Feed<Event>;
+
+impl<T: Clone> Stream for Feed<T> {
+    type Item = Delivery<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
+        self.0.as_mut().poll_recv(cx).map(|received| match received? {
+            Ok(item) => Some(Delivery::Item(item)),
+            Err(RecvError::Overflowed(lost)) => Some(Delivery::Lost(lost)),
+            Err(RecvError::Closed) => None,
+        })
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Delivery<Message>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<Message>>> {
+        self.messages.poll_next_unpin(cx)
+    }
+}
+
+impl Subscription {
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // With a full queue or a dead loop, the topic's next message finds nobody instead.
+        if let Some(commands) = self.commands.upgrade() {
+            let _ = commands.try_send(Command::Unfollow { topic: std::mem::take(&mut self.topic) });
+        }
+    }
+}
+
+/// A channel whose oldest items make room for new ones.
+pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, InactiveReceiver<T>) {
+    let (mut sender, receiver) = async_broadcast::broadcast(capacity.max(1));
+    sender.set_overflow(true);
+    sender.set_await_active(false);
+    (sender, receiver.deactivate())
+}
+
+/// Opens a stream on a channel made by [`channel`].
+pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>) -> Feed<T> {
+    Feed(Box::pin(receiver.activate_cloned()))
+}
+
+/// Gives `item` to all who listen; nobody is fine.
+pub(crate) fn tell<T: Clone>(sender: &Sender<T>, item: T) {
+    let _ = sender.try_broadcast(item);
+}
+
+struct Topic {
+    /// Whether the config asks for it, or only subscribers do.
+    configured: bool,
+    sender: Sender<Message>,
+    receiver: InactiveReceiver<Message>,
+}
+
+/// The topics of a node.
+pub(crate) struct Topics {
+    topics: BTreeMap<String, Topic>,
+    /// Messages kept for each subscriber.
+    queue: usize,
+    /// Topics and subscribers at once.
+    limit: usize,
+}
+
+impl Topics {
+    pub(crate) fn new(queue: usize, limit: usize) -> Self {
+        Self { topics: BTreeMap::new(), queue, limit }
+    }
+
+    /// The topics that are followed now.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.topics.keys()
+    }
+
+    /// Takes note that the config asks for exactly `wanted`; returns what is new and what nobody
+    /// wants any more.
+    pub(crate) fn configure(&mut self, wanted: &[String]) -> (Vec<String>, Vec<String>) {
+        let fresh: Vec<_> = wanted.iter().filter(|t| !self.topics.contains_key(*t)).cloned().collect();
+        for topic in &fresh {
+            self.open(topic);
+        }
+        for (name, topic) in &mut self.topics {
+            topic.configured = wanted.contains(name);
+        }
+        let idle: Vec<_> = self.topics.iter().filter(|(_, t)| t.is_idle()).map(|(n, _)| n.clone()).collect();
+        for topic in &idle {
+            self.topics.remove(topic);
+        }
+        (fresh, idle)
+    }
+
+    /// A new subscriber of `topic`, and whether nobody followed it so far.
+    pub(crate) fn follow(
+        &mut self,
+        topic: &str,
+        commands: async_channel::WeakSender<Command>,
+    ) -> Result<(Subscription, bool), Error> {
+        check(topic)?;
+        let open: usize = self.topics.values().map(|t| t.sender.receiver_count()).sum();
+        if open >= self.limit || self.topics.len() >= self.limit {
+            return Err(Error::Limit { what: "subscriptions", limit: self.limit, key: "limits.subscriptions" });
+        }
+        let fresh = !self.topics.contains_key(topic);
+        let messages = listen(&self.open(topic).receiver);
+        Ok((Subscription { messages, topic: topic.to_owned(), commands }, fresh))
+    }
+
+    /// Forgets `topic` if neither the config nor a subscriber wants it; says whether it did.
+    pub(crate) fn let_go(&mut self, topic: &str) -> bool {
+        let idle = self.topics.get(topic).is_some_and(Topic::is_idle);
+        if idle {
+            self.topics.remove(topic);
+        }
+        idle
+    }
+
+    /// Ends all subscriptions of `topic`, whoever wants it; says whether anybody did.
+    pub(crate) fn drop_topic(&mut self, topic: &str) -> bool {
+        self.topics.remove(topic).is_some()
+    }
+
+    /// Gives a message to the subscribers of its topic.
+    pub(crate) fn deliver(&self, message: &Message) {
+        if let Some(topic) = self.topics.get(&message.topic)
+            && topic.sender.receiver_count() > 0
+        {
+            tell(&topic.sender, message.clone());
+        }
+    }
+
+    fn open(&mut self, topic: &str) -> &mut Topic {
+        let queue = self.queue;
+        self.topics.entry(topic.to_owned()).or_insert_with(|| {
+            let (sender, receiver) = channel(queue);
+            Topic { configured: false, sender, receiver }
+        })
+    }
+}
+
+impl Topic {
+    fn is_idle(&self) -> bool {
+        !self.configured && self.sender.receiver_count() == 0
+    }
+}
+
+/// Longest topic name in bytes.
+pub(crate) const MAX_TOPIC: usize = 256;
+
+/// Whether a topic may be used: any text of 1 to 256 bytes without control characters.
+pub(crate) fn check(topic: &str) -> Result<(), Error> {
+    let why = if topic.is_empty() {
+        "a topic has at least one character"
+    } else if topic.len() > MAX_TOPIC {
+        "a topic has at most 256 bytes"
+    } else if topic.chars().any(char::is_control) {
+        "a topic has no control characters"
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadTopic { topic: topic.chars().take(64).collect(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use libp2p::PeerId;
+
+    use super::*;
+
+    fn topics(queue: usize, limit: usize) -> (Topics, async_channel::WeakSender<Command>) {
+        (Topics::new(queue, limit), async_channel::bounded(8).0.downgrade())
+    }
+
+    fn message(topic: &str, n: u8) -> Message {
+        let peer = PeerId::random();
+        Message { id: n.to_string(), topic: topic.into(), source: Some(peer), from: peer, data: [n].into() }
+    }
+
+    fn next(subscription: &mut Subscription) -> Option<Delivery<Message>> {
+        subscription.next().now_or_never().flatten()
+    }
+
+    #[test]
+    fn a_slow_subscriber_loses_its_own_oldest_and_is_told_how_many() {
+        let (mut topics, commands) = topics(4, 8);
+        let (mut slow, fresh) = topics.follow("t", commands.clone()).unwrap();
+        let (mut quick, fresh_again) = topics.follow("t", commands).unwrap();
+        assert!(fresh && !fresh_again);
+        for n in 0..10 {
+            topics.deliver(&message("t", n));
+            assert!(matches!(next(&mut quick), Some(Delivery::Item(m)) if m.data[0] == n));
+        }
+        assert_eq!(next(&mut slow), Some(Delivery::Lost(6)));
+        for n in 6..10 {
+            assert!(matches!(next(&mut slow), Some(Delivery::Item(m)) if m.data[0] == n));
+        }
+        assert_eq!(next(&mut slow), None);
+    }
+
+    #[test]
+    fn a_topic_is_let_go_when_its_last_subscriber_went_unless_the_config_names_it() {
+        let (mut topics, commands) = topics(4, 8);
+        let (one, _) = topics.follow("t", commands.clone()).unwrap();
+        let (two, _) = topics.follow("t", commands.clone()).unwrap();
+        drop(one);
+        assert!(!topics.let_go("t"));
+        drop(two);
+        assert!(topics.let_go("t"));
+        assert_eq!(topics.configure(&["a".into(), "b".into()]), (vec!["a".into(), "b".into()], vec![]));
+        let (kept, _) = topics.follow("a", commands).unwrap();
+        assert!(!topics.let_go("b"));
+        assert_eq!(topics.configure(&["b".into(), "c".into()]), (vec!["c".into()], vec![]));
+        drop(kept);
+        assert!(topics.let_go("a"));
+    }
+
+    #[test]
+    fn subscriptions_are_bounded_and_bad_names_refused() {
+        let (mut topics, commands) = topics(4, 2);
+        let _one = topics.follow("t", commands.clone()).unwrap();
+        let _two = topics.follow("t", commands.clone()).unwrap();
+        assert!(matches!(topics.follow("t", commands.clone()), Err(Error::Limit { limit: 2, .. })));
+        for bad in ["", "a\nb", &"x".repeat(257)] {
+            assert!(matches!(topics.follow(bad, commands.clone()), Err(Error::BadTopic { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_topic() {
+        let (mut topics, commands) = topics(4, 8);
+        let (mut subscription, _) = topics.follow("t", commands).unwrap();
+        assert!(topics.drop_topic("t"));
+        assert_eq!(subscription.next().now_or_never(), Some(None));
+    }
+}

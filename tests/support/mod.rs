@@ -1,0 +1,195 @@
+//! What the tests of whole nodes share: a network of its own for each test, nodes on it, and waiting
+//! for events with an answer to "what for" when it takes too long.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::join_all};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
+use smidge::{
+    Client, Config, Delivery, Event, Message, Node, Subscription,
+    dns::NameServer,
+    runtime::{Executor, Handle},
+};
+
+/// How long anything may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The topic of most tests.
+pub const TOPIC: &str = "some_topic";
+
+/// Runs a test on the default runtime.
+pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
+    let _ = env_logger::builder().is_test(true).try_init();
+    Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap();
+}
+
+/// A loopback network with a name server, where replicas have an address each and one port.
+pub struct Network {
+    pub rt: Handle,
+    pub names: NameServer,
+    net: [u8; 3],
+    pub port: u16,
+}
+
+impl Network {
+    fn new(rt: Handle) -> Self {
+        static NETS: AtomicU8 = AtomicU8::new(0);
+        let pid = std::process::id();
+        let nth = NETS.fetch_add(1, Ordering::Relaxed);
+        let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
+        let port = UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port();
+        let names = NameServer::start(&rt, SocketAddr::new(ip(net, 1), 0)).unwrap();
+        Self { rt, names, net, port }
+    }
+
+    /// The address of replica `n`, from 2 to 249.
+    pub fn ip(&self, n: u8) -> IpAddr {
+        ip(self.net, n)
+    }
+
+    pub fn addr(&self, n: u8) -> Multiaddr {
+        Multiaddr::from(self.ip(n)).with(Protocol::Udp(self.port)).with(Protocol::QuicV1)
+    }
+
+    /// Makes `name` lead to these replicas; to none, it exists and is empty.
+    pub fn set(&self, name: &str, replicas: impl IntoIterator<Item = u8>) {
+        self.names.set(name, replicas.into_iter().map(|n| self.ip(n)).collect()).unwrap();
+    }
+
+    /// The config of replica `n`, which is to dial `names`.
+    pub fn config(&self, n: u8, names: &[&str]) -> Config {
+        let mut config = Config::default();
+        config.listen.addresses = vec![self.addr(n)];
+        config.dial.names = names.iter().map(|name| format!("{name}:{}", self.port).parse().unwrap()).collect();
+        config.dns.servers = vec![self.names.addr()];
+        config.dns.hosts = None;
+        config.dns.resolv_conf = None;
+        config.gossip.topics = vec![TOPIC.into()];
+        // Many nodes share this process and its memory.
+        config.limits.memory = 4 << 30;
+        config
+    }
+
+    pub fn spawn(&self, config: Config) -> Client {
+        self.spawn_as(config, &Keypair::generate_ed25519())
+    }
+
+    pub fn spawn_as(&self, config: Config, key: &Keypair) -> Client {
+        Node::new(config, key.clone()).spawn(&self.rt).unwrap()
+    }
+
+    /// A node that dials `names`.
+    pub fn node(&self, n: u8, names: &[&str]) -> Client {
+        self.spawn(self.config(n, names))
+    }
+
+    /// What `future` gives; panics with `what` if that takes too long.
+    pub async fn patiently<T>(&self, what: impl Debug, future: impl Future<Output = T>) -> T {
+        match self.rt.timeout(PATIENCE, future).await {
+            Ok(output) => output,
+            Err(_) => panic!("waited {PATIENCE:?} in vain for {what:?}"),
+        }
+    }
+
+    /// Waits until `done` holds for the node's state, looking again whenever something happened to it.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, client: &Client, done: impl Fn(Client) -> F) {
+        let mut events = client.events();
+        self.patiently(what, async {
+            while !done(client.clone()).await {
+                // Some state, such as a routing table, changes without an event: look again soon.
+                let tick = self.rt.sleep(Duration::from_millis(50));
+                futures::future::select(events.next(), tick).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until `client` is connected to all of `peers`.
+    pub async fn connected(&self, client: &Client, peers: impl IntoIterator<Item = PeerId>) {
+        let wanted: &BTreeSet<_> = &peers.into_iter().collect();
+        self.until("connections", client, |c| async move {
+            let there: BTreeSet<_> = c.peers().await.unwrap().into_iter().map(|p| p.peer).collect();
+            wanted.is_subset(&there)
+        })
+        .await;
+    }
+
+    /// Waits until `client` is not connected to `peer`.
+    pub async fn disconnected(&self, client: &Client, peer: PeerId) {
+        self.until("a disconnection", client, |c| async move {
+            c.peers().await.unwrap().iter().all(|p| p.peer != peer)
+        })
+        .await;
+    }
+
+    /// Waits until the mesh of [`TOPIC`] at `client` has `members` or more.
+    pub async fn meshed(&self, client: &Client, members: usize) {
+        self.until("a mesh", client, |c| async move {
+            c.mesh().await.unwrap().get(TOPIC).map_or(0, Vec::len) >= members
+        })
+        .await;
+    }
+
+    /// Waits until `client` knows that `subscribers` peers subscribed to [`TOPIC`]: a publish that
+    /// waits for one more is refused with how many there are.
+    pub async fn table(&self, client: &Client, size: usize) {
+        self.until("a routing table", client, |c| async move { c.status().await.unwrap().table >= size }).await;
+    }
+
+    /// Waits until everyone is connected to everyone.
+    pub async fn everyone(&self, nodes: &[Client]) {
+        let ids: Vec<_> = nodes.iter().map(Client::peer_id).collect();
+        join_all(nodes.iter().map(|node| {
+            let others: Vec<_> = ids.iter().copied().filter(|id| *id != node.peer_id()).collect();
+            self.connected(node, others)
+        }))
+        .await;
+    }
+
+    /// The next message.
+    pub async fn message(&self, subscription: &mut Subscription) -> Message {
+        match self.patiently("a message", subscription.next()).await {
+            Some(Delivery::Item(message)) => message,
+            other => panic!("a message was expected, not {other:?}"),
+        }
+    }
+
+    /// The first event that `pick` takes.
+    pub async fn event<T>(&self, events: &mut smidge::Events, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+        self.patiently(what, async {
+            loop {
+                match events.next().await {
+                    Some(Delivery::Item(event)) => {
+                        if let Some(found) = pick(&event) {
+                            return found;
+                        }
+                    }
+                    Some(Delivery::Lost(n)) => panic!("{n} events were lost"),
+                    None => panic!("the node ended before {what}"),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// What is there already, without waiting.
+pub fn now(subscription: &mut Subscription) -> Option<Delivery<Message>> {
+    subscription.next().now_or_never().flatten()
+}
+
+pub fn ip([a, b, c]: [u8; 3], d: u8) -> IpAddr {
+    Ipv4Addr::new(a, b, c, d).into()
+}
+
+/// The payload as text.
+pub fn text(message: &Message) -> String {
+    String::from_utf8_lossy(&message.data).into_owned()
+}
