@@ -1,2 +1,5 @@
 //! smidge
+pub mod config;
+pub mod identity;
+pub mod logging;
 pub mod runtime;
