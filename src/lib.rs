@@ -1,4 +1,5 @@
 //! smidge
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod logging;

@@ -112,7 +112,7 @@ impl Config {
             rule(
                 &["dns.backend"],
                 !compiled_in(self.dns.backend),
-                { format!("this binary was built without the feature {}", self.dns.backend) },
+                format!("this binary was built without the feature {}", self.dns.backend),
                 "a backend that was compiled in",
             ),
         ];

@@ -115,7 +115,7 @@ sections! { role;
         /// How `data` stands for bytes.
         encoding: Encoding = Encoding::Bytes;
         /// How often; 0s: once, on start.
-        every: Duration [secs(0)..] = secs(0);
+        every: Duration = secs(0);
         /// Subscribers of the topic waited for before the first message.
         wait_peers: usize [0..=65536] = 1;
         /// How long they are waited for.
