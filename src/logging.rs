@@ -83,7 +83,7 @@ impl FromStr for Directives {
                 (None, Ok(all)) => level = Some(all),
                 (None, Err(_)) if is_target(directive) => match nearest(directive, LEVELS) {
                     Some(near) => {
-                        wrong.push(format!("no level {} (did you mean {near:?}?)", quoted(directive)))
+                        wrong.push(format!("no level {} (did you mean {near:?}?)", quoted(directive)));
                     }
                     None => targets.push((directive.to_owned(), LevelFilter::Trace)),
                 },

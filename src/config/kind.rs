@@ -61,10 +61,10 @@ pub(crate) trait Kind {
 /// `text` without the quotes of a TOML string, where it has them.
 fn unquoted(text: &str) -> String {
     let trimmed = text.trim();
-    if trimmed.len() >= 2 && (trimmed.starts_with('"') || trimmed.starts_with('\'')) {
-        if let Ok(toml::Value::String(inner)) = toml_value(trimmed) {
-            return inner;
-        }
+    if trimmed.starts_with(['"', '\''])
+        && let Ok(toml::Value::String(inner)) = toml_value(trimmed)
+    {
+        return inner;
     }
     text.to_owned()
 }

@@ -189,7 +189,7 @@ impl Layers {
             let at = Source::Env { name: "RUST_LOG".into() };
             match value.to_str() {
                 Some(text) => {
-                    self.push("log.level", Entry { raw: Raw::Text(text.into()), at, item_lines: Vec::new() })
+                    self.push("log.level", Entry { raw: Raw::Text(text.into()), at, item_lines: Vec::new() });
                 }
                 None => self.problem(at, Some("log.level"), "is not UTF-8", None, None),
             }
@@ -253,7 +253,9 @@ pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
             return find(&format!("{section}.{near}"));
         }
     }
-    let near = nearest(leaf, KEYS.iter().map(|key| key.name.rsplit('.').next().unwrap_or(key.name)))?;
+    // In another section, only a leaf long enough to be no chance hit.
+    let leaves = KEYS.iter().map(|key| key.name.rsplit('.').next().unwrap_or(key.name));
+    let near = nearest(leaf, leaves.filter(|near| near.len() >= 5 || *near == leaf))?;
     KEYS.iter().map(|key| key.name).find(|key| key.rsplit('.').next() == Some(near))
 }
 

@@ -26,10 +26,10 @@ fn refusal(text: &str) -> String {
 }
 
 fn relative(at: &mut Source, dir: &Path) {
-    if let Source::File { path, .. } | Source::EnvFile { path, .. } = at {
-        if let Ok(short) = path.strip_prefix(dir) {
-            *path = short.into();
-        }
+    if let Source::File { path, .. } | Source::EnvFile { path, .. } = at
+        && let Ok(short) = path.strip_prefix(dir)
+    {
+        *path = short.into();
     }
 }
 

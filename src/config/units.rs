@@ -66,7 +66,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     for (name, length) in TIMES {
         let length = u128::from(length);
         // One unit for the whole of "36h": days only where they leave no rest.
-        if name == "d" && nanos % length != 0 {
+        if name == "d" && !nanos.is_multiple_of(length) {
             continue;
         }
         if nanos >= length {

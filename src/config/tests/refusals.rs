@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
-    for (text, said) in [
+    let table = [
         // Keys.
         ("\n[gosip]\ntopics = []", "c.toml:2: gosip: unknown section\n  hint: did you mean [gossip]?"),
         ("[gossip]\nmesh-n = 3", "c.toml:2: gossip.mesh-n: unknown key\n  hint: did you mean gossip.mesh_n?"),
@@ -183,9 +183,11 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         // No TOML.
         ("a = \n", "c.toml:1: not TOML, at column 5: string values must be quoted, expected literal string"),
         ("[dial]\nnames = []\nnames = []", "c.toml:3: not TOML, at column 1: duplicate key"),
-    ] {
-        assert_eq!(refusal(text), said, "{text}");
-    }
+    ];
+    let wrong =
+        table.iter().map(|(text, said)| (text, refusal(text), said)).filter(|(_, is, said)| is != **said);
+    let wrong: Vec<_> = wrong.map(|(text, is, said)| format!("{text}\n is   {is}\n said {said}")).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]
@@ -244,6 +246,31 @@ fn a_configuration_made_in_code_is_checked_the_same_way() {
          default of role peer: gossip.mesh_n_low: mesh_n_low is 4 and mesh_n is 1; expected mesh_n_low ≤ mesh_n ≤ mesh_n_high\n\
          default of role peer: gossip.mesh_outbound_min: mesh_outbound_min is 2 and mesh_n is 1; expected mesh_outbound_min at most half of mesh_n"
     );
+}
+
+#[test]
+fn what_was_not_compiled_in_is_refused() {
+    for (backend, there) in
+        [("hickory", cfg!(feature = "hickory")), ("async-dns", cfg!(feature = "async-dns"))]
+    {
+        let text = format!("[dns]\nbackend = {backend:?}");
+        let none_at_all = !cfg!(feature = "hickory") && !cfg!(feature = "async-dns");
+        if there || (none_at_all && backend == "hickory") {
+            load(&text).unwrap();
+        } else {
+            let said = format!(
+                "c.toml:2: dns.backend: this binary was built without the feature {backend}; expected a backend that was compiled in"
+            );
+            assert_eq!(refusal(&text), said);
+        }
+    }
+    load("[runtime]\nexecutor = \"smol\"").unwrap();
+    if !cfg!(feature = "async-std") {
+        assert_eq!(
+            refusal("[runtime]\nexecutor = \"async-std\""),
+            "c.toml:2: runtime.executor: \"async-std\": this binary was built without the feature async-std; expected \"smol\" or \"async-std\""
+        );
+    }
 }
 
 proptest! {
