@@ -1,3 +1,5 @@
 //! The `smidge` command: calls the library and returns its exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    smidge::cli::main()
+}

@@ -1,0 +1,200 @@
+//! The command line: arguments, one file per group of verbs, and exit codes.
+//!
+//! Data goes to stdout, everything else to stderr; a reader that goes away is no error. The raw
+//! arguments of a verb are turned into what the program means once, here or in the verb's file.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Config, ConfigError, LoadOptions, Problem},
+    identity::IdentityError,
+    logging::LogError,
+};
+
+mod completions;
+mod config;
+mod demo;
+mod key;
+mod run;
+
+/// Exit codes, as sysexits has them where it has one.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Failed.
+    pub const FAILED: u8 = 1;
+    /// Called with wrong arguments.
+    pub const USAGE: u8 = 2;
+    /// No node answers.
+    pub const UNAVAILABLE: u8 = 69;
+    /// Timed out; try again.
+    pub const TIMED_OUT: u8 = 75;
+    /// A bad configuration.
+    pub const CONFIG: u8 = 78;
+}
+
+/// Connects the replicas behind a service name into a publish/subscribe and key-value mesh.
+#[derive(Debug, Parser)]
+#[command(
+    name = "smidge",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 no node answers, 75 timed out, 78 bad configuration.\n\
+                  Configuration: flag > --set > SMIDGE__SECTION__KEY > file > defaults; `smidge config show` tells."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::RunArgs),
+    Demo(demo::DemoArgs),
+    Key(key::KeyArgs),
+    Config(config::ConfigVerbArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Where the configuration comes from, for verbs that need one.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file [default: /etc/smidge/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, for instance gossip.mesh_n=4 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// These arguments over this process's environment.
+    pub(crate) fn options(&self) -> LoadOptions {
+        LoadOptions::from_env(self.config.clone(), self.sets.clone())
+    }
+
+    /// The configuration they ask for.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.options())?)
+    }
+}
+
+/// Why a verb did not do what it was asked: what is printed, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// What went wrong, in a word or two.
+    pub(crate) what: String,
+    /// Why, and what to do about it; a line of its own each.
+    pub(crate) why: Vec<(String, Option<String>)>,
+}
+
+impl Failure {
+    /// A failure with one reason.
+    pub(crate) fn new(code: u8, what: &str, why: impl fmt::Display) -> Self {
+        Self { code, what: what.into(), why: vec![(why.to_string(), None)] }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        if let Some((_, last)) = self.why.last_mut() {
+            *last = Some(hint.into());
+        }
+        self
+    }
+
+    /// A failure that says nothing: nobody reads any more.
+    fn quiet() -> Self {
+        Self { code: exit::DONE, what: String::new(), why: Vec::new() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let why = |problem: Problem| (problem.to_string(), problem.hint);
+        Self {
+            code: exit::CONFIG,
+            what: "bad config".into(),
+            why: error.problems.into_iter().map(why).collect(),
+        }
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Self {
+        let code = if error.is_config() { exit::CONFIG } else { exit::FAILED };
+        Self::new(code, "key", &error).hint(error.hint())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self::new(exit::CONFIG, "bad config", error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// An error of stdout.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::quiet(),
+            _ => Self::new(exit::FAILED, "stdout", error),
+        }
+    }
+}
+
+/// Runs the command that the process's arguments ask for, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout with code 0, a complaint to stderr with code 2.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
+        }
+    };
+    let done = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Key(args) => key::run(args),
+        Verb::Config(args) => config::run(args),
+        Verb::Completions(args) => completions::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Writes all of `text` to stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes a warning to stderr.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "smidge: warning: {text}");
+}
+
+fn complain(failure: &Failure) {
+    let mut out = io::stderr().lock();
+    for (why, hint) in &failure.why {
+        let _ = writeln!(out, "smidge: {}: {why}", failure.what);
+        if let Some(hint) = hint {
+            let _ = writeln!(out, "  hint: {hint}");
+        }
+    }
+}

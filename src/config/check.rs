@@ -1,0 +1,256 @@
+//! What a configuration must hold beyond the type of each value: bounds, and keys that depend on
+//! each other. Also what it is wise to change ([`Config::warnings`]).
+
+use super::{
+    ApiListen, Backend, Config, Encoding, Problem, Publish, Role,
+    kind::Kind,
+    table::{Visitor, plain},
+};
+
+/// One rule over several keys. The first key is the one to blame, unless a later one was set and
+/// it was not.
+struct Rule<'a> {
+    keys: &'a [&'static str],
+    broken: bool,
+    problem: String,
+    expected: Option<String>,
+    hint: Option<String>,
+}
+
+impl Config {
+    /// Everything that is wrong, leaving alone rules over keys that were `refused` already.
+    pub(super) fn problems(&self, refused: &[&'static str]) -> Vec<Problem> {
+        let mut bounds = Bounds { config: self, problems: Vec::new(), broken: refused.to_vec() };
+        self.clone().visit(&mut bounds);
+        let Bounds { mut problems, broken, .. } = bounds;
+        for rule in self.rules() {
+            if !rule.broken || rule.keys.iter().any(|key| broken.contains(key)) {
+                continue;
+            }
+            let set = rule.keys.iter().find(|key| self.sources.contains_key(**key));
+            let key = set.unwrap_or(&rule.keys[0]);
+            problems.push(Problem {
+                at: self.source(key),
+                key: Some((*key).into()),
+                problem: rule.problem,
+                expected: rule.expected,
+                hint: rule.hint,
+            });
+        }
+        problems
+    }
+
+    fn rules(&self) -> Vec<Rule<'static>> {
+        let Self { gossip, quic, limits, api, listen, .. } = self;
+        let rule = |keys, broken, problem: String, expected: &str| Rule {
+            keys,
+            broken,
+            problem,
+            expected: Some(expected.into()),
+            hint: None,
+        };
+        let (low, n, high) = (gossip.mesh_n_low, gossip.mesh_n, gossip.mesh_n_high);
+        let outbound = gossip.mesh_outbound_min;
+        let mut rules = vec![
+            rule(
+                &["gossip.mesh_n_low", "gossip.mesh_n"],
+                low > n,
+                format!("mesh_n_low is {low} and mesh_n is {n}"),
+                "mesh_n_low ≤ mesh_n ≤ mesh_n_high",
+            ),
+            rule(
+                &["gossip.mesh_n_high", "gossip.mesh_n"],
+                n > high,
+                format!("mesh_n is {n} and mesh_n_high is {high}"),
+                "mesh_n_low ≤ mesh_n ≤ mesh_n_high",
+            ),
+            rule(
+                &["gossip.mesh_outbound_min", "gossip.mesh_n_low"],
+                outbound > low,
+                format!("mesh_outbound_min is {outbound} and mesh_n_low is {low}"),
+                "mesh_outbound_min ≤ mesh_n_low",
+            ),
+            rule(
+                &["gossip.mesh_outbound_min", "gossip.mesh_n"],
+                outbound * 2 > n,
+                format!("mesh_outbound_min is {outbound} and mesh_n is {n}"),
+                "mesh_outbound_min at most half of mesh_n",
+            ),
+            rule(
+                &["quic.keep_alive", "quic.idle_timeout"],
+                quic.keep_alive >= quic.idle_timeout,
+                format!("keep_alive is {:?} and idle_timeout is {:?}", quic.keep_alive, quic.idle_timeout),
+                "keep_alive < idle_timeout, or silent connections are lost",
+            ),
+            rule(
+                &["quic.stream_window", "quic.connection_window"],
+                quic.stream_window > quic.connection_window,
+                format!(
+                    "stream_window is {}B and connection_window is {}B",
+                    quic.stream_window, quic.connection_window
+                ),
+                "stream_window ≤ connection_window",
+            ),
+            rule(
+                &["quic.max_mtu", "quic.initial_mtu"],
+                quic.initial_mtu > quic.max_mtu,
+                format!("initial_mtu is {} and max_mtu is {}", quic.initial_mtu, quic.max_mtu),
+                "initial_mtu ≤ max_mtu",
+            ),
+            rule(
+                &["limits.per_peer", "limits.connections"],
+                limits.per_peer > limits.connections,
+                format!("per_peer is {} and connections is {}", limits.per_peer, limits.connections),
+                "per_peer ≤ connections",
+            ),
+            rule(
+                &["listen.addresses"],
+                (1..listen.addresses.len()).any(|i| listen.addresses[..i].contains(&listen.addresses[i])),
+                "the same address twice".into(),
+                "each address once",
+            ),
+            rule(
+                &["dns.backend"],
+                !compiled_in(self.dns.backend),
+                format!("this binary was built without the feature {}", self.dns.backend),
+                "a backend that was compiled in",
+            ),
+        ];
+        rules.push(Rule {
+            hint: Some("listen on 127.0.0.1, or set SMIDGE__API__TOKEN__FILE".into()),
+            ..rule(
+                &["api.listen", "api.token"],
+                api.token.is_none() && matches!(api.listen, ApiListen::Tcp(a) if !a.ip().is_loopback()),
+                "an address that others can reach needs api.token".into(),
+                "a loopback address, or a token",
+            )
+        });
+        rules.extend(self.publish_rules());
+        rules
+    }
+
+    fn publish_rules(&self) -> Vec<Rule<'static>> {
+        let Self { publish, gossip, .. } = self;
+        let rule = |keys, broken, problem: String, expected: &str| Rule {
+            keys,
+            broken,
+            problem,
+            expected: Some(expected.into()),
+            hint: None,
+        };
+        // Author, sequence number, signature, key and topic travel with the payload.
+        let envelope = 256 + publish.topic.as_ref().map_or(0, String::len);
+        let room = gossip.max_message.saturating_sub(envelope);
+        let payload = publish.payload();
+        let length = payload.as_ref().map_or(0, Vec::len);
+        let mut rules = vec![
+            rule(
+                &["publish.data", "publish.encoding"],
+                payload.is_err(),
+                payload.err().unwrap_or_default(),
+                publish.encoding.expected(),
+            ),
+            rule(
+                &["publish.data", "gossip.max_message"],
+                publish.topic.is_some() && length > room,
+                format!("{length} bytes do not fit into a message of gossip.max_message"),
+                &format!("at most {room} bytes"),
+            ),
+        ];
+        let every = publish.every;
+        rules.push(rule(
+            &["publish.every"],
+            !every.is_zero() && every < std::time::Duration::from_millis(10),
+            format!("{every:?} is too often"),
+            "0s, or 10ms and more",
+        ));
+        rules
+    }
+
+    /// What is allowed but is likely not meant, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        if self.role != Role::Bootstrap && self.dial.names.is_empty() && self.dial.addresses.is_empty() {
+            out.push(format!("a {} without dial.names waits until others find it", self.role));
+        }
+        if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {
+            out.push("identity.ephemeral is set: identity.key_file is not used".into());
+        }
+        if self.publish.topic.is_none() && self.sources.contains_key("publish.data") {
+            out.push("publish.data is not published: publish.topic is not set".into());
+        }
+        out
+    }
+}
+
+fn compiled_in(backend: Backend) -> bool {
+    match backend {
+        Backend::Hickory => cfg!(feature = "hickory") || !cfg!(feature = "async-dns"),
+        Backend::AsyncDns => cfg!(feature = "async-dns"),
+    }
+}
+
+impl Encoding {
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Bytes => "numbers from 0 to 255 with commas between, such as \"1,2,3,4\"",
+            Self::Text => "a text",
+            Self::Base64 => "base64 with its padding, such as \"AQIDBA==\"",
+            Self::Hex => "two hexadecimal digits a byte, such as \"01020304\"",
+        }
+    }
+}
+
+impl Publish {
+    /// The bytes that `data` stands for.
+    ///
+    /// # Errors
+    /// Says what of `data` is not in `encoding`; a checked configuration has no such data.
+    pub fn payload(&self) -> Result<Vec<u8>, String> {
+        let data = self.data.as_str();
+        match self.encoding {
+            Encoding::Text => Ok(data.as_bytes().to_vec()),
+            Encoding::Bytes if data.trim().is_empty() => Ok(Vec::new()),
+            Encoding::Bytes => data
+                .split(',')
+                .map(|part| {
+                    let part = part.trim();
+                    part.parse().map_err(|_| format!("{} is no byte", super::quoted(part)))
+                })
+                .collect(),
+            Encoding::Base64 => {
+                data_encoding::BASE64.decode(data.as_bytes()).map_err(|e| format!("is not base64: {e}"))
+            }
+            Encoding::Hex => data_encoding::HEXLOWER_PERMISSIVE
+                .decode(data.as_bytes())
+                .map_err(|e| format!("is not hexadecimal: {e}")),
+        }
+    }
+}
+
+/// Checks the bounds of every value.
+struct Bounds<'a> {
+    config: &'a Config,
+    problems: Vec<Problem>,
+    broken: Vec<&'static str>,
+}
+
+impl Visitor for Bounds<'_> {
+    fn key<K: Kind>(
+        &mut self,
+        name: &'static str,
+        field: &mut K::Field,
+        outside: impl Fn(&K::Field) -> Option<String>,
+    ) {
+        if let Some(expected) = outside(field) {
+            self.broken.push(name);
+            self.problems.push(Problem {
+                at: self.config.source(name),
+                key: Some(name.into()),
+                problem: format!("{} is out of range", plain(&K::to_toml(field))),
+                expected: Some(expected),
+                hint: None,
+            });
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! How each type of value is read from TOML or from bare text, and written back.
+//!
+//! A [`Kind`] refuses what it cannot read and says why; it never looks at other keys.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+
+use super::{
+    error::quoted,
+    target::{self, Target},
+    units,
+};
+use crate::logging::Directives;
+
+/// Why a value was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// What is wrong with it.
+    pub(crate) problem: String,
+    /// Which item of a list it was, counted from 0.
+    pub(crate) item: Option<usize>,
+}
+
+impl Refusal {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), item: None }
+    }
+
+    fn wrong_type(value: &toml::Value) -> Self {
+        Self::new(match value {
+            toml::Value::String(text) => format!("found the text {}", quoted(text)),
+            toml::Value::Integer(n) => format!("found the number {n}"),
+            toml::Value::Float(n) => format!("found the number {n}"),
+            toml::Value::Boolean(b) => format!("found {b}"),
+            toml::Value::Datetime(_) => "found a date".into(),
+            toml::Value::Array(_) => "found a list".into(),
+            toml::Value::Table(_) => "found a table".into(),
+        })
+    }
+}
+
+/// A type of value: how it is read and written. Implemented by the type itself, or by a marker
+/// where the same Rust type is written in different ways.
+pub(crate) trait Kind {
+    /// The Rust type of the value.
+    type Field: Clone + PartialEq;
+    /// Whether the value must never be shown.
+    const SECRET: bool = false;
+
+    /// What a right value looks like, fit to stand behind "expected".
+    fn expected() -> String;
+    /// Reads a TOML value.
+    fn from_toml(value: &toml::Value) -> Result<Self::Field, Refusal>;
+    /// Reads bare text, as `--set` and the environment give it.
+    fn from_text(text: &str) -> Result<Self::Field, Refusal>;
+    /// Writes a TOML value that [`from_toml`](Self::from_toml) reads back.
+    fn to_toml(field: &Self::Field) -> toml::Value;
+}
+
+/// `text` without the quotes of a TOML string, where it has them.
+fn unquoted(text: &str) -> String {
+    let trimmed = text.trim();
+    if trimmed.starts_with(['"', '\''])
+        && let Ok(toml::Value::String(inner)) = toml_value(trimmed)
+    {
+        return inner;
+    }
+    text.to_owned()
+}
+
+/// Reads one TOML value that stands alone.
+fn toml_value(text: &str) -> Result<toml::Value, String> {
+    use serde::Deserialize;
+    let value = toml::de::ValueDeserializer::parse(text).map_err(|e| e.message().to_owned())?;
+    toml::Value::deserialize(value).map_err(|e| e.message().to_owned())
+}
+
+impl Kind for bool {
+    type Field = Self;
+
+    fn expected() -> String {
+        "true or false".into()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, Refusal> {
+        value.as_bool().ok_or_else(|| Refusal::wrong_type(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        match text.trim() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(Refusal::new(format!("found {}", quoted(other)))),
+        }
+    }
+
+    fn to_toml(field: &Self) -> toml::Value {
+        (*field).into()
+    }
+}
+
+macro_rules! whole_number {
+    ($($number:ty),*) => { $(
+        impl Kind for $number {
+            type Field = Self;
+
+            fn expected() -> String {
+                "a whole number".into()
+            }
+
+            fn from_toml(value: &toml::Value) -> Result<Self, Refusal> {
+                let number = value.as_integer().ok_or_else(|| Refusal::wrong_type(value))?;
+                Self::try_from(number).map_err(|_| Refusal::new(format!("{number} is out of range")))
+            }
+
+            fn from_text(text: &str) -> Result<Self, Refusal> {
+                let number: i64 = text
+                    .trim()
+                    .parse()
+                    .map_err(|_| Refusal::new(format!("found the text {}", quoted(text))))?;
+                Self::from_toml(&number.into())
+            }
+
+            fn to_toml(field: &Self) -> toml::Value {
+                toml::Value::Integer(i64::try_from(*field).unwrap_or(i64::MAX))
+            }
+        }
+    )* };
+}
+whole_number!(u8, u16, usize);
+
+impl Kind for NonZeroUsize {
+    type Field = Self;
+
+    fn expected() -> String {
+        "a whole number, 1 or more".into()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, Refusal> {
+        Self::new(usize::from_toml(value)?).ok_or_else(|| Refusal::new("0 is out of range"))
+    }
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Self::new(usize::from_text(text)?).ok_or_else(|| Refusal::new("0 is out of range"))
+    }
+
+    fn to_toml(field: &Self) -> toml::Value {
+        usize::to_toml(&field.get())
+    }
+}
+
+/// A size in bytes: "64KiB", or a number of bytes.
+pub(crate) enum Size {}
+
+impl Kind for Size {
+    type Field = usize;
+
+    fn expected() -> String {
+        "a size such as \"64KiB\" or \"64MiB\"".into()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<usize, Refusal> {
+        match value {
+            toml::Value::Integer(_) => usize::from_toml(value),
+            toml::Value::String(text) => Self::from_text(text),
+            _ => Err(Refusal::wrong_type(value)),
+        }
+    }
+
+    fn from_text(text: &str) -> Result<usize, Refusal> {
+        let text = unquoted(text);
+        units::parse_size(&text).map_err(|why| Refusal::new(format!("{}: {why}", quoted(&text))))
+    }
+
+    fn to_toml(field: &usize) -> toml::Value {
+        units::format_size(*field).into()
+    }
+}
+
+impl<K: Kind> Kind for Vec<K> {
+    type Field = Vec<K::Field>;
+
+    fn expected() -> String {
+        format!("a list, each item {}", K::expected())
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self::Field, Refusal> {
+        let items = value.as_array().ok_or_else(|| Refusal::wrong_type(value))?;
+        items.iter().enumerate().map(|(i, item)| K::from_toml(item).map_err(in_list(i))).collect()
+    }
+
+    fn from_text(text: &str) -> Result<Self::Field, Refusal> {
+        let text = text.trim();
+        if text.starts_with('[') {
+            match toml_value(text) {
+                Ok(list @ toml::Value::Array(_)) => return Self::from_toml(&list),
+                // "[::1]:4001" starts with a bracket, too, and is no list.
+                _ if !text.starts_with("[\"") && !text.starts_with("['") && text.contains("]:") => {}
+                Ok(_) => return Err(Refusal::new("found no list")),
+                Err(why) => {
+                    return Err(Refusal::new(format!("{} is no TOML list: {why}", quoted(text))));
+                }
+            }
+        }
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let items = text.split(',').enumerate();
+        items.map(|(i, item)| K::from_text(item.trim()).map_err(in_list(i))).collect()
+    }
+
+    fn to_toml(field: &Self::Field) -> toml::Value {
+        toml::Value::Array(field.iter().map(K::to_toml).collect())
+    }
+}
+
+fn in_list(item: usize) -> impl Fn(Refusal) -> Refusal {
+    move |refusal| Refusal { item: Some(item), ..refusal }
+}
+
+/// A value that may be absent: written as an empty text then.
+impl<K: Kind> Kind for Option<K> {
+    type Field = Option<K::Field>;
+    const SECRET: bool = K::SECRET;
+
+    fn expected() -> String {
+        format!("{} (or \"\" for none)", K::expected())
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self::Field, Refusal> {
+        match value.as_str() {
+            Some("") => Ok(None),
+            _ => K::from_toml(value).map(Some),
+        }
+    }
+
+    fn from_text(text: &str) -> Result<Self::Field, Refusal> {
+        match text.trim() {
+            "" | "\"\"" | "''" => Ok(None),
+            _ => K::from_text(text).map(Some),
+        }
+    }
+
+    fn to_toml(field: &Self::Field) -> toml::Value {
+        field.as_ref().map_or_else(|| "".into(), K::to_toml)
+    }
+}
+
+/// Implements [`Kind`] for a type that is written as a TOML string.
+macro_rules! text_kind {
+    ($kind:ty as $field:ty, $expected:expr, $parse:expr, $show:expr $(, secret = $secret:literal)?) => {
+        impl $crate::config::kind::Kind for $kind {
+            type Field = $field;
+            $(const SECRET: bool = $secret;)?
+
+            fn expected() -> String {
+                $expected.into()
+            }
+
+            fn from_toml(value: &toml::Value) -> Result<$field, $crate::config::kind::Refusal> {
+                $crate::config::kind::text_from_toml(value, Self::SECRET, $parse)
+            }
+
+            fn from_text(text: &str) -> Result<$field, $crate::config::kind::Refusal> {
+                $crate::config::kind::text_from_text(text, Self::SECRET, $parse)
+            }
+
+            fn to_toml(field: &$field) -> toml::Value {
+                let show: fn(&$field) -> String = $show;
+                toml::Value::String(show(field))
+            }
+        }
+    };
+}
+pub(crate) use text_kind;
+
+/// For [`text_kind`]: a TOML string, parsed.
+pub(crate) fn text_from_toml<T>(
+    value: &toml::Value,
+    secret: bool,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<T, Refusal> {
+    match value {
+        toml::Value::String(text) => parse(text).map_err(|why| {
+            Refusal::new(if secret || why.is_empty() || text.is_empty() {
+                if why.is_empty() { format!("found {}", quoted(text)) } else { why }
+            } else {
+                format!("{}: {why}", quoted(text))
+            })
+        }),
+        _ if secret => Err(Refusal::new("found no text")),
+        _ => Err(Refusal::wrong_type(value)),
+    }
+}
+
+/// For [`text_kind`]: bare or quoted text, parsed.
+pub(crate) fn text_from_text<T>(
+    text: &str,
+    secret: bool,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<T, Refusal> {
+    text_from_toml(&toml::Value::String(unquoted(text)), secret, parse)
+}
+
+/// `Result<T, E>` with the error as text.
+pub(crate) fn said<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|e| e.to_string())
+}
+
+text_kind!(Duration as Self, "a duration such as \"700ms\", \"1s\" or \"36h\"", units::parse_duration, |d| {
+    units::format_duration(*d)
+});
+
+text_kind!(
+    PathBuf as Self,
+    "a path",
+    |text| match text {
+        "" => Err("an empty path".into()),
+        _ if text.contains('\0') => Err("a zero byte cannot stand in a path".into()),
+        _ => Ok(text.into()),
+    },
+    |path| path.display().to_string()
+);
+
+text_kind!(
+    Target as Self,
+    "NAME:PORT, IP:PORT or a multiaddr such as /ip4/10.0.0.1/udp/4001/quic-v1",
+    |text| said(text.parse()),
+    |target| target.to_string()
+);
+
+text_kind!(
+    PeerId as Self,
+    "a peer id such as 12D3KooW…",
+    |text| said(text.parse()).map_err(|why: String| format!("is no peer id: {why}")),
+    |peer| peer.to_string()
+);
+
+/// An address to listen on; port 0 picks one.
+pub(crate) enum ListenAddr {}
+
+text_kind!(
+    ListenAddr as Multiaddr,
+    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1",
+    |text| match quic(text)? {
+        (_, Some(_)) => Err("has a peer id, which a listener gets from its key".into()),
+        (addr, None) => Ok(addr),
+    },
+    |addr| addr.to_string()
+);
+
+/// An address to dial; its port is never 0.
+pub(crate) enum DialAddr {}
+
+text_kind!(
+    DialAddr as Multiaddr,
+    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID]",
+    |text| match text.parse::<Target>() {
+        Ok(Target::Addr(addr)) if text.starts_with('/') => Ok(addr),
+        Err(why) if text.starts_with('/') => Err(why.to_string()),
+        _ => Err("is no multiaddr with an IP address (names belong into dial.names)".into()),
+    },
+    |addr| addr.to_string()
+);
+
+fn quic(text: &str) -> Result<(Multiaddr, Option<PeerId>), String> {
+    if text.contains("//") {
+        return Err("has an empty part (\"//\")".into());
+    }
+    let addr: Multiaddr = text.parse().map_err(|e| format!("is no multiaddr: {e}"))?;
+    let (_, peer) = target::check_quic(&addr)?;
+    Ok((addr, peer))
+}
+
+/// A gossip topic: 1 to 256 bytes of text without control characters.
+pub(crate) enum Topic {}
+
+text_kind!(Topic as String, "a topic of 1 to 256 bytes", parse_topic, |topic| topic.clone());
+
+/// Checks a topic's name.
+pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an empty topic".into()),
+        _ if text.len() > 256 => Err(format!("is {} bytes long", text.len())),
+        _ if text.chars().any(char::is_control) => Err("has a control character".into()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A DNS search domain.
+pub(crate) enum Domain {}
+
+text_kind!(
+    Domain as String,
+    "a domain such as default.svc.cluster.local",
+    |text| said(target::parse_host(text)),
+    |d| d.clone()
+);
+
+/// A name server; port 53 unless given.
+pub(crate) enum NameServer {}
+
+text_kind!(
+    NameServer as SocketAddr,
+    "IP or IP:PORT",
+    |text| {
+        let addr = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, 53)));
+        match addr {
+            Ok(addr) if addr.port() == 0 => Err("port 0 cannot be asked".into()),
+            Ok(addr) => Ok(addr),
+            Err(_) => Err("is no address".into()),
+        }
+    },
+    |addr| addr.to_string()
+);
+
+text_kind!(
+    StreamProtocol as Self,
+    "a protocol such as /smidge/kad/1.0.0",
+    |text| match text {
+        _ if text.len() > 140 => Err("is longer than 140 bytes".into()),
+        _ if text.len() < 2 => Err("an empty protocol".into()),
+        _ if !text.bytes().all(|b| b.is_ascii_graphic()) => Err("has a blank or a special character".into()),
+        _ => said(Self::try_from_owned(text.to_owned()))
+            .map_err(|_: String| "does not start with \"/\"".into()),
+    },
+    |protocol| protocol.to_string()
+);
+
+text_kind!(
+    Directives as Self,
+    "a level, or TARGET=LEVEL with commas between, such as \"info,libp2p_kad=debug\"",
+    |text| said(text.parse()),
+    |directives| directives.to_string()
+);
+
+/// Free text, taken as it is.
+impl Kind for String {
+    type Field = Self;
+
+    fn expected() -> String {
+        "a text".into()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, Refusal> {
+        value.as_str().map(Self::from).ok_or_else(|| Refusal::wrong_type(value))
+    }
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Ok(unquoted(text))
+    }
+
+    fn to_toml(field: &Self) -> toml::Value {
+        field.as_str().into()
+    }
+}

@@ -1,0 +1,206 @@
+//! What a node is told: flags, `--set`, environment and file, layered over the defaults of a role,
+//! parsed into types once and checked once.
+//!
+//! A [`Config`] that [`Config::load`] returned is right, or it would have been refused with every
+//! problem found ([`ConfigError`]). This module reads files and nothing else: it resolves no name,
+//! opens no socket, makes no key, and reads the process's environment only in
+//! [`LoadOptions::from_env`].
+//!
+//! The table of all keys is in `schema.rs`. A role changes defaults only: a sender has a topic and
+//! a message to publish; no role dials anybody of its own accord, because a name that is right for
+//! one network is wrong for the next (the shipped files in `config/` say names).
+
+use std::{ffi::OsString, path::PathBuf};
+
+mod check;
+mod error;
+pub(crate) mod kind;
+mod layers;
+mod schema;
+mod show;
+pub(crate) mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod units;
+mod words;
+
+pub use error::{ConfigError, Problem, Source};
+pub(crate) use error::{nearest, quoted};
+use kind::{Kind, Refusal};
+use layers::{Entry, Layers, Raw};
+pub use schema::{
+    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Peers, Publish, Quic, Runtime,
+};
+pub use show::Shown;
+pub use table::Key;
+use table::Visitor;
+pub use target::{DEFAULT_PORT, Family, Target, TargetError};
+pub use words::{
+    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation,
+};
+
+/// The file read when no other is named, if it is there.
+pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";
+
+/// What a configuration is made from. `Default` is: nothing but defaults.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The file to read; it must be there.
+    pub file: Option<PathBuf>,
+    /// The file to read when `file` names none; it may be missing.
+    pub default_file: Option<PathBuf>,
+    /// `key=value` pairs, later ones before earlier ones.
+    pub sets: Vec<String>,
+    /// Environment variables; those that are not `SMIDGE__…` or `RUST_LOG` are left alone.
+    pub env: Vec<(OsString, OsString)>,
+    /// Flags of their own: the flag's name, the key it sets, its values.
+    pub flags: Vec<(&'static str, &'static str, Vec<String>)>,
+}
+
+impl LoadOptions {
+    /// Reads this process's environment, and [`DEFAULT_FILE`] where `file` is none.
+    pub fn from_env(file: Option<PathBuf>, sets: Vec<String>) -> Self {
+        Self {
+            file,
+            default_file: Some(DEFAULT_FILE.into()),
+            sets,
+            env: std::env::vars_os().collect(),
+            flags: Vec::new(),
+        }
+    }
+
+    /// Adds a flag's values, unless there are none; they replace what lower layers say of `key`.
+    pub fn flag(&mut self, flag: &'static str, key: &'static str, values: &[String]) {
+        if !values.is_empty() {
+            self.flags.push((flag, key, values.to_vec()));
+        }
+    }
+}
+
+/// What differs between two configurations, by what it takes to apply it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that can be applied while the node runs.
+    pub live: Vec<&'static str>,
+    /// Keys that need a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Default for Config {
+    /// The defaults of a peer.
+    fn default() -> Self {
+        Self::for_role(Role::Peer)
+    }
+}
+
+impl Config {
+    /// Layers flag over `--set` over environment over file over the role's defaults; `RUST_LOG`
+    /// stands above all of them for `log.level`.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any layer, whether a higher layer hides it or not.
+    pub fn load(options: &LoadOptions) -> Result<Self, ConfigError> {
+        let Layers { mut entries, problems, file_broken } = Layers::collect(options);
+        if let Some(flags) = entries.get_mut("log.level") {
+            // Stable: RUST_LOG goes last, the others stay as they are.
+            flags.sort_by_key(|entry| matches!(&entry.at, Source::Env { name } if name == "RUST_LOG"));
+        }
+        let mut role = Role::Peer;
+        if let Some(said) = entries.get("role").and_then(|said| said.last()) {
+            // A role that cannot be read is reported below.
+            role = read::<Role>(&said.raw).unwrap_or(role);
+        }
+        let mut config = Self::for_role(role);
+        let mut decode = Decode { entries, problems, refused: Vec::new(), sources: Default::default() };
+        config.visit(&mut decode);
+        let Decode { mut problems, refused, sources, .. } = decode;
+        config.sources = sources;
+        if !file_broken {
+            problems.extend(config.problems(&refused));
+        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    /// Checks bounds and what keys must hold together, for a configuration made in code;
+    /// [`Config::load`] has done so.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let problems = self.problems(&[]);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// Where the effective value of a key came from. Unknown keys are defaults of nobody's.
+    pub fn source(&self, key: &str) -> Source {
+        self.sources.get(key).cloned().unwrap_or(Source::Default { role: self.role })
+    }
+
+    /// The keys whose values differ in `new`, by what it takes to apply them.
+    pub fn changes(&self, new: &Self) -> Changes {
+        let (live, restart): (Vec<&Key>, Vec<&Key>) =
+            self.differing(new).into_iter().partition(|key| key.live);
+        let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name).collect();
+        Changes { live: names(live), restart: names(restart) }
+    }
+}
+
+/// Reads every entry of every key into its type; the highest one stays.
+struct Decode {
+    entries: std::collections::BTreeMap<&'static str, Vec<Entry>>,
+    problems: Vec<Problem>,
+    /// Keys that have a problem already.
+    refused: Vec<&'static str>,
+    sources: std::collections::BTreeMap<&'static str, Source>,
+}
+
+impl Visitor for Decode {
+    fn key<K: Kind>(
+        &mut self,
+        name: &'static str,
+        field: &mut K::Field,
+        outside: impl Fn(&K::Field) -> Option<String>,
+    ) {
+        for entry in self.entries.remove(name).unwrap_or_default() {
+            let refusal = match read::<K>(&entry.raw) {
+                Ok(value) => match outside(&value) {
+                    None => {
+                        *field = value;
+                        self.sources.insert(name, entry.at);
+                        continue;
+                    }
+                    Some(range) => {
+                        let problem = format!("{} is out of range", table::plain(&K::to_toml(&value)));
+                        (Refusal::new(problem), range)
+                    }
+                },
+                Err(refusal) => (refusal, K::expected()),
+            };
+            let (refusal, expected) = refusal;
+            let at = match (entry.at, refusal.item.and_then(|item| entry.item_lines.get(item))) {
+                (Source::File { path, .. }, Some(line)) => Source::File { path, line: Some(*line) },
+                (at, _) => at,
+            };
+            self.refused.push(name);
+            self.problems.push(Problem {
+                at,
+                key: Some(name.into()),
+                problem: refusal.problem,
+                expected: Some(expected),
+                hint: None,
+            });
+        }
+    }
+}
+
+fn read<K: Kind>(raw: &Raw) -> Result<K::Field, Refusal> {
+    match raw {
+        Raw::Toml(value) => K::from_toml(value),
+        Raw::Text(text) => K::from_text(text),
+        Raw::Items(items) => {
+            let items = items.iter().map(|item| toml::Value::String(item.clone()));
+            K::from_toml(&toml::Value::Array(items.collect()))
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Every key there is, once: its type, how it is written, its bounds, its default, what it means.
+//!
+//! The macro makes the structs from this table, the list of keys, the defaults of a role and the
+//! walk over all values. Nothing here reads a file.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+
+use super::{
+    kind::{DialAddr, Domain, ListenAddr, NameServer, Size, Topic},
+    table::sections,
+    target::Target,
+    words::{ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation},
+};
+use crate::{logging::Directives, runtime::Executor};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const DAY: u64 = 24 * 3600;
+
+// TYPE as KIND: how it is written, where that is not the type's own way. [live]: applied on
+// SIGHUP without a restart. [A..=B]: the bounds. Units are the type's own or in the text.
+sections! { role;
+    /// Who this node is.
+    identity: Identity {
+        /// The file of the Ed25519 key (libp2p protobuf), made on first start with mode 0600.
+        key_file: PathBuf = "/var/lib/smidge/key".into();
+        /// A new key in memory at each start; `key_file` is not touched.
+        ephemeral: bool = false;
+    }
+
+    /// Where this node can be reached.
+    listen: Listen {
+        /// The addresses to listen on; port 0 picks one.
+        addresses: Vec<Multiaddr> as Vec<ListenAddr> = vec![
+            super::target::quic_multiaddr(([0, 0, 0, 0], super::target::DEFAULT_PORT).into()),
+        ];
+    }
+
+    /// Whom this node stays connected to.
+    dial: Dial {
+        /// The names (and addresses) to stay connected to: every replica behind each of them.
+        names: Vec<Target> [live] = Vec::new();
+        /// Addresses to stay connected to, as multiaddrs.
+        addresses: Vec<Multiaddr> as Vec<DialAddr> [live] = Vec::new();
+        /// The longest pause between two questions for a name that has no record yet.
+        lookup_max: Duration [ms(100)..=secs(3600)] = secs(1);
+        /// The longest pause between two dials of a record that does not answer.
+        retry_max: Duration [ms(100)..=secs(DAY)] = secs(30);
+        /// How often a connected name is asked again, to find new replicas.
+        refresh: Duration [ms(100)..=secs(DAY)] = secs(5);
+        /// Dials under way at once.
+        parallel: usize [1..=1024] = 16;
+    }
+
+    /// Publish and subscribe: gossipsub.
+    gossip: Gossip {
+        /// The topics subscribed to on start.
+        topics: Vec<String> as Vec<Topic> [live] = Vec::new();
+        /// Mesh members wanted for each topic (D).
+        mesh_n: usize [1..=1024] = 6;
+        /// Fewer mesh members than this and more are grafted (D_low).
+        mesh_n_low: usize [1..=1024] = 4;
+        /// More mesh members than this and some are pruned (D_high).
+        mesh_n_high: usize [1..=1024] = 12;
+        /// Mesh members that must be connections we opened (D_out).
+        mesh_outbound_min: usize [0..=512] = 2;
+        /// How often meshes are mended.
+        heartbeat: Duration [ms(50)..=secs(60)] = ms(700);
+        /// How messages are told apart.
+        message_id: MessageIds = MessageIds::Source;
+        /// Which messages are let in.
+        validation: Validation = Validation::Strict;
+        /// Own messages go to every subscriber known, not to the mesh only.
+        flood_publish: bool = true;
+        /// Peers are scored, and bad ones left out.
+        scoring: bool = true;
+        /// The largest message with its envelope, in bytes.
+        max_message: usize as Size [128..=16 << 20] = 64 << 10;
+        /// Nodes that speak only floodsub are served, too.
+        floodsub: bool = false;
+    }
+
+    /// The hash table: Kademlia.
+    kad: Kad {
+        /// The protocol's name: only nodes with the same one share a table.
+        protocol: StreamProtocol = StreamProtocol::new("/smidge/kad/1.0.0");
+        /// Whether this node answers for the table.
+        mode: KadMode = KadMode::Server;
+        /// Nodes that hold each record.
+        replication: NonZeroUsize [NonZeroUsize::MIN..=at_most_20()] = at_most_20();
+        /// How long a record lives.
+        record_ttl: Duration [secs(1)..=secs(3650 * DAY)] = secs(36 * 3600);
+        /// Where records are kept.
+        store: Store = Store::Memory;
+        /// Records kept at most.
+        max_records: usize [1..] = 1024;
+        /// The largest value of a record, in bytes.
+        max_value: usize as Size [1..=1 << 20] = 64 << 10;
+    }
+
+    /// What this node says by itself.
+    publish: Publish {
+        /// The topic; none: nothing is published.
+        topic: Option<String> as Option<Topic> = sender(role).then(|| "some_topic".into());
+        /// The message, written as `encoding` says.
+        data: String = if sender(role) { "1,2,3,4".into() } else { String::new() };
+        /// How `data` stands for bytes.
+        encoding: Encoding = Encoding::Bytes;
+        /// How often; 0s: once, on start.
+        every: Duration = secs(0);
+        /// Subscribers of the topic waited for before the first message.
+        wait_peers: usize [0..=65536] = 1;
+        /// How long they are waited for.
+        wait_timeout: Duration [secs(0)..=secs(DAY)] = secs(60);
+    }
+
+    /// The HTTP API.
+    api: Api {
+        /// Where it listens.
+        listen: ApiListen = ApiListen::Tcp(([127, 0, 0, 1], 4080).into());
+        /// What a caller shows as `Authorization: Bearer …`; needed where `listen` is not loopback.
+        token: Option<Secret> = None;
+    }
+
+    /// Bounds.
+    limits: Limits {
+        /// Connections.
+        connections: usize [1..=65536] = 512;
+        /// Connections with one peer.
+        per_peer: usize [1..=64] = 2;
+        /// Connections being set up, each way.
+        pending: usize [1..=65536] = 64;
+        /// Streams a remote may hold open on one connection.
+        streams: usize [8..=65536] = 256;
+        /// Memory of the process, in bytes, above which no new connection is taken.
+        memory: usize as Size [8 << 20..] = 64 << 20;
+        /// Commands waiting for the event loop.
+        commands: usize [1..=65536] = 64;
+        /// Events waiting for one subscriber; a slow one loses its oldest.
+        events: usize [1..=1 << 20] = 1024;
+        /// Event streams open at once.
+        subscriptions: usize [1..=65536] = 64;
+        /// Topics known of all peers together.
+        topics: usize [1..=1 << 20] = 1024;
+        /// Records taken of one name.
+        records: usize [1..=65536] = 1024;
+    }
+
+    /// What is logged.
+    log: Log {
+        /// How lines look.
+        format: LogFormat = LogFormat::Text;
+        /// Levels as in RUST_LOG, which wins.
+        level: Directives [live] = Directives::default();
+    }
+
+    /// Who is kept out.
+    peers: Peers {
+        /// Peers that are neither dialed nor let in.
+        deny: Vec<PeerId> [live] = Vec::new();
+    }
+
+    /// How names are resolved.
+    dns: Dns {
+        /// Name servers; none: those of `resolv_conf`.
+        servers: Vec<SocketAddr> as Vec<NameServer> = Vec::new();
+        /// Search domains; none: those of `resolv_conf`.
+        search: Vec<String> as Vec<Domain> = Vec::new();
+        /// Dots that let a name be tried as it stands first; none: as `resolv_conf` says.
+        ndots: Option<u8> = None;
+        /// How long one question waits for its answer.
+        timeout: Duration [ms(10)..=secs(60)] = secs(2);
+        /// How often one server is asked before the next.
+        attempts: usize [1..=10] = 2;
+        /// The file of names known without asking; a missing one is empty; none: not read.
+        hosts: Option<PathBuf> = Some("/etc/hosts".into());
+        /// The system's resolver file; a missing one is empty; none: not read.
+        resolv_conf: Option<PathBuf> = Some("/etc/resolv.conf".into());
+        /// Which resolver is asked.
+        backend: Backend = Backend::default();
+    }
+
+    /// What runs the node.
+    runtime: Runtime {
+        /// The executor.
+        executor: Executor = Executor::default();
+        /// Threads of the executor.
+        threads: usize [1..=256] = 1;
+    }
+
+    /// The QUIC transport.
+    quic: Quic {
+        /// How long a handshake may take.
+        handshake_timeout: Duration [ms(100)..=secs(300)] = secs(5);
+        /// How often a silent connection is kept alive.
+        keep_alive: Duration [ms(100)..=secs(3600)] = secs(3);
+        /// How long a connection may be silent before it is lost.
+        idle_timeout: Duration [ms(200)..=secs(DAY)] = secs(10);
+        /// Bytes of one stream received ahead of their reader.
+        stream_window: usize as Size [4 << 10..=1 << 30] = 512 << 10;
+        /// Bytes of one connection received ahead of their readers.
+        connection_window: usize as Size [4 << 10..=1 << 30] = 2 << 20;
+        /// Bytes of one connection sent and not acknowledged.
+        send_window: usize as Size [4 << 10..=1 << 30] = 2 << 20;
+        /// Bytes asked of the kernel for each of a socket's two queues; 0B: its own default.
+        socket_buffer: usize as Size [0..=1 << 30] = 1 << 20;
+        /// Bytes of UDP payload every path is taken to carry.
+        initial_mtu: u16 [1200..=65527] = 1200;
+        /// Bytes of UDP payload up to which larger ones are probed for.
+        max_mtu: u16 [1200..=65527] = 1452;
+        /// Whether larger ones are probed for at all.
+        mtu_discovery: bool = true;
+    }
+}
+
+fn sender(role: Role) -> bool {
+    role == Role::Sender
+}
+
+/// Kademlia's k: replicas beyond it would never be asked.
+const fn at_most_20() -> NonZeroUsize {
+    match NonZeroUsize::new(20) {
+        Some(k) => k,
+        None => NonZeroUsize::MIN,
+    }
+}

@@ -1,0 +1,271 @@
+//! What a node is told to stay connected to: a name with a port, or an address.
+//!
+//! Parses and prints; never resolves. A name stands for every replica behind it, so it carries no
+//! peer id; an address may.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// The port of a target that names none.
+pub const DEFAULT_PORT: u16 = 4001;
+
+/// Which addresses of a name are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Any,
+    /// IPv4 only (`/dns4/…`).
+    V4,
+    /// IPv6 only (`/dns6/…`).
+    V6,
+}
+
+/// Something to dial and to stay connected to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A DNS name: each of its A and AAAA records is a replica, at `port` over QUIC.
+    Name {
+        /// The host in lower case; with a final dot it is absolute (no search list).
+        host: String,
+        /// Which records are asked for.
+        family: Family,
+        /// The UDP port, never 0.
+        port: u16,
+    },
+    /// A `/dnsaddr/` name: its TXT records hold whole multiaddrs (libp2p/specs addressing).
+    DnsAddr {
+        /// The host in lower case, without the `_dnsaddr.` label.
+        host: String,
+        /// Only records of this peer, when given.
+        peer: Option<PeerId>,
+    },
+    /// An address: `/ip4|ip6/…/udp/PORT/quic-v1`, with `/p2p/ID` at its end if the peer is known.
+    Addr(Multiaddr),
+}
+
+/// A text that is no [`Target`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TargetError(String);
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, TargetError> {
+    Err(TargetError(why.into()))
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return refuse("an empty name");
+        }
+        if text.starts_with('/') {
+            return from_multiaddr(text);
+        }
+        if let Ok(ip) = text.parse::<Ipv6Addr>() {
+            return Ok(Self::socket(SocketAddr::new(ip.into(), DEFAULT_PORT)));
+        }
+        if let Some(rest) = text.strip_prefix('[') {
+            let Some((ip, after)) = rest.split_once(']') else {
+                return refuse("no \"]\" behind the IPv6 address");
+            };
+            let Ok(ip) = ip.parse::<Ipv6Addr>() else {
+                return refuse(format!("{ip:?} is no IPv6 address"));
+            };
+            let port = match after {
+                "" => DEFAULT_PORT,
+                _ => match after.strip_prefix(':') {
+                    Some(port) => parse_port(port)?,
+                    None => return refuse(format!("{after:?} behind the IPv6 address is no port")),
+                },
+            };
+            return Ok(Self::socket(SocketAddr::new(ip.into(), port)));
+        }
+        let (host, port) = match text.split_once(':') {
+            None => (text, DEFAULT_PORT),
+            Some((_, rest)) if rest.contains(':') => {
+                return refuse("more than one \":\" (an IPv6 address goes into brackets: \"[::1]:4001\")");
+            }
+            Some((host, port)) => (host, parse_port(port)?),
+        };
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(Self::socket(SocketAddr::new(ip, port)));
+        }
+        Ok(Self::Name { host: parse_host(host)?, family: Family::Any, port })
+    }
+}
+
+impl Target {
+    /// The target that is one QUIC socket address.
+    pub fn socket(addr: SocketAddr) -> Self {
+        Self::Addr(quic_multiaddr(addr))
+    }
+
+    /// The DNS name to resolve, for targets that have one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Name { host, .. } | Self::DnsAddr { host, .. } => Some(host),
+            Self::Addr(_) => None,
+        }
+    }
+}
+
+/// `/ip4|ip6/ADDR/udp/PORT/quic-v1`.
+pub(crate) fn quic_multiaddr(addr: SocketAddr) -> Multiaddr {
+    Multiaddr::from(addr.ip()).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
+}
+
+/// Checks that `addr` is `/ip4|ip6/ADDR/udp/PORT/quic-v1`, with `/p2p/ID` behind it at most.
+pub(crate) fn check_quic(addr: &Multiaddr) -> Result<(SocketAddr, Option<PeerId>), String> {
+    let mut parts = addr.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::from(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::from(ip),
+        Some(other) => return Err(format!("starts with {other}, not with /ip4 or /ip6")),
+        None => return Err("an empty address".into()),
+    };
+    let port = match parts.next() {
+        Some(Protocol::Udp(port)) => port,
+        Some(other) => return Err(format!("has {other} where /udp/PORT belongs")),
+        None => return Err("ends before /udp/PORT/quic-v1".into()),
+    };
+    match parts.next() {
+        Some(Protocol::QuicV1) => {}
+        Some(other) => return Err(format!("has {other} where /quic-v1 belongs")),
+        None => return Err("ends before /quic-v1".into()),
+    }
+    let peer = match parts.next() {
+        None => None,
+        Some(Protocol::P2p(peer)) => Some(peer),
+        Some(other) => return Err(format!("has {other} behind /quic-v1")),
+    };
+    match parts.next() {
+        None => Ok((SocketAddr::new(ip, port), peer)),
+        Some(other) => Err(format!("has {other} behind the peer id")),
+    }
+}
+
+fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
+    // The multiaddr parser says "invalid IPv4 address syntax" of "/ip4//udp/4001": say where.
+    if text.contains("//") {
+        return refuse("has an empty part (\"//\")");
+    }
+    let addr: Multiaddr = text.parse().map_err(|e| TargetError(format!("is no multiaddr: {e}")))?;
+    let mut parts = addr.iter();
+    let (host, family) = match parts.next() {
+        Some(Protocol::Dns(host)) => (host, Family::Any),
+        Some(Protocol::Dns4(host)) => (host, Family::V4),
+        Some(Protocol::Dns6(host)) => (host, Family::V6),
+        Some(Protocol::Dnsaddr(host)) => {
+            let peer = match parts.next() {
+                None => None,
+                Some(Protocol::P2p(peer)) => Some(peer),
+                Some(other) => return refuse(format!("has {other} behind /dnsaddr/{host}")),
+            };
+            return match parts.next() {
+                None => Ok(Target::DnsAddr { host: parse_host(&host)?, peer }),
+                Some(other) => refuse(format!("has {other} behind the peer id")),
+            };
+        }
+        _ => {
+            let (socket, _) = check_quic(&addr).map_err(TargetError)?;
+            if socket.port() == 0 {
+                return refuse("port 0 cannot be dialed");
+            }
+            return Ok(Target::Addr(addr));
+        }
+    };
+    let host = parse_host(&host)?;
+    let port = match parts.next() {
+        None => DEFAULT_PORT,
+        Some(Protocol::Udp(0)) => return refuse("port 0 cannot be dialed"),
+        Some(Protocol::Udp(port)) => port,
+        Some(other) => return refuse(format!("has {other} where /udp/PORT belongs")),
+    };
+    match (parts.next(), parts.next()) {
+        (None | Some(Protocol::QuicV1), None) => Ok(Target::Name { host, family, port }),
+        (Some(Protocol::QuicV1), Some(Protocol::P2p(_))) => {
+            refuse("has a peer id, but a name stands for all the replicas behind it: leave /p2p/… out")
+        }
+        (Some(Protocol::QuicV1), Some(other)) => refuse(format!("has {other} behind /quic-v1")),
+        (Some(other), _) => refuse(format!("has {other} where /quic-v1 belongs")),
+        // An iterator that has ended gives nothing more.
+        (None, Some(_)) => refuse("is malformed"),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, TargetError> {
+    match text.parse::<u16>() {
+        Ok(0) => refuse("port 0 cannot be dialed"),
+        Ok(port) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
+        _ => refuse(format!("{text:?} is no port from 1 to 65535")),
+    }
+}
+
+/// Checks a DNS name (RFC 1035 lengths; letters, digits, `-` and `_`) and lowers its case.
+///
+/// # Errors
+/// Says which rule it breaks.
+pub(crate) fn parse_host(text: &str) -> Result<String, TargetError> {
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    if labels.is_empty() {
+        return refuse("no host name in front of the port");
+    }
+    if labels.len() > 253 {
+        return refuse(format!("a host name of {} characters (253 at most)", labels.len()));
+    }
+    for label in labels.split('.') {
+        if label.is_empty() {
+            return refuse("the host name has an empty label (two dots, or one in front)");
+        }
+        if label.len() > 63 {
+            return refuse(format!("the host name has a label of {} characters (63 at most)", label.len()));
+        }
+        if let Some(c) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-' && *c != '_') {
+            let more = if c.is_ascii() { "" } else { " (write it in punycode: \"xn--…\")" };
+            return refuse(format!("{c:?} cannot stand in a host name{more}"));
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return refuse(format!("the label {label:?} starts or ends with \"-\""));
+        }
+    }
+    if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        return refuse("ends in a number, yet is no IPv4 address");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { host, family: Family::Any, port } => write!(f, "{host}:{port}"),
+            Self::Name { host, family: Family::V4, port } => write!(f, "/dns4/{host}/udp/{port}/quic-v1"),
+            Self::Name { host, family: Family::V6, port } => write!(f, "/dns6/{host}/udp/{port}/quic-v1"),
+            Self::DnsAddr { host, peer: None } => write!(f, "/dnsaddr/{host}"),
+            Self::DnsAddr { host, peer: Some(peer) } => write!(f, "/dnsaddr/{host}/p2p/{peer}"),
+            Self::Addr(addr) => addr.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! Logging: env_logger behind a door that lets the levels change while the node runs.
+//!
+//! libp2p logs through `tracing`, whose `log` feature brings its lines here, under targets such as
+//! `libp2p_swarm`. One event is one line on stderr, whatever a remote put into it: control
+//! characters are escaped. This module never drops a bad directive silently, and never writes to
+//! stdout.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    str::FromStr,
+    sync::{Arc, OnceLock, RwLock},
+};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::config::{LogFormat, nearest, quoted};
+
+/// The level of everything no directive speaks of.
+const DEFAULT_LEVEL: LevelFilter = LevelFilter::Info;
+
+/// What says too much at `info` for an operator, and the level it gets there. Not applied to
+/// targets that a directive names, nor once `debug` or `trace` is asked of everything.
+const QUIET: &[(&str, LevelFilter)] = &[
+    // Warns "No known peers" of every bootstrap that comes before the first connection.
+    ("libp2p_kad", LevelFilter::Error),
+    // Names its spans at their own level, without a word of what happened.
+    ("tracing::span", LevelFilter::Off),
+    ("libp2p_gossipsub", LevelFilter::Warn),
+    ("libp2p_identify", LevelFilter::Warn),
+    ("hickory_proto", LevelFilter::Error),
+    ("hickory_resolver", LevelFilter::Error),
+    ("quinn_proto", LevelFilter::Warn),
+    ("quinn_udp", LevelFilter::Error),
+    ("rustls", LevelFilter::Warn),
+];
+
+/// Filter directives as `RUST_LOG` has them: `LEVEL`, `TARGET=LEVEL` or `TARGET`, commas between,
+/// and `/TEXT` at the end for messages that hold a text.
+///
+/// Other than env_logger's own, they refuse a misspelt level instead of taking it for a target,
+/// and what they do not speak of stays at `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directives {
+    text: String,
+    level: Option<LevelFilter>,
+    targets: Vec<(String, LevelFilter)>,
+}
+
+impl Default for Directives {
+    /// `info`.
+    fn default() -> Self {
+        Self { text: "info".into(), level: Some(DEFAULT_LEVEL), targets: Vec::new() }
+    }
+}
+
+impl fmt::Display for Directives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A directive that cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DirectivesError(String);
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl FromStr for Directives {
+    type Err = DirectivesError;
+
+    fn from_str(text: &str) -> Result<Self, DirectivesError> {
+        let (mut level, mut targets, mut wrong) = (None, Vec::new(), Vec::new());
+        let mut parts = text.splitn(3, '/');
+        let directives = parts.next().unwrap_or_default();
+        let _message = parts.next();
+        if parts.next().is_some() {
+            wrong.push("more than one \"/\"".to_owned());
+        }
+        for directive in directives.split(',').map(str::trim).filter(|d| !d.is_empty()) {
+            match (directive.split_once('='), directive.parse()) {
+                (None, Ok(all)) => level = Some(all),
+                (None, Err(_)) if is_target(directive) => match nearest(directive, LEVELS) {
+                    Some(near) => {
+                        wrong.push(format!("no level {} (did you mean {near:?}?)", quoted(directive)));
+                    }
+                    None => targets.push((directive.to_owned(), LevelFilter::Trace)),
+                },
+                (Some((target, of)), _) if is_target(target.trim()) => match of.trim().parse() {
+                    Ok(of) => targets.push((target.trim().to_owned(), of)),
+                    Err(_) => {
+                        let near = nearest(of.trim(), LEVELS);
+                        let near = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
+                        wrong.push(format!("no level {} in {}{near}", quoted(of.trim()), quoted(directive)));
+                    }
+                },
+                _ => wrong.push(format!("no directive {}", quoted(directive))),
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(Self { text: text.trim().to_owned(), level, targets }),
+            false => Err(DirectivesError(wrong.join(", "))),
+        }
+    }
+}
+
+fn is_target(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-:.".contains(c))
+}
+
+impl Directives {
+    fn apply(&self, builder: &mut env_logger::Builder) {
+        // The text after "/" is all that is left to env_logger's own parser: it cannot fail.
+        if let Some((_, message)) = self.text.split_once('/') {
+            builder.parse_filters(&format!("/{message}"));
+        }
+        let level = self.level.unwrap_or(DEFAULT_LEVEL);
+        builder.filter_level(level);
+        for (target, quiet) in QUIET.iter().filter(|_| level <= LevelFilter::Info) {
+            builder.filter_module(target, (*quiet).min(level));
+        }
+        for (target, level) in &self.targets {
+            builder.filter_module(target, *level);
+        }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The levels asked for are no levels.
+    #[error("log level: {0}")]
+    Directives(#[from] DirectivesError),
+    /// Another logger was installed by this process.
+    #[error("a logger is installed already")]
+    Installed,
+}
+
+/// Where the log can be changed after it was set up. Clones change the same log.
+#[derive(Clone)]
+pub struct Control {
+    logger: Arc<Reloadable>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("format", &self.logger.format).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Applies other levels from now on; on an error the old ones stay.
+    ///
+    /// # Errors
+    /// Names the directives that cannot be followed.
+    pub fn set_level(&self, directives: &str) -> Result<(), LogError> {
+        self.apply(&directives.parse()?);
+        Ok(())
+    }
+
+    /// Applies levels that were parsed before, for instance `config.log.level`.
+    pub fn apply(&self, directives: &Directives) {
+        let logger = self.logger.build(directives);
+        let most = logger.filter();
+        *self.logger.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner) = logger;
+        log::set_max_level(most);
+    }
+}
+
+/// Sets the log of this process up, on stderr. A second call changes the levels of the first.
+///
+/// # Errors
+/// [`LogError::Installed`] when the process has a logger that is not ours.
+pub fn init(config: &crate::config::Log) -> Result<Control, LogError> {
+    static LOGGER: OnceLock<Control> = OnceLock::new();
+    let mut fresh = false;
+    let control = LOGGER.get_or_init(|| {
+        fresh = true;
+        Control { logger: Arc::new(Reloadable::new(config.format, &config.level, None)) }
+    });
+    if fresh {
+        log::set_boxed_logger(Box::new(Shared(control.logger.clone()))).map_err(|_| LogError::Installed)?;
+    }
+    control.apply(&config.level);
+    Ok(control.clone())
+}
+
+/// A logger whose filter can be replaced.
+struct Reloadable {
+    format: LogFormat,
+    inner: RwLock<env_logger::Logger>,
+    /// Where lines go instead of stderr, in tests.
+    sink: Option<Sink>,
+}
+
+type Sink = Arc<std::sync::Mutex<Vec<u8>>>;
+
+impl Reloadable {
+    fn new(format: LogFormat, directives: &Directives, sink: Option<Sink>) -> Self {
+        let inner = RwLock::new(build(format, directives, sink.clone()));
+        Self { format, inner, sink }
+    }
+
+    fn build(&self, directives: &Directives) -> env_logger::Logger {
+        build(self.format, directives, self.sink.clone())
+    }
+}
+
+fn build(format: LogFormat, directives: &Directives, sink: Option<Sink>) -> env_logger::Logger {
+    let mut builder = env_logger::Builder::new();
+    directives.apply(&mut builder);
+    match sink {
+        Some(sink) => builder.target(env_logger::Target::Pipe(Box::new(SinkWriter(sink)))),
+        None => builder.target(env_logger::Target::Stderr),
+    };
+    builder.write_style(env_logger::WriteStyle::Never);
+    match format {
+        LogFormat::Text => builder.format(|out, record| {
+            let (ts, level, target) = (out.timestamp_micros(), record.level(), record.target());
+            writeln!(out, "{ts} {level:5} {}: {}", one_line(target), one_line(&record.args().to_string()))
+        }),
+        LogFormat::Json => builder.format(|out, record| {
+            let line = serde_json::json!({
+                "ts": out.timestamp_micros().to_string(),
+                "level": record.level().as_str(),
+                "target": record.target(),
+                "msg": record.args().to_string(),
+            });
+            writeln!(out, "{line}")
+        }),
+    };
+    builder.build()
+}
+
+struct SinkWriter(Sink);
+
+impl Write for SinkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `text` with what could break or disguise a line escaped.
+fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
+    // Control characters; line and paragraph separators; marks that turn the reading direction.
+    let breaks = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(breaks) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if breaks(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.into()
+}
+
+/// The logger as the `log` crate holds it.
+struct Shared(Arc<Reloadable>);
+
+impl Log for Shared {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+impl Log for Reloadable {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).log(record);
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests;
