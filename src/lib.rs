@@ -1,2 +1,3 @@
 //! smidge
+pub mod dns;
 pub mod runtime;
