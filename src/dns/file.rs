@@ -66,7 +66,8 @@ impl<T> Watched<T> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         let modified = meta.modified().ok();
-        let racy = modified.is_none_or(|m| SystemTime::now().duration_since(m).map_or(true, |age| age < RACY));
+        let racy =
+            modified.is_none_or(|m| SystemTime::now().duration_since(m).map_or(true, |age| age < RACY));
         let stamp = Stamp { modified, len: meta.len(), inode: meta.ino(), racy };
         if let Some((old, parsed)) = &*last
             && *old == stamp

@@ -188,8 +188,8 @@ impl Hickory {
         edns: bool,
     ) -> Result<Vec<Record>, Why> {
         let unusable = |e: NetError| Why::BadAnswer(e.to_string());
-        let mut name = Name::from_labels(name.as_str().split('.').map(str::as_bytes))
-            .map_err(|e| unusable(e.into()))?;
+        let mut name =
+            Name::from_labels(name.as_str().split('.').map(str::as_bytes)).map_err(|e| unusable(e.into()))?;
         name.set_fqdn(true);
 
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -198,6 +198,7 @@ impl Hickory {
         });
         let server_config = NameServerConfig::new(server.ip(), true, connections.into());
         let door = Door::new(self.runtime.clone(), server);
+        let trouble = door.trouble();
         let mut builder =
             Resolver::builder_with_config(ResolverConfig::from_name_servers(vec![server_config]), door);
         let options = builder.options_mut();
@@ -218,23 +219,26 @@ impl Hickory {
         let lookup = Scoped::new(self.runtime.clone(), resolver.lookup(name.clone(), kind));
         match self.runtime.timeout(limit, lookup).await {
             Ok(Ok(lookup)) => Ok(owned_by(name, lookup.answers())),
-            Ok(Err(e)) => Err(self.why(e)),
+            Ok(Err(e)) => Err(self.why(e, trouble.take())),
             Err(late) => Err(Why::TimedOut(late.0)),
         }
     }
 
-    fn why(&self, error: NetError) -> Why {
-        match error {
-            NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+    fn why(&self, error: NetError, trouble: Option<String>) -> Why {
+        match (error, trouble) {
+            (NetError::Dns(DnsError::NoRecordsFound(none)), _) => match none.response_code {
                 ResponseCode::NXDomain => Why::NoSuchName,
                 ResponseCode::NoError => Why::NoRecords(None),
                 code => Why::Code(words(code)),
             },
-            NetError::Dns(DnsError::ResponseCode(code)) => Why::Code(words(code)),
-            NetError::Timeout => Why::TimedOut(self.timeout),
-            NetError::Io(e) => Why::Unreachable(e.to_string()),
-            NetError::Truncated => Why::BadAnswer("it is cut off even over TCP".into()),
-            other => Why::BadAnswer(other.to_string()),
+            (NetError::Dns(DnsError::ResponseCode(code)), _) => Why::Code(words(code)),
+            (NetError::Timeout, _) => Why::TimedOut(self.timeout),
+            (NetError::Proto(e), _) => Why::BadAnswer(e.to_string()),
+            // What is left is of hickory's own making when a socket fails.
+            (_, Some(trouble)) => Why::Unreachable(trouble),
+            (NetError::Truncated, None) => Why::BadAnswer("it is cut off even over TCP".into()),
+            (NetError::Io(e), None) => Why::Unreachable(e.to_string()),
+            (other, None) => Why::BadAnswer(other.to_string()),
         }
     }
 }

@@ -160,9 +160,7 @@ pub fn resolver(config: Config, runtime: Handle) -> Result<Arc<dyn Resolve>, Con
     }
     let backend: Arc<dyn stub::Ask> = match config.backend {
         #[cfg(feature = "hickory")]
-        Backend::Hickory => {
-            Arc::new(hickory::Hickory::new(runtime.clone(), config.timeout, config.attempts))
-        }
+        Backend::Hickory => Arc::new(hickory::Hickory::new(runtime.clone(), config.timeout, config.attempts)),
         #[cfg(not(feature = "hickory"))]
         Backend::Hickory => return Err(ConfigError::NotCompiled("hickory")),
         #[cfg(feature = "async-dns")]

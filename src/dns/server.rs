@@ -204,8 +204,7 @@ fn bind(runtime: &Handle, addr: SocketAddr) -> io::Result<Sockets> {
         let udp = runtime.bind_udp(addr, UdpOptions::default())?;
         match runtime.bind_tcp(udp.local_addr()) {
             Ok(tcp) => return Ok((udp, tcp)),
-            Err(e)
-                if addr.port() == 0 && e.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => {}
+            Err(e) if addr.port() == 0 && e.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => {}
             Err(e) => return Err(e),
         }
     }

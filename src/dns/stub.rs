@@ -102,10 +102,7 @@ impl Inner {
             return if family.has(literal) {
                 Ok(vec![literal])
             } else {
-                Err(LookupError::NoRecords {
-                    asked: known_here(host, What::Addresses(family)),
-                    note: None,
-                })
+                Err(LookupError::NoRecords { asked: known_here(host, What::Addresses(family)), note: None })
             };
         }
         let name = HostName::parse(host)?;

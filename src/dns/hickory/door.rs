@@ -105,11 +105,31 @@ pub(super) struct Door {
     runtime: Handle,
     /// hickory forgets the interface of a link-local server: packets go to this address.
     server: SocketAddr,
+    trouble: Trouble,
+}
+
+/// What went wrong last with a socket, which hickory does not always tell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    fn note(&self, words: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+    }
+
+    /// What went wrong, once.
+    pub(super) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Door {
     pub(super) fn new(runtime: Handle, server: SocketAddr) -> Self {
-        Self { runtime, server }
+        Self { runtime, server, trouble: Trouble::default() }
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 }
 
@@ -135,15 +155,15 @@ impl RuntimeProvider for Door {
         _local: Option<SocketAddr>,
         limit: Option<Duration>,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Tcp>>>> {
-        let Self { runtime, server } = self.clone();
+        let Self { runtime, server, trouble } = self.clone();
         async move {
             let limit = limit.unwrap_or(Duration::from_secs(5));
             match runtime.timeout(limit, runtime.connect_tcp(server)).await {
-                Ok(Ok(stream)) => Ok(Tcp(Mutex::new(stream))),
-                Ok(Err(e)) => Err(io::Error::new(
-                    e.kind(),
-                    format!("the answer does not fit into a datagram, and TCP fails: {e}"),
-                )),
+                Ok(Ok(stream)) => Ok(Tcp { stream: Mutex::new(stream), trouble }),
+                Ok(Err(e)) => {
+                    trouble.note(format!("{TOO_LONG}: {e}"));
+                    Err(e)
+                }
                 Err(late) => Err(io::Error::new(io::ErrorKind::TimedOut, late)),
             }
         }
@@ -156,9 +176,10 @@ impl RuntimeProvider for Door {
         _server: SocketAddr,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
         let socket = self.runtime.bind_udp(local, UdpOptions::default());
-        let server = self.server;
+        let Self { server, trouble, .. } = self.clone();
         async move {
-            Ok(Udp { socket: socket?, server, writable: Mutex::default(), spare: Mutex::default() })
+            let socket = socket.inspect_err(|e| trouble.note(e.to_string()))?;
+            Ok(Udp { socket, server, trouble, writable: Mutex::default(), spare: Mutex::default() })
         }
         .boxed()
     }
@@ -168,6 +189,7 @@ impl RuntimeProvider for Door {
 pub(super) struct Udp {
     socket: Arc<dyn UdpSocket>,
     server: SocketAddr,
+    trouble: Trouble,
     /// Set while the kernel's queue is full.
     writable: Mutex<Option<BoxFuture<'static, io::Result<()>>>>,
     /// Datagrams that came coalesced with one that was handed on.
@@ -177,11 +199,7 @@ pub(super) struct Udp {
 impl DnsUdpSocket for Udp {
     type Time = Clock;
 
-    fn poll_recv_from(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+    fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((datagram, source)) = spare.pop_front() {
             let len = datagram.len().min(buf.len());
@@ -195,7 +213,9 @@ impl DnsUdpSocket for Udp {
                 // Nothing listens there, says the server's own host: no need to wait.
                 while let Some(report) = self.socket.take_error() {
                     if report.addr.is_some_and(|addr| addr.ip() == self.server.ip()) {
-                        return Poll::Ready(Err(io::Error::from_raw_os_error(report.raw_errno)));
+                        let error = io::Error::from_raw_os_error(report.raw_errno);
+                        self.trouble.note(error.to_string());
+                        return Poll::Ready(Err(error));
                     }
                 }
                 return Poll::Pending;
@@ -208,12 +228,7 @@ impl DnsUdpSocket for Udp {
         Poll::Ready(Ok((first, meta.addr)))
     }
 
-    fn poll_send_to(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-        _target: SocketAddr,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _target: SocketAddr) -> Poll<io::Result<usize>> {
         let transmit =
             Transmit { destination: self.server, ecn: None, contents: buf, segment_size: None, src_ip: None };
         let mut writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,18 +242,28 @@ impl DnsUdpSocket for Udp {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     *writable = Some(self.socket.clone().writable());
                 }
-                result => return Poll::Ready(result.map(|()| buf.len())),
+                Err(e) => {
+                    self.trouble.note(e.to_string());
+                    return Poll::Ready(Err(e));
+                }
+                Ok(()) => return Poll::Ready(Ok(buf.len())),
             }
         }
     }
 }
 
+/// Why TCP is tried at all.
+const TOO_LONG: &str = "the answer does not fit into a datagram, and over TCP";
+
 /// A TCP connection. hickory asks for `Sync`, which the lock gives; it is never contended.
-pub(super) struct Tcp(Mutex<Box<dyn TcpStream>>);
+pub(super) struct Tcp {
+    stream: Mutex<Box<dyn TcpStream>>,
+    trouble: Trouble,
+}
 
 impl Tcp {
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Box<dyn TcpStream>> {
-        Pin::new(self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner))
+        Pin::new(self.get_mut().stream.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -247,8 +272,14 @@ impl DnsTcpStream for Tcp {
 }
 
 impl AsyncRead for Tcp {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_read(cx, buf)
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(self.as_mut().stream().poll_read(cx, buf));
+        match &read {
+            Ok(0) => self.trouble.note(format!("{TOO_LONG} the connection was closed")),
+            Err(e) => self.trouble.note(format!("{TOO_LONG}: {e}")),
+            Ok(_) => {}
+        }
+        Poll::Ready(read)
     }
 }
 

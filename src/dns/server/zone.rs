@@ -88,7 +88,7 @@ impl Zone {
             }
         };
         match response.to_vec() {
-            Ok(bytes) if bytes.len() <= limit => Some(bytes),
+            Ok(bytes) if bytes.len() <= limit && !is_cut(&bytes) => Some(bytes),
             // Too much even for TCP, or a text that cannot be encoded.
             _ if via == Via::Tcp => refusal(packet, SERVFAIL),
             _ => response.truncate().to_vec().ok(),
@@ -143,6 +143,11 @@ pub(super) fn refusal(packet: &[u8], code: ResponseCode) -> Option<Vec<u8>> {
     };
     response.metadata.response_code = code;
     response.to_vec().ok()
+}
+
+/// Whether the encoder set the TC bit: there was more than any message holds.
+fn is_cut(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0x02 != 0)
 }
 
 /// The question in `packet`, or what to answer to something else: a reply and what is shorter
@@ -212,7 +217,11 @@ mod tests {
             ("x.peer.", RecordType::A, ResponseCode::NXDomain, 0),
         ] {
             let (answer, _) = ask(&zone, name, kind, Via::Udp, None);
-            assert_eq!((answer.metadata.response_code, answer.answers.len()), (code, answers), "{name} {kind}");
+            assert_eq!(
+                (answer.metadata.response_code, answer.answers.len()),
+                (code, answers),
+                "{name} {kind}"
+            );
             assert_eq!(answer.metadata.id, 7);
         }
     }
@@ -249,7 +258,8 @@ mod tests {
     #[test]
     fn aliases_are_followed_and_a_loop_of_them_ends() {
         let mut zone = zone(&[("end", 2)]);
-        for (name, target) in [("start", "middle"), ("middle", "end"), ("round", "about"), ("about", "round")] {
+        for (name, target) in [("start", "middle"), ("middle", "end"), ("round", "about"), ("about", "round")]
+        {
             zone.entry(&HostName::parse(name).unwrap()).alias =
                 Some(wire_name(&HostName::parse(target).unwrap()));
         }
