@@ -89,7 +89,13 @@ fn every_record_is_found_however_many(bed: &Bed) {
         records.rotate_left(usize::from(count / 3));
         server.set("peer", records.clone()).unwrap();
         let all: Vec<_> = records.iter().map(ToString::to_string).collect();
-        let expected = bed.by_backend(&all.join(" "), if count > 16 { "Unsupported" } else { "the same" });
+        let async_dns = match count {
+            ..=16 => "the same",
+            // Too long for 512 bytes of UDP, and short enough to wait for over TCP in vain.
+            40 => "TimedOut",
+            _ => "Unsupported",
+        };
+        let expected = bed.by_backend(&all.join(" "), async_dns);
         bed.expect("peer", Family::V4, &expected, &format!("{count} records"));
     }
     server.set("peer", addresses(Family::V4, 40)).unwrap();

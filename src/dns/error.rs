@@ -87,13 +87,16 @@ pub enum LookupError {
 
     /// Nothing came back in time.
     #[error("`{}`: no answer from {} within {limit:?} when asked for {}{}: \
-        is a name server running there, and is UDP and TCP port 53 let through?",
-        .asked.host, .asked.who(), .asked.what, .asked.tried())]
+        is a name server running there, and is UDP and TCP port 53 let through{}?",
+        .asked.host, .asked.who(), .asked.what, .asked.tried(),
+        .note.map(|note| format!(" ({note})")).unwrap_or_default())]
     TimedOut {
         /// What was asked.
         asked: Asked,
         /// The time limit that passed.
         limit: Duration,
+        /// What else this may be, if the backend cannot tell.
+        note: Option<&'static str>,
     },
 
     /// The name server cannot be reached.
@@ -200,7 +203,7 @@ pub(super) struct Failure {
 pub(super) enum Why {
     NoSuchName,
     NoRecords(Option<&'static str>),
-    TimedOut(Duration),
+    TimedOut(Duration, Option<&'static str>),
     Unreachable(String),
     Code(String),
     BadAnswer(String),
@@ -213,7 +216,7 @@ impl Failure {
         match self.why {
             Why::NoSuchName => 0,
             Why::NoRecords(_) => 1,
-            Why::TimedOut(_) => 2,
+            Why::TimedOut(..) => 2,
             Why::Unreachable(_) => 3,
             Why::Code(_) => 4,
             Why::BadAnswer(_) => 5,
@@ -229,7 +232,7 @@ impl Failure {
 
     /// Whether asking for another name would fail in the same way.
     pub(super) fn is_fatal(&self) -> bool {
-        matches!(self.why, Why::TimedOut(_) | Why::Unreachable(_))
+        matches!(self.why, Why::TimedOut(..) | Why::Unreachable(_))
     }
 
     /// The more telling of two failures; the first of two alike.
@@ -244,7 +247,7 @@ impl Failure {
             Why::NoSuchName => LookupError::NoSuchName(asked),
             Why::NoRecords(note) => LookupError::NoRecords { asked, note },
             Why::Code(code) => LookupError::ServerFailure { asked, code },
-            Why::TimedOut(limit) => LookupError::TimedOut { asked, limit },
+            Why::TimedOut(limit, note) => LookupError::TimedOut { asked, limit, note },
             Why::Unreachable(why) => LookupError::Unreachable { asked, why },
             Why::BadAnswer(why) => LookupError::BadAnswer { asked, why },
             Why::Unsupported(why) => LookupError::Unsupported { asked, why },
@@ -290,6 +293,6 @@ mod tests {
         let absence = |why| failure(why).about("peer", What::Texts, vec![]).is_absence();
         assert!(absence(Why::NoSuchName) && absence(Why::NoRecords(None)));
         assert!(!absence(Why::NoRecords(Some("the backend cannot tell"))));
-        assert!(!absence(Why::Code("SERVFAIL".into())) && !absence(Why::TimedOut(Duration::ZERO)));
+        assert!(!absence(Why::Code("SERVFAIL".into())) && !absence(Why::TimedOut(Duration::ZERO, None)));
     }
 }

@@ -87,7 +87,7 @@ impl Hickory {
     async fn both(&self, name: &HostName, servers: &[SocketAddr]) -> Result<Vec<IpAddr>, Failure> {
         let v4 = std::pin::pin!(self.ips(name, RecordType::A, servers));
         let v6 = std::pin::pin!(self.ips(name, RecordType::AAAA, servers));
-        let late = |_| Err(Failure { servers: servers.to_vec(), why: Why::TimedOut(self.timeout) });
+        let late = |_| Err(Failure { servers: servers.to_vec(), why: Why::TimedOut(self.timeout, None) });
         let (v4, v6) = match select(v4, v6).await {
             Either::Left((Ok(v4), v6)) => {
                 (Ok(v4), self.runtime.timeout(self.timeout, v6).await.unwrap_or_else(late))
@@ -151,7 +151,7 @@ impl Hickory {
                     return Err(failure);
                 }
                 // A packet may have been lost; a refusal would be repeated.
-                if matches!(failure.why, Why::TimedOut(_)) {
+                if matches!(failure.why, Why::TimedOut(..)) {
                     left.push(server);
                 }
                 worst = Some(match worst {
@@ -220,7 +220,7 @@ impl Hickory {
         match self.runtime.timeout(limit, lookup).await {
             Ok(Ok(lookup)) => Ok(owned_by(name, lookup.answers())),
             Ok(Err(e)) => Err(self.why(e, trouble.take())),
-            Err(late) => Err(Why::TimedOut(late.0)),
+            Err(late) => Err(Why::TimedOut(late.0, None)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Hickory {
                 code => Why::Code(words(code)),
             },
             (NetError::Dns(DnsError::ResponseCode(code)), _) => Why::Code(words(code)),
-            (NetError::Timeout, _) => Why::TimedOut(self.timeout),
+            (NetError::Timeout, _) => Why::TimedOut(self.timeout, None),
             (NetError::Proto(e), _) => Why::BadAnswer(e.to_string()),
             // What is left is of hickory's own making when a socket fails.
             (_, Some(trouble)) => Why::Unreachable(trouble),
