@@ -11,7 +11,8 @@
 //! ignored, so that NXDOMAIN, SERVFAIL and an empty answer look alike; a missing `/etc/hosts`
 //! is fatal; one dead server among several fails the question.
 //!
-//! Not to be noticed at all: it takes an answer from any source that knows the 16-bit id; with
+//! Not to be noticed at all: it tells records apart by their length, so that an alias (CNAME)
+//! whose target packs into 4 or 16 bytes adds an address that does not exist; it takes an answer from any source that knows the 16-bit id; with
 //! a search list in `/etc/resolv.conf`, a name with at least `ndots` dots is asked for under
 //! the search domains first; and it opens sockets by itself, not through the runtime door.
 

@@ -5,19 +5,21 @@
 //! Where a backend falls short of the others, the case says so with [`Bed::by_backend`].
 
 mod bed;
+#[cfg(feature = "hickory")]
+mod packets;
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use self::bed::Bed;
+use self::bed::{Bed, Case};
 use super::{Backend, Config, ConfigError, Family, Fault, resolver};
 use crate::runtime::Executor;
 
 macro_rules! contract {
     ($($case:ident)*) => {
-        const CASES: &[(&str, fn(&Bed))] = &[$((stringify!($case), $case)),*];
+        const CASES: &[Case] = &[$((stringify!($case), $case)),*];
 
         #[cfg(feature = "hickory")]
         mod hickory {
@@ -331,13 +333,12 @@ fn aliases_are_followed_and_loops_of_them_end(bed: &Bed) {
     // async-dns looks at the length of a record and not at its type.
     server.set("x.example", ip("10.0.0.1")).unwrap();
     server.set_alias("short.example", "x.example").unwrap();
-    let found = bed.outcome("short.example", Family::V4);
-    bed.expect(
-        "short.example",
-        Family::V4,
-        &bed.by_backend("10.0.0.1", &found),
-        "alias whose target packs into four bytes",
-    );
+    let bogus = bed.outcome("short.example", Family::V4);
+    if bed.backend() == Backend::AsyncDns {
+        assert!(bogus.ends_with(" 10.0.0.1") && bogus.starts_with("1.120."), "{bogus}: mended upstream?");
+    } else {
+        assert_eq!(bogus, "10.0.0.1", "an alias whose target packs into four bytes");
+    }
 }
 
 fn nothing_is_asked_for_literals_and_localhost(bed: &Bed) {
@@ -374,7 +375,7 @@ fn without_servers_only_names_that_need_one_fail(bed: &Bed) {
 fn no_answer_however_strange_panics(bed: &Bed) {
     let random = fastrand::Rng::with_seed(7);
     let mut n = 0;
-    let server = bed.raw_server(move |question| {
+    let server = bed.raw_server(move |question, _| {
         let mut random = fastrand::Rng::with_seed({
             n += 1;
             n ^ random.get_seed()
@@ -393,7 +394,7 @@ fn no_answer_however_strange_panics(bed: &Bed) {
         );
         answer[2] |= 0x80;
         answer[7] = answer[7].wrapping_add(random.u8(..3));
-        Some(answer)
+        vec![answer]
     });
     bed.configure(&[server.addr()], "");
     for n in 0..60 {

@@ -36,14 +36,14 @@ pub struct Asked {
     pub what: What,
     /// The full names that were asked for, in order, as the search list expanded them.
     pub names: Vec<String>,
-    /// The name servers that the last of them was asked of.
+    /// The name servers that the last of them was asked of; none if none needed asking.
     pub servers: Vec<SocketAddr>,
 }
 
 impl Asked {
     fn who(&self) -> String {
         match self.servers.as_slice() {
-            [] => "the name server".into(),
+            [] => "this host".into(),
             servers => servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
         }
     }
@@ -201,10 +201,12 @@ pub(super) struct Failure {
 /// later one here is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Why {
+    #[cfg_attr(not(feature = "hickory"), allow(dead_code, reason = "async-dns ignores response codes"))]
     NoSuchName,
     NoRecords(Option<&'static str>),
     TimedOut(Duration, Option<&'static str>),
     Unreachable(String),
+    #[cfg_attr(not(feature = "hickory"), allow(dead_code, reason = "async-dns ignores response codes"))]
     Code(String),
     BadAnswer(String),
     #[cfg_attr(not(feature = "async-dns"), expect(dead_code, reason = "hickory can do all that is asked"))]

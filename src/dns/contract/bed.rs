@@ -1,5 +1,7 @@
 //! Where a backend is tried: name servers, hosts file and `resolv.conf`, and what came back.
 
+#![expect(clippy::print_stdout, reason = "what came back is shown when a test fails, or with --nocapture")]
+
 use std::{
     cell::RefCell,
     env, fs,
@@ -16,6 +18,9 @@ use crate::{
     dns::{Backend, Config, Family, LookupError, NameServer, Resolve, resolver},
     runtime::{Executor, Handle},
 };
+
+/// A part of the contract, by name.
+pub(super) type Case = (&'static str, fn(&Bed));
 
 /// Names the sandbox's directory to the process inside.
 const SANDBOX: &str = "SMIDGE_TEST_DNS_SANDBOX";
@@ -97,10 +102,10 @@ impl Bed {
         }
     }
 
-    /// A UDP server that answers as `answer` says.
+    /// A UDP server that sends whatever `answer` makes of a question and its sender.
     pub(super) fn raw_server(
         &self,
-        mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static,
+        mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
     ) -> RawServer {
         let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port());
         let started = Instant::now();
@@ -115,9 +120,9 @@ impl Bed {
         let thread = thread::spawn(move || {
             let mut buf = [0; 4096];
             while let Ok((len @ 1.., client)) = socket.recv_from(&mut buf) {
-                if let Some(answer) = answer(&buf[..len]) {
+                for datagram in answer(&buf[..len], client) {
                     // The client may be gone already.
-                    let _ = socket.send_to(&answer, client);
+                    let _ = socket.send_to(&datagram, client);
                 }
             }
         });
@@ -156,6 +161,12 @@ impl Bed {
             }
         }
         self.make(config, Some(&content));
+    }
+
+    /// Has these servers asked up to `attempts` times.
+    #[cfg(feature = "hickory")]
+    pub(super) fn configure_for(&self, servers: &[SocketAddr], attempts: usize) {
+        self.make(Config { servers: servers.to_vec(), attempts, ..self.config() }, Some(""));
     }
 
     /// Configures no server beside `resolv.conf`; false if it cannot be missing here.
@@ -202,11 +213,11 @@ impl Bed {
         self.wait(self.resolver().texts(host))
     }
 
-    fn resolver(&self) -> Arc<dyn Resolve> {
+    pub(super) fn resolver(&self) -> Arc<dyn Resolve> {
         self.resolver.borrow().clone().expect("configured before it is used")
     }
 
-    fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+    pub(super) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
         let (sender, receiver) = mpsc::channel();
         self.runtime.spawn(async move {
             let _ = sender.send(future.await);
@@ -279,7 +290,7 @@ impl Drop for RawServer {
 /// Runs all `cases` for `backend` in a network and with files of their own.
 ///
 /// Called by the test `name`, which runs again in a process inside the sandbox.
-pub(super) fn in_sandbox(name: &str, backend: Backend, cases: &[(&str, fn(&Bed))]) {
+pub(super) fn in_sandbox(name: &str, backend: Backend, cases: &[Case]) {
     if let Some(dir) = env::var_os(SANDBOX) {
         for (case, run) in cases {
             println!("- {case}");
