@@ -1,0 +1,330 @@
+//! Where a backend is tried: name servers, hosts file and `resolv.conf`, and what came back.
+
+#![expect(clippy::print_stdout, reason = "what came back is shown when a test fails, or with --nocapture")]
+
+use std::{
+    cell::RefCell,
+    env, fs,
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    dns::{Backend, Config, Family, LookupError, NameServer, Resolve, resolver},
+    runtime::{Executor, Handle},
+};
+
+/// A part of the contract, by name.
+pub(super) type Case = (&'static str, fn(&Bed));
+
+/// Names the sandbox's directory to the process inside.
+const SANDBOX: &str = "SMIDGE_TEST_DNS_SANDBOX";
+/// Longer than anything here takes unless it hangs.
+const HANGS: Duration = Duration::from_secs(30);
+
+/// A backend with its surroundings.
+pub(super) struct Bed {
+    runtime: Handle,
+    backend: Backend,
+    dir: Dir,
+    resolver: RefCell<Option<Arc<dyn Resolve>>>,
+}
+
+enum Dir {
+    /// Files of our own; servers on ports of their own are configured.
+    Own(tempfile::TempDir),
+    /// The files are mounted over those of the system, and servers are on port 53.
+    System(PathBuf),
+}
+
+impl Bed {
+    #[cfg_attr(
+        not(feature = "hickory"),
+        expect(dead_code, reason = "async-dns knows the system's files only")
+    )]
+    pub(super) fn direct(backend: Backend) -> Self {
+        Self::new(backend, Dir::Own(tempfile::tempdir().unwrap()))
+    }
+
+    fn new(backend: Backend, dir: Dir) -> Self {
+        let runtime = Executor::default().start(2).unwrap();
+        let bed = Self { runtime, backend, dir, resolver: RefCell::default() };
+        bed.hosts("");
+        bed
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// What is expected of this backend, where `the same` stands for what hickory does.
+    pub(super) fn by_backend(&self, hickory: &str, async_dns: &str) -> String {
+        match self.backend {
+            Backend::AsyncDns if async_dns != "the same" => async_dns.into(),
+            _ => hickory.into(),
+        }
+    }
+
+    pub(super) fn server(&self) -> NameServer {
+        self.server_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    pub(super) fn two_servers(&self) -> (NameServer, NameServer) {
+        (self.server(), self.server_on([127, 0, 0, 2].into()))
+    }
+
+    pub(super) fn server_on(&self, ip: IpAddr) -> NameServer {
+        let addr = SocketAddr::new(ip, self.port());
+        let started = Instant::now();
+        loop {
+            // In the sandbox the last case's server may still be closing its sockets.
+            match NameServer::start(&self.runtime, addr) {
+                Ok(server) => return server,
+                Err(e) if started.elapsed() > HANGS => panic!("{addr}: {e}"),
+                Err(_) => thread::yield_now(),
+            }
+        }
+    }
+
+    /// Stops `server` and returns once its port is closed.
+    pub(super) fn stop(&self, server: NameServer) {
+        let addr = server.addr();
+        drop(server);
+        let started = Instant::now();
+        while UdpSocket::bind(addr).is_err() {
+            assert!(started.elapsed() < HANGS, "{addr} is still bound");
+            thread::yield_now();
+        }
+    }
+
+    /// A UDP server that sends whatever `answer` makes of a question and its sender.
+    pub(super) fn raw_server(
+        &self,
+        mut answer: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> RawServer {
+        let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port());
+        let started = Instant::now();
+        let socket = loop {
+            match UdpSocket::bind(addr) {
+                Ok(socket) => break socket,
+                Err(e) if started.elapsed() > HANGS => panic!("{addr}: {e}"),
+                Err(_) => thread::yield_now(),
+            }
+        };
+        let addr = socket.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            let mut buf = [0; 4096];
+            while let Ok((len @ 1.., client)) = socket.recv_from(&mut buf) {
+                for datagram in answer(&buf[..len], client) {
+                    // The client may be gone already.
+                    let _ = socket.send_to(&datagram, client);
+                }
+            }
+        });
+        RawServer { addr, thread: Some(thread) }
+    }
+
+    fn port(&self) -> u16 {
+        if matches!(self.dir, Dir::Own(_)) { 0 } else { 53 }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        match &self.dir {
+            Dir::Own(dir) => dir.path().join(name),
+            Dir::System(dir) => dir.join(name),
+        }
+    }
+
+    pub(super) fn hosts(&self, content: &str) {
+        fs::write(self.file("hosts"), content).unwrap();
+    }
+
+    /// Takes the hosts file away, if that is possible here.
+    pub(super) fn without_hosts(&self) -> bool {
+        matches!(self.dir, Dir::Own(_)) && fs::remove_file(self.file("hosts")).is_ok()
+    }
+
+    /// Has these servers asked, with `conf` as the rest of `resolv.conf`.
+    pub(super) fn configure(&self, servers: &[SocketAddr], conf: &str) {
+        let mut content = conf.to_owned();
+        let mut config = self.config();
+        if matches!(self.dir, Dir::Own(_)) {
+            config.servers = servers.to_vec();
+        } else {
+            for server in servers {
+                content += &format!("nameserver {}\n", server.ip());
+            }
+        }
+        self.make(config, Some(&content));
+    }
+
+    /// Has these servers asked up to `attempts` times.
+    #[cfg(feature = "hickory")]
+    pub(super) fn configure_for(&self, servers: &[SocketAddr], attempts: usize) {
+        self.make(Config { servers: servers.to_vec(), attempts, ..self.config() }, Some(""));
+    }
+
+    /// Configures no server beside `resolv.conf`; false if it cannot be missing here.
+    pub(super) fn resolv_conf(&self, content: Option<&str>) -> bool {
+        let possible = content.is_some() || matches!(self.dir, Dir::Own(_));
+        if possible {
+            self.make(self.config(), content);
+        }
+        possible
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config {
+            timeout: Duration::from_millis(250),
+            attempts: 1,
+            backend: self.backend,
+            ..Config::default()
+        };
+        if matches!(self.dir, Dir::Own(_)) {
+            config.hosts = self.file("hosts");
+            config.resolv_conf = self.file("resolv.conf");
+        }
+        config
+    }
+
+    /// Writes `resolv.conf` and makes the resolver, once: later changes of the files are for
+    /// the resolver to notice, as long as the configuration is the same.
+    fn make(&self, config: Config, resolv_conf: Option<&str>) {
+        let path = self.file("resolv.conf");
+        match resolv_conf {
+            Some(content) => fs::write(path, content).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+        if self.resolver.borrow().is_none() || matches!(self.dir, Dir::Own(_)) {
+            *self.resolver.borrow_mut() = Some(resolver(config, self.runtime.clone()).unwrap());
+        }
+    }
+
+    pub(super) fn resolve(&self, host: &str, family: Family) -> Result<Vec<IpAddr>, LookupError> {
+        self.wait(self.resolver().addresses(host, family))
+    }
+
+    pub(super) fn texts(&self, host: &str) -> Result<Vec<String>, LookupError> {
+        self.wait(self.resolver().texts(host))
+    }
+
+    pub(super) fn resolver(&self) -> Arc<dyn Resolve> {
+        self.resolver.borrow().clone().expect("configured before it is used")
+    }
+
+    pub(super) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        self.runtime.spawn(async move {
+            let _ = sender.send(future.await);
+        });
+        receiver.recv_timeout(HANGS).expect("a question ends")
+    }
+
+    /// What came back, in short: the addresses, or the kind of error.
+    pub(super) fn outcome(&self, host: &str, family: Family) -> String {
+        match self.resolve(host, family) {
+            Ok(found) => found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            Err(e) => kind(&e),
+        }
+    }
+
+    /// Asks, and shows what came back.
+    pub(super) fn expect(&self, host: &str, family: Family, expected: &str, case: &str) {
+        let started = Instant::now();
+        let result = self.resolve(host, family);
+        let (outcome, words) = match &result {
+            Ok(found) => {
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                (found.join(" "), format!("{} addresses", found.len()))
+            }
+            Err(e) => (kind(e), e.to_string()),
+        };
+        println!("{case:.60} | {words} | {:?}", started.elapsed());
+        assert_eq!(outcome, expected, "{case}: {words}");
+    }
+}
+
+/// The kind of an error, with its code; `?` where the backend cannot tell.
+pub(super) fn kind(error: &LookupError) -> String {
+    assert!(!error.to_string().contains('\n'), "one line: {error}");
+    match error {
+        LookupError::NoSuchName(_) => "NoSuchName".into(),
+        LookupError::NoRecords { note: None, .. } => "NoRecords".into(),
+        LookupError::NoRecords { note: Some(_), .. } => "NoRecords?".into(),
+        LookupError::ServerFailure { code, .. } => format!("ServerFailure {code}"),
+        LookupError::TimedOut { .. } => "TimedOut".into(),
+        LookupError::Unreachable { .. } => "Unreachable".into(),
+        LookupError::BadAnswer { .. } => "BadAnswer".into(),
+        LookupError::Unsupported { .. } => "Unsupported".into(),
+        LookupError::NoServers { .. } => "NoServers".into(),
+        LookupError::BadName { .. } => "BadName".into(),
+    }
+}
+
+/// A UDP server on a thread; it ends when this is dropped.
+pub(super) struct RawServer {
+    addr: SocketAddr,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl RawServer {
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for RawServer {
+    fn drop(&mut self) {
+        // An empty datagram is the sign to end.
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.send_to(&[], self.addr).unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Runs all `cases` for `backend` in a network and with files of their own.
+///
+/// Called by the test `name`, which runs again in a process inside the sandbox.
+pub(super) fn in_sandbox(name: &str, backend: Backend, cases: &[Case]) {
+    if let Some(dir) = env::var_os(SANDBOX) {
+        for (case, run) in cases {
+            println!("- {case}");
+            run(&Bed::new(backend, Dir::System(PathBuf::from(&dir))));
+        }
+        println!("all {} cases ran in the sandbox", cases.len());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["hosts", "resolv.conf"] {
+        fs::write(dir.path().join(file), "").unwrap();
+    }
+    let script = format!(
+        "set -e; ip link set lo up; \
+         mount --bind \"${SANDBOX}/hosts\" /etc/hosts; \
+         mount --bind \"${SANDBOX}/resolv.conf\" /etc/resolv.conf; \
+         exec \"$0\" --exact \"$1\" --nocapture --test-threads 1"
+    );
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args(["--mount", "--net", "--", "sh", "-c", &script])
+        .arg(env::current_exe().unwrap())
+        .arg(name)
+        .env(SANDBOX, dir.path())
+        .output()
+        .expect("this test needs `unshare` (util-linux), `ip` (iproute2) and `sh`");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(
+        output.status.success() && out.contains(&format!("all {} cases ran in the sandbox", cases.len())),
+        "in the sandbox (which needs root or unprivileged user namespaces): {}\n{err}",
+        output.status
+    );
+}

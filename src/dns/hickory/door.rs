@@ -1,0 +1,298 @@
+//! hickory's traits for sockets, timers and tasks, on the runtime door.
+//!
+//! hickory's clock has no `self`, so the runtime cannot be handed to it: [`Scoped`] makes it
+//! known for as long as one of hickory's futures is being polled.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    future::Future,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{
+    future::{BoxFuture, FutureExt},
+    io::{AsyncRead, AsyncWrite},
+};
+use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
+
+use crate::runtime::{Handle, RecvMeta, TcpStream, Transmit, UdpOptions, UdpSocket};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
+}
+
+/// A future of hickory's, polled with the runtime known to [`Clock`].
+pub(super) struct Scoped<F: Future> {
+    runtime: Handle,
+    inner: Pin<Box<F>>,
+}
+
+impl<F: Future> Scoped<F> {
+    pub(super) fn new(runtime: Handle, inner: F) -> Self {
+        Self { runtime, inner: Box::pin(inner) }
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Puts back what was there, also when the poll unwinds.
+        struct Restore(Option<Handle>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0.take());
+            }
+        }
+        let _restore = Restore(CURRENT.replace(Some(self.runtime.clone())));
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+/// hickory's clock: that of the runtime whose [`Scoped`] future is being polled.
+#[derive(Debug)]
+pub(super) struct Clock;
+
+impl Clock {
+    fn runtime() -> Option<Handle> {
+        let runtime = CURRENT.with_borrow(Clone::clone);
+        debug_assert!(runtime.is_some(), "hickory's futures are only polled inside Scoped");
+        runtime
+    }
+}
+
+// hickory declares these methods with `async_trait`; written out, they need no macro.
+impl Time for Clock {
+    fn delay_for<'a>(duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>
+    where
+        Self: 'a,
+    {
+        match Self::runtime() {
+            Some(runtime) => runtime.sleep(duration).boxed(),
+            None => futures::future::ready(()).boxed(),
+        }
+    }
+
+    fn timeout<'a, F>(
+        duration: Duration,
+        future: F,
+    ) -> Pin<Box<dyn Future<Output = io::Result<F::Output>> + Send + 'a>>
+    where
+        F: 'static + Future + Send + 'a,
+        Self: 'a,
+    {
+        let runtime = Self::runtime();
+        async move {
+            let late = |e: crate::runtime::Elapsed| io::Error::new(io::ErrorKind::TimedOut, e);
+            match runtime {
+                Some(runtime) => runtime.timeout(duration, Box::pin(future)).await.map_err(late),
+                None => Err(late(crate::runtime::Elapsed(duration))),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The runtime door for questions to one server.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    runtime: Handle,
+    /// hickory forgets the interface of a link-local server: packets go to this address.
+    server: SocketAddr,
+    trouble: Trouble,
+}
+
+/// What went wrong last with a socket, which hickory does not always tell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    fn note(&self, words: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+    }
+
+    /// What went wrong, once.
+    pub(super) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Door {
+    pub(super) fn new(runtime: Handle, server: SocketAddr) -> Self {
+        Self { runtime, server, trouble: Trouble::default() }
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.trouble.clone()
+    }
+}
+
+impl Spawn for Door {
+    fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(Scoped::new(self.runtime.clone(), future));
+    }
+}
+
+impl RuntimeProvider for Door {
+    type Handle = Self;
+    type Timer = Clock;
+    type Udp = Udp;
+    type Tcp = Tcp;
+
+    fn create_handle(&self) -> Self {
+        self.clone()
+    }
+
+    fn connect_tcp(
+        &self,
+        _server: SocketAddr,
+        _local: Option<SocketAddr>,
+        limit: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Tcp>>>> {
+        let Self { runtime, server, trouble } = self.clone();
+        async move {
+            let limit = limit.unwrap_or(Duration::from_secs(5));
+            match runtime.timeout(limit, runtime.connect_tcp(server)).await {
+                Ok(Ok(stream)) => Ok(Tcp { stream: Mutex::new(stream), trouble }),
+                Ok(Err(e)) => {
+                    trouble.note(format!("{TOO_LONG}: {e}"));
+                    Err(e)
+                }
+                Err(late) => Err(io::Error::new(io::ErrorKind::TimedOut, late)),
+            }
+        }
+        .boxed()
+    }
+
+    fn bind_udp(
+        &self,
+        local: SocketAddr,
+        _server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
+        let socket = self.runtime.bind_udp(local, UdpOptions::default());
+        let Self { server, trouble, .. } = self.clone();
+        async move {
+            let socket = socket.inspect_err(|e| trouble.note(e.to_string()))?;
+            Ok(Udp { socket, server, trouble, writable: Mutex::default(), spare: Mutex::default() })
+        }
+        .boxed()
+    }
+}
+
+/// A UDP socket for one exchange with one server.
+pub(super) struct Udp {
+    socket: Arc<dyn UdpSocket>,
+    server: SocketAddr,
+    trouble: Trouble,
+    /// Set while the kernel's queue is full.
+    writable: Mutex<Option<BoxFuture<'static, io::Result<()>>>>,
+    /// Datagrams that came coalesced with one that was handed on.
+    spare: Mutex<VecDeque<(Vec<u8>, SocketAddr)>>,
+}
+
+impl DnsUdpSocket for Udp {
+    type Time = Clock;
+
+    fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((datagram, source)) = spare.pop_front() {
+            let len = datagram.len().min(buf.len());
+            buf[..len].copy_from_slice(&datagram[..len]);
+            return Poll::Ready(Ok((len, source)));
+        }
+        let mut meta = [RecvMeta::default()];
+        match self.socket.poll_recv(cx, &mut [IoSliceMut::new(buf)], &mut meta) {
+            Poll::Ready(received) => received?,
+            Poll::Pending => {
+                // Nothing listens there, says the server's own host: no need to wait.
+                while let Some(report) = self.socket.take_error() {
+                    if report.addr.is_some_and(|addr| addr.ip() == self.server.ip()) {
+                        let error = io::Error::from_raw_os_error(report.raw_errno);
+                        self.trouble.note(error.to_string());
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                return Poll::Pending;
+            }
+        };
+        let [meta] = meta;
+        let received = &buf[..meta.len.min(buf.len())];
+        let first = received.len().min(if meta.stride == 0 { usize::MAX } else { meta.stride });
+        spare.extend(received[first..].chunks(meta.stride.max(1)).map(|rest| (rest.to_vec(), meta.addr)));
+        Poll::Ready(Ok((first, meta.addr)))
+    }
+
+    fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _target: SocketAddr) -> Poll<io::Result<usize>> {
+        let transmit =
+            Transmit { destination: self.server, ecn: None, contents: buf, segment_size: None, src_ip: None };
+        let mut writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(wait) = writable.as_mut() {
+                let ready = ready!(wait.as_mut().poll(cx));
+                *writable = None;
+                ready?;
+            }
+            match self.socket.try_send(&transmit) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    *writable = Some(self.socket.clone().writable());
+                }
+                Err(e) => {
+                    self.trouble.note(e.to_string());
+                    return Poll::Ready(Err(e));
+                }
+                Ok(()) => return Poll::Ready(Ok(buf.len())),
+            }
+        }
+    }
+}
+
+/// Why TCP is tried at all.
+const TOO_LONG: &str = "the answer does not fit into a datagram, and over TCP";
+
+/// A TCP connection. hickory asks for `Sync`, which the lock gives; it is never contended.
+pub(super) struct Tcp {
+    stream: Mutex<Box<dyn TcpStream>>,
+    trouble: Trouble,
+}
+
+impl Tcp {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Box<dyn TcpStream>> {
+        Pin::new(self.get_mut().stream.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl DnsTcpStream for Tcp {
+    type Time = Clock;
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(self.as_mut().stream().poll_read(cx, buf));
+        match &read {
+            Ok(0) => self.trouble.note(format!("{TOO_LONG} the connection was closed")),
+            Err(e) => self.trouble.note(format!("{TOO_LONG}: {e}")),
+            Ok(_) => {}
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_close(cx)
+    }
+}

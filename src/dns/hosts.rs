@@ -1,0 +1,88 @@
+//! The hosts file (`hosts(5)`): names that are known without asking anybody.
+//!
+//! A name matches whole or not at all, whatever its case. A line that is not understood is
+//! passed over; it never spoils the others.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::Family;
+
+/// The addresses of a parsed hosts file, by name in lower case, in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hosts(HashMap<String, Vec<IpAddr>>);
+
+impl Hosts {
+    /// Parses the content of a hosts file.
+    pub(super) fn parse(content: &[u8]) -> Self {
+        let mut hosts = Self::default();
+        for line in String::from_utf8_lossy(content).lines() {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let Some(addr) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
+                continue;
+            };
+            for name in words {
+                let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+                let addrs = hosts.0.entry(name).or_default();
+                if !addrs.contains(&addr) {
+                    addrs.push(addr);
+                }
+            }
+        }
+        hosts
+    }
+
+    /// The addresses of `name` (lower case, no final dot) of the given family.
+    pub(super) fn addresses(&self, name: &str, family: Family) -> Vec<IpAddr> {
+        let addrs = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
+        addrs.iter().copied().filter(|addr| family.has(*addr)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FILE: &[u8] = b"# a comment\n\
+        127.0.0.1\tlocalhost\r\n\
+        10.9.9.9 peer-1 Alias # trailing peer\n\
+        10.9.9.10 peer-1\n\
+        10.9.9.9 peer-1\n\
+        fd00::1 peer-1 absolute.\n\
+        nonsense peer\n\
+        fe80::1%eth0 scoped\n\
+        10.9.9.11\n\
+        \xff\xfe peer\n";
+
+    #[test]
+    fn a_name_matches_whole_and_in_any_case() {
+        let hosts = Hosts::parse(FILE);
+        let text = |name, family| {
+            hosts.addresses(name, family).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        for (name, family, expected) in [
+            ("peer-1", Family::Any, "10.9.9.9 10.9.9.10 fd00::1"),
+            ("peer-1", Family::V4, "10.9.9.9 10.9.9.10"),
+            ("peer-1", Family::V6, "fd00::1"),
+            ("alias", Family::Any, "10.9.9.9"),
+            ("absolute", Family::Any, "fd00::1"),
+            ("localhost", Family::Any, "127.0.0.1"),
+            ("peer", Family::Any, ""),
+            ("peer-", Family::Any, ""),
+            ("eer-1", Family::Any, ""),
+            ("trailing", Family::Any, ""),
+            ("scoped", Family::Any, ""),
+            ("10.9.9.11", Family::Any, ""),
+        ] {
+            assert_eq!(text(name, family), expected, "{name} {family:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_hosts_file(content in any::<Vec<u8>>(), name in "\\PC*") {
+            Hosts::parse(&content).addresses(&name, Family::Any);
+        }
+    }
+}
