@@ -1,2 +1,3 @@
 //! smidge
 pub mod runtime;
+pub mod transport;
