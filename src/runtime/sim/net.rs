@@ -1,0 +1,285 @@
+//! A simulated network of UDP sockets, and what goes wrong on it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use futures::future::{BoxFuture, FutureExt};
+
+use super::{
+    super::{EcnCodepoint, RecvMeta, Timer, Transmit, UdpSocket},
+    HostState, Inner,
+    time::SimTimer,
+};
+
+/// Datagrams that wait in a socket before more are dropped.
+const QUEUE: usize = 4096;
+
+/// How the network treats each datagram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// How long a datagram is on its way.
+    pub latency: Duration,
+    /// Up to how much longer, at random: later ones overtake.
+    pub jitter: Duration,
+    /// The share that is lost, from 0 to 1.
+    pub loss: f64,
+    /// The share that arrives twice, from 0 to 1.
+    pub duplicate: f64,
+    /// The share of sends that find the sender's queue full (`WouldBlock`), from 0 to 1.
+    pub busy: f64,
+    /// Bytes of payload above which a datagram is lost without a word.
+    pub mtu: usize,
+    /// Datagrams that one send may carry (GSO).
+    pub segments: usize,
+}
+
+impl Default for Link {
+    /// A good local network: 1 ms, nothing lost, 1500 bytes.
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplicate: 0.0,
+            busy: 0.0,
+            mtu: 1472,
+            segments: 8,
+        }
+    }
+}
+
+struct Datagram {
+    from: SocketAddr,
+    to: SocketAddr,
+    ecn: Option<EcnCodepoint>,
+    bytes: Vec<u8>,
+}
+
+pub(super) struct Net {
+    rng: Rng,
+    pub(super) link: Link,
+    pub(super) cut: HashSet<IpAddr>,
+    /// What is seen outside of what is sent from inside.
+    pub(super) nat: HashMap<SocketAddr, SocketAddr>,
+    pub(super) delivered: u64,
+    sockets: HashMap<(usize, SocketAddr), Inbox>,
+    on_the_way: BTreeMap<(Instant, u64), Datagram>,
+    sent: u64,
+    next_port: u16,
+}
+
+#[derive(Default)]
+struct Inbox {
+    queue: VecDeque<Datagram>,
+    reader: Option<Waker>,
+}
+
+impl Net {
+    pub(super) fn new(seed: u64, link: Link) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            link,
+            cut: HashSet::new(),
+            nat: HashMap::new(),
+            delivered: 0,
+            sockets: HashMap::new(),
+            on_the_way: BTreeMap::new(),
+            sent: 0,
+            next_port: 40_000,
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.on_the_way.keys().next().map(|(at, _)| *at)
+    }
+
+    fn send(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        to: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        bytes: &[u8],
+    ) {
+        let copies = 1 + usize::from(self.rng.f64() < self.link.duplicate);
+        for _ in 0..copies {
+            let lost = self.rng.f64() < self.link.loss;
+            let late = self.link.jitter.mul_f64(self.rng.f64());
+            if lost || bytes.len() > self.link.mtu {
+                continue;
+            }
+            self.sent += 1;
+            let from = self.nat.get(&from).copied().unwrap_or(from);
+            let datagram = Datagram { from, to, ecn, bytes: bytes.to_vec() };
+            self.on_the_way.insert((now + self.link.latency + late, self.sent), datagram);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, now: Instant, hosts: &[HostState]) -> Vec<Waker> {
+        let later = self.on_the_way.split_off(&(now, u64::MAX));
+        let arrived = std::mem::replace(&mut self.on_the_way, later);
+        let mut wakers = Vec::new();
+        for mut datagram in arrived.into_values() {
+            if let Some((inside, _)) = self.nat.iter().find(|(_, outside)| **outside == datagram.to) {
+                datagram.to = *inside;
+            }
+            if self.cut.contains(&datagram.from.ip()) || self.cut.contains(&datagram.to.ip()) {
+                continue;
+            }
+            let to = datagram.to;
+            let Some(host) = hosts.iter().position(|host| host.interfaces.iter().any(|i| i.addr == to.ip()))
+            else {
+                continue;
+            };
+            let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+            let key = [to, SocketAddr::new(any, to.port())]
+                .map(|bound| (host, bound))
+                .into_iter()
+                .find(|key| self.sockets.contains_key(key));
+            let Some(inbox) = key.and_then(|key| self.sockets.get_mut(&key)) else { continue };
+            if inbox.queue.len() < QUEUE {
+                self.delivered += 1;
+                inbox.queue.push_back(datagram);
+                wakers.extend(inbox.reader.take());
+            }
+        }
+        wakers
+    }
+}
+
+pub(super) fn bind(world: &Arc<Inner>, host: usize, addr: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+    let mut state = world.lock();
+    let known = state.hosts[host].interfaces.iter().any(|i| i.addr == addr.ip());
+    if !addr.ip().is_unspecified() && !known {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    let mut local = addr;
+    if local.port() == 0 {
+        state.net.next_port += 1;
+        local.set_port(state.net.next_port);
+    }
+    if state.net.sockets.contains_key(&(host, local)) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    state.net.sockets.insert((host, local), Inbox::default());
+    Ok(Arc::new(SimUdp { world: Arc::downgrade(world), host, local }))
+}
+
+struct SimUdp {
+    /// Weak: tasks of the world hold sockets of the world.
+    world: Weak<Inner>,
+    host: usize,
+    local: SocketAddr,
+}
+
+impl std::fmt::Debug for SimUdp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SimUdp({})", self.local)
+    }
+}
+
+impl SimUdp {
+    fn world(&self) -> io::Result<Arc<Inner>> {
+        self.world.upgrade().ok_or_else(|| io::Error::other("the simulated world has ended"))
+    }
+}
+
+impl UdpSocket for SimUdp {
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let world = self.world()?;
+        let mut state = world.lock();
+        if state.net.link.busy > 0.0 && state.net.rng.f64() < state.net.link.busy {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let to = transmit.destination;
+        let own = state.hosts[self.host].interfaces.iter().map(|i| i.addr);
+        let source = match transmit.src_ip {
+            Some(ip) => Some(ip),
+            None if !self.local.ip().is_unspecified() => Some(self.local.ip()),
+            None => own.into_iter().find(|ip| ip.is_ipv4() == to.is_ipv4()),
+        };
+        let Some(source) = source else { return Err(io::ErrorKind::NetworkUnreachable.into()) };
+        let from = SocketAddr::new(source, self.local.port());
+        let now = state.now;
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for segment in transmit.contents.chunks(size) {
+            state.net.send(now, from, to, transmit.ecn, segment);
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let world = self.world()?;
+        let mut state = world.lock();
+        // The entry lives as long as this socket does.
+        let Some(inbox) = state.net.sockets.get_mut(&(self.host, self.local)) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let mut n = 0;
+        while n < bufs.len().min(meta.len()) {
+            let Some(datagram) = inbox.queue.pop_front() else { break };
+            let len = datagram.bytes.len().min(bufs[n].len());
+            bufs[n][..len].copy_from_slice(&datagram.bytes[..len]);
+            let mut one = RecvMeta::default();
+            one.addr = datagram.from;
+            one.len = len;
+            one.stride = len;
+            one.ecn = datagram.ecn;
+            one.dst_ip = Some(datagram.to.ip());
+            meta[n] = one;
+            n += 1;
+        }
+        if n > 0 {
+            return Poll::Ready(Ok(n));
+        }
+        inbox.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        async move {
+            let world = self.world()?;
+            let mut timer = SimTimer::new(world.clone());
+            let at = world.lock().now + Duration::from_millis(1);
+            timer.set(Some(at));
+            drop(world);
+            futures::future::poll_fn(|cx| timer.poll(cx)).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.world().map_or(1, |world| world.lock().net.link.segments)
+    }
+
+    fn may_fragment(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for SimUdp {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.upgrade() {
+            let inbox = world.lock().net.sockets.remove(&(self.host, self.local));
+            // A waker may own the last reference to something that locks the world.
+            drop(inbox);
+        }
+    }
+}

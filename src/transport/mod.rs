@@ -1,0 +1,6 @@
+//! libp2p transports over the runtime door.
+//!
+//! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
+//! never resolves names and never decides whom to dial: those live in the floors above.
+
+pub mod quic;

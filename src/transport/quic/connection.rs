@@ -1,0 +1,125 @@
+//! An established connection as libp2p's muxer.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use quinn_proto::ConnectionError;
+
+use super::{
+    Error, Stream, addr,
+    state::{Shared, State},
+};
+
+/// An established QUIC connection. [`StreamMuxer::poll`] is what drives it, streams included.
+pub struct Connection {
+    pub(super) shared: Arc<Shared>,
+    /// A close has begun.
+    closing: bool,
+    /// The remote ended the connection, and streams have had a turn to read what came with it.
+    last_turn: bool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remote = self.shared.lock().remote;
+        f.debug_struct("Connection").field("remote", &remote).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, closing: false, last_turn: false }
+    }
+}
+
+fn lost(state: &State, reason: &ConnectionError) -> Error {
+    Error::Lost { remote: state.remote, reason: reason.clone() }
+}
+
+impl StreamMuxer for Connection {
+    type Substream = Stream;
+    type Error = Error;
+
+    fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let mut state = self.shared.lock();
+        if let Some(id) = state.accept() {
+            drop(state);
+            return Poll::Ready(Ok(Stream::new(self.shared.clone(), id)));
+        }
+        if let Some(reason) = &state.lost {
+            return Poll::Ready(Err(lost(&state, reason)));
+        }
+        state.acceptor = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let mut state = self.shared.lock();
+        if let Some(reason) = &state.lost {
+            return Poll::Ready(Err(lost(&state, reason)));
+        }
+        if let Some(id) = state.open() {
+            drop(state);
+            return Poll::Ready(Ok(Stream::new(self.shared.clone(), id)));
+        }
+        state.opener = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits, for a bounded time, until finished streams have been acknowledged; then tells the
+    /// remote and is done. What unfinished streams have written is sent once, not waited for.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let shared = self.shared.clone();
+        if !self.closing {
+            self.closing = true;
+            let wait = shared.endpoint.shared.built.config.close_timeout;
+            let mut state = shared.lock();
+            state.deadline = shared.endpoint.shared.runtime.now().checked_add(wait);
+            state.late = false;
+        }
+        let done = shared.drive(cx, |state| state.lost.is_some() || state.late || state.is_settled());
+        if !done {
+            return Poll::Pending;
+        }
+        shared.abandon();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
+        let shared = self.shared.clone();
+        let mut turn = false;
+        let polled = shared.drive(cx, |state| {
+            if let Some(reason) = &state.lost {
+                // A swarm drops all streams the moment it sees this error: first let them read what
+                // the remote sent before it closed.
+                if matches!(reason, ConnectionError::ApplicationClosed(_)) && !self.last_turn {
+                    turn = true;
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Err(lost(state, reason)));
+            }
+            let now_at = state.quic.remote_address();
+            if now_at != state.remote {
+                state.remote = now_at;
+                return Poll::Ready(Ok(StreamMuxerEvent::AddressChange(addr::to_multiaddr(now_at))));
+            }
+            Poll::Pending
+        });
+        if turn {
+            self.last_turn = true;
+            cx.waker().wake_by_ref();
+        }
+        polled
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}

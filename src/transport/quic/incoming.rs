@@ -1,0 +1,93 @@
+//! A connection that someone wants to open and that nobody has accepted yet.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use quinn_proto::{ConnectionError, ConnectionHandle};
+
+use super::{endpoint::Endpoint, link::Link, lock, transmit};
+
+/// Counted in [`Endpoint::handshakes`] for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Admission(pub(super) Arc<Endpoint>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An incoming connection that holds nothing but its first datagrams. Dropped, it is refused, and
+/// nothing of it stays behind: limits above the transport can deny it for the price of a datagram.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// `Some` until it is accepted or dropped.
+    quinn: Option<quinn_proto::Incoming>,
+    /// `Some` until it is accepted or dropped.
+    admission: Option<Admission>,
+}
+
+/// An incoming connection whose handshake has begun.
+pub(super) struct Accepted {
+    pub(super) admission: Admission,
+    pub(super) handle: ConnectionHandle,
+    pub(super) connection: quinn_proto::Connection,
+    pub(super) link: Arc<Link>,
+}
+
+impl Incoming {
+    /// The caller has counted it in [`Endpoint::handshakes`].
+    pub(super) fn new(endpoint: Arc<Endpoint>, quinn: quinn_proto::Incoming) -> Self {
+        Self { quinn: Some(quinn), admission: Some(Admission(endpoint)) }
+    }
+
+    /// The remote's address and, where the system tells, ours.
+    pub(super) fn addresses(&self) -> Option<(SocketAddr, Option<std::net::IpAddr>)> {
+        self.quinn.as_ref().map(|quinn| (quinn.remote_address(), quinn.local_ip()))
+    }
+
+    /// Back to what it was made of, no longer counted.
+    pub(super) fn into_quinn(mut self) -> Option<quinn_proto::Incoming> {
+        self.quinn.take()
+    }
+
+    /// Begins the handshake.
+    pub(super) fn accept(mut self) -> Result<Accepted, ConnectionError> {
+        let (Some(quinn), Some(admission)) = (self.quinn.take(), self.admission.take()) else {
+            return Err(ConnectionError::LocallyClosed);
+        };
+        let endpoint = admission.0.clone();
+        let now = endpoint.shared.runtime.now();
+        transmit::with_buffer(|buffer| {
+            let mut table = lock(&endpoint.table);
+            match table.quic.accept(quinn, now, buffer, None) {
+                Ok((handle, connection)) => {
+                    let link = endpoint.route(&mut table, handle);
+                    drop(table);
+                    Ok(Accepted { admission, handle, connection, link })
+                }
+                Err(e) => {
+                    drop(table);
+                    if let Some(response) = &e.response {
+                        endpoint.respond(response, buffer);
+                    }
+                    Err(e.cause)
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let (Some(quinn), Some(Admission(endpoint))) = (self.quinn.take(), self.admission.as_ref()) else {
+            return;
+        };
+        transmit::with_buffer(|buffer| {
+            let response = lock(&endpoint.table).quic.refuse(quinn, buffer);
+            endpoint.respond(&response, buffer);
+        });
+    }
+}

@@ -1,0 +1,51 @@
+//! QUIC for libp2p (libp2p/specs quic/README.md and tls/tls.md): quinn-proto's state machines on
+//! the runtime door, libp2p-tls for the handshake.
+//!
+//! How the parts fit:
+//!
+//! - An [`endpoint::Endpoint`] is one bound UDP socket. One task (`driver`) only receives its
+//!   datagrams and sorts them into the [`link::Link`] of the connection they belong to.
+//! - A connection is driven by the one task that polls its [`Connection`] (in a swarm: the
+//!   connection's task), and before that by the one that polls [`Connecting`]. There is no second
+//!   task per connection, and no task or lock per stream: muxer and streams share one mutex.
+//! - All time is the runtime's, so that everything here also runs in simulated time.
+//!
+//! What is deliberately absent: 0-RTT and session resumption (libp2p authenticates both sides
+//! every time), unidirectional streams, QUIC datagrams, versions other than 1.
+//!
+//! Lock order: a connection's state, then its endpoint's table, then a link's queue.
+
+mod addr;
+mod certificate;
+mod config;
+mod connecting;
+mod connection;
+mod driver;
+mod endpoint;
+mod error;
+mod incoming;
+mod link;
+mod listener;
+mod punch;
+mod state;
+mod stream;
+mod transmit;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use config::Config;
+pub use connecting::Connecting;
+pub use connection::Connection;
+pub use error::Error;
+pub use stream::Stream;
+pub use transport::Transport;
+
+/// Locks `mutex`. A panic elsewhere while it was held is no reason to panic here too: the state
+/// machines inside are consistent between calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
