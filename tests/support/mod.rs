@@ -1,7 +1,7 @@
 //! What the tests of whole nodes share: a network of its own for each test, nodes on it, and waiting
 //! for events with an answer to "what for" when it takes too long.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 use std::{
     collections::BTreeSet,
