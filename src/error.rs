@@ -9,7 +9,9 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     while let Some(cause) = source {
         let text = cause.to_string();
         if !words.contains(&text) {
-            words.push_str(": ");
+            if !words.is_empty() {
+                words.push_str(": ");
+            }
             words.push_str(&text);
         }
         source = cause.source();

@@ -47,7 +47,8 @@ fn a_name_that_appears_late_is_found() {
     run(async |net| {
         let peer = net.node(3, &["bootstrap"]);
         let mut events = peer.events();
-        let failed = |e: &Event| matches!(e, Event::Dialer(Notice::NotResolved { repeated: true, .. })).then_some(());
+        let failed =
+            |e: &Event| matches!(e, Event::Dialer(Notice::NotResolved { repeated: true, .. })).then_some(());
         net.event(&mut events, "a second failed lookup", failed).await;
         let bootstrap = net.node(2, &[]);
         net.set("bootstrap", [2]);
@@ -93,8 +94,11 @@ async fn exchange(net: &support::Network, nodes: &[smidge::Client]) {
             got.push(text(&net.message(subscription).await));
         }
         got.sort();
-        let mut wanted: Vec<_> =
-            nodes.iter().map(|n| n.peer_id().to_string()).filter(|id| *id != node.peer_id().to_string()).collect();
+        let mut wanted: Vec<_> = nodes
+            .iter()
+            .map(|n| n.peer_id().to_string())
+            .filter(|id| *id != node.peer_id().to_string())
+            .collect();
         wanted.sort();
         assert_eq!(got, wanted);
         assert_eq!(now(subscription), None, "nothing twice");
@@ -178,8 +182,15 @@ fn names_addresses_and_dnsaddr_all_lead_to_peers() {
         net.set("two", [2]);
         let full = |n: u8| format!("{}/p2p/{}", net.addr(n), nodes[usize::from(n) - 2].peer_id());
         let text = format!("dnsaddr=/dnsaddr/inner/p2p/{}", nodes[3].peer_id());
-        net.names.set_txt("_dnsaddr.outer", vec![text, "dnsaddr=garbage".into(), "unrelated".into()]).unwrap();
-        net.names.set_txt("_dnsaddr.inner", vec![format!("dnsaddr={}", full(5)), "dnsaddr=/ip4/127.0.0.1/tcp/1".into()]).unwrap();
+        net.names
+            .set_txt("_dnsaddr.outer", vec![text, "dnsaddr=garbage".into(), "unrelated".into()])
+            .unwrap();
+        net.names
+            .set_txt(
+                "_dnsaddr.inner",
+                vec![format!("dnsaddr={}", full(5)), "dnsaddr=/ip4/127.0.0.1/tcp/1".into()],
+            )
+            .unwrap();
         let mut config = net.config(10, &[]);
         let port = net.port;
         config.dial.names = vec![
@@ -224,7 +235,8 @@ fn records_are_stored_found_and_provided() {
         for node in &nodes {
             net.table(node, 4).await;
         }
-        let stored = nodes[0].put("key", "value", PutOptions { quorum: Quorum::All, ttl: None }).await.unwrap();
+        let stored =
+            nodes[0].put("key", "value", PutOptions { quorum: Quorum::All, ttl: None }).await.unwrap();
         assert_eq!(stored.confirmed, 4);
         for node in &nodes {
             assert_eq!(node.get("key", 1).await.unwrap(), b"value");
@@ -254,7 +266,8 @@ fn records_are_stored_found_and_provided() {
 fn a_validator_decides_what_is_delivered_and_forwarded() {
     run(async |net| {
         net.set("middle", [3]);
-        let strict = |m: &smidge::Message| if m.data.starts_with(b"good") { Verdict::Accept } else { Verdict::Ignore };
+        let strict =
+            |m: &smidge::Message| if m.data.starts_with(b"good") { Verdict::Accept } else { Verdict::Ignore };
         let key = Keypair::generate_ed25519();
         let middle = Node::new(net.config(3, &[]), key).validator(strict).spawn(&net.rt).unwrap();
         let (left, right) = (net.node(2, &["middle"]), net.node(4, &["middle"]));
@@ -291,7 +304,9 @@ fn equal_payloads_are_two_messages_by_source_and_one_by_content() {
             let first = net.message(&mut at_one).await;
             let second = net.message(&mut at_one).await;
             match ids {
-                MessageIds::Source => assert_eq!((text(&first), text(&second)), ("same".into(), "same".into())),
+                MessageIds::Source => {
+                    assert_eq!((text(&first), text(&second)), ("same".into(), "same".into()))
+                }
                 MessageIds::Content => {
                     assert_eq!(again, Err(Error::Duplicate));
                     assert_eq!((text(&first), text(&second)), ("same".into(), "other".into()));
@@ -395,7 +410,8 @@ fn what_can_change_in_a_running_node_does() {
         net.meshed(&one, 1).await;
         config.gossip.topics.clear();
         two.apply(config).await.unwrap();
-        net.until("the mesh empty again", &one, |c| async move { c.mesh().await.unwrap()[TOPIC].is_empty() }).await;
+        net.until("the mesh empty again", &one, |c| async move { c.mesh().await.unwrap()[TOPIC].is_empty() })
+            .await;
         assert_eq!(two.status().await.unwrap().topics, Vec::<String>::new());
     });
 }
@@ -411,7 +427,8 @@ fn a_dropped_subscription_leaves_its_topic() {
         let subscription = two.subscribe(TOPIC).await.unwrap();
         net.meshed(&one, 1).await;
         drop(subscription);
-        net.until("the mesh empty again", &one, |c| async move { c.mesh().await.unwrap()[TOPIC].is_empty() }).await;
+        net.until("the mesh empty again", &one, |c| async move { c.mesh().await.unwrap()[TOPIC].is_empty() })
+            .await;
         assert_eq!(two.unsubscribe(TOPIC).await, Ok(false));
     });
 }
@@ -457,8 +474,12 @@ fn floodsub_peers_are_served_when_configured() {
 fn an_address_that_is_taken_is_said_at_once() {
     run(async |net| {
         let _one = net.node(2, &[]);
-        net.until("a listener", &_one, |c| async move { !c.status().await.unwrap().listening.is_empty() }).await;
-        let error = Node::new(net.config(2, &[]), Keypair::generate_ed25519()).spawn(&net.rt).unwrap_err().to_string();
+        net.until("a listener", &_one, |c| async move { !c.status().await.unwrap().listening.is_empty() })
+            .await;
+        let error = Node::new(net.config(2, &[]), Keypair::generate_ed25519())
+            .spawn(&net.rt)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&net.addr(2).to_string()) && error.contains("in use"), "{error}");
     });
 }

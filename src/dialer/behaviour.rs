@@ -143,9 +143,9 @@ impl Behaviour {
                 }
                 _ => DialFault::Failed(chain(cause)),
             },
-            DialError::Transport(errors) => DialFault::Failed(
-                errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
-            ),
+            DialError::Transport(errors) => {
+                DialFault::Failed(errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "))
+            }
             DialError::WrongPeerId { obtained, .. } => {
                 DialFault::Failed(format!("another peer answers there: {obtained}"))
             }

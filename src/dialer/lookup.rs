@@ -65,8 +65,7 @@ fn follow(
                 peer.is_none() || named.is_none() || named == peer
             })
             .take(TEXTS);
-        let resolved =
-            join_all(entries.map(|address| entry(resolver.clone(), address, peer, depth))).await;
+        let resolved = join_all(entries.map(|address| entry(resolver.clone(), address, peer, depth))).await;
         let mut first_error = None;
         let mut found = BTreeSet::new();
         for result in resolved {

@@ -397,8 +397,8 @@ impl Reconciler {
         }
         let Some(record) = self.records.get_mut(address) else { return };
         record.failures = record.failures.saturating_add(1);
-        let retry_in = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max)
-            .delay(record.failures, &mut self.rng);
+        let retry_in =
+            Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
         record.state = State::Waiting(now + retry_in);
         let repeated = record.last.as_ref() == Some(&reason);
         record.last = Some(reason.clone());
@@ -506,8 +506,7 @@ impl Reconciler {
             record.expected = expected.or(record.expected);
             return;
         }
-        let record =
-            Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None };
+        let record = Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None };
         self.records.insert(address.clone(), record);
         if self.own.contains(&address) {
             self.mark_own(&address);

@@ -475,7 +475,11 @@ fn an_expected_peer_is_dialed_as_such_and_one_record_may_have_two_names() {
     world.run(S(1));
     world.reconciler.set_targets([fixed], world.now);
     world.run(S(1));
-    assert_eq!(world.states()[&at(1)], (RecordState::Connected, Some(one)), "the other name still leads there");
+    assert_eq!(
+        world.states()[&at(1)],
+        (RecordState::Connected, Some(one)),
+        "the other name still leads there"
+    );
     assert!(world.dials.is_empty(), "it was connected already");
 }
 

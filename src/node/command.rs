@@ -5,12 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, kad};
 
-use super::{
-    event::Receipt,
-    peers::PeerStatus,
-    status::Status,
-    topics::Subscription,
-};
+use super::{event::Receipt, peers::PeerStatus, status::Status, topics::Subscription};
 use crate::{
     config::{Config, Target},
     dialer::NameStatus,
@@ -20,25 +15,78 @@ use crate::{
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(crate) enum Command {
-    Dial { target: Target, reply: Reply<()> },
-    Subscribe { topic: String, reply: Reply<Subscription> },
-    Unsubscribe { topic: String, reply: Reply<bool> },
+    Dial {
+        target: Target,
+        reply: Reply<()>,
+    },
+    Subscribe {
+        topic: String,
+        reply: Reply<Subscription>,
+    },
+    Unsubscribe {
+        topic: String,
+        reply: Reply<bool>,
+    },
     /// A subscription was dropped: its topic may be left.
-    Unfollow { topic: String },
-    Publish { topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt> },
-    Put { key: Vec<u8>, value: Vec<u8>, options: PutOptions, reply: Reply<Stored> },
-    Get { key: Vec<u8>, quorum: usize, reply: Reply<Vec<u8>> },
-    Provide { key: Vec<u8>, reply: Reply<()> },
-    StopProviding { key: Vec<u8>, reply: Reply<()> },
-    Providers { key: Vec<u8>, reply: Reply<Vec<PeerId>> },
-    FindPeer { peer: PeerId, reply: Reply<Vec<Multiaddr>> },
-    Ping { peer: PeerId, reply: Reply<Duration> },
-    Peers { reply: Reply<Vec<PeerStatus>> },
-    Mesh { reply: Reply<BTreeMap<String, Vec<PeerId>>> },
-    Names { reply: Reply<Vec<NameStatus>> },
-    Status { reply: Reply<Status> },
-    Apply { config: Box<Config>, reply: Reply<()> },
-    Shutdown { reply: Reply<()> },
+    Unfollow {
+        topic: String,
+    },
+    Publish {
+        topic: String,
+        data: Vec<u8>,
+        options: PublishOptions,
+        reply: Reply<Receipt>,
+    },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        options: PutOptions,
+        reply: Reply<Stored>,
+    },
+    Get {
+        key: Vec<u8>,
+        quorum: usize,
+        reply: Reply<Vec<u8>>,
+    },
+    Provide {
+        key: Vec<u8>,
+        reply: Reply<()>,
+    },
+    StopProviding {
+        key: Vec<u8>,
+        reply: Reply<()>,
+    },
+    Providers {
+        key: Vec<u8>,
+        reply: Reply<Vec<PeerId>>,
+    },
+    FindPeer {
+        peer: PeerId,
+        reply: Reply<Vec<Multiaddr>>,
+    },
+    Ping {
+        peer: PeerId,
+        reply: Reply<Duration>,
+    },
+    Peers {
+        reply: Reply<Vec<PeerStatus>>,
+    },
+    Mesh {
+        reply: Reply<BTreeMap<String, Vec<PeerId>>>,
+    },
+    Names {
+        reply: Reply<Vec<NameStatus>>,
+    },
+    Status {
+        reply: Reply<Status>,
+    },
+    Apply {
+        config: Box<Config>,
+        reply: Reply<()>,
+    },
+    Shutdown {
+        reply: Reply<()>,
+    },
 }
 
 /// How a message is published.
@@ -153,7 +201,9 @@ pub enum Error {
         limit: usize,
     },
     /// The same message was published before (`gossip.message_id = "content"`).
-    #[error("the same message was published before: with gossip.message_id = \"content\" equal payloads are one message")]
+    #[error(
+        "the same message was published before: with gossip.message_id = \"content\" equal payloads are one message"
+    )]
     Duplicate,
     /// The queues to all peers are full.
     #[error("the queues to all {0} peers are full: publish more slowly")]

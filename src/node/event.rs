@@ -144,7 +144,11 @@ impl fmt::Display for Event {
             Self::Listening(address) => write!(f, "listening on {address}"),
             Self::NotListening(address, reason) => write!(f, "no longer listening on {address}: {reason}"),
             Self::Connected { peer, address, outbound } => {
-                write!(f, "connected to {peer} at {address} ({})", if *outbound { "dialed" } else { "accepted" })
+                write!(
+                    f,
+                    "connected to {peer} at {address} ({})",
+                    if *outbound { "dialed" } else { "accepted" }
+                )
             }
             Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
             Self::Routable { peer, address } => write!(f, "added to kademlia {peer} at {address}"),
@@ -187,7 +191,9 @@ impl fmt::Display for Notice {
                 write!(f, "retrying in {} ms: {address} is not connected: {reason}", retry_in.as_millis())
             }
             Self::Own { address } => write!(f, "skipping {address}: it is this node"),
-            Self::Replaced { address, old, new } => write!(f, "replaced at {address}: {new} is there, {old} was"),
+            Self::Replaced { address, old, new } => {
+                write!(f, "replaced at {address}: {new} is there, {old} was")
+            }
         }
     }
 }

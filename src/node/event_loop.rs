@@ -11,7 +11,11 @@ use std::{
 };
 
 use async_broadcast::{InactiveReceiver, Sender};
-use futures::{FutureExt, StreamExt, future::poll_fn, select};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, poll_fn},
+    select,
+};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash},
@@ -46,6 +50,8 @@ use crate::{
 const FLUSH: Duration = Duration::from_millis(150);
 /// How long connections have to close after that.
 const CLOSE: Duration = Duration::from_secs(4);
+/// How long the sockets have to close when all that is over.
+const SOCKETS: Duration = Duration::from_millis(500);
 /// How often the routing table is refreshed.
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
 
@@ -60,6 +66,8 @@ struct Drain {
 
 pub(crate) struct EventLoop {
     swarm: Swarm<Behaviour>,
+    /// Ready when the swarm is gone and its last socket closed.
+    closed: BoxFuture<'static, ()>,
     commands: Pin<Box<async_channel::Receiver<Command>>>,
     /// For subscriptions, which say when they are dropped.
     commander: async_channel::WeakSender<Command>,
@@ -85,6 +93,7 @@ pub(crate) struct EventLoop {
 /// What the loop is made of.
 pub(crate) struct Parts {
     pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) closed: BoxFuture<'static, ()>,
     pub(crate) commands: (async_channel::Sender<Command>, async_channel::Receiver<Command>),
     pub(crate) events: (Sender<Event>, InactiveReceiver<Event>),
     pub(crate) runtime: Handle,
@@ -95,11 +104,12 @@ pub(crate) struct Parts {
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, commands, events, runtime, interfaces, validator, config } = parts;
+        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config } = parts;
         let now = runtime.now();
         let limits = &config.limits;
         Self {
             swarm,
+            closed,
             commander: commands.0.downgrade(),
             commands: Box::pin(commands.1),
             events: events.0,
@@ -136,7 +146,7 @@ impl EventLoop {
                 () = poll_fn(|cx| interfaces.poll_changed(cx)).fuse() => self.on_interfaces_changed(),
             }
         }
-        self.finish();
+        self.finish().await;
     }
 
     fn on_command(&mut self, command: Option<Command>) {
@@ -261,7 +271,11 @@ impl EventLoop {
             gossip::Event::Left { topic, peer } => {
                 self.emit(Event::LeftMesh { topic: topic.into_string(), peer });
             }
-            gossip::Event::Gossipsub(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+            gossip::Event::Gossipsub(gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            }) => {
                 self.on_message(propagation_source, &message_id, message);
             }
             gossip::Event::Gossipsub(gossipsub::Event::Subscribed { peer_id, topic }) => {
@@ -446,14 +460,15 @@ impl EventLoop {
             let topic = TopicHash::from_raw(&publish.topic);
             let bytes = publish.data.len();
             let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data);
-            let receipt = result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
-                PublishError::MessageTooLarge => {
-                    Error::MessageTooLarge { bytes, limit: self.config.gossip.max_message }
-                }
-                PublishError::Duplicate => Error::Duplicate,
-                PublishError::AllQueuesFull(peers) => Error::Congested(peers),
-                other => Error::Publish(chain(&other)),
-            });
+            let receipt =
+                result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
+                    PublishError::MessageTooLarge => {
+                        Error::MessageTooLarge { bytes, limit: self.config.gossip.max_message }
+                    }
+                    PublishError::Duplicate => Error::Duplicate,
+                    PublishError::AllQueuesFull(peers) => Error::Congested(peers),
+                    other => Error::Publish(chain(&other)),
+                });
             if let Ok(receipt) = &receipt {
                 self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
             }
@@ -488,7 +503,8 @@ impl EventLoop {
                     expires: now.checked_add(options.ttl.unwrap_or(ttl)),
                     ..kad::Record::new(key, value)
                 };
-                let confirmations = std::num::NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
+                let confirmations =
+                    std::num::NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
                 match kad.put_record(record, confirmations) {
                     Ok(id) => self.queries.insert(id, Query::Put { reply, quorum }),
                     Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
@@ -578,7 +594,11 @@ impl EventLoop {
         if self.drain.is_none() {
             self.emit(Event::Stopping);
             let now = self.runtime.now();
-            self.drain = Some(Drain { replies: Vec::new(), flushed: Some(now + FLUSH), deadline: now + FLUSH + CLOSE });
+            self.drain = Some(Drain {
+                replies: Vec::new(),
+                flushed: Some(now + FLUSH),
+                deadline: now + FLUSH + CLOSE,
+            });
             self.swarm.behaviour_mut().dialer.set_targets([]);
             let topics: Vec<_> = self.topics.names().cloned().collect();
             for topic in topics {
@@ -601,10 +621,12 @@ impl EventLoop {
         })
     }
 
-    fn finish(self) {
+    async fn finish(self) {
         let replies = self.drain.map(|d| d.replies).unwrap_or_default();
-        // Connections that are still open, and the listeners, go with the swarm.
+        // Connections that are still open, and the listeners, go with the swarm. A task that still
+        // holds one is not waited for long.
         drop(self.swarm);
+        let _ = self.runtime.timeout(SOCKETS, self.closed).await;
         for reply in replies {
             answer(reply, Ok(()));
         }

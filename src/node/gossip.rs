@@ -41,7 +41,11 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(inner: gossipsub::Behaviour, config: &gossipsub::Config, publish_threshold: f64) -> Self {
+    pub(crate) fn new(
+        inner: gossipsub::Behaviour,
+        config: &gossipsub::Config,
+        publish_threshold: f64,
+    ) -> Self {
         Self {
             inner,
             flood_publish: config.flood_publish(),
@@ -66,7 +70,11 @@ impl Behaviour {
 
     /// Publishes and tells to how many peers the message was handed. It is on its way to them then,
     /// never more than that.
-    pub(crate) fn publish(&mut self, topic: &TopicHash, data: Vec<u8>) -> Result<(MessageId, usize), PublishError> {
+    pub(crate) fn publish(
+        &mut self,
+        topic: &TopicHash,
+        data: Vec<u8>,
+    ) -> Result<(MessageId, usize), PublishError> {
         let handed = self.recipients(topic);
         self.inner.publish(topic.clone(), data).map(|id| (id, handed))
     }
@@ -133,8 +141,7 @@ impl Behaviour {
             self.events.extend(joined.chain(left));
             *told = now;
         }
-        let fresh: Vec<_> =
-            self.inner.topics().filter(|t| !self.meshes.contains_key(*t)).cloned().collect();
+        let fresh: Vec<_> = self.inner.topics().filter(|t| !self.meshes.contains_key(*t)).cloned().collect();
         for topic in fresh {
             let now: BTreeSet<_> = self.inner.mesh_peers(&topic).copied().collect();
             self.events.extend(now.iter().map(|p| Event::Joined { topic: topic.clone(), peer: *p }));
@@ -195,7 +202,12 @@ impl NetworkBehaviour for Behaviour {
         self.note_meshes();
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, link: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        link: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
         self.inner.on_connection_handler_event(peer, link, event);
         self.note_meshes();
     }

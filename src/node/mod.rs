@@ -28,12 +28,7 @@ pub use peers::{ConnectionStatus, PeerStatus};
 pub use status::Status;
 pub use topics::{Delivery, Events, Feed, Subscription};
 
-use crate::{
-    config::Config,
-    dns,
-    error::chain,
-    runtime::Handle,
-};
+use crate::{config::Config, dns, error::chain, runtime::Handle};
 
 /// What an application says of a message before it is forwarded and delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +112,7 @@ impl Node {
     /// [`SpawnError`]: nothing runs then.
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
         let Self { config, key, validator } = self;
-        let mut swarm = setup::swarm(&config, &key, validator.is_some(), runtime)?;
+        let (mut swarm, closed) = setup::swarm(&config, &key, validator.is_some(), runtime)?;
         for address in &config.listen.addresses {
             swarm
                 .listen_on(address.clone())
@@ -129,6 +124,7 @@ impl Node {
         let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone());
         let parts = event_loop::Parts {
             swarm,
+            closed,
             commands,
             events,
             runtime: runtime.clone(),

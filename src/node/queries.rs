@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures::channel::oneshot;
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{
-        self, GetClosestPeersError, GetProvidersOk, GetRecordOk, PutRecordError, QueryId, QueryResult,
-    },
+    kad::{self, GetClosestPeersError, GetProvidersOk, GetRecordOk, PutRecordError, QueryId, QueryResult},
 };
 
 use super::command::{Error, Reply, Stored};
+use crate::dialer::split_peer;
 
 /// A question under way.
 pub(crate) enum Query {
@@ -55,7 +54,9 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
         (Query::Put { reply, quorum }, QueryResult::PutRecord(result)) => {
             let stored = match result {
                 Ok(_) => Ok(Stored { confirmed: quorum }),
-                Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => {
+                Err(
+                    PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
+                ) => {
                     // kad counts against the replication factor; there may be fewer nodes than that.
                     let confirmed = success.len();
                     if confirmed >= quorum {
@@ -115,7 +116,10 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
                 Err(GetClosestPeersError::Timeout { peers, .. }) => (peers, true),
             };
             let answer = match peers.into_iter().find(|p| p.peer_id == peer) {
-                Some(found) => Ok(found.addrs),
+                Some(found) => {
+                    let addresses: BTreeSet<_> = found.addrs.into_iter().map(|a| split_peer(a).0).collect();
+                    Ok(addresses.into_iter().collect())
+                }
                 None if late => Err(Error::TimedOut(format!("looking for {peer}"))),
                 None => Err(Error::NotFound(format!("no node that was asked knows {peer}"))),
             };

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport,
-    allow_block_list, connection_limits,
+    PeerId, Swarm, Transport, allow_block_list, connection_limits,
     core::muxing::StreamMuxerBox,
     gossipsub, identify,
     identity::Keypair,
@@ -42,15 +42,16 @@ const COLOCATED: f64 = 64.0;
 /// within seconds and must not be punished for it.
 const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 
+/// The swarm, and what tells when its last socket is closed.
 pub(crate) fn swarm(
     config: &Config,
     key: &Keypair,
     validated: bool,
     runtime: &Handle,
-) -> Result<Swarm<Behaviour>, SpawnError> {
-    let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
+) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
+    let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
+    let closed = transport.closed().boxed();
+    let transport = transport.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed();
     let executor = runtime.clone();
     let limits = &config.limits;
     let swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
@@ -58,7 +59,7 @@ pub(crate) fn swarm(
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
     let peer = PeerId::from(key.public());
-    Ok(Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config))
+    Ok((Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config), closed))
 }
 
 fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {

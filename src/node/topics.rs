@@ -148,7 +148,11 @@ impl Topics {
         check(topic)?;
         let open: usize = self.topics.values().map(|t| t.sender.receiver_count()).sum();
         if open >= self.limit || self.topics.len() >= self.limit {
-            return Err(Error::Limit { what: "subscriptions", limit: self.limit, key: "limits.subscriptions" });
+            return Err(Error::Limit {
+                what: "subscriptions",
+                limit: self.limit,
+                key: "limits.subscriptions",
+            });
         }
         let fresh = !self.topics.contains_key(topic);
         let messages = listen(&self.open(topic).receiver);

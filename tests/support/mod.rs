@@ -67,7 +67,8 @@ impl Network {
     pub fn config(&self, n: u8, names: &[&str]) -> Config {
         let mut config = Config::default();
         config.listen.addresses = vec![self.addr(n)];
-        config.dial.names = names.iter().map(|name| format!("{name}:{}", self.port).parse().unwrap()).collect();
+        config.dial.names =
+            names.iter().map(|name| format!("{name}:{}", self.port).parse().unwrap()).collect();
         config.dns.servers = vec![self.names.addr()];
         config.dns.hosts = None;
         config.dns.resolv_conf = None;
@@ -99,7 +100,12 @@ impl Network {
     }
 
     /// Waits until `done` holds for the node's state, looking again whenever something happened to it.
-    pub async fn until<F: Future<Output = bool>>(&self, what: &str, client: &Client, done: impl Fn(Client) -> F) {
+    pub async fn until<F: Future<Output = bool>>(
+        &self,
+        what: &str,
+        client: &Client,
+        done: impl Fn(Client) -> F,
+    ) {
         let mut events = client.events();
         self.patiently(what, async {
             while !done(client.clone()).await {
@@ -140,7 +146,8 @@ impl Network {
     /// Waits until `client` knows that `subscribers` peers subscribed to [`TOPIC`]: a publish that
     /// waits for one more is refused with how many there are.
     pub async fn table(&self, client: &Client, size: usize) {
-        self.until("a routing table", client, |c| async move { c.status().await.unwrap().table >= size }).await;
+        self.until("a routing table", client, |c| async move { c.status().await.unwrap().table >= size })
+            .await;
     }
 
     /// Waits until everyone is connected to everyone.
@@ -162,7 +169,12 @@ impl Network {
     }
 
     /// The first event that `pick` takes.
-    pub async fn event<T>(&self, events: &mut smidge::Events, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+    pub async fn event<T>(
+        &self,
+        events: &mut smidge::Events,
+        what: &str,
+        pick: impl Fn(&Event) -> Option<T>,
+    ) -> T {
         self.patiently(what, async {
             loop {
                 match events.next().await {

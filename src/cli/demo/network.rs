@@ -86,7 +86,9 @@ pub(super) struct Network {
 impl Network {
     /// Starts bootstrap and `peers` peers, none of which has a record yet.
     pub(super) fn start(peers: usize) -> Result<Self, Failure> {
-        let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(exit::FAILED, "demo", format!("{what}: {e}"));
+        let failed = |what: &str, e: &dyn std::fmt::Display| {
+            Failure::new(exit::FAILED, "demo", format!("{what}: {e}"))
+        };
         let runtime = Executor::default().start(1).map_err(|e| failed("no runtime", &e))?;
         let (net, port) = free_net().map_err(|e| failed("no loopback addresses are free", &e))?;
         let server = NameServer::start(&runtime, SocketAddr::new(ip(net, 1), 0))
@@ -271,7 +273,8 @@ impl Network {
 
     fn spawn(&mut self, name: String, role: &str, dial: &[&str]) -> Result<(), Failure> {
         let node = self.processes.len();
-        let failed = |e: std::io::Error| Failure::new(exit::FAILED, "demo", format!("{name} cannot start: {e}"));
+        let failed =
+            |e: std::io::Error| Failure::new(exit::FAILED, "demo", format!("{name} cannot start: {e}"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("SMIDGE__") || key == "RUST_LOG" {
@@ -281,7 +284,14 @@ impl Network {
         let own = std::env::temp_dir().join("smidge-demo-needs-no-files");
         command
             .arg("run")
-            .args(["--set", &format!("role={role}"), "--set", "identity.ephemeral=true", "--set", "log.format=json"])
+            .args([
+                "--set",
+                &format!("role={role}"),
+                "--set",
+                "identity.ephemeral=true",
+                "--set",
+                "log.format=json",
+            ])
             .args(["--set", "api.listen=off", "--set", "gossip.topics=some_topic"])
             .args(["--set", &format!("dns.servers={}", self.server.addr())])
             .args(["--set", &format!("dns.hosts={}", own.display())])

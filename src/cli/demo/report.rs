@@ -8,8 +8,18 @@ use super::network::Network;
 
 /// The log lines that make up the story, by how they begin.
 const STORY: [&str; 12] = [
-    "starting", "listening on", "resolved", "dialing", "connected to", "disconnected from", "added to kademlia",
-    "joined mesh", "message", "published", "retrying in", "stopping",
+    "starting",
+    "listening on",
+    "resolved",
+    "dialing",
+    "connected to",
+    "disconnected from",
+    "added to kademlia",
+    "joined mesh",
+    "message",
+    "published",
+    "retrying in",
+    "stopping",
 ];
 
 pub(super) struct Report<'a> {
@@ -26,7 +36,8 @@ impl<'a> Report<'a> {
     fn name_to_connected(&self) -> Option<Duration> {
         let named = self.network.named.iter().find(|(name, _)| *name == "bootstrap")?.1;
         let bootstrap = self.network.bootstrap();
-        let last: Option<Vec<_>> = self.network.peers().map(|n| self.network.connected(n, bootstrap)).collect();
+        let last: Option<Vec<_>> =
+            self.network.peers().map(|n| self.network.connected(n, bootstrap)).collect();
         last?.into_iter().max().map(|at| at.saturating_sub(named))
     }
 
@@ -66,7 +77,9 @@ impl<'a> Report<'a> {
             }
             out.push('\n');
         }
-        let ms = |d: Option<Duration>| d.map_or_else(|| "?".into(), |d| format!("{:.1} ms", d.as_secs_f64() * 1e3));
+        let ms = |d: Option<Duration>| {
+            d.map_or_else(|| "?".into(), |d| format!("{:.1} ms", d.as_secs_f64() * 1e3))
+        };
         let _ = writeln!(
             out,
             "{}: from bootstrap's record to the connection {}; from the sender's start to delivery {}; \

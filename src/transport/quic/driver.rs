@@ -55,6 +55,8 @@ pub(super) struct Driver {
     /// Whom to wake at the end of a batch: once, not per datagram.
     touched: Vec<Arc<Link>>,
     pause: Option<Sleep>,
+    /// Dropped after the socket: fields go in this order.
+    _open: async_channel::Sender<()>,
 }
 
 impl Driver {
@@ -62,6 +64,7 @@ impl Driver {
         socket: Arc<dyn UdpSocket>,
         endpoint: Weak<Endpoint>,
         ended: oneshot::Receiver<()>,
+        open: async_channel::Sender<()>,
     ) -> Self {
         let slot = if socket.max_receive_segments() > 1 { TRAIN } else { DATAGRAM };
         Self {
@@ -75,6 +78,7 @@ impl Driver {
             response: Vec::new(),
             touched: Vec::new(),
             pause: None,
+            _open: open,
         }
     }
 

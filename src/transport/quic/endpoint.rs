@@ -31,11 +31,21 @@ pub(super) struct Shared {
     pub(super) runtime: Handle,
     /// Connections that exist, in any state: they share [`Config::memory`](super::Config::memory).
     connections: AtomicUsize,
+    /// Nothing is ever sent: the channel's end says that no socket is open any more.
+    open: async_channel::Sender<()>,
+    closed: async_channel::Receiver<()>,
 }
 
 impl Shared {
     pub(super) fn new(built: Built, runtime: Handle) -> Self {
-        Self { built, runtime, connections: AtomicUsize::new(0) }
+        let (open, closed) = async_channel::bounded(1);
+        Self { built, runtime, connections: AtomicUsize::new(0), open, closed }
+    }
+
+    /// Ready when this and every socket of the transport is gone.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let closed = self.closed.clone();
+        async move { while closed.recv().await.is_ok() {} }
     }
 
     /// Bytes that each connection may hold now, before its own windows limit it further.
@@ -62,6 +72,8 @@ pub(super) struct Endpoint {
     acceptor: AtomicWaker,
     /// Dropped with the endpoint, which tells the driver to end.
     _alive: oneshot::Sender<()>,
+    /// Dropped after the socket: fields go in this order.
+    _open: async_channel::Sender<()>,
 }
 
 /// The endpoint's state machine and where it sends what it sorted.
@@ -117,8 +129,10 @@ impl Endpoint {
             handshakes: AtomicUsize::new(0),
             acceptor: AtomicWaker::new(),
             _alive: alive,
+            _open: shared.open.clone(),
         });
-        shared.runtime.spawn(Driver::new(socket, Arc::downgrade(&endpoint), ended));
+        let driver = Driver::new(socket, Arc::downgrade(&endpoint), ended, shared.open.clone());
+        shared.runtime.spawn(driver);
         Ok(endpoint)
     }
 

@@ -14,8 +14,9 @@ use super::state::Shared;
 
 /// A stream of a [`Connection`](super::Connection).
 ///
-/// Closing it finishes the send half: what was written is still delivered, also when the stream is
-/// dropped then. Dropping it unfinished resets the send half; an unread receive half is stopped.
+/// Closing it finishes the send half; dropping it does the same, as in libp2p's own QUIC transport:
+/// what was written is still delivered (kad drops a stream right after its answer). An unread receive
+/// half is stopped.
 pub struct Stream {
     shared: Arc<Shared>,
     id: StreamId,
@@ -206,11 +207,14 @@ impl Drop for Stream {
             return;
         }
         let zero = VarInt::from_u32(0);
-        // Both fail only for a half that is over already.
         if self.write == Write::Open {
-            let _ = state.quic.send_stream(self.id).reset(zero);
+            let mut send = state.quic.send_stream(self.id);
+            if let Err(FinishError::Stopped(code)) = send.finish() {
+                let _ = send.reset(code);
+            }
             state.unfinished = state.unfinished.saturating_sub(1);
         }
+        // Fails only for a half that is over already.
         if self.read == Read::Open {
             let _ = state.quic.recv_stream(self.id).stop(zero);
         }

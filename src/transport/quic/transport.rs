@@ -70,6 +70,12 @@ impl Transport {
         self.shared.built.config.local_peer
     }
 
+    /// Ready when this transport is gone and all its sockets are closed, so that their addresses can
+    /// be bound again. Connections keep a socket open.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.closed()
+    }
+
     /// The listening endpoint that a dial to `remote` may leave from.
     fn listening(&self, remote: SocketAddr) -> Option<&Arc<Endpoint>> {
         self.listeners.iter().find(|listener| listener.reaches(remote)).map(|listener| &listener.endpoint)
