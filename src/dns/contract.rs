@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use self::bed::{Bed, Case};
+use self::bed::{Bed, Case, IMPATIENCE, PATIENCE};
 use super::{Backend, Config, ConfigError, Family, Fault, resolver};
 use crate::runtime::Executor;
 
@@ -98,6 +98,7 @@ fn every_record_is_found_however_many(bed: &Bed) {
             _ => "Unsupported",
         };
         let expected = bed.by_backend(&all.join(" "), async_dns);
+        bed.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
         bed.expect("peer", Family::V4, &expected, &format!("{count} records"));
     }
     server.set("peer", addresses(Family::V4, 40)).unwrap();
@@ -214,9 +215,12 @@ fn each_fault_of_a_server_is_told_apart(bed: &Bed) {
         (Fault::Delay(Duration::from_secs(60)), "TimedOut", "the same"),
     ] {
         server.set_fault(Some(fault));
-        bed.expect("peer", Family::V4, &bed.by_backend(hickory, async_dns), &format!("{fault:?}"));
+        let expected = bed.by_backend(hickory, async_dns);
+        bed.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
+        bed.expect("peer", Family::V4, &expected, &format!("{fault:?}"));
     }
     server.set_fault(None);
+    bed.wait_for(PATIENCE);
     bed.expect("peer", Family::V4, "10.0.0.1", "no fault any more");
 }
 
@@ -248,6 +252,7 @@ fn a_dead_server_is_passed_over(bed: &Bed) {
     alive.set("peer", ip("10.0.0.1")).unwrap();
     let dead_addr = dead.addr();
     bed.configure(&[dead_addr, alive.addr()], "");
+    bed.wait_for(IMPATIENCE * 2);
     for (fault, async_dns) in [(Fault::Silent, "TimedOut"), (Fault::ServFail, "10.0.0.1")] {
         dead.set_fault(Some(fault));
         let expected = bed.by_backend("10.0.0.1", async_dns);
@@ -397,6 +402,7 @@ fn no_answer_however_strange_panics(bed: &Bed) {
         vec![answer]
     });
     bed.configure(&[server.addr()], "");
+    bed.wait_for(IMPATIENCE / 10);
     for n in 0..60 {
         let host = format!("name-{n}");
         // Any outcome will do, as long as there is one.

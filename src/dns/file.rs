@@ -97,9 +97,11 @@ mod tests {
         let path = dir.path().join("file");
         let file = watch(&path);
         assert_eq!(file.read().unwrap(), None);
+        let tick = SystemTime::now() + Duration::from_secs(60);
         for n in 0..200 {
             let content = format!("{n:03}");
             fs::write(&path, &content).unwrap();
+            fs::File::options().write(true).open(&path).unwrap().set_modified(tick).unwrap();
             assert_eq!(*file.read().unwrap().unwrap(), content);
         }
         fs::remove_file(&path).unwrap();

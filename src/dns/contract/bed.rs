@@ -27,11 +27,18 @@ const SANDBOX: &str = "SMIDGE_TEST_DNS_SANDBOX";
 /// Longer than anything here takes unless it hangs.
 const HANGS: Duration = Duration::from_secs(30);
 
+/// How long a server is waited for where an answer is expected, on however busy a machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server is waited for where silence is expected.
+pub(super) const IMPATIENCE: Duration = Duration::from_millis(250);
+
 /// A backend with its surroundings.
 pub(super) struct Bed {
     runtime: Handle,
     backend: Backend,
     dir: Dir,
+    config: RefCell<Config>,
+    /// Made for `config` when it is first used: later changes of files are for it to notice.
     resolver: RefCell<Option<Arc<dyn Resolve>>>,
 }
 
@@ -53,7 +60,14 @@ impl Bed {
 
     fn new(backend: Backend, dir: Dir) -> Self {
         let runtime = Executor::default().start(2).unwrap();
-        let bed = Self { runtime, backend, dir, resolver: RefCell::default() };
+        let config = Config { timeout: PATIENCE, attempts: 1, backend, ..Config::default() };
+        let bed = Self { runtime, backend, dir, config: config.into(), resolver: RefCell::default() };
+        if matches!(bed.dir, Dir::Own(_)) {
+            bed.change(|config| {
+                config.hosts = bed.file("hosts");
+                config.resolv_conf = bed.file("resolv.conf");
+            });
+        }
         bed.hosts("");
         bed
     }
@@ -152,56 +166,42 @@ impl Bed {
     /// Has these servers asked, with `conf` as the rest of `resolv.conf`.
     pub(super) fn configure(&self, servers: &[SocketAddr], conf: &str) {
         let mut content = conf.to_owned();
-        let mut config = self.config();
         if matches!(self.dir, Dir::Own(_)) {
-            config.servers = servers.to_vec();
+            self.change(|config| config.servers = servers.to_vec());
         } else {
             for server in servers {
                 content += &format!("nameserver {}\n", server.ip());
             }
         }
-        self.make(config, Some(&content));
-    }
-
-    /// Has these servers asked up to `attempts` times.
-    #[cfg(feature = "hickory")]
-    pub(super) fn configure_for(&self, servers: &[SocketAddr], attempts: usize) {
-        self.make(Config { servers: servers.to_vec(), attempts, ..self.config() }, Some(""));
+        fs::write(self.file("resolv.conf"), content).unwrap();
     }
 
     /// Configures no server beside `resolv.conf`; false if it cannot be missing here.
     pub(super) fn resolv_conf(&self, content: Option<&str>) -> bool {
-        let possible = content.is_some() || matches!(self.dir, Dir::Own(_));
-        if possible {
-            self.make(self.config(), content);
+        self.change(|config| config.servers.clear());
+        match content {
+            Some(content) => fs::write(self.file("resolv.conf"), content).is_ok(),
+            None => matches!(self.dir, Dir::Own(_)) && fs::remove_file(self.file("resolv.conf")).is_ok(),
         }
-        possible
     }
 
-    fn config(&self) -> Config {
-        let mut config = Config {
-            timeout: Duration::from_millis(250),
-            attempts: 1,
-            backend: self.backend,
-            ..Config::default()
-        };
-        if matches!(self.dir, Dir::Own(_)) {
-            config.hosts = self.file("hosts");
-            config.resolv_conf = self.file("resolv.conf");
-        }
-        config
+    /// Has a server waited for this long, where silence is what is expected.
+    pub(super) fn wait_for(&self, timeout: Duration) {
+        self.change(|config| config.timeout = timeout);
     }
 
-    /// Writes `resolv.conf` and makes the resolver, once: later changes of the files are for
-    /// the resolver to notice, as long as the configuration is the same.
-    fn make(&self, config: Config, resolv_conf: Option<&str>) {
-        let path = self.file("resolv.conf");
-        match resolv_conf {
-            Some(content) => fs::write(path, content).unwrap(),
-            None => fs::remove_file(path).unwrap(),
-        }
-        if self.resolver.borrow().is_none() || matches!(self.dir, Dir::Own(_)) {
-            *self.resolver.borrow_mut() = Some(resolver(config, self.runtime.clone()).unwrap());
+    /// Has each server asked up to `attempts` times.
+    #[cfg(feature = "hickory")]
+    pub(super) fn attempts(&self, attempts: usize) {
+        self.change(|config| config.attempts = attempts);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.config.borrow_mut();
+        let before = config.clone();
+        change(&mut config);
+        if *config != before {
+            self.resolver.take();
         }
     }
 
@@ -214,7 +214,11 @@ impl Bed {
     }
 
     pub(super) fn resolver(&self) -> Arc<dyn Resolve> {
-        self.resolver.borrow().clone().expect("configured before it is used")
+        let mut made = self.resolver.borrow_mut();
+        made.get_or_insert_with(|| {
+            resolver(self.config.borrow().clone(), self.runtime.clone()).expect("a config that works")
+        })
+        .clone()
     }
 
     pub(super) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {

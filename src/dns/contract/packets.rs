@@ -20,7 +20,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::{
     super::{Backend, Family},
-    bed::Bed,
+    bed::{Bed, IMPATIENCE},
     ip,
 };
 
@@ -68,6 +68,9 @@ fn one_family_that_fails_does_not_hide_the_other() {
                 }
             });
             bed.configure(&[server.addr()], "");
+            if how == "silence" {
+                bed.wait_for(IMPATIENCE * 4);
+            }
             let expected = if failing == RecordType::A { "fd00::1" } else { "10.0.0.1" };
             bed.expect("peer", Family::Any, expected, &format!("{how} for {failing}"));
         }
@@ -170,7 +173,9 @@ fn a_lost_question_is_asked_again() {
         seen += 1;
         if seen < 2 { vec![] } else { vec![address(question, "10.0.0.1", "fd00::1")] }
     });
-    bed.configure_for(&[server.addr()], 2);
+    bed.configure(&[server.addr()], "");
+    bed.wait_for(IMPATIENCE);
+    bed.attempts(5);
     bed.expect("peer", Family::V4, "10.0.0.1", "the second try is answered");
 }
 
@@ -179,7 +184,8 @@ fn many_questions_at_once_are_all_answered() {
     let bed = Bed::direct(Backend::Hickory);
     let server = bed.server();
     server.set("peer", super::addresses(Family::V4, 200)).unwrap();
-    bed.configure_for(&[server.addr()], 5);
+    bed.configure(&[server.addr()], "");
+    bed.attempts(5);
     let resolver = bed.resolver();
     let all =
         bed.wait(async move { join_all((0..100).map(|_| resolver.addresses("peer", Family::Any))).await });
