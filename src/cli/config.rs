@@ -66,8 +66,7 @@ fn check(args: CheckArgs) -> Result<(), Failure> {
         }
         options.file = args.file;
     }
-    let default = options.default_file.clone().filter(|path| path.exists());
-    let name = options.file.clone().or(default);
+    let name = options.file_to_read();
     let loaded = Config::load(&options);
     if args.json {
         let (problems, warnings) = match &loaded {

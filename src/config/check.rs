@@ -176,7 +176,7 @@ impl Config {
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {
             out.push("identity.ephemeral is set: identity.key_file is not used".into());
         }
-        if self.publish.topic.is_none() && self.sources.contains_key("publish.data") {
+        if self.publish.topic.is_none() && !self.publish.data.is_empty() {
             out.push("publish.data is not published: publish.topic is not set".into());
         }
         out

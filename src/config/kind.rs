@@ -2,16 +2,9 @@
 //!
 //! A [`Kind`] refuses what it cannot read and says why; it never looks at other keys.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
-
-use super::{
-    error::quoted,
-    target::{self, Target},
-    units,
-};
-use crate::logging::Directives;
+use super::{error::quoted, units};
 
 /// Why a value was refused.
 #[derive(Debug)]
@@ -321,118 +314,6 @@ text_kind!(
         _ => Ok(text.into()),
     },
     |path| path.display().to_string()
-);
-
-text_kind!(
-    Target as Self,
-    "NAME:PORT, IP:PORT or a multiaddr such as /ip4/10.0.0.1/udp/4001/quic-v1",
-    |text| said(text.parse()),
-    |target| target.to_string()
-);
-
-text_kind!(
-    PeerId as Self,
-    "a peer id such as 12D3KooW…",
-    |text| said(text.parse()).map_err(|why: String| format!("is no peer id: {why}")),
-    |peer| peer.to_string()
-);
-
-/// An address to listen on; port 0 picks one.
-pub(crate) enum ListenAddr {}
-
-text_kind!(
-    ListenAddr as Multiaddr,
-    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1",
-    |text| match quic(text)? {
-        (_, Some(_)) => Err("has a peer id, which a listener gets from its key".into()),
-        (addr, None) => Ok(addr),
-    },
-    |addr| addr.to_string()
-);
-
-/// An address to dial; its port is never 0.
-pub(crate) enum DialAddr {}
-
-text_kind!(
-    DialAddr as Multiaddr,
-    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID]",
-    |text| match text.parse::<Target>() {
-        Ok(Target::Addr(addr)) if text.starts_with('/') => Ok(addr),
-        Err(why) if text.starts_with('/') => Err(why.to_string()),
-        _ => Err("is no multiaddr with an IP address (names belong into dial.names)".into()),
-    },
-    |addr| addr.to_string()
-);
-
-fn quic(text: &str) -> Result<(Multiaddr, Option<PeerId>), String> {
-    if text.contains("//") {
-        return Err("has an empty part (\"//\")".into());
-    }
-    let addr: Multiaddr = text.parse().map_err(|e| format!("is no multiaddr: {e}"))?;
-    let (_, peer) = target::check_quic(&addr)?;
-    Ok((addr, peer))
-}
-
-/// A gossip topic: 1 to 256 bytes of text without control characters.
-pub(crate) enum Topic {}
-
-text_kind!(Topic as String, "a topic of 1 to 256 bytes", parse_topic, |topic| topic.clone());
-
-/// Checks a topic's name.
-pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("an empty topic".into()),
-        _ if text.len() > 256 => Err(format!("is {} bytes long", text.len())),
-        _ if text.chars().any(char::is_control) => Err("has a control character".into()),
-        _ => Ok(text.to_owned()),
-    }
-}
-
-/// A DNS search domain.
-pub(crate) enum Domain {}
-
-text_kind!(
-    Domain as String,
-    "a domain such as default.svc.cluster.local",
-    |text| said(target::parse_host(text)),
-    |d| d.clone()
-);
-
-/// A name server; port 53 unless given.
-pub(crate) enum NameServer {}
-
-text_kind!(
-    NameServer as SocketAddr,
-    "IP or IP:PORT",
-    |text| {
-        let addr = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, 53)));
-        match addr {
-            Ok(addr) if addr.port() == 0 => Err("port 0 cannot be asked".into()),
-            Ok(addr) => Ok(addr),
-            Err(_) => Err("is no address".into()),
-        }
-    },
-    |addr| addr.to_string()
-);
-
-text_kind!(
-    StreamProtocol as Self,
-    "a protocol such as /smidge/kad/1.0.0",
-    |text| match text {
-        _ if text.len() > 140 => Err("is longer than 140 bytes".into()),
-        _ if text.len() < 2 => Err("an empty protocol".into()),
-        _ if !text.bytes().all(|b| b.is_ascii_graphic()) => Err("has a blank or a special character".into()),
-        _ => said(Self::try_from_owned(text.to_owned()))
-            .map_err(|_: String| "does not start with \"/\"".into()),
-    },
-    |protocol| protocol.to_string()
-);
-
-text_kind!(
-    Directives as Self,
-    "a level, or TARGET=LEVEL with commas between, such as \"info,libp2p_kad=debug\"",
-    |text| said(text.parse()),
-    |directives| directives.to_string()
 );
 
 /// Free text, taken as it is.

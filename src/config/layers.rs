@@ -53,9 +53,7 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn collect(options: &LoadOptions) -> Self {
         let mut layers = Self::default();
-        if let Some(path) = &options.file {
-            layers.file(path);
-        } else if let Some(path) = options.default_file.as_ref().filter(|path| path.exists()) {
+        if let Some(path) = options.file_to_read() {
             layers.file(path);
         }
         layers.environment(&options.env);

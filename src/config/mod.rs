@@ -10,12 +10,16 @@
 //! a message to publish; no role dials anybody of its own accord, because a name that is right for
 //! one network is wrong for the next (the shipped files in `config/` say names).
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 mod check;
 mod error;
 pub(crate) mod kind;
 mod layers;
+mod network;
 mod schema;
 mod show;
 pub(crate) mod table;
@@ -68,6 +72,15 @@ impl LoadOptions {
             env: std::env::vars_os().collect(),
             flags: Vec::new(),
         }
+    }
+
+    /// The file that [`Config::load`] reads, if it reads one.
+    pub fn file_to_read(&self) -> Option<&Path> {
+        // One that is there but cannot be read is an error, not a missing one.
+        let there = |path: &&Path| {
+            !path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        self.file.as_deref().or_else(|| self.default_file.as_deref().filter(there))
     }
 
     /// Adds a flag's values, unless there are none; they replace what lower layers say of `key`.

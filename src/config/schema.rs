@@ -8,7 +8,8 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use super::{
-    kind::{DialAddr, Domain, ListenAddr, NameServer, Size, Topic},
+    kind::Size,
+    network::{DialAddr, Domain, ListenAddr, NameServer, Topic},
     table::sections,
     target::Target,
     words::{ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation},

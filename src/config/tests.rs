@@ -1,6 +1,6 @@
 //! Configurations good and bad, and the exact words of each refusal.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use super::*;
 

@@ -89,6 +89,14 @@ fn levels_change_while_it_runs_and_bad_ones_change_nothing() {
         "log level: no level \"inof\" (did you mean \"info\"?)"
     );
     assert!(log.says("smidge", Level::Debug));
+    // The one test that installs a logger: what libp2p says through `tracing` comes out of it.
+    log::set_boxed_logger(Box::new(Shared(log.0.clone()))).unwrap();
+    tracing::debug!(target: "libp2p_swarm", peer = %"12D3", "hello\nthere");
+    let lines = String::from_utf8(log.1.lock().unwrap().clone()).unwrap();
+    assert!(
+        lines.lines().any(|line| line.ends_with(" DEBUG libp2p_swarm: hello\\nthere peer=12D3")),
+        "{lines}"
+    );
     control.set_level("warn").unwrap();
     assert!(!log.says("smidge", Level::Info));
 }

@@ -19,6 +19,11 @@ fn a_higher_layer_wins_and_says_so() {
     assert_eq!(topics(&options), said("", "default of role peer"));
     options.default_file = Some(dir.path().join("not-there"));
     assert_eq!(topics(&options), said("", "default of role peer"));
+    // There, yet not readable: an error, though nobody asked for it by name.
+    let dangling = dir.path().join("dangling");
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    let dangling = LoadOptions { default_file: Some(dangling), ..LoadOptions::default() };
+    assert!(Config::load(&dangling).is_err());
     options.default_file = Some(file.clone());
     assert_eq!(topics(&options), said("file", &format!("{}:3", file.display())));
     options.env = env(&[("SMIDGE__GOSSIP__TOPICS", "env,two"), ("SMIDGE_API", "x"), ("PATH", "/bin")]);
@@ -195,6 +200,11 @@ fn what_is_shown_names_every_key_masks_secrets_and_can_be_read_back() {
         serde_json::json!({ "value": "server", "from": "default of role peer", "line": null })
     );
     assert_eq!(config.api.token.as_ref().map(Secret::reveal), Some("s3cret"));
+    for (given, same) in
+        [("s3cret", true), ("s3cres", false), ("s3cre", false), ("s3crets3cret", false), ("", false)]
+    {
+        assert_eq!(config.api.token.as_ref().unwrap().matches(given), same, "{given}");
+    }
     assert_eq!(serde_json::to_string(&config.api.token).unwrap(), "\"********\"");
     let again = load(&text).unwrap();
     assert_eq!(config.changes(&again), Changes { live: vec![], restart: vec!["api.token"] });
