@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod process;
+
 use std::{
     collections::BTreeSet,
     fmt::Debug,
@@ -40,11 +42,7 @@ pub struct Network {
 
 impl Network {
     fn new(rt: Handle) -> Self {
-        static NETS: AtomicU8 = AtomicU8::new(0);
-        let pid = std::process::id();
-        let nth = NETS.fetch_add(1, Ordering::Relaxed);
-        let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
-        let port = UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port();
+        let (net, port) = free_net();
         let names = NameServer::start(&rt, SocketAddr::new(ip(net, 1), 0)).unwrap();
         Self { rt, names, net, port }
     }
@@ -190,6 +188,15 @@ impl Network {
         })
         .await
     }
+}
+
+/// The first three bytes of a loopback network that no other test uses, and a port that is free there.
+pub fn free_net() -> ([u8; 3], u16) {
+    static NETS: AtomicU8 = AtomicU8::new(0);
+    let pid = std::process::id();
+    let nth = NETS.fetch_add(1, Ordering::Relaxed);
+    let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
+    (net, UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port())
 }
 
 /// What is there already, without waiting.
