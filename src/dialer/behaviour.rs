@@ -29,8 +29,9 @@ use libp2p::{
 
 use super::{
     lookup::lookup,
-    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler, split_peer},
+    reconciler::Reconciler,
     status::NameStatus,
+    words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
 use crate::{
     config::Target,

@@ -11,8 +11,9 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
 use proptest::prelude::*;
 
 use super::{
-    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler},
+    reconciler::Reconciler,
     status::RecordState,
+    words::{Action, Answer, DialFault, Notice, Policy},
 };
 use crate::config::Target;
 
