@@ -11,7 +11,10 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -153,6 +156,8 @@ struct Peer {
     muxer: Arc<Mutex<Connection>>,
     ended: Shared<oneshot::Receiver<String>>,
     moved: Arc<Mutex<mpsc::Receiver<Multiaddr>>>,
+    /// From now on `close` drives.
+    closing: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -162,7 +167,12 @@ impl Peer {
         let (mut moved_in, moved) = mpsc::channel(16);
         let weak = Arc::downgrade(&muxer);
         let mut ended_in = Some(ended_in);
+        let closing = Arc::new(AtomicBool::new(false));
+        let handed_over = closing.clone();
         rt.spawn(poll_fn(move |cx| {
+            if handed_over.load(Ordering::SeqCst) {
+                return Poll::Ready(());
+            }
             let Some(muxer) = weak.upgrade() else { return Poll::Ready(()) };
             loop {
                 let polled = Pin::new(&mut *muxer.lock().unwrap()).poll(cx);
@@ -177,7 +187,7 @@ impl Peer {
                 }
             }
         }));
-        Self { muxer, ended: ended.shared(), moved: Arc::new(Mutex::new(moved)) }
+        Self { muxer, ended: ended.shared(), moved: Arc::new(Mutex::new(moved)), closing }
     }
 
     async fn open(&self) -> Result<Stream, Error> {
@@ -189,6 +199,7 @@ impl Peer {
     }
 
     async fn close(&self) -> Result<(), Error> {
+        self.closing.store(true, Ordering::SeqCst);
         poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_close(cx)).await
     }
 
@@ -230,7 +241,12 @@ async fn echo(rt: Handle, peer: Peer) {
 
 /// Sends `bytes` over a new stream of `peer` and returns what came back.
 async fn round_trip(peer: &Peer, bytes: &[u8]) -> Vec<u8> {
-    let (mut read, mut write) = peer.open().await.unwrap().split();
+    exchange(peer.open().await.unwrap(), bytes).await
+}
+
+/// Sends `bytes` over `stream`, closes it, and returns what came back.
+async fn exchange(stream: Stream, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = stream.split();
     let mut back = Vec::new();
     let (sent, received) = futures::join!(
         async {
