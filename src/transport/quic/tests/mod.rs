@@ -123,11 +123,28 @@ impl Node {
         Ok((peer, Peer::new(&self.rt, connection)))
     }
 
-    /// Waits until nothing is left of any connection.
+    /// Accepts whatever comes until one of them is a peer.
+    async fn accept_any(&mut self) -> (PeerId, Peer) {
+        let rt = self.rt.clone();
+        let mut upgrades = futures::stream::FuturesUnordered::new();
+        loop {
+            futures::select! {
+                incoming = std::pin::pin!(self.incoming().fuse()) => upgrades.push(incoming.0),
+                upgraded = upgrades.select_next_some() => if let Ok((peer, connection)) = upgraded {
+                    return (peer, Peer::new(&rt, connection));
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is left of any connection; denies what still comes (late datagrams of
+    /// a handshake that was given up look like a new one).
     async fn idle(&mut self) {
         let rt = self.rt.clone();
         let waited = rt.timeout(PATIENCE, async {
             while self.transport.open_connections() + self.transport.handshakes() > 0 {
+                let transport = &mut self.transport;
+                drop(poll_fn(|cx| Poll::Ready(Pin::new(&mut *transport).poll(cx))).await);
                 rt.sleep(Duration::from_millis(5)).await;
             }
         });
