@@ -101,10 +101,10 @@ impl World {
         let main = self.0.executor.main_waker();
         let mut cx = Context::from_waker(&main);
         loop {
-            if self.0.executor.take_main() {
-                if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
-                    return out;
-                }
+            if self.0.executor.take_main()
+                && let Poll::Ready(out) = future.as_mut().poll(&mut cx)
+            {
+                return out;
             }
             if self.0.executor.run_ready() || self.0.executor.main_is_woken() {
                 continue;

@@ -177,6 +177,10 @@ impl State {
                 Some(event) => self.quic.handle_event(event),
                 None => return false,
             }
+            // A stateless reset behind a close would replace the reason that the close gave.
+            if self.quic.is_closed() && self.lost.is_none() {
+                return true;
+            }
         }
         true
     }

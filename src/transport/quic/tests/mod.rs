@@ -226,8 +226,7 @@ impl Peer {
     }
 
     async fn moved(&self) -> Multiaddr {
-        let mut moved = self.moved.lock().unwrap();
-        poll_fn(|cx| moved.poll_next_unpin(cx)).await.expect("an address change")
+        poll_fn(|cx| self.moved.lock().unwrap().poll_next_unpin(cx)).await.expect("an address change")
     }
 
     fn with_state<T>(&self, look: impl FnOnce(&mut super::state::State) -> T) -> T {
