@@ -203,6 +203,24 @@ fn over_the_stream_limit_opening_waits_until_one_is_over() {
 }
 
 #[test]
+fn a_remote_that_opens_many_streams_is_allowed_more_up_to_the_limit() {
+    world(
+        |c| c.max_concurrent_streams = 100,
+        |rt, a, b| async move {
+            let mut held = Vec::new();
+            for _ in 0..100 {
+                let opened = rt.timeout(Duration::from_secs(2), stream(&a, &b)).await;
+                held.push(opened.expect("within the limit"));
+            }
+            assert!(rt.timeout(Duration::from_secs(2), a.open()).await.is_err(), "over the limit");
+            b.with_state(|state| {
+                assert_eq!(state.quic.streams().remote_open_streams(quinn_proto::Dir::Bi), 100);
+            });
+        },
+    );
+}
+
+#[test]
 fn a_writer_that_is_not_read_blocks_at_the_window_and_goes_on_when_it_is() {
     world(
         |c| {
