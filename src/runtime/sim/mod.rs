@@ -140,6 +140,12 @@ impl World {
         state.net.nat.insert(inside, outside);
     }
 
+    /// Makes the next receive on the sockets bound to `port` fail.
+    pub fn fail_receive(&self, port: u16, kind: io::ErrorKind) {
+        let wakers = self.0.lock().net.fail(port, kind);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Simulated time since the world began.
     pub fn elapsed(&self) -> Duration {
         let state = self.0.lock();

@@ -79,6 +79,8 @@ pub(super) struct Net {
 struct Inbox {
     queue: VecDeque<Datagram>,
     reader: Option<Waker>,
+    /// What the next receive fails with.
+    failure: Option<io::ErrorKind>,
 }
 
 impl Net {
@@ -120,6 +122,16 @@ impl Net {
             let datagram = Datagram { from, to, ecn, bytes: bytes.to_vec() };
             self.on_the_way.insert((now + self.link.latency + late, self.sent), datagram);
         }
+    }
+
+    /// Makes the next receive on sockets bound to `port` fail.
+    pub(super) fn fail(&mut self, port: u16, kind: io::ErrorKind) -> Vec<Waker> {
+        let hit = self.sockets.iter_mut().filter(|((_, bound), _)| bound.port() == port);
+        hit.filter_map(|(_, inbox)| {
+            inbox.failure = Some(kind);
+            inbox.reader.take()
+        })
+        .collect()
     }
 
     pub(super) fn deliver(&mut self, now: Instant, hosts: &[HostState]) -> Vec<Waker> {
@@ -231,6 +243,9 @@ impl UdpSocket for SimUdp {
         let Some(inbox) = state.net.sockets.get_mut(&(self.host, self.local)) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
+        if let Some(kind) = inbox.failure.take() {
+            return Poll::Ready(Err(kind.into()));
+        }
         let mut n = 0;
         while n < bufs.len().min(meta.len()) {
             let Some(datagram) = inbox.queue.pop_front() else { break };

@@ -332,3 +332,60 @@ fn many_connections_share_the_memory_budget_and_get_it_back() {
     pair.world.block_on(ms(20_000), pair.listener.idle());
     assert_eq!(allowance(&pair), 1 << 19);
 }
+
+#[test]
+fn a_socket_that_fails_to_receive_is_reported_and_tried_again() {
+    let mut pair = pair(23, Link::default(), |_| {});
+    let (a, b) = pair.connect();
+    pair.world.fail_receive(4001, std::io::ErrorKind::OutOfMemory);
+    let event = pair.world.block_on(ms(1000), pair.listener.event());
+    let error = event.into_listener_error().expect("an error of the listener").to_string();
+    assert_eq!(error, "cannot receive on 0.0.0.0:4001: out of memory");
+    let rt = pair.hosts[1].handle();
+    rt.spawn(echo(rt.clone(), b));
+    assert_eq!(pair.world.block_on(ms(10_000), round_trip(&a, b"on")), b"on");
+    pair.connect();
+}
+
+#[test]
+fn a_host_without_a_way_to_the_remote_fails_the_dial_at_once() {
+    let mut pair = pair(29, Link::default(), |_| {});
+    let began = pair.world.elapsed();
+    let remote = "/ip6/fd00::1/udp/4001/quic-v1".parse().unwrap();
+    let error = pair.world.block_on(ms(10_000), pair.dialer.dial(&remote, REUSE)).err().unwrap();
+    assert_eq!(error.to_string(), "cannot send to [fd00::1]:4001: network unreachable");
+    assert_eq!(pair.world.elapsed(), began);
+    assert_eq!(pair.dialer.transport.open_connections(), 0);
+}
+
+#[test]
+fn thirty_dialers_at_once_are_all_let_in_although_some_must_prove_themselves() {
+    let world = World::new(31, Link { latency: ms(5), loss: 0.03, ..Link::default() });
+    let host = world.host(&["10.0.0.1"]);
+    let mut busy = seeded(31);
+    busy.retry_above = 8;
+    let (mut listener, addr) =
+        world.block_on(ms(1000), async { Node::listening(&host.handle(), busy, LISTEN).await });
+    let mut dialers: Vec<_> = (0..30)
+        .map(|n| Node::with(&world.host(&[&format!("10.0.1.{n}")]).handle(), seeded(100 + n)))
+        .collect();
+    world.block_on(Duration::from_secs(60), async {
+        let dials = futures::future::join_all(dialers.iter_mut().map(|dialer| dialer.dial(&addr, NEW)));
+        let accepts = async {
+            let mut accepted = Vec::new();
+            let mut upgrades = futures::stream::FuturesUnordered::new();
+            while accepted.len() < 30 {
+                futures::select! {
+                    incoming = std::pin::pin!(listener.incoming().fuse()) => upgrades.push(incoming.0),
+                    upgraded = upgrades.select_next_some() => accepted.extend(upgraded.ok()),
+                }
+            }
+            accepted
+        };
+        let (dialed, accepted) = futures::join!(dials, accepts);
+        assert_eq!(accepted.len(), 30);
+        for dialed in dialed {
+            dialed.unwrap();
+        }
+    });
+}
