@@ -60,13 +60,14 @@ proptest! {
         jitter in 0_u64..40,
         loss in 0.0_f64..0.1,
         duplicate in 0.0_f64..0.1,
+        corrupt in 0.0_f64..0.05,
         busy in 0.0_f64..0.3,
         mtu in prop::sample::select(vec![1200_usize, 1280, 1450, 1472]),
         segments in prop::sample::select(vec![1_usize, 4, 40]),
         streams in 1_usize..12,
         size in 0_usize..60_000,
     ) {
-        let link = Link { latency: ms(latency), jitter: ms(jitter), loss, duplicate, busy, mtu, segments };
+        let link = Link { latency: ms(latency), jitter: ms(jitter), loss, duplicate, busy, mtu, segments, corrupt: 0.0 };
         // Idle time-outs are not the subject here: 10 % loss makes runs of silence.
         let mut pair = pair(seed % (1 << 32), link, |c| {
             c.idle_timeout = Duration::from_secs(60);
@@ -74,6 +75,8 @@ proptest! {
         });
         let Pair { world, dialer, listener, addr, hosts } = &mut pair;
         let (a, b) = world.block_on(Duration::from_secs(60), connect(dialer, listener, addr));
+        // Only now: a handshake cannot tell a changed first datagram from an attack.
+        world.set_link(Link { corrupt, ..link });
         let rt = hosts[1].handle();
         rt.spawn(echo(rt.clone(), b));
         world.block_on(Duration::from_secs(600), async {
