@@ -3,7 +3,7 @@
 //! Everything above this module is written against the traits here and against `futures`;
 //! nothing above it names smol, async-std or async-io. There are two doors to the real
 //! world, [`Smol`] (the default) and `AsyncStd` (feature `async-std`), and one to a simulated
-//! world ([`sim`], for tests) where time and the network are values.
+//! world (`sim`, for tests) where time and the network are values.
 //!
 //! This module never decides anything: it opens sockets, sets timers and runs futures.
 
