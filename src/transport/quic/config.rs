@@ -13,6 +13,10 @@ use super::Error;
 
 /// The least a connection may hold in each direction, however many there are.
 pub(super) const MIN_WINDOW: u64 = 16 * 1024;
+/// Streams that a remote may have open at first. quinn-proto sets a place aside for every stream
+/// that is allowed, about 80 bytes each, for as long as the connection lives: most connections of
+/// a mesh never need more than these, and those that do are given more (`State::grow`).
+pub(super) const FIRST_STREAMS: u32 = 16;
 /// Datagrams that one Initial-keyed handshake may buffer before it is accepted.
 const INCOMING_BUFFER: u64 = 8 * 1024;
 
@@ -32,7 +36,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a graceful close waits for finished streams to be acknowledged.
     pub close_timeout: Duration,
-    /// Streams that the remote may have open at once on a connection.
+    /// Streams that the remote may have open at once on a connection. It starts with 16, and the
+    /// limit doubles up to this one as half of them are in use.
     pub max_concurrent_streams: u32,
     /// Unread bytes that a stream may hold.
     pub stream_receive_window: u32,
@@ -171,7 +176,7 @@ impl Config {
         }
         let mut transport = TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
+            .max_concurrent_bidi_streams(self.max_concurrent_streams.min(FIRST_STREAMS).into())
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(Some(idle))

@@ -255,6 +255,11 @@ impl Transport {
             .sum()
     }
 
+    /// Bytes that each connection may hold now in each direction.
+    pub(super) fn allowance(&self) -> u64 {
+        self.shared.allowance()
+    }
+
     /// Incoming handshakes under way in all endpoints.
     pub(super) fn handshakes(&self) -> usize {
         let endpoints = self.listeners.iter().map(|listener| &listener.endpoint);
