@@ -1,5 +1,7 @@
 //! Nodes in one process over loopback: names in, a mesh out.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod support;
 
 use std::{num::NonZeroUsize, time::Duration};
@@ -305,7 +307,7 @@ fn equal_payloads_are_two_messages_by_source_and_one_by_content() {
             let second = net.message(&mut at_one).await;
             match ids {
                 MessageIds::Source => {
-                    assert_eq!((text(&first), text(&second)), ("same".into(), "same".into()))
+                    assert_eq!((text(&first), text(&second)), ("same".into(), "same".into()));
                 }
                 MessageIds::Content => {
                     assert_eq!(again, Err(Error::Duplicate));

@@ -1,5 +1,7 @@
 //! `smidge run` and `smidge demo` as an operator meets them: processes, signals, files, log lines.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};

@@ -2,6 +2,7 @@
 //! for events with an answer to "what for" when it takes too long.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 pub mod process;
 
