@@ -1,5 +1,7 @@
 //! Two nodes in one process: one says hello, the other hears it. `cargo run --example two_nodes`
 
+#![allow(clippy::print_stdout, reason = "an example that says what it saw")]
+
 use futures::StreamExt;
 use smidge::{Config, Delivery, Node, PublishOptions, identity::Identity, runtime::Executor};
 

@@ -26,7 +26,8 @@ use self::drain::Drain;
 use super::{
     Validator,
     behaviour::Behaviour,
-    command::{Command, Error, Reply},
+    command::{Command, Reply},
+    error::Error,
     event::{Event, Receipt},
     peers::Peers,
     publishes::Publishes,

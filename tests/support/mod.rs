@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 pub mod process;
+pub mod sandbox;
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +31,7 @@ pub const TOPIC: &str = "some_topic";
 /// Runs a test on the default runtime.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
     let _ = env_logger::builder().is_test(true).try_init();
-    Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap();
+    sandbox::run(|| Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap());
 }
 
 /// A loopback network with a name server, where replicas have an address each and one port.
@@ -44,7 +45,7 @@ pub struct Network {
 impl Network {
     fn new(rt: Handle) -> Self {
         let (net, port) = free_net();
-        let names = NameServer::start(&rt, SocketAddr::new(ip(net, 1), 0)).unwrap();
+        let names = NameServer::start(&rt, sandbox::server(SocketAddr::new(ip(net, 1), 0))).unwrap();
         Self { rt, names, net, port }
     }
 
@@ -68,9 +69,11 @@ impl Network {
         config.listen.addresses = vec![self.addr(n)];
         config.dial.names =
             names.iter().map(|name| format!("{name}:{}", self.port).parse().unwrap()).collect();
-        config.dns.servers = vec![self.names.addr()];
-        config.dns.hosts = None;
-        config.dns.resolv_conf = None;
+        if !sandbox::is_needed() {
+            config.dns.servers = vec![self.names.addr()];
+            config.dns.hosts = None;
+            config.dns.resolv_conf = None;
+        }
         config.gossip.topics = vec![TOPIC.into()];
         // Many nodes share this process and its memory.
         config.limits.memory = 4 << 30;

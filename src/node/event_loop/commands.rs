@@ -17,7 +17,8 @@ use crate::{
     config::Config,
     error::chain,
     node::{
-        command::{Command, Error, PublishOptions, Reply},
+        command::{Command, PublishOptions, Reply},
+        error::Error,
         event::{Event, Receipt},
         ping,
         queries::{self, Query},

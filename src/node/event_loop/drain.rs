@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::gossipsub::IdentTopic;
 
 use super::{EventLoop, answer};
-use crate::node::{
-    command::{Error, Reply},
-    event::Event,
-};
+use crate::node::{command::Reply, error::Error, event::Event};
 
 /// How long the last messages and the news that we leave have to go out.
 const FLUSH: Duration = Duration::from_millis(150);

@@ -14,7 +14,7 @@ use crate::{
     node::{
         Verdict,
         behaviour::BehaviourEvent,
-        command::Error,
+        error::Error,
         event::{Event, Message},
         gossip, ping,
         reachable::is_reachable,
