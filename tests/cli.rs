@@ -64,7 +64,7 @@ fn wrong_arguments_are_usage_errors() {
         &[][..],
         &["runn"],
         &["run", "--wat"],
-        &["demo", "--nodes", "1"],
+        &["demo", "--nodes", "0"],
         &["completions", "cmd"],
         &["key", "generate", "a", "b"],
         &["config", "check", "a", "--config", "b"],
