@@ -24,7 +24,7 @@ use smidge::{
 };
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The topic of most tests.
 pub const TOPIC: &str = "some_topic";
 
