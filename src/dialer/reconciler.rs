@@ -20,6 +20,11 @@ use crate::config::Target;
 
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+/// A failure that changes its words is told again only after this long: two that take turns must not
+/// flood the log.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// Departed peers remembered at once; more are forgotten at once. Anybody can make up peers.
+const MAX_STRANGERS: usize = 1024;
 
 #[derive(Debug)]
 struct Watch {
@@ -29,6 +34,8 @@ struct Watch {
     failures: u32,
     /// Why the last lookup gave nothing.
     last: Option<String>,
+    /// When a failure was last told as news.
+    told: Option<Instant>,
     records: BTreeSet<Multiaddr>,
 }
 
@@ -41,6 +48,8 @@ struct Record {
     peer: Option<PeerId>,
     failures: u32,
     last: Option<String>,
+    /// When a failure was last told as news.
+    told: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +116,14 @@ impl Reconciler {
         if self.watches.contains_key(&target) {
             return;
         }
-        let mut watch =
-            Watch { asking: false, next: Some(now), failures: 0, last: None, records: BTreeSet::new() };
+        let mut watch = Watch {
+            asking: false,
+            next: Some(now),
+            failures: 0,
+            last: None,
+            told: None,
+            records: BTreeSet::new(),
+        };
         let fixed = match &target {
             Target::Addr(address) => Some(address.clone()),
             _ => None,
@@ -162,7 +177,8 @@ impl Reconciler {
         let retry_in =
             Backoff::steady(RETRY_MIN, self.policy.lookup_max).delay(watch.failures, &mut self.rng);
         watch.next = Some(now + retry_in);
-        let repeated = watch.last.as_ref() == Some(&reason);
+        let repeated = watch.failures > 1 && is_old_news(&mut watch.told, &watch.last, &reason, now);
+        watch.told = watch.told.or(Some(now));
         watch.last = Some(reason.clone());
         self.notices.push_back(Notice::NotResolved { target: target.clone(), reason, retry_in, repeated });
     }
@@ -236,7 +252,10 @@ impl Reconciler {
                 }
             }
         }
-        if !settled {
+        if !settled && self.strangers.len() >= MAX_STRANGERS {
+            self.strangers.remove(&peer);
+            self.actions.push_back(Action::Forget { peer, address: None });
+        } else if !settled {
             let forget = now + self.policy.forget;
             self.strangers.entry(peer).and_modify(|at| *at = (*at).min(forget)).or_insert(forget);
         }
@@ -267,7 +286,8 @@ impl Reconciler {
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
         record.state = State::Waiting(now + retry_in);
-        let repeated = record.last.as_ref() == Some(&reason);
+        let repeated = record.failures > 1 && is_old_news(&mut record.told, &record.last, &reason, now);
+        record.told = record.told.or(Some(now));
         record.last = Some(reason.clone());
         self.notices.push_back(Notice::DialFailed { address: address.clone(), reason, retry_in, repeated });
     }
@@ -373,7 +393,8 @@ impl Reconciler {
             record.expected = expected.or(record.expected);
             return;
         }
-        let record = Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None };
+        let record =
+            Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None, told: None };
         self.records.insert(address.clone(), record);
         if self.own.contains(&address) {
             self.mark_own(&address);
@@ -461,6 +482,15 @@ impl Reconciler {
             .min()
             .map(|(at, a)| (at, a.clone()))
     }
+}
+
+/// Whether a failure needs no telling: it is the same as before, or another was told a moment ago.
+fn is_old_news(told: &mut Option<Instant>, last: &Option<String>, reason: &str, now: Instant) -> bool {
+    if last.as_deref() == Some(reason) || told.is_some_and(|at| now < at + TELL_AGAIN) {
+        return true;
+    }
+    *told = Some(now);
+    false
 }
 
 fn record_is_settled(records: &BTreeMap<Multiaddr, Record>, address: &Multiaddr) -> bool {

@@ -2,10 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use aws_lc_rs::hmac;
 use libp2p::{PeerId, identity::Keypair};
 use quinn_proto::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenStore,
-    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
+    MtuDiscoveryConfig, NoneTokenStore, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -69,6 +70,9 @@ pub struct Config {
     pub mtu_upper_bound: Option<u16>,
     pub(super) tls: Tls,
     pub(super) local_peer: PeerId,
+    /// Derived from the key, so that a node that was killed and started again recognizes packets of
+    /// its former connections and resets them at once (RFC 9000, 10.3.2).
+    reset: Option<[u8; 32]>,
     #[cfg(test)]
     pub(super) seed: Option<u64>,
 }
@@ -146,6 +150,7 @@ impl Config {
             mtu_upper_bound: Some(1452),
             tls: Tls::new(keypair)?,
             local_peer: keypair.public().to_peer_id(),
+            reset: keypair.derive_secret(b"smidge quic stateless reset"),
             #[cfg(test)]
             seed: None,
         })
@@ -210,6 +215,12 @@ impl Config {
             .retry_token_lifetime(self.handshake_timeout);
 
         let mut endpoint = EndpointConfig::default();
+        if let Some(secret) = self.reset {
+            let (ids, tokens) = (derive(&secret, b"connection ids"), derive(&secret, b"reset tokens"));
+            let ids = u64::from_be_bytes(std::array::from_fn(|i| ids[i]));
+            endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+            endpoint.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &tokens)));
+        }
         endpoint.supported_versions(vec![1]);
         #[cfg(test)]
         endpoint.rng_seed(self.seed.map(|seed| {
@@ -219,6 +230,13 @@ impl Config {
         }));
         Ok(Built { endpoint: Arc::new(endpoint), server: Arc::new(server), client, config: self })
     }
+}
+
+/// A secret of its own for each purpose.
+fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
+    // HMAC-SHA256 is 32 bytes long.
+    std::array::from_fn(|i| tag.as_ref()[i])
 }
 
 /// A receiver that speaks the extension acknowledges every tenth packet instead of every second:

@@ -306,6 +306,28 @@ fn a_peer_that_forgot_the_connection_resets_it() {
 }
 
 #[test]
+fn a_peer_that_was_killed_and_came_back_with_its_key_resets_what_it_forgot() {
+    let mut pair = pair(29, Link::default(), |_| {});
+    let (a, b) = pair.connect();
+    let rt = pair.hosts[0].handle();
+    let config = pair.listener.transport.config();
+    pair.world.block_on(ms(2000), rt.sleep(ms(1000)));
+    pair.world.set_partitioned("10.0.0.2", true);
+    drop(b);
+    let host = pair.listener.rt.clone();
+    pair.listener = Node::new(&host);
+    pair.world.block_on(ms(1000), rt.sleep(ms(100)));
+    pair.listener = Node::with(&host, config);
+    pair.world.block_on(ms(1000), pair.listener.listen("/ip4/10.0.0.2/udp/4001/quic-v1"));
+    pair.world.set_partitioned("10.0.0.2", false);
+    let began = pair.world.elapsed();
+    let error = pair.world.block_on(ms(20_000), a.ended());
+    assert_eq!(error, "connection with 10.0.0.2:4001 lost: reset by peer");
+    let noticed = pair.world.elapsed() - began;
+    assert!(noticed < ms(3500), "with the next keep-alive, not after the idle time-out: {noticed:?}");
+}
+
+#[test]
 fn many_connections_share_the_memory_budget_and_get_it_back() {
     let mut pair = pair(19, Link::default(), |c| c.memory = 1 << 20);
     let allowance = |pair: &Pair| pair.listener.transport.allowance();
