@@ -151,7 +151,7 @@ sections! { role;
         subscriptions: usize [1..=65536] = 64;
         /// Topics that one peer may subscribe to.
         topics: usize [1..=1 << 20] = 1024;
-        /// Records taken of one name.
+        /// Records taken of one name, and names dialed at once.
         records: usize [1..=65536] = 1024;
     }
 
