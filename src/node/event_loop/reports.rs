@@ -37,7 +37,8 @@ impl EventLoop {
             }
             SwarmEvent::ListenerError { error, .. } => log::warn!("a listener reports: {}", chain(&error)),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let (address, outbound) = (endpoint.get_remote_address().clone(), endpoint.is_dialer());
+                let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
+                let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
