@@ -15,6 +15,7 @@ use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, poll_fn},
     select,
+    stream::Fuse,
 };
 use libp2p::{
     Swarm,
@@ -51,7 +52,8 @@ pub(crate) struct EventLoop {
     swarm: Swarm<Behaviour>,
     /// Ready when the swarm is gone and its last socket closed.
     closed: BoxFuture<'static, ()>,
-    commands: Pin<Box<async_channel::Receiver<Command>>>,
+    /// Ended when the last client is gone; then `select!` passes over it.
+    commands: Fuse<Pin<Box<async_channel::Receiver<Command>>>>,
     /// For subscriptions, which say when they are dropped.
     commander: async_channel::WeakSender<Command>,
     events: Sender<Event>,
@@ -94,7 +96,7 @@ impl EventLoop {
             swarm,
             closed,
             commander: commands.0.downgrade(),
-            commands: Box::pin(commands.1),
+            commands: Box::pin(commands.1).fuse(),
             events: events.0,
             _listeners: events.1,
             here: list(&*interfaces),
@@ -124,7 +126,7 @@ impl EventLoop {
             let interfaces = &mut self.interfaces;
             select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
-                command = self.commands.next().fuse() => self.on_command(command),
+                command = self.commands.next() => self.on_command(command),
                 () = poll_fn(|cx| timer.poll(cx)).fuse() => self.on_timer(),
                 () = poll_fn(|cx| interfaces.poll_changed(cx)).fuse() => self.on_interfaces_changed(),
             }
