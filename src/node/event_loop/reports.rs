@@ -4,7 +4,7 @@ use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{self, MessageAcceptance},
     identify, kad, request_response,
-    swarm::{ConnectionId, DialError, SwarmEvent},
+    swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
 use super::{EventLoop, answer, id_text};
@@ -46,7 +46,11 @@ impl EventLoop {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
-                let reason = cause.map_or_else(|| "closed by this node".into(), |e| chain(&e));
+                let reason = match cause {
+                    None => "closed by this node".into(),
+                    Some(ConnectionError::IO(e)) => chain(&e),
+                    Some(e) => chain(&e),
+                };
                 if last {
                     self.emit(Event::Disconnected { peer: peer_id, reason });
                 }
