@@ -219,14 +219,59 @@ impl NetworkBehaviour for Behaviour {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(ToSwarm::GenerateEvent(event));
             }
-            if let Poll::Ready(event) = self.inner.poll(cx) {
-                return Poll::Ready(event.map_out(Event::Gossipsub));
+            // Twice: a heartbeat sets gossipsub's timer anew without polling it (libp2p-gossipsub
+            // 0.50.1), so that nothing would wake an idle node for the next one.
+            for _ in 0..2 {
+                if let Poll::Ready(event) = self.inner.poll(cx) {
+                    return Poll::Ready(event.map_out(Event::Gossipsub));
+                }
             }
             // The heartbeat, which is part of polling, changes meshes.
             self.note_meshes();
             if self.events.is_empty() {
                 return Poll::Pending;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use libp2p::identity::Keypair;
+
+    use super::*;
+
+    #[test]
+    fn an_idle_node_keeps_its_heartbeat() {
+        let config = gossipsub::ConfigBuilder::default()
+            .heartbeat_initial_delay(Duration::from_millis(1))
+            .heartbeat_interval(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        let filter = gossipsub::MaxCountSubscriptionFilter {
+            filter: gossipsub::AllowAllSubscriptionFilter {},
+            max_subscribed_topics: 8,
+            max_subscriptions_per_request: 8,
+        };
+        let authenticity = gossipsub::MessageAuthenticity::Signed(Keypair::generate_ed25519());
+        let inner = Gossipsub::new_with_subscription_filter(authenticity, config.clone(), filter).unwrap();
+        let mut gossip = Behaviour::new(inner, &config, 0.0);
+
+        let (woken, wakes) = mpsc::channel();
+        struct Tell(mpsc::Sender<()>);
+        impl futures::task::ArcWake for Tell {
+            fn wake_by_ref(this: &std::sync::Arc<Self>) {
+                let _ = this.0.send(());
+            }
+        }
+        let waker = futures::task::waker(std::sync::Arc::new(Tell(woken)));
+        for beat in 0..10 {
+            assert!(gossip.poll(&mut Context::from_waker(&waker)).is_pending());
+            wakes
+                .recv_timeout(Duration::from_secs(10))
+                .unwrap_or_else(|_| panic!("no wake-up after beat {beat}"));
         }
     }
 }
