@@ -1,0 +1,1 @@
+//! smidge's node and a stock node.
