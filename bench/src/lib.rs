@@ -4,9 +4,13 @@
 //! [`Stock`] is rust-libp2p as published, on tokio and with its own QUIC. Everything above is
 //! written once and runs on either.
 
+pub mod child;
 pub mod driven;
 pub mod link;
+pub mod metric;
+#[allow(missing_docs, reason = "the derive makes items that cannot be documented")]
 pub mod nodes;
+pub mod proc;
 mod side;
 
 pub use side::{Kind, Ours, Side, Spawner, Stock, Tuning};
