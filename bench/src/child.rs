@@ -102,7 +102,7 @@ async fn serve(side: Arc<dyn Side>) -> Result<(), Failure> {
     let inner = spawner.clone();
     link::start(&spawner, async move {
         let mut links = Vec::new();
-        while let Ok(link) = endpoint.accept().await {
+        while let Ok(link) = endpoint.accept_good().await {
             let link = Arc::new(link);
             link::start(&inner, serve_link(inner.clone(), link.clone()));
             links.push(link);
@@ -373,6 +373,8 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
     for mut node in nodes {
         let mut arrivals = arrivals.clone();
         link::start(&side.spawner(), async move {
+            // All of the node, not its events alone: it ends when it is dropped.
+            let node = &mut node;
             while let Some(event) = node.events.next().await {
                 if let SwarmEvent::Behaviour(gossipsub::Event::Message { message, .. }) = event {
                     let number = message.data.first_chunk().map_or(0, |n| u32::from_be_bytes(*n));

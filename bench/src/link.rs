@@ -85,6 +85,21 @@ impl Endpoint {
         dialed.await.unwrap_or_else(|_| Err("the transport ended".into()))
     }
 
+    /// The next connection that someone opened and whose handshake succeeded.
+    ///
+    /// # Errors
+    /// When the transport ended.
+    pub async fn accept_good(&mut self) -> Result<Link, String> {
+        loop {
+            match self.incoming.next().await {
+                Some(Ok(link)) => return Ok(link),
+                // Whoever dialed was gone before we were done.
+                Some(Err(_)) => {}
+                None => return Err("the transport ended".into()),
+            }
+        }
+    }
+
     /// The next connection that someone opened.
     ///
     /// # Errors

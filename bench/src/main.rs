@@ -145,7 +145,7 @@ impl Drop for Process {
 }
 
 fn idle(kind: Kind, quick: bool) -> Result<Vec<Metric>, Failure> {
-    let (settle, window) = if quick { (2, 4) } else { (10, 20) };
+    let (settle, window) = if quick { (1, 3) } else { (5, 10) };
     let mut nodes: Vec<Process> = Vec::new();
     let mut addresses: Vec<String> = Vec::new();
     for _ in 0..4 {

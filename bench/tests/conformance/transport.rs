@@ -342,3 +342,22 @@ fn swarms_agree_on_a_protocol_or_say_that_there_is_none() {
         }
     });
 }
+
+#[test]
+fn connections_come_and_go_one_after_the_other() {
+    run(async |sides: Sides| {
+        for (from, to) in
+            [(&sides.ours, &sides.ours), (&sides.ours, &sides.stock), (&sides.stock, &sides.ours)]
+        {
+            let dialer = Endpoint::new(&**from, &Tuning::default());
+            let mut listener = Endpoint::new(&**to, &Tuning::default());
+            let address = listener.listen_v4().await;
+            for _ in 0..50 {
+                let link = patiently("a dial", dialer.dial(address.clone())).await.unwrap();
+                let there = patiently("an arrival", listener.accept()).await.unwrap();
+                patiently("a close", link.close()).await.unwrap();
+                drop((link, there));
+            }
+        }
+    });
+}
