@@ -1,0 +1,313 @@
+//! The yardstick: `cargo run --release -p smidge-bench -- [SCENARIO…] [--quick] [--json FILE]`.
+//!
+//! Ours and the stock node take turns, several times in the same run, so that whatever else the
+//! machine does hits both. Every measured node is a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::BufReader,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use smidge_bench::{
+    Kind,
+    child::{self, line},
+    metric::{Better, Metric, percentile},
+    proc::Reading,
+};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Scenario and what it measures.
+const SCENARIOS: [(&str, &str); 8] = [
+    ("stream-1", "one stream, 1 GiB up, then 1 GiB down"),
+    ("streams-64", "64 streams of 16 MiB at once"),
+    ("requests", "request and response of 64 B, 1 and 64 in flight"),
+    ("handshakes", "dial and close, 8 at once"),
+    ("gossip", "8 nodes, 1 publishes 100 B and 4 KiB, signed"),
+    ("idle", "a whole node with 3 peers and nothing to do"),
+    ("connections", "200 idle connections at a listener"),
+    ("start", "a whole node, to its listener and to its first connection"),
+];
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    if let [first, rest @ ..] = &args[..]
+        && first == "--child"
+    {
+        return child::main(rest);
+    }
+    let (mut quick, mut json, mut chosen) = (false, None, Vec::new());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => quick = true,
+            "--json" => json = Some(args.next().ok_or("--json FILE")?),
+            name => match SCENARIOS.iter().find(|(scenario, _)| *scenario == name) {
+                Some((scenario, _)) => chosen.push(*scenario),
+                None => {
+                    let known: Vec<_> = SCENARIOS.iter().map(|(n, what)| format!("  {n}: {what}")).collect();
+                    return Err(format!("no scenario {name:?}; there are\n{}", known.join("\n")).into());
+                }
+            },
+        }
+    }
+    if chosen.is_empty() {
+        chosen = SCENARIOS.iter().map(|(name, _)| *name).collect();
+    }
+    let rounds = if quick { 3 } else { 5 };
+    let mut table = Table::default();
+    for round in 0..rounds {
+        for scenario in &chosen {
+            // Who goes first changes from round to round.
+            let order = if round % 2 == 0 { Kind::ALL } else { [Kind::Stock, Kind::Ours] };
+            for kind in order {
+                eprintln!("round {} of {rounds}: {scenario}, {kind}", round + 1);
+                for figure in measure(scenario, kind, quick)? {
+                    table.add(scenario, kind, figure);
+                }
+            }
+        }
+    }
+    print!("{}", table.text());
+    if let Some(file) = json {
+        fs::write(file, serde_json::to_string_pretty(&table.json(rounds, quick))?)?;
+    }
+    Ok(())
+}
+
+fn measure(scenario: &str, kind: Kind, quick: bool) -> Result<Vec<Metric>, Failure> {
+    match scenario {
+        "idle" => idle(kind, quick),
+        "connections" => connections(kind),
+        "start" => start(kind),
+        "gossip" => Process::start(kind, &["gossip"], quick)?.figures(),
+        load => {
+            let serve = if load == "requests" { "serve-requests" } else { "serve" };
+            let mut server = Process::start(kind, &[serve], quick)?;
+            let (address, pid) = (server.line()?, server.child.id().to_string());
+            Process::start(kind, &[load, &address, &pid], quick)?.figures()
+        }
+    }
+}
+
+/// A child process that ends when this is dropped.
+struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(kind: Kind, role: &[&str], quick: bool) -> Result<Self, Failure> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["--child", kind.word()]).args(role);
+        if quick {
+            command.arg("--quick");
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let output = BufReader::new(child.stdout.take().ok_or("no output")?);
+        Ok(Self { input: child.stdin.take(), child, output })
+    }
+
+    fn line(&mut self) -> Result<String, Failure> {
+        line(&mut self.output)
+    }
+
+    fn reading(&self) -> Result<Reading, Failure> {
+        Ok(Reading::of(self.child.id())?)
+    }
+
+    fn figures(mut self) -> Result<Vec<Metric>, Failure> {
+        let figures: Value = serde_json::from_str(&self.line()?)?;
+        let figures = figures.as_array().ok_or("no figures")?;
+        Ok(figures.iter().filter_map(Metric::from_json).collect())
+    }
+
+    /// Reads up to the line `ready`.
+    fn ready(&mut self) -> Result<(), Failure> {
+        while self.line()? != "ready" {}
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        // It ends by itself now; how, and whether it had already, is of no interest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn idle(kind: Kind, quick: bool) -> Result<Vec<Metric>, Failure> {
+    let (settle, window) = if quick { (1, 3) } else { (5, 10) };
+    let mut nodes: Vec<Process> = Vec::new();
+    let mut addresses: Vec<String> = Vec::new();
+    for _ in 0..4 {
+        let dials: Vec<&str> =
+            ["node", "3"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
+        let mut node = Process::start(kind, &dials, false)?;
+        addresses.push(node.line()?);
+        nodes.push(node);
+    }
+    for node in &mut nodes {
+        node.ready()?;
+    }
+    // Not a guess at when something happens, but the state to be measured: a while after.
+    thread::sleep(Duration::from_secs(settle));
+    let before: Vec<Reading> = nodes.iter().map(Process::reading).collect::<Result<_, _>>()?;
+    let began = Instant::now();
+    thread::sleep(Duration::from_secs(window));
+    let after: Vec<Reading> = nodes.iter().map(Process::reading).collect::<Result<_, _>>()?;
+    let took = began.elapsed().as_secs_f64();
+    let mean = |of: &dyn Fn(&Reading, &Reading) -> f64| {
+        before.iter().zip(&after).map(|(b, a)| of(b, a)).sum::<f64>() / before.len() as f64
+    };
+    Ok(vec![
+        Metric::lower("idle with 3 peers, RSS", "MiB", mean(&|_, a| a.rss as f64 / 1024.0)),
+        Metric::lower("idle with 3 peers, threads", "", mean(&|_, a| a.threads as f64)),
+        Metric::lower(
+            "idle with 3 peers, wake-ups",
+            "1/s",
+            mean(&|b, a| a.sleeps.saturating_sub(b.sleeps) as f64 / took),
+        ),
+        Metric::lower("idle with 3 peers, CPU", "ms/s", mean(&|b, a| (a.cpu - b.cpu) * 1e3 / took)),
+    ])
+}
+
+fn connections(kind: Kind) -> Result<Vec<Metric>, Failure> {
+    const COUNT: usize = 200;
+    let mut server = Process::start(kind, &["serve"], false)?;
+    let address = server.line()?;
+    let mut some = Process::start(kind, &["hold", "10", &address], false)?;
+    some.ready()?;
+    let before = server.reading()?.rss;
+    let mut many = Process::start(kind, &["hold", &COUNT.to_string(), &address], false)?;
+    many.ready()?;
+    thread::sleep(Duration::from_secs(1));
+    let after = server.reading()?.rss;
+    let each = after.saturating_sub(before) as f64 / COUNT as f64;
+    Ok(vec![Metric::lower("200 idle connections, listener's RSS each", "KiB", each)])
+}
+
+fn start(kind: Kind) -> Result<Vec<Metric>, Failure> {
+    let ms = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
+    let began = Instant::now();
+    let mut first = Process::start(kind, &["node", "0"], false)?;
+    let address = first.line()?;
+    let listening = ms(began);
+    let began = Instant::now();
+    let mut second = Process::start(kind, &["node", "1", &address], false)?;
+    second.ready()?;
+    Ok(vec![
+        Metric::lower("start to listening", "ms", listening),
+        Metric::lower("start to first connection", "ms", ms(began)),
+    ])
+}
+
+/// Figures by line of the table, in the order of their first appearance.
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+struct Row {
+    scenario: String,
+    name: String,
+    unit: String,
+    better: Better,
+    values: BTreeMap<Kind, Vec<f64>>,
+}
+
+impl Row {
+    fn median(&self, kind: Kind) -> f64 {
+        percentile(&mut self.values.get(&kind).cloned().unwrap_or_default(), 0.5)
+    }
+
+    /// From the least to the most, as a share of the median: the noise.
+    fn spread(&self, kind: Kind) -> f64 {
+        let values = self.values.get(&kind).map_or(&[][..], Vec::as_slice);
+        let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+        (high - low) / self.median(kind)
+    }
+
+    /// Ours over stock.
+    fn ratio(&self) -> f64 {
+        self.median(Kind::Ours) / self.median(Kind::Stock)
+    }
+}
+
+impl Table {
+    fn add(&mut self, scenario: &str, kind: Kind, figure: Metric) {
+        let Metric { name, unit, better, value } = figure;
+        let at = self.0.iter().position(|row| row.name == name).unwrap_or_else(|| {
+            let values = BTreeMap::new();
+            self.0.push(Row { scenario: scenario.into(), name, unit, better, values });
+            self.0.len() - 1
+        });
+        self.0[at].values.entry(kind).or_default().push(value);
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "| {:<44} | {:<6} | {:>10} | {:>6} | {:>10} | {:>6} | {:>7} |\n|{}|\n",
+            "what",
+            "unit",
+            "ours",
+            "spread",
+            "stock",
+            "spread",
+            "ratio",
+            [
+                "-".repeat(46),
+                "-".repeat(8),
+                "-".repeat(12),
+                "-".repeat(8),
+                "-".repeat(12),
+                "-".repeat(8),
+                "-".repeat(9)
+            ]
+            .join("|")
+        );
+        for row in &self.0 {
+            let ratio = row.ratio();
+            let good = if row.better == Better::Higher { ratio > 1.0 } else { ratio < 1.0 };
+            let mark = if good { '+' } else { '-' };
+            let number = |v: f64| {
+                if v.abs() >= 100.0 { format!("{v:.0}") } else { format!("{v:.2}") }
+            };
+            text += &format!(
+                "| {:<44} | {:<6} | {:>10} | {:>5.0}% | {:>10} | {:>5.0}% | {ratio:>5.2} {mark} |\n",
+                row.name,
+                row.unit,
+                number(row.median(Kind::Ours)),
+                row.spread(Kind::Ours) * 100.0,
+                number(row.median(Kind::Stock)),
+                row.spread(Kind::Stock) * 100.0,
+            );
+        }
+        text + "\nMedians; spread is (most - least) / median; ratio is ours / stock, + where ours is better.\n"
+    }
+
+    fn json(&self, rounds: usize, quick: bool) -> Value {
+        let rows: Vec<_> = self
+            .0
+            .iter()
+            .map(|row| {
+                json!({
+                    "scenario": row.scenario,
+                    "what": row.name,
+                    "unit": row.unit,
+                    "better": if row.better == Better::Higher { "higher" } else { "lower" },
+                    "ours": row.values.get(&Kind::Ours),
+                    "stock": row.values.get(&Kind::Stock),
+                    "ratio": row.ratio(),
+                })
+            })
+            .collect();
+        json!({ "rounds": rounds, "quick": quick, "rows": rows })
+    }
+}
