@@ -4,16 +4,21 @@
 
 use std::{
     fs, io,
+    net::Shutdown,
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net,
     },
     path::{Path, PathBuf},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use async_io::Async;
-use futures::future::{BoxFuture, FutureExt};
+use futures::{
+    future::{BoxFuture, FutureExt},
+    io::{AsyncRead, AsyncWrite},
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{ByteStream, UnixListener};
@@ -74,11 +79,36 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
+struct ReactorUnixStream(Async<net::UnixStream>);
+
+impl AsyncRead for ReactorUnixStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ReactorUnixStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    /// Tells the other side that nothing more will be written; reading goes on.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
+    }
+}
+
 impl UnixListener for ReactorUnixListener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>> {
         loop {
             match self.inner.get_ref().accept() {
-                Ok((stream, _)) => return Poll::Ready(Async::new(stream).map(|s| Box::new(s) as _)),
+                Ok((stream, _)) => {
+                    return Poll::Ready(Async::new(stream).map(|s| Box::new(ReactorUnixStream(s)) as _));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.inner.poll_readable(cx))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Poll::Ready(Err(e)),
@@ -100,7 +130,7 @@ impl Drop for ReactorUnixListener {
 pub(super) fn connect(path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
     async move {
         let stream = Async::<net::UnixStream>::connect(path).await?;
-        Ok(Box::new(stream) as _)
+        Ok(Box::new(ReactorUnixStream(stream)) as _)
     }
     .boxed()
 }
@@ -124,6 +154,8 @@ mod tests {
             let mut buf = [0; 5];
             far.read_exact(&mut buf).await.unwrap();
             assert_eq!(&buf, b"hello");
+            near.close().await.unwrap();
+            assert_eq!(far.read(&mut buf).await.unwrap(), 0, "a closed half is told");
         });
         drop(listener);
         assert!(!path.exists());
