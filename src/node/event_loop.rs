@@ -30,6 +30,7 @@ use super::{
     command::{Command, Error, PublishOptions, Reply},
     event::{Event, Message, Receipt},
     gossip,
+    metrics::Metrics,
     peers::Peers,
     ping,
     publishes::Publishes,
@@ -88,6 +89,7 @@ pub(crate) struct EventLoop {
     started: Instant,
     bootstrap: Instant,
     drain: Option<Drain>,
+    metrics: Metrics,
 }
 
 /// What the loop is made of.
@@ -100,11 +102,13 @@ pub(crate) struct Parts {
     pub(crate) interfaces: Box<dyn Interfaces>,
     pub(crate) validator: Option<Arc<dyn Validator>>,
     pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
 }
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config } = parts;
+        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, metrics } =
+            parts;
         let now = runtime.now();
         let limits = &config.limits;
         Self {
@@ -126,6 +130,7 @@ impl EventLoop {
             started: now,
             bootstrap: now + BOOTSTRAP,
             drain: None,
+            metrics,
             runtime,
             config,
         }
@@ -197,6 +202,7 @@ impl EventLoop {
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
@@ -240,6 +246,13 @@ impl EventLoop {
     }
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match &event {
+            BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
+            BehaviourEvent::Identify(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Ping(event) => self.metrics.record(event),
+            _ => {}
+        }
         match event {
             BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
             BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
@@ -400,6 +413,7 @@ impl EventLoop {
     /// Says once what happened: to the log, and to all who listen.
     fn emit(&mut self, event: Event) {
         log::log!(target: "smidge", event.level(), "{event}");
+        self.metrics.note(&event);
         topics::tell(&self.events, event);
     }
 
@@ -527,8 +541,9 @@ impl EventLoop {
                 self.queries.insert(id, Query::Providers { reply, found: Default::default() });
             }
             Command::FindPeer { peer, reply } => {
+                let known = addresses(kad, &peer);
                 let id = kad.get_closest_peers(peer);
-                self.queries.insert(id, Query::FindPeer { reply, peer });
+                self.queries.insert(id, Query::FindPeer { reply, peer, known });
             }
             other => refuse(other),
         }
@@ -583,10 +598,7 @@ impl EventLoop {
     }
 
     fn is_in_table(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        kad.kbucket(*peer).is_some_and(|bucket| {
-            bucket.iter().any(|e| e.node.key.preimage() == peer && e.node.value.iter().any(|a| a == address))
-        })
+        addresses(&mut self.swarm.behaviour_mut().kad, peer).contains(address)
     }
 
     /// Leaves the topics, takes no more work, and closes what is open a moment later.
@@ -631,6 +643,15 @@ impl EventLoop {
             answer(reply, Ok(()));
         }
     }
+}
+
+/// Where the routing table has a peer.
+fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return Vec::new(); // ourselves
+    };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }
 
 fn list(interfaces: &dyn Interfaces) -> Vec<Interface> {

@@ -8,6 +8,7 @@ mod command;
 mod event;
 mod event_loop;
 mod gossip;
+mod metrics;
 mod peers;
 mod ping;
 mod publishes;
@@ -121,7 +122,8 @@ impl Node {
         let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
         let commands = async_channel::bounded(config.limits.commands);
         let events = topics::channel(config.limits.events);
-        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone());
+        let (metrics, registry) = metrics::Metrics::new();
+        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry);
         let parts = event_loop::Parts {
             swarm,
             closed,
@@ -131,6 +133,7 @@ impl Node {
             interfaces,
             validator,
             config,
+            metrics,
         };
         // The loop keeps no strong sender: it ends when the last client is gone.
         let event_loop = event_loop::EventLoop::new(parts);
