@@ -2,7 +2,7 @@
 //! node.
 //!
 //! One task accepts, one task serves each connection; each knows the node through its
-//! [`Client`](crate::Client) only, so that a slow or hostile caller holds up nobody but itself. What a
+//! [`Client`] only, so that a slow or hostile caller holds up nobody but itself. What a
 //! caller may cost has a bound in `[api]`. Nothing here decides what the node does.
 
 mod answer;
