@@ -37,6 +37,10 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
+    if !cfg!(feature = "hickory") {
+        let why = "this binary was built without the resolver hickory, and async-dns cannot be told which server to ask";
+        return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `hickory`"));
+    }
     let mut network = Network::start(usize::from(args.nodes))?;
     let result = play(&mut network);
     network.stop();

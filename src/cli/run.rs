@@ -1,6 +1,6 @@
 //! `smidge run`: the node, its signals, and what a sender says.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{
@@ -136,12 +136,17 @@ impl From<GatewayError> for Failure {
     }
 }
 
+/// Some senders of signals (timeout(1) for one) send each to the process and to its group: what comes
+/// this soon after the first is the same signal.
+const SAME_SIGNAL: Duration = Duration::from_millis(20);
+
 /// Ends the node in good order, or at once if a second signal asks for it.
 async fn stop(client: &Client, mut signals: Signals) -> Result<(), Failure> {
     let drained = client.shutdown();
+    let first = Instant::now();
     let impatient = async {
         while let Some(signal) = signals.next().await {
-            if signal == Signal::Stop {
+            if signal == Signal::Stop && first.elapsed() > SAME_SIGNAL {
                 return;
             }
         }

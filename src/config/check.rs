@@ -2,7 +2,7 @@
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Problem, Publish, Role,
+    ApiListen, Backend, Config, Encoding, Problem, Publish, Role, Store,
     kind::Kind,
     table::{Visitor, plain},
 };
@@ -41,7 +41,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule<'static>> {
-        let Self { gossip, quic, limits, api, listen, .. } = self;
+        let Self { gossip, kad, quic, limits, api, listen, .. } = self;
         let rule = |keys, broken, problem: String, expected: &str| Rule {
             keys,
             broken,
@@ -108,6 +108,12 @@ impl Config {
                 (1..listen.addresses.len()).any(|i| listen.addresses[..i].contains(&listen.addresses[i])),
                 "the same address twice".into(),
                 "each address once",
+            ),
+            rule(
+                &["kad.store"],
+                kad.store != Store::Memory,
+                "records on disk are not in this version yet".into(),
+                "\"memory\"",
             ),
             rule(
                 &["dns.backend"],

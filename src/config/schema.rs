@@ -162,12 +162,12 @@ sections! { role;
         /// Commands waiting for the event loop.
         commands: usize [1..=65536] = 64;
         /// Events waiting for one subscriber; a slow one loses its oldest.
-        events: usize [1..=1 << 20] = 1024;
+        events: usize [1..=1 << 20] = 256;
         /// Event streams open at once.
         subscriptions: usize [1..=65536] = 64;
-        /// Topics known of all peers together.
+        /// Topics that one peer may subscribe to.
         topics: usize [1..=1 << 20] = 1024;
-        /// Records taken of one name.
+        /// Records taken of one name, and names dialed at once.
         records: usize [1..=65536] = 1024;
     }
 
@@ -218,9 +218,10 @@ sections! { role;
         /// How long a handshake may take.
         handshake_timeout: Duration [ms(100)..=secs(300)] = secs(5);
         /// How often a silent connection is kept alive.
-        keep_alive: Duration [ms(100)..=secs(3600)] = secs(3);
-        /// How long a connection may be silent before it is lost.
-        idle_timeout: Duration [ms(200)..=secs(DAY)] = secs(10);
+        keep_alive: Duration [ms(100)..=secs(3600)] = ms(2500);
+        /// How long a connection may be silent before it is lost; a dead peer is noticed within this
+        /// and `keep_alive` together.
+        idle_timeout: Duration [ms(200)..=secs(DAY)] = ms(6500);
         /// Bytes of one stream received ahead of their reader.
         stream_window: usize as Size [4 << 10..=1 << 30] = 512 << 10;
         /// Bytes of one connection received ahead of their readers.

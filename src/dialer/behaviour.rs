@@ -29,8 +29,9 @@ use libp2p::{
 
 use super::{
     lookup::lookup,
-    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler, split_peer},
+    reconciler::Reconciler,
     status::NameStatus,
+    words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
 use crate::{
     config::Target,
@@ -95,6 +96,11 @@ impl Behaviour {
     pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
         self.reconciler.set_targets(targets, self.runtime.now());
         self.stir();
+    }
+
+    /// How many targets there are.
+    pub fn targets(&self) -> usize {
+        self.reconciler.targets()
     }
 
     /// Stays connected to `target` too.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use futures::future::{BoxFuture, FutureExt, join_all};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use super::reconciler::{Answer, split_peer};
+use super::words::{Answer, split_peer};
 use crate::{
     config::{self, Target},
     dns::{Family, LookupError, Resolve},

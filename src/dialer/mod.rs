@@ -10,8 +10,9 @@ pub mod reconciler;
 mod status;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use behaviour::{Behaviour, Event};
-pub(crate) use reconciler::split_peer;
-pub use reconciler::{Notice, Policy};
 pub use status::{NameStatus, RecordState, RecordStatus};
+pub(crate) use words::split_peer;
+pub use words::{Action, Answer, DialFault, Notice, Policy};

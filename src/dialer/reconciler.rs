@@ -9,150 +9,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
     backoff::Backoff,
     status::{NameStatus, RecordState, RecordStatus},
+    words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
 use crate::config::Target;
 
-/// What the reconciler goes by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    /// Longest pause between two questions for a name that has no record yet.
-    pub lookup_max: Duration,
-    /// Longest pause between two dials of one record.
-    pub retry_max: Duration,
-    /// Pause between two questions for a name that has records.
-    pub refresh: Duration,
-    /// How long a departed peer that no name leads to is remembered.
-    pub forget: Duration,
-    /// Dials under way at once.
-    pub parallel: usize,
-    /// Records followed per name; more are ignored, and a notice says so.
-    pub max_records: usize,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            lookup_max: Duration::from_secs(1),
-            retry_max: Duration::from_secs(30),
-            refresh: Duration::from_secs(5),
-            forget: Duration::from_secs(60),
-            parallel: 16,
-            max_records: 1024,
-        }
-    }
-}
-
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-
-/// What a lookup of a target came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// These addresses, perhaps with a peer id each.
-    Records(Vec<Multiaddr>),
-    /// The name certainly has no record now; why, in words.
-    Nothing(String),
-    /// Nobody could tell; why, in words. What was known before stands.
-    Failed(String),
-}
-
-/// Why a dial failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DialFault {
-    /// We were at the other end ourselves.
-    OwnPeer,
-    /// This peer answered, but the connection was refused because there are enough to it already.
-    Enough(PeerId),
-    /// Anything else, in words.
-    Failed(String),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask what this target resolves to.
-    Lookup(Target),
-    /// Dial this address, expecting this peer if one is given.
-    Dial(Multiaddr, Option<PeerId>),
-    /// Drop what is known of `peer`: at `address`, or everything.
-    Forget {
-        /// Who.
-        peer: PeerId,
-        /// Where; everywhere if `None`.
-        address: Option<Multiaddr>,
-    },
-}
-
-/// What happened, for the log and for whoever watches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A name was resolved. `changed`: to other records than before.
-    Resolved {
-        /// The name.
-        target: Target,
-        /// How many records it has.
-        records: usize,
-        /// Whether they differ from those before.
-        changed: bool,
-    },
-    /// A name could not be resolved, or has no record.
-    NotResolved {
-        /// The name.
-        target: Target,
-        /// Why.
-        reason: String,
-        /// When it is asked again.
-        retry_in: Duration,
-        /// Whether the last answer was the same.
-        repeated: bool,
-    },
-    /// An answer held more records than are followed.
-    TooManyRecords {
-        /// The name.
-        target: Target,
-        /// How many there were.
-        found: usize,
-        /// How many are followed.
-        followed: usize,
-    },
-    /// A record is dialed.
-    Dialing {
-        /// Where.
-        address: Multiaddr,
-        /// Whether the last dial of this record failed.
-        repeated: bool,
-    },
-    /// A dial failed.
-    DialFailed {
-        /// Where.
-        address: Multiaddr,
-        /// Why.
-        reason: String,
-        /// When it is tried again.
-        retry_in: Duration,
-        /// Whether it failed in the same way before.
-        repeated: bool,
-    },
-    /// A record turned out to be this very node.
-    Own {
-        /// Which.
-        address: Multiaddr,
-    },
-    /// Another peer than before answers at a record.
-    Replaced {
-        /// Where.
-        address: Multiaddr,
-        /// Who was there.
-        old: PeerId,
-        /// Who is there now.
-        new: PeerId,
-    },
-}
+/// A failure that changes its words is told again only after this long: two that take turns must not
+/// flood the log.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+/// Departed peers remembered at once; more are forgotten at once. Anybody can make up peers.
+const MAX_STRANGERS: usize = 1024;
 
 #[derive(Debug)]
 struct Watch {
@@ -162,6 +34,8 @@ struct Watch {
     failures: u32,
     /// Why the last lookup gave nothing.
     last: Option<String>,
+    /// When a failure was last told as news.
+    told: Option<Instant>,
     records: BTreeSet<Multiaddr>,
 }
 
@@ -174,6 +48,8 @@ struct Record {
     peer: Option<PeerId>,
     failures: u32,
     last: Option<String>,
+    /// When a failure was last told as news.
+    told: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,13 +111,24 @@ impl Reconciler {
         }
     }
 
+    /// How many targets are watched.
+    pub fn targets(&self) -> usize {
+        self.watches.len()
+    }
+
     /// Watches `target` too.
     pub fn add_target(&mut self, target: Target, now: Instant) {
         if self.watches.contains_key(&target) {
             return;
         }
-        let mut watch =
-            Watch { asking: false, next: Some(now), failures: 0, last: None, records: BTreeSet::new() };
+        let mut watch = Watch {
+            asking: false,
+            next: Some(now),
+            failures: 0,
+            last: None,
+            told: None,
+            records: BTreeSet::new(),
+        };
         let fixed = match &target {
             Target::Addr(address) => Some(address.clone()),
             _ => None,
@@ -295,7 +182,8 @@ impl Reconciler {
         let retry_in =
             Backoff::steady(RETRY_MIN, self.policy.lookup_max).delay(watch.failures, &mut self.rng);
         watch.next = Some(now + retry_in);
-        let repeated = watch.last.as_ref() == Some(&reason);
+        let repeated = watch.failures > 1 && is_old_news(&mut watch.told, &watch.last, &reason, now);
+        watch.told = watch.told.or(Some(now));
         watch.last = Some(reason.clone());
         self.notices.push_back(Notice::NotResolved { target: target.clone(), reason, retry_in, repeated });
     }
@@ -369,7 +257,10 @@ impl Reconciler {
                 }
             }
         }
-        if !settled {
+        if !settled && self.strangers.len() >= MAX_STRANGERS {
+            self.strangers.remove(&peer);
+            self.actions.push_back(Action::Forget { peer, address: None });
+        } else if !settled {
             let forget = now + self.policy.forget;
             self.strangers.entry(peer).and_modify(|at| *at = (*at).min(forget)).or_insert(forget);
         }
@@ -400,7 +291,8 @@ impl Reconciler {
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
         record.state = State::Waiting(now + retry_in);
-        let repeated = record.last.as_ref() == Some(&reason);
+        let repeated = record.failures > 1 && is_old_news(&mut record.told, &record.last, &reason, now);
+        record.told = record.told.or(Some(now));
         record.last = Some(reason.clone());
         self.notices.push_back(Notice::DialFailed { address: address.clone(), reason, retry_in, repeated });
     }
@@ -506,7 +398,8 @@ impl Reconciler {
             record.expected = expected.or(record.expected);
             return;
         }
-        let record = Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None };
+        let record =
+            Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None, told: None };
         self.records.insert(address.clone(), record);
         if self.own.contains(&address) {
             self.mark_own(&address);
@@ -596,17 +489,15 @@ impl Reconciler {
     }
 }
 
-fn record_is_settled(records: &BTreeMap<Multiaddr, Record>, address: &Multiaddr) -> bool {
-    records.get(address).is_some_and(|r| matches!(r.state, State::Connected | State::Own))
+/// Whether a failure needs no telling: it is the same as before, or another was told a moment ago.
+fn is_old_news(told: &mut Option<Instant>, last: &Option<String>, reason: &str, now: Instant) -> bool {
+    if last.as_deref() == Some(reason) || told.is_some_and(|at| now < at + TELL_AGAIN) {
+        return true;
+    }
+    *told = Some(now);
+    false
 }
 
-/// An address without its final `/p2p`, and the peer that it named.
-pub(crate) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => {
-            address.pop();
-            (address, Some(peer))
-        }
-        _ => (address, None),
-    }
+fn record_is_settled(records: &BTreeMap<Multiaddr, Record>, address: &Multiaddr) -> bool {
+    records.get(address).is_some_and(|r| matches!(r.state, State::Connected | State::Own))
 }

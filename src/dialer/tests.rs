@@ -11,8 +11,9 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
 use proptest::prelude::*;
 
 use super::{
-    reconciler::{Action, Answer, DialFault, Notice, Policy, Reconciler},
+    reconciler::Reconciler,
     status::RecordState,
+    words::{Action, Answer, DialFault, Notice, Policy},
 };
 use crate::config::Target;
 
@@ -512,6 +513,38 @@ fn targets_are_replaced_while_running() {
     world.kill(1, S(0));
     world.run(S(60));
     assert_eq!(world.dials_of(1).len(), 1);
+}
+
+#[test]
+fn failures_that_take_turns_do_not_flood_the_log() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), vec![]);
+    world.watch(&peer);
+    for n in 0..300 {
+        // The words change with every answer.
+        world.reconciler.on_lookup(&peer, Answer::Failed(format!("failure {n}")), world.now);
+        world.run(MS(200));
+    }
+    let fresh =
+        world.notices.iter().filter(|(_, n)| matches!(n, Notice::NotResolved { repeated: false, .. }));
+    assert!(
+        (1..=7).contains(&fresh.count()),
+        "a line at first, and one every ten seconds of a minute at most"
+    );
+}
+
+#[test]
+fn a_crowd_of_strangers_is_forgotten_in_time_or_at_once() {
+    let mut world = World::new(3);
+    for n in 0..5000 {
+        world.link(at(n), PeerId::random());
+        world.kill(n, S(0));
+        world.run(MS(1));
+    }
+    assert_eq!(world.forgotten.len(), 5000 - 1024);
+    world.run(S(61));
+    assert_eq!(world.forgotten.len(), 5000);
 }
 
 #[derive(Clone, Debug)]

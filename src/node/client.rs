@@ -10,7 +10,8 @@ use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, metrics::Registry};
 
 use super::{
-    command::{Command, Error, PublishOptions, PutOptions, Reply, Stored},
+    command::{Command, PublishOptions, PutOptions, Reply, Stored},
+    error::Error,
     event::{Event, Receipt},
     peers::PeerStatus,
     status::Status,

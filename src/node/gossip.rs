@@ -29,8 +29,14 @@ pub(crate) enum Event {
     Left { topic: TopicHash, peer: PeerId },
 }
 
+/// gossipsub with a bound on the topics that a peer may subscribe to.
+pub(crate) type Gossipsub = gossipsub::Behaviour<
+    gossipsub::IdentityTransform,
+    gossipsub::MaxCountSubscriptionFilter<gossipsub::AllowAllSubscriptionFilter>,
+>;
+
 pub(crate) struct Behaviour {
-    inner: gossipsub::Behaviour,
+    inner: Gossipsub,
     flood_publish: bool,
     mesh_n: usize,
     /// Below this score a peer is not handed our messages.
@@ -41,11 +47,7 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(
-        inner: gossipsub::Behaviour,
-        config: &gossipsub::Config,
-        publish_threshold: f64,
-    ) -> Self {
+    pub(crate) fn new(inner: Gossipsub, config: &gossipsub::Config, publish_threshold: f64) -> Self {
         Self {
             inner,
             flood_publish: config.flood_publish(),
@@ -154,7 +156,7 @@ impl Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = <gossipsub::Behaviour as NetworkBehaviour>::ConnectionHandler;
+    type ConnectionHandler = <Gossipsub as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
     fn handle_pending_inbound_connection(

@@ -5,6 +5,7 @@
 mod behaviour;
 mod client;
 mod command;
+mod error;
 mod event;
 mod event_loop;
 mod gossip;
@@ -23,7 +24,8 @@ use std::{fmt, sync::Arc};
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 pub use client::Client;
-pub use command::{Error, PublishOptions, PutOptions, Quorum, Stored};
+pub use command::{PublishOptions, PutOptions, Quorum, Stored};
+pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
 pub use status::Status;

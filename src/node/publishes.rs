@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{Error, PublishOptions};
+use super::{command::PublishOptions, error::Error};
 
 /// A publish that waits, with `T` for whoever waits with it.
 #[derive(Debug)]

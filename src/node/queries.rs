@@ -10,7 +10,10 @@ use libp2p::{
     kad::{self, GetClosestPeersError, GetProvidersOk, GetRecordOk, PutRecordError, QueryId, QueryResult},
 };
 
-use super::command::{Error, Reply, Stored};
+use super::{
+    command::{Reply, Stored},
+    error::Error,
+};
 use crate::dialer::split_peer;
 
 /// A question under way.

@@ -137,7 +137,7 @@ fn behaviour(
         dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer),
-        gossip: gossip_behaviour(&config.gossip, key, validated)?,
+        gossip: gossip_behaviour(&config.gossip, limits.topics, key, validated)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
     })
@@ -187,6 +187,7 @@ fn kad_behaviour(config: &Config, peer: PeerId) -> kad::Behaviour<MemoryStore> {
 
 fn gossip_behaviour(
     settings: &Gossip,
+    topics: usize,
     key: &Keypair,
     validated: bool,
 ) -> Result<gossip::Behaviour, SpawnError> {
@@ -219,7 +220,12 @@ fn gossip_behaviour(
     }
     let config = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
-    let mut inner = gossipsub::Behaviour::new(authenticity, config.clone())
+    let filter = gossipsub::MaxCountSubscriptionFilter {
+        filter: gossipsub::AllowAllSubscriptionFilter {},
+        max_subscribed_topics: topics,
+        max_subscriptions_per_request: topics,
+    };
+    let mut inner = gossip::Gossipsub::new_with_subscription_filter(authenticity, config.clone(), filter)
         .map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let thresholds = gossipsub::PeerScoreThresholds::default();
     if settings.scoring {

@@ -13,7 +13,8 @@ use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
 use futures::{Stream, StreamExt};
 
 use super::{
-    command::{Command, Error},
+    command::Command,
+    error::Error,
     event::{Event, Message},
 };
 

@@ -2,6 +2,10 @@
 //! for events with an answer to "what for" when it takes too long.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+pub mod process;
+pub mod sandbox;
 
 use std::{
     collections::BTreeSet,
@@ -20,14 +24,14 @@ use smidge::{
 };
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The topic of most tests.
 pub const TOPIC: &str = "some_topic";
 
 /// Runs a test on the default runtime.
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
     let _ = env_logger::builder().is_test(true).try_init();
-    Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap();
+    sandbox::run(|| Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap());
 }
 
 /// A loopback network with a name server, where replicas have an address each and one port.
@@ -40,12 +44,8 @@ pub struct Network {
 
 impl Network {
     fn new(rt: Handle) -> Self {
-        static NETS: AtomicU8 = AtomicU8::new(0);
-        let pid = std::process::id();
-        let nth = NETS.fetch_add(1, Ordering::Relaxed);
-        let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
-        let port = UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port();
-        let names = NameServer::start(&rt, SocketAddr::new(ip(net, 1), 0)).unwrap();
+        let (net, port) = free_net();
+        let names = NameServer::start(&rt, sandbox::server(SocketAddr::new(ip(net, 1), 0))).unwrap();
         Self { rt, names, net, port }
     }
 
@@ -69,9 +69,11 @@ impl Network {
         config.listen.addresses = vec![self.addr(n)];
         config.dial.names =
             names.iter().map(|name| format!("{name}:{}", self.port).parse().unwrap()).collect();
-        config.dns.servers = vec![self.names.addr()];
-        config.dns.hosts = None;
-        config.dns.resolv_conf = None;
+        if !sandbox::is_needed() {
+            config.dns.servers = vec![self.names.addr()];
+            config.dns.hosts = None;
+            config.dns.resolv_conf = None;
+        }
         config.gossip.topics = vec![TOPIC.into()];
         // Many nodes share this process and its memory.
         config.limits.memory = 4 << 30;
@@ -190,6 +192,15 @@ impl Network {
         })
         .await
     }
+}
+
+/// The first three bytes of a loopback network that no other test uses, and a port that is free there.
+pub fn free_net() -> ([u8; 3], u16) {
+    static NETS: AtomicU8 = AtomicU8::new(0);
+    let pid = std::process::id();
+    let nth = NETS.fetch_add(1, Ordering::Relaxed);
+    let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
+    (net, UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port())
 }
 
 /// What is there already, without waiting.

@@ -70,7 +70,7 @@ fn text_is_read_as_the_key_s_type_asks() {
     assert_eq!(set("api.listen=off").api.listen, ApiListen::Off);
     assert_eq!(set("api.listen=localhost:0").api.listen, ApiListen::Tcp(([127, 0, 0, 1], 0).into()));
     assert_eq!(set("api.listen=unix:/a").api.listen, ApiListen::Unix("/a".into()));
-    assert_eq!(set("kad.store=/data/r").kad.store, Store::File("/data/r".into()));
+    assert_eq!(set("identity.key_file=/data/k").identity.key_file, Path::new("/data/k"));
 }
 
 #[test]

@@ -116,6 +116,10 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "c.toml:2: kad.protocol: \"kad\": does not start with \"/\"; expected a protocol such as /smidge/kad/1.0.0",
         ),
         (
+            "[kad]\nstore = \"/data/records\"",
+            "c.toml:2: kad.store: records on disk are not in this version yet; expected \"memory\"",
+        ),
+        (
             "[kad]\nstore = \"redis\"",
             "c.toml:2: kad.store: \"redis\": is neither \"memory\" nor has a \"/\" in it; expected \"memory\" or a path such as \"/var/lib/smidge/records\"",
         ),
@@ -154,7 +158,7 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         ),
         (
             "[quic]\nidle_timeout = \"2s\"",
-            "c.toml:2: quic.idle_timeout: keep_alive is 3s and idle_timeout is 2s; expected keep_alive < idle_timeout, or silent connections are lost",
+            "c.toml:2: quic.idle_timeout: keep_alive is 2.5s and idle_timeout is 2s; expected keep_alive < idle_timeout, or silent connections are lost",
         ),
         (
             "[quic]\nmax_mtu = 1300\ninitial_mtu = 1400",

@@ -101,10 +101,10 @@ impl World {
         let main = self.0.executor.main_waker();
         let mut cx = Context::from_waker(&main);
         loop {
-            if self.0.executor.take_main() {
-                if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
-                    return out;
-                }
+            if self.0.executor.take_main()
+                && let Poll::Ready(out) = future.as_mut().poll(&mut cx)
+            {
+                return out;
             }
             if self.0.executor.run_ready() || self.0.executor.main_is_woken() {
                 continue;
@@ -138,6 +138,12 @@ impl World {
     pub fn translate(&self, inside: SocketAddr, outside: SocketAddr) {
         let mut state = self.0.lock();
         state.net.nat.insert(inside, outside);
+    }
+
+    /// Makes the next receive on the sockets bound to `port` fail.
+    pub fn fail_receive(&self, port: u16, kind: io::ErrorKind) {
+        let wakers = self.0.lock().net.fail(port, kind);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Simulated time since the world began.

@@ -32,6 +32,8 @@ pub struct Link {
     pub loss: f64,
     /// The share that arrives twice, from 0 to 1.
     pub duplicate: f64,
+    /// The share in which one byte is changed, from 0 to 1 (past what checksums catch).
+    pub corrupt: f64,
     /// The share of sends that find the sender's queue full (`WouldBlock`), from 0 to 1.
     pub busy: f64,
     /// Bytes of payload above which a datagram is lost without a word.
@@ -48,6 +50,7 @@ impl Default for Link {
             jitter: Duration::ZERO,
             loss: 0.0,
             duplicate: 0.0,
+            corrupt: 0.0,
             busy: 0.0,
             mtu: 1472,
             segments: 8,
@@ -79,6 +82,8 @@ pub(super) struct Net {
 struct Inbox {
     queue: VecDeque<Datagram>,
     reader: Option<Waker>,
+    /// What the next receive fails with.
+    failure: Option<io::ErrorKind>,
 }
 
 impl Net {
@@ -117,9 +122,24 @@ impl Net {
             }
             self.sent += 1;
             let from = self.nat.get(&from).copied().unwrap_or(from);
-            let datagram = Datagram { from, to, ecn, bytes: bytes.to_vec() };
+            let mut bytes = bytes.to_vec();
+            if self.rng.f64() < self.link.corrupt && !bytes.is_empty() {
+                let at = self.rng.usize(..bytes.len());
+                bytes[at] ^= self.rng.u8(1..);
+            }
+            let datagram = Datagram { from, to, ecn, bytes };
             self.on_the_way.insert((now + self.link.latency + late, self.sent), datagram);
         }
+    }
+
+    /// Makes the next receive on sockets bound to `port` fail.
+    pub(super) fn fail(&mut self, port: u16, kind: io::ErrorKind) -> Vec<Waker> {
+        let hit = self.sockets.iter_mut().filter(|((_, bound), _)| bound.port() == port);
+        hit.filter_map(|(_, inbox)| {
+            inbox.failure = Some(kind);
+            inbox.reader.take()
+        })
+        .collect()
     }
 
     pub(super) fn deliver(&mut self, now: Instant, hosts: &[HostState]) -> Vec<Waker> {
@@ -231,6 +251,9 @@ impl UdpSocket for SimUdp {
         let Some(inbox) = state.net.sockets.get_mut(&(self.host, self.local)) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
+        if let Some(kind) = inbox.failure.take() {
+            return Poll::Ready(Err(kind.into()));
+        }
         let mut n = 0;
         while n < bufs.len().min(meta.len()) {
             let Some(datagram) = inbox.queue.pop_front() else { break };

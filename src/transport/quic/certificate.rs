@@ -46,7 +46,7 @@ mod tests {
     fn exactly_one_libp2p_certificate_names_its_peer() {
         let keypair = Keypair::generate_ed25519();
         let (der, _) = libp2p_tls::certificate::generate(&keypair).unwrap();
-        assert_eq!(from_chain(remote(), &[der.clone()]).unwrap(), keypair.public().to_peer_id());
+        assert_eq!(from_chain(remote(), std::slice::from_ref(&der)).unwrap(), keypair.public().to_peer_id());
         for chain in [vec![], vec![der.clone(), der]] {
             let error = from_chain(remote(), &chain).unwrap_err().to_string();
             let n = chain.len();

@@ -2,10 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use aws_lc_rs::hmac;
 use libp2p::{PeerId, identity::Keypair};
 use quinn_proto::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenStore,
-    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
+    MtuDiscoveryConfig, NoneTokenStore, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -13,6 +14,10 @@ use super::Error;
 
 /// The least a connection may hold in each direction, however many there are.
 pub(super) const MIN_WINDOW: u64 = 16 * 1024;
+/// Streams that a remote may have open at first. quinn-proto sets a place aside for every stream
+/// that is allowed, about 80 bytes each, for as long as the connection lives: most connections of
+/// a mesh never need more than these, and those that do are given more (`State::grow`).
+pub(super) const FIRST_STREAMS: u32 = 16;
 /// Datagrams that one Initial-keyed handshake may buffer before it is accepted.
 const INCOMING_BUFFER: u64 = 8 * 1024;
 
@@ -32,7 +37,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a graceful close waits for finished streams to be acknowledged.
     pub close_timeout: Duration,
-    /// Streams that the remote may have open at once on a connection.
+    /// Streams that the remote may have open at once on a connection. It starts with 16, and the
+    /// limit doubles up to this one as half of them are in use.
     pub max_concurrent_streams: u32,
     /// Unread bytes that a stream may hold.
     pub stream_receive_window: u32,
@@ -64,6 +70,9 @@ pub struct Config {
     pub mtu_upper_bound: Option<u16>,
     pub(super) tls: Tls,
     pub(super) local_peer: PeerId,
+    /// Derived from the key, so that a node that was killed and started again recognizes packets of
+    /// its former connections and resets them at once (RFC 9000, 10.3.2).
+    reset: Option<[u8; 32]>,
     #[cfg(test)]
     pub(super) seed: Option<u64>,
 }
@@ -141,6 +150,7 @@ impl Config {
             mtu_upper_bound: Some(1452),
             tls: Tls::new(keypair)?,
             local_peer: keypair.public().to_peer_id(),
+            reset: keypair.derive_secret(b"smidge quic stateless reset"),
             #[cfg(test)]
             seed: None,
         })
@@ -171,7 +181,7 @@ impl Config {
         }
         let mut transport = TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(self.max_concurrent_streams.into())
+            .max_concurrent_bidi_streams(self.max_concurrent_streams.min(FIRST_STREAMS).into())
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(Some(idle))
@@ -205,6 +215,12 @@ impl Config {
             .retry_token_lifetime(self.handshake_timeout);
 
         let mut endpoint = EndpointConfig::default();
+        if let Some(secret) = self.reset {
+            let (ids, tokens) = (derive(&secret, b"connection ids"), derive(&secret, b"reset tokens"));
+            let ids = u64::from_be_bytes(std::array::from_fn(|i| ids[i]));
+            endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+            endpoint.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &tokens)));
+        }
         endpoint.supported_versions(vec![1]);
         #[cfg(test)]
         endpoint.rng_seed(self.seed.map(|seed| {
@@ -214,6 +230,13 @@ impl Config {
         }));
         Ok(Built { endpoint: Arc::new(endpoint), server: Arc::new(server), client, config: self })
     }
+}
+
+/// A secret of its own for each purpose.
+fn derive(secret: &[u8; 32], purpose: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
+    // HMAC-SHA256 is 32 bytes long.
+    std::array::from_fn(|i| tag.as_ref()[i])
 }
 
 /// A receiver that speaks the extension acknowledges every tenth packet instead of every second:

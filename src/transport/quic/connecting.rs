@@ -30,7 +30,7 @@ pub struct Connecting(Stage);
 #[derive(Debug)]
 enum Stage {
     /// Someone else dialed us; not accepted yet.
-    Incoming(Option<Incoming>),
+    Incoming(Option<Box<Incoming>>),
     /// A hole is being punched, and the remote is expected to dial us through it.
     Punch {
         punch: Punch,
@@ -41,7 +41,7 @@ enum Stage {
 
 impl Connecting {
     pub(super) fn incoming(incoming: Incoming) -> Self {
-        Self(Stage::Incoming(Some(incoming)))
+        Self(Stage::Incoming(Some(Box::new(incoming))))
     }
 
     pub(super) fn punch(punch: Punch, expected: Option<PeerId>) -> Self {
@@ -79,7 +79,7 @@ impl Future for Connecting {
             let handshake = match &mut self.0 {
                 Stage::Handshake(handshake) => return handshake.poll(cx),
                 Stage::Incoming(incoming) => match incoming.take() {
-                    Some(incoming) => accept(incoming, None)?,
+                    Some(incoming) => accept(*incoming, None)?,
                     // Refused above, and polled again all the same.
                     None => return Poll::Pending,
                 },
@@ -147,7 +147,9 @@ fn outcome(
         state.remote = state.quic.remote_address();
         let found = certificate::peer_id(&state.quic)?;
         return Poll::Ready(match expected {
-            Some(expected) if expected != found => Err(Error::WrongPeer { remote, expected, found }),
+            Some(expected) if expected != found => {
+                Err(Error::WrongPeer { remote, expected: expected.into(), found: found.into() })
+            }
             _ => Ok(found),
         });
     }

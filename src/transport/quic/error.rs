@@ -109,9 +109,9 @@ pub enum Error {
         /// The address dialed.
         remote: SocketAddr,
         /// Who was expected there.
-        expected: PeerId,
+        expected: Box<PeerId>,
         /// Who answered.
-        found: PeerId,
+        found: Box<PeerId>,
     },
     /// An established connection ended.
     #[error("connection with {remote} lost: {reason}")]

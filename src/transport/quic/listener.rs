@@ -37,9 +37,7 @@ impl Listener {
 
     /// Whether a dial to `remote` may leave from this listener's socket.
     pub(super) fn reaches(&self, remote: SocketAddr) -> bool {
-        let own = self.bound.ip();
-        own.is_ipv4() == remote.is_ipv4()
-            && (own.is_unspecified() || own.is_loopback() == remote.ip().is_loopback())
+        reaches(self.bound.ip(), remote.ip())
     }
 
     /// What is new about the addresses, given the interfaces there are now. Without a list (it
@@ -90,5 +88,34 @@ impl Listener {
             return Poll::Ready(Event::ListenerError { listener_id, error });
         }
         Poll::Pending
+    }
+}
+
+/// Whether a socket bound to `own` can send to `remote`: of the same family, and not from loopback
+/// to elsewhere or back, which the kernel refuses.
+fn reaches(own: IpAddr, remote: IpAddr) -> bool {
+    own.is_ipv4() == remote.is_ipv4() && (own.is_unspecified() || own.is_loopback() == remote.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dial_leaves_from_a_socket_of_its_family_and_its_side_of_loopback() {
+        for (own, remote, expected) in [
+            ("0.0.0.0", "10.0.0.1", true),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", true),
+            ("127.0.0.1", "10.0.0.1", false),
+            ("10.0.0.1", "127.0.0.1", false),
+            ("10.0.0.1", "10.9.9.9", true),
+            ("0.0.0.0", "::1", false),
+            ("::", "fd00::1", true),
+            ("::1", "fd00::1", false),
+            ("::", "10.0.0.1", false),
+        ] {
+            assert_eq!(reaches(own.parse().unwrap(), remote.parse().unwrap()), expected, "{own} {remote}");
+        }
     }
 }

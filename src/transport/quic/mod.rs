@@ -3,8 +3,8 @@
 //!
 //! How the parts fit:
 //!
-//! - An [`endpoint::Endpoint`] is one bound UDP socket. One task (`driver`) only receives its
-//!   datagrams and sorts them into the [`link::Link`] of the connection they belong to.
+//! - An `Endpoint` is one bound UDP socket. One task (`driver`) only receives its
+//!   datagrams and sorts them into the `Link` of the connection they belong to.
 //! - A connection is driven by the one task that polls its [`Connection`] (in a swarm: the
 //!   connection's task), and before that by the one that polls [`Connecting`]. There is no second
 //!   task per connection, and no task or lock per stream: muxer and streams share one mutex.

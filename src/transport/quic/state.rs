@@ -19,10 +19,17 @@ use quinn_proto::{
 
 use crate::runtime::Timer;
 
-use super::{config::MIN_WINDOW, endpoint::Endpoint, link::Link, lock, transmit};
+use super::{
+    config::{FIRST_STREAMS, MIN_WINDOW},
+    endpoint::Endpoint,
+    link::Link,
+    lock, transmit,
+};
 
 /// Received datagrams handled before other tasks get their turn.
 const RECEIVE: usize = 128;
+/// Queues of up to this many events are not kept while nothing arrives: they are cheap to make.
+const KEPT: usize = 4;
 /// Sent trains of datagrams (GSO) before other tasks get their turn.
 const TRAINS: usize = 8;
 /// Datagrams in one train. The kernel takes at most 64, and at most 64 KiB.
@@ -62,6 +69,7 @@ impl Shared {
             woken: false,
             released: false,
             allowance: 0,
+            stream_limit: FIRST_STREAMS,
         };
         Arc::new(Self { endpoint, link, state: Mutex::new(state) })
     }
@@ -125,6 +133,8 @@ pub(super) struct State {
     released: bool,
     /// The memory share that was applied last.
     allowance: u64,
+    /// How many streams the remote may have open now.
+    stream_limit: u32,
 }
 
 struct Unsent {
@@ -150,7 +160,9 @@ impl State {
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
             self.quic.handle_timeout(now);
         }
-        self.events(wakers);
+        if self.events(wakers) {
+            self.grow(endpoint);
+        }
         self.share(endpoint);
         self.endpoint_events(endpoint);
         again |= self.send(cx, endpoint, now);
@@ -175,18 +187,33 @@ impl State {
             }
             match self.batch.pop_front() {
                 Some(event) => self.quic.handle_event(event),
-                None => return false,
+                None => {
+                    // An idle connection keeps no queue.
+                    if self.batch.capacity() <= KEPT {
+                        self.batch = VecDeque::new();
+                    }
+                    return false;
+                }
+            }
+            // A stateless reset behind a close would replace the reason that the close gave.
+            if self.quic.is_closed() && self.lost.is_none() {
+                return true;
             }
         }
         true
     }
 
-    fn events(&mut self, wakers: &mut Vec<Waker>) {
+    /// Hands events to whom they concern; true when the remote has opened streams.
+    fn events(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        let mut opened = false;
         while let Some(event) = self.quic.poll() {
             match event {
                 Event::Connected => self.connected = true,
                 Event::ConnectionLost { reason } => self.lose(reason, wakers),
-                Event::Stream(StreamEvent::Opened { .. }) => wakers.extend(self.acceptor.take()),
+                Event::Stream(StreamEvent::Opened { .. }) => {
+                    opened = true;
+                    wakers.extend(self.acceptor.take());
+                }
                 Event::Stream(StreamEvent::Available { .. }) => wakers.extend(self.opener.take()),
                 Event::Stream(StreamEvent::Readable { id }) => wakers.extend(self.readers.remove(&id)),
                 Event::Stream(StreamEvent::Writable { id } | StreamEvent::Stopped { id, .. }) => {
@@ -197,6 +224,7 @@ impl State {
                 Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
             }
         }
+        opened
     }
 
     fn lose(&mut self, reason: ConnectionError, wakers: &mut Vec<Waker>) {
@@ -205,6 +233,16 @@ impl State {
         wakers.extend(self.opener.take());
         wakers.extend(mem::take(&mut self.readers).into_values());
         wakers.extend(mem::take(&mut self.writers).into_values());
+    }
+
+    /// Allows the remote more streams when it uses half of what it was allowed.
+    fn grow(&mut self, endpoint: &Endpoint) {
+        let most = endpoint.shared.built.config.max_concurrent_streams;
+        let open = self.quic.streams().remote_open_streams(Dir::Bi);
+        if self.stream_limit < most && open >= u64::from(self.stream_limit / 2) {
+            self.stream_limit = self.stream_limit.saturating_mul(2).min(most);
+            self.quic.set_max_concurrent_streams(Dir::Bi, self.stream_limit.into());
+        }
     }
 
     /// Applies the connection's share of the transport's memory when it has changed.

@@ -245,6 +245,11 @@ impl Drop for Transport {
 
 #[cfg(test)]
 impl Transport {
+    /// What this transport was told: another one with it is the same peer, come back.
+    pub(super) fn config(&self) -> Config {
+        self.shared.built.config.clone()
+    }
+
     /// Connections in all endpoints.
     pub(super) fn open_connections(&self) -> usize {
         let endpoints = self.listeners.iter().map(|listener| &listener.endpoint);
@@ -253,6 +258,11 @@ impl Transport {
             .chain(&self.dialer_v6)
             .map(|endpoint| endpoint.open_connections())
             .sum()
+    }
+
+    /// Bytes that each connection may hold now in each direction.
+    pub(super) fn allowance(&self) -> u64 {
+        self.shared.allowance()
     }
 
     /// Incoming handshakes under way in all endpoints.

@@ -212,3 +212,69 @@ fn a_hole_that_nobody_comes_through_is_given_up_in_time() {
         );
     });
 }
+
+#[test]
+#[ignore = "a measurement, for a quiet machine: cargo test --release -- --ignored --nocapture throughput"]
+fn throughput_over_loopback() {
+    real(|rt| async move {
+        let (mut listener, addr) = Node::listening(&rt, config(), "/ip4/127.0.0.1/udp/0/quic-v1").await;
+        let mut dialer = Node::new(&rt);
+        let (a, b) = connect(&mut dialer, &mut listener, &addr).await;
+        let total = 256 << 20;
+        let began = rt.now();
+        let send = async {
+            let mut stream = a.open().await.unwrap();
+            let chunk = vec![7; 64 * 1024];
+            for _ in 0..total / chunk.len() {
+                stream.write_all(&chunk).await.unwrap();
+            }
+            stream.close().await.unwrap();
+        };
+        let receive = async {
+            let mut stream = b.accept().await.unwrap();
+            let mut buf = vec![0; 64 * 1024];
+            let mut received = 0;
+            while let n @ 1.. = stream.read(&mut buf).await.unwrap() {
+                received += n;
+            }
+            received
+        };
+        let (_, received) = futures::join!(send, receive);
+        assert_eq!(received, total);
+        let took = (rt.now() - began).as_secs_f64();
+        let stats = a.with_state(|state| state.quic.stats());
+        eprintln!("{:.0} MB/s; {stats:?}", total as f64 / took / 1e6);
+        let stats = b.with_state(|state| state.quic.stats());
+        eprintln!("{stats:?}");
+    });
+}
+
+#[test]
+#[ignore = "a measurement, for a quiet machine: cargo test --release -- --ignored --nocapture memory"]
+#[cfg(target_os = "linux")]
+fn memory_of_idle_connections() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    real(|rt| async move {
+        let (mut listener, addr) = Node::listening(&rt, config(), "/ip4/127.0.0.1/udp/0/quic-v1").await;
+        let mut dialer = Node::new(&rt);
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(connect(&mut dialer, &mut listener, &addr).await);
+        }
+        let before = resident();
+        for _ in 0..500 {
+            held.push(connect(&mut dialer, &mut listener, &addr).await);
+        }
+        rt.sleep(Duration::from_secs(6)).await;
+        eprintln!("{:.1} KiB per end of an idle connection", (resident() - before) / 1000.0);
+        eprintln!(
+            "of which {} bytes are the state, {} an event",
+            size_of::<super::super::state::State>(),
+            size_of::<quinn_proto::ConnectionEvent>()
+        );
+    });
+}

@@ -11,7 +11,10 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -120,11 +123,28 @@ impl Node {
         Ok((peer, Peer::new(&self.rt, connection)))
     }
 
-    /// Waits until nothing is left of any connection.
+    /// Accepts whatever comes until one of them is a peer.
+    async fn accept_any(&mut self) -> (PeerId, Peer) {
+        let rt = self.rt.clone();
+        let mut upgrades = futures::stream::FuturesUnordered::new();
+        loop {
+            futures::select! {
+                incoming = std::pin::pin!(self.incoming().fuse()) => upgrades.push(incoming.0),
+                upgraded = upgrades.select_next_some() => if let Ok((peer, connection)) = upgraded {
+                    return (peer, Peer::new(&rt, connection));
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is left of any connection; denies what still comes (late datagrams of
+    /// a handshake that was given up look like a new one).
     async fn idle(&mut self) {
         let rt = self.rt.clone();
         let waited = rt.timeout(PATIENCE, async {
             while self.transport.open_connections() + self.transport.handshakes() > 0 {
+                let transport = &mut self.transport;
+                drop(poll_fn(|cx| Poll::Ready(Pin::new(&mut *transport).poll(cx))).await);
                 rt.sleep(Duration::from_millis(5)).await;
             }
         });
@@ -153,6 +173,8 @@ struct Peer {
     muxer: Arc<Mutex<Connection>>,
     ended: Shared<oneshot::Receiver<String>>,
     moved: Arc<Mutex<mpsc::Receiver<Multiaddr>>>,
+    /// From now on `close` drives.
+    closing: Arc<AtomicBool>,
 }
 
 impl Peer {
@@ -162,7 +184,12 @@ impl Peer {
         let (mut moved_in, moved) = mpsc::channel(16);
         let weak = Arc::downgrade(&muxer);
         let mut ended_in = Some(ended_in);
+        let closing = Arc::new(AtomicBool::new(false));
+        let handed_over = closing.clone();
         rt.spawn(poll_fn(move |cx| {
+            if handed_over.load(Ordering::SeqCst) {
+                return Poll::Ready(());
+            }
             let Some(muxer) = weak.upgrade() else { return Poll::Ready(()) };
             loop {
                 let polled = Pin::new(&mut *muxer.lock().unwrap()).poll(cx);
@@ -177,7 +204,7 @@ impl Peer {
                 }
             }
         }));
-        Self { muxer, ended: ended.shared(), moved: Arc::new(Mutex::new(moved)) }
+        Self { muxer, ended: ended.shared(), moved: Arc::new(Mutex::new(moved)), closing }
     }
 
     async fn open(&self) -> Result<Stream, Error> {
@@ -189,6 +216,7 @@ impl Peer {
     }
 
     async fn close(&self) -> Result<(), Error> {
+        self.closing.store(true, Ordering::SeqCst);
         poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_close(cx)).await
     }
 
@@ -198,8 +226,7 @@ impl Peer {
     }
 
     async fn moved(&self) -> Multiaddr {
-        let mut moved = self.moved.lock().unwrap();
-        poll_fn(|cx| moved.poll_next_unpin(cx)).await.expect("an address change")
+        poll_fn(|cx| self.moved.lock().unwrap().poll_next_unpin(cx)).await.expect("an address change")
     }
 
     fn with_state<T>(&self, look: impl FnOnce(&mut super::state::State) -> T) -> T {
@@ -230,7 +257,12 @@ async fn echo(rt: Handle, peer: Peer) {
 
 /// Sends `bytes` over a new stream of `peer` and returns what came back.
 async fn round_trip(peer: &Peer, bytes: &[u8]) -> Vec<u8> {
-    let (mut read, mut write) = peer.open().await.unwrap().split();
+    exchange(peer.open().await.unwrap(), bytes).await
+}
+
+/// Sends `bytes` over `stream`, closes it, and returns what came back.
+async fn exchange(stream: Stream, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = stream.split();
     let mut back = Vec::new();
     let (sent, received) = futures::join!(
         async {

@@ -1,0 +1,152 @@
+//! What the reconciler and the world around it say to each other: plain values.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+use crate::config::Target;
+
+/// What the reconciler goes by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Longest pause between two questions for a name that has no record yet.
+    pub lookup_max: Duration,
+    /// Longest pause between two dials of one record.
+    pub retry_max: Duration,
+    /// Pause between two questions for a name that has records.
+    pub refresh: Duration,
+    /// How long a departed peer that no name leads to is remembered.
+    pub forget: Duration,
+    /// Dials under way at once.
+    pub parallel: usize,
+    /// Records followed per name; more are ignored, and a notice says so.
+    pub max_records: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            lookup_max: Duration::from_secs(1),
+            retry_max: Duration::from_secs(30),
+            refresh: Duration::from_secs(5),
+            forget: Duration::from_secs(60),
+            parallel: 16,
+            max_records: 1024,
+        }
+    }
+}
+
+/// What a lookup of a target came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// These addresses, perhaps with a peer id each.
+    Records(Vec<Multiaddr>),
+    /// The name certainly has no record now; why, in words.
+    Nothing(String),
+    /// Nobody could tell; why, in words. What was known before stands.
+    Failed(String),
+}
+
+/// Why a dial failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DialFault {
+    /// We were at the other end ourselves.
+    OwnPeer,
+    /// This peer answered, but the connection was refused because there are enough to it already.
+    Enough(PeerId),
+    /// Anything else, in words.
+    Failed(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask what this target resolves to.
+    Lookup(Target),
+    /// Dial this address, expecting this peer if one is given.
+    Dial(Multiaddr, Option<PeerId>),
+    /// Drop what is known of `peer`: at `address`, or everything.
+    Forget {
+        /// Who.
+        peer: PeerId,
+        /// Where; everywhere if `None`.
+        address: Option<Multiaddr>,
+    },
+}
+
+/// What happened, for the log and for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A name was resolved. `changed`: to other records than before.
+    Resolved {
+        /// The name.
+        target: Target,
+        /// How many records it has.
+        records: usize,
+        /// Whether they differ from those before.
+        changed: bool,
+    },
+    /// A name could not be resolved, or has no record.
+    NotResolved {
+        /// The name.
+        target: Target,
+        /// Why.
+        reason: String,
+        /// When it is asked again.
+        retry_in: Duration,
+        /// Whether the last answer was the same.
+        repeated: bool,
+    },
+    /// An answer held more records than are followed.
+    TooManyRecords {
+        /// The name.
+        target: Target,
+        /// How many there were.
+        found: usize,
+        /// How many are followed.
+        followed: usize,
+    },
+    /// A record is dialed.
+    Dialing {
+        /// Where.
+        address: Multiaddr,
+        /// Whether the last dial of this record failed.
+        repeated: bool,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// Where.
+        address: Multiaddr,
+        /// Why.
+        reason: String,
+        /// When it is tried again.
+        retry_in: Duration,
+        /// Whether it failed in the same way before.
+        repeated: bool,
+    },
+    /// A record turned out to be this very node.
+    Own {
+        /// Which.
+        address: Multiaddr,
+    },
+    /// Another peer than before answers at a record.
+    Replaced {
+        /// Where.
+        address: Multiaddr,
+        /// Who was there.
+        old: PeerId,
+        /// Who is there now.
+        new: PeerId,
+    },
+}
+
+/// An address without its final `/p2p`, and the peer that it named.
+pub(crate) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => {
+            address.pop();
+            (address, Some(peer))
+        }
+        _ => (address, None),
+    }
+}

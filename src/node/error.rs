@@ -1,0 +1,91 @@
+//! What can go wrong with what a client asks for, in words that can be shown as they are.
+
+use std::time::Duration;
+
+use libp2p::PeerId;
+
+/// Why a node could not do what a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The event loop ended.
+    #[error("the node has stopped")]
+    Stopped,
+    /// The node drains and takes no new work.
+    #[error("the node is shutting down and takes no new work")]
+    ShuttingDown,
+    /// A topic's name is empty, too long, or has control characters.
+    #[error("bad topic {topic:?}: {why}")]
+    BadTopic {
+        /// The topic, as given.
+        topic: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A bound was met.
+    #[error("too many {what} at once (limit {limit}, config key {key})")]
+    Limit {
+        /// Of what there are too many.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+        /// The config key that sets it.
+        key: &'static str,
+    },
+    /// Too few peers had subscribed to a topic when the time was up.
+    #[error("{there} of {wanted} peers wanted had subscribed to {topic:?} within {waited:?}")]
+    NoPeers {
+        /// The topic.
+        topic: String,
+        /// How many there were.
+        there: usize,
+        /// How many were waited for.
+        wanted: usize,
+        /// How long they were waited for.
+        waited: Duration,
+    },
+    /// A message is larger than `gossip.max_message` lets it be.
+    #[error("a message of {bytes} bytes is larger than gossip.max_message = {limit} bytes lets it be")]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The bound, for the message with its envelope.
+        limit: usize,
+    },
+    /// The same message was published before (`gossip.message_id = "content"`).
+    #[error(
+        "the same message was published before: with gossip.message_id = \"content\" equal payloads are one message"
+    )]
+    Duplicate,
+    /// The queues to all peers are full.
+    #[error("the queues to all {0} peers are full: publish more slowly")]
+    Congested(usize),
+    /// gossipsub refused for another reason.
+    #[error("the message was not published: {0}")]
+    Publish(String),
+    /// A record is larger than `kad.max_value` lets it be, or the store is full.
+    #[error("the record was not stored: {0}")]
+    Store(String),
+    /// Too few nodes confirmed a record.
+    #[error("{confirmed} nodes confirmed the record, {wanted} had to")]
+    Quorum {
+        /// How many did.
+        confirmed: usize,
+        /// How many had to.
+        wanted: usize,
+    },
+    /// Nobody has what was asked for.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The question took too long.
+    #[error("no answer in time: {0}")]
+    TimedOut(String),
+    /// A ping did not come back.
+    #[error("no ping answer from {peer}: {why}")]
+    Ping {
+        /// Who was pinged.
+        peer: PeerId,
+        /// What went wrong.
+        why: String,
+    },
+}

@@ -1,0 +1,276 @@
+//! What clients ask for.
+
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    PeerId,
+    gossipsub::{IdentTopic, PublishError, TopicHash},
+    kad::{self, store::RecordStore},
+};
+
+use super::{EventLoop, answer, id_text};
+use crate::{
+    config::Config,
+    error::chain,
+    node::{
+        command::{Command, PublishOptions, Reply},
+        error::Error,
+        event::{Event, Receipt},
+        ping,
+        queries::{self, Query},
+        setup,
+        status::Status,
+        topics,
+    },
+};
+
+impl EventLoop {
+    pub(super) fn on_command(&mut self, command: Option<Command>) {
+        let Some(command) = command else {
+            return self.begin_drain(None);
+        };
+        match command {
+            Command::Peers { reply } => {
+                let gossip = &self.swarm.behaviour().gossip;
+                answer(reply, Ok(self.peers.status(self.runtime.now(), |p| gossip.score(p))));
+            }
+            Command::Mesh { reply } => {
+                let meshes = self.swarm.behaviour().gossip.meshes();
+                let mesh =
+                    |(t, p): (&TopicHash, &BTreeSet<PeerId>)| (t.to_string(), p.iter().copied().collect());
+                answer(reply, Ok(meshes.iter().map(mesh).collect()));
+            }
+            Command::Names { reply } => answer(reply, Ok(self.swarm.behaviour().dialer.status())),
+            Command::Status { reply } => {
+                let status = self.status();
+                answer(reply, Ok(status));
+            }
+            Command::Shutdown { reply } => self.begin_drain(Some(reply)),
+            Command::Unfollow { topic } => self.unfollow(&topic),
+            command if self.drain.is_some() => refuse(command),
+            Command::Dial { target, reply } => {
+                let (limit, dialer) = (self.config.limits.records, &mut self.swarm.behaviour_mut().dialer);
+                if dialer.targets() >= limit {
+                    let error = Error::Limit { what: "names", limit, key: "limits.records" };
+                    return answer(reply, Err(error));
+                }
+                dialer.add_target(target);
+                answer(reply, Ok(()));
+            }
+            Command::Subscribe { topic, reply } => {
+                let subscription = self.subscribe(&topic);
+                answer(reply, subscription);
+            }
+            Command::Unsubscribe { topic, reply } => {
+                let was = self.topics.drop_topic(&topic);
+                self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(&topic));
+                answer(reply, Ok(was));
+            }
+            Command::Publish { topic, data, options, reply } => self.publish(topic, data, options, reply),
+            Command::Ping { peer, reply } => self.ping(peer, reply),
+            Command::Apply { config, reply } => {
+                self.apply(*config);
+                answer(reply, Ok(()));
+            }
+            query => self.start_query(query),
+        }
+    }
+
+    fn subscribe(&mut self, topic: &str) -> Result<topics::Subscription, Error> {
+        let commands = self.commander.upgrade().ok_or(Error::Stopped)?;
+        let (subscription, fresh) = self.topics.follow(topic, commands.downgrade())?;
+        if fresh {
+            self.join(topic);
+        }
+        Ok(subscription)
+    }
+
+    fn unfollow(&mut self, topic: &str) {
+        if self.topics.let_go(topic) {
+            self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+        }
+    }
+
+    fn join(&mut self, topic: &str) {
+        let topic = IdentTopic::new(topic);
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        if let Err(e) = gossip.subscribe(&topic) {
+            log::warn!("topic {topic} is not joined: {e}");
+        }
+        if self.config.gossip.scoring {
+            gossip.set_topic_params(&topic, setup::topic_score());
+        }
+    }
+
+    pub(super) fn follow_configured(&mut self) {
+        let (fresh, idle) = self.topics.configure(&self.config.gossip.topics);
+        for topic in fresh {
+            self.join(&topic);
+        }
+        for topic in idle {
+            self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+        }
+    }
+
+    fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
+        if let Err(e) = topics::check(&topic) {
+            return answer(reply, Err(e));
+        }
+        let (bytes, limit) = (data.len(), self.config.gossip.max_message);
+        if bytes > limit {
+            return answer(reply, Err(Error::MessageTooLarge { bytes, limit }));
+        }
+        match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
+            Ok(()) => self.publish_ready(),
+            Err((reply, e)) => answer(reply, Err(e)),
+        }
+    }
+
+    /// Publishes what has enough subscribers by now.
+    pub(super) fn publish_ready(&mut self) {
+        if self.publishes.is_empty() {
+            return;
+        }
+        let gossip = &self.swarm.behaviour().gossip;
+        let ready = self.publishes.take_ready(|t| gossip.subscribers(&TopicHash::from_raw(t)));
+        for publish in ready {
+            let topic = TopicHash::from_raw(&publish.topic);
+            let bytes = publish.data.len();
+            let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data);
+            let receipt =
+                result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
+                    PublishError::MessageTooLarge => {
+                        Error::MessageTooLarge { bytes, limit: self.config.gossip.max_message }
+                    }
+                    PublishError::Duplicate => Error::Duplicate,
+                    PublishError::AllQueuesFull(peers) => Error::Congested(peers),
+                    other => Error::Publish(chain(&other)),
+                });
+            if let Ok(receipt) = &receipt {
+                self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
+            }
+            answer(publish.waiter, receipt);
+        }
+    }
+
+    fn ping(&mut self, peer: PeerId, reply: Reply<Duration>) {
+        let limit = self.config.limits.pending;
+        if self.pings.len() >= limit {
+            let error = Error::Limit { what: "pings", limit, key: "limits.pending" };
+            return answer(reply, Err(error));
+        }
+        let request = self.swarm.behaviour_mut().ping_on_request.send_request(&peer, ping::payload());
+        self.pings.insert(request, reply);
+    }
+
+    fn start_query(&mut self, command: Command) {
+        let limit = self.config.limits.pending;
+        if self.queries.len() >= limit {
+            return refuse_with(command, &Error::Limit { what: "queries", limit, key: "limits.pending" });
+        }
+        let ttl = self.config.kad.record_ttl;
+        let replication = self.config.kad.replication.get();
+        let others = self.table_size();
+        let now = Instant::now(); // kad's records are dated by its own clock
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        match command {
+            Command::Put { key, value, options, reply } => {
+                let quorum = queries::quorum(options.quorum.into(), others, replication);
+                let record = kad::Record {
+                    expires: now.checked_add(options.ttl.unwrap_or(ttl)),
+                    ..kad::Record::new(key, value)
+                };
+                let confirmations = NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
+                match kad.put_record(record, confirmations) {
+                    Ok(id) => self.queries.insert(id, Query::Put { reply, quorum }),
+                    Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+                }
+            }
+            Command::Get { key, quorum, reply } => {
+                let id = kad.get_record(key.into());
+                self.queries.insert(id, Query::Get { reply, quorum, found: Vec::new() });
+            }
+            Command::Provide { key, reply } => match kad.start_providing(key.into()) {
+                Ok(id) => self.queries.insert(id, Query::Provide { reply }),
+                Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+            },
+            Command::StopProviding { key, reply } => {
+                kad.stop_providing(&key.into());
+                answer(reply, Ok(()));
+            }
+            Command::Providers { key, reply } => {
+                let id = kad.get_providers(key.into());
+                self.queries.insert(id, Query::Providers { reply, found: Default::default() });
+            }
+            Command::FindPeer { peer, reply } => {
+                let known = super::reports::addresses(kad, &peer);
+                let id = kad.get_closest_peers(peer);
+                self.queries.insert(id, Query::FindPeer { reply, peer, known });
+            }
+            other => refuse(other),
+        }
+    }
+
+    fn apply(&mut self, config: Config) {
+        let behaviour = self.swarm.behaviour_mut();
+        let denied: Vec<_> = behaviour.denied.blocked_peers().iter().copied().collect();
+        for peer in denied.iter().filter(|p| !config.peers.deny.contains(p)) {
+            behaviour.denied.unblock_peer(*peer);
+        }
+        for peer in &config.peers.deny {
+            behaviour.denied.block_peer(*peer);
+        }
+        behaviour.dialer.set_targets(setup::targets(&config));
+        self.config.dial = config.dial;
+        self.config.peers = config.peers;
+        self.config.gossip.topics = config.gossip.topics;
+        self.follow_configured();
+    }
+
+    fn status(&mut self) -> Status {
+        let table = self.table_size();
+        let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
+        listening.sort();
+        Status {
+            peer: self.swarm.local_peer_id().to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            listening,
+            peers: self.peers.len(),
+            table,
+            topics: self.topics.names().cloned().collect(),
+            records: self.swarm.behaviour_mut().kad.store_mut().records().count(),
+            uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
+        }
+    }
+}
+
+fn refuse(command: Command) {
+    refuse_with(command, &Error::ShuttingDown);
+}
+
+fn refuse_with(command: Command, error: &Error) {
+    let error = error.clone();
+    match command {
+        Command::Dial { reply, .. } | Command::Apply { reply, .. } | Command::Shutdown { reply } => {
+            answer(reply, Err(error));
+        }
+        Command::Provide { reply, .. } | Command::StopProviding { reply, .. } => answer(reply, Err(error)),
+        Command::Subscribe { reply, .. } => answer(reply, Err(error)),
+        Command::Unsubscribe { reply, .. } => answer(reply, Err(error)),
+        Command::Publish { reply, .. } => answer(reply, Err(error)),
+        Command::Put { reply, .. } => answer(reply, Err(error)),
+        Command::Get { reply, .. } => answer(reply, Err(error)),
+        Command::Providers { reply, .. } => answer(reply, Err(error)),
+        Command::FindPeer { reply, .. } => answer(reply, Err(error)),
+        Command::Ping { reply, .. } => answer(reply, Err(error)),
+        Command::Peers { reply } => answer(reply, Err(error)),
+        Command::Mesh { reply } => answer(reply, Err(error)),
+        Command::Names { reply } => answer(reply, Err(error)),
+        Command::Status { reply } => answer(reply, Err(error)),
+        Command::Unfollow { .. } => {}
+    }
+}

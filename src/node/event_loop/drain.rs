@@ -1,0 +1,69 @@
+//! The end of a node: topics are left, connections closed, and then it is over.
+
+use std::time::{Duration, Instant};
+
+use libp2p::gossipsub::IdentTopic;
+
+use super::{EventLoop, answer};
+use crate::node::{command::Reply, error::Error, event::Event};
+
+/// How long the last messages and the news that we leave have to go out.
+const FLUSH: Duration = Duration::from_millis(150);
+/// How long connections have to close after that.
+const CLOSE: Duration = Duration::from_secs(3);
+/// How long the sockets have to close when all that is over.
+const SOCKETS: Duration = Duration::from_millis(1500);
+
+/// How far a shutdown has come.
+pub(super) struct Drain {
+    replies: Vec<Reply<()>>,
+    /// When connections are closed; already, if `None`.
+    pub(super) flushed: Option<Instant>,
+    /// When the node ends, whatever is still open.
+    pub(super) deadline: Instant,
+}
+
+impl EventLoop {
+    /// Leaves the topics, takes no more work, and closes what is open a moment later.
+    pub(super) fn begin_drain(&mut self, reply: Option<Reply<()>>) {
+        if self.drain.is_none() {
+            self.emit(Event::Stopping);
+            let now = self.runtime.now();
+            self.drain = Some(Drain {
+                replies: Vec::new(),
+                flushed: Some(now + FLUSH),
+                deadline: now + FLUSH + CLOSE,
+            });
+            self.swarm.behaviour_mut().dialer.set_targets([]);
+            let topics: Vec<_> = self.topics.names().cloned().collect();
+            for topic in topics {
+                self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+            }
+            for reply in self.publishes.take_all() {
+                answer(reply, Err(Error::ShuttingDown));
+            }
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.replies.extend(reply);
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| {
+            drain.flushed.is_none()
+                && (self.swarm.network_info().connection_counters().num_connections() == 0
+                    || drain.deadline <= self.runtime.now())
+        })
+    }
+
+    pub(super) async fn finish(self) {
+        let replies = self.drain.map(|d| d.replies).unwrap_or_default();
+        // Connections that are still open, and the listeners, go with the swarm. A task that still
+        // holds one is not waited for long.
+        drop(self.swarm);
+        let _ = self.runtime.timeout(SOCKETS, self.closed).await;
+        for reply in replies {
+            answer(reply, Ok(()));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What the swarm and its behaviours report.
+
+use libp2p::{
+    Multiaddr, PeerId,
+    gossipsub::{self, MessageAcceptance},
+    identify, kad, request_response,
+    swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
+};
+
+use super::{EventLoop, answer, id_text};
+use crate::{
+    dialer,
+    error::chain,
+    node::{
+        Verdict,
+        behaviour::BehaviourEvent,
+        error::Error,
+        event::{Event, Message},
+        gossip, ping,
+        reachable::is_reachable,
+    },
+};
+
+impl EventLoop {
+    pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.emit(Event::NotListening(address, "the address is gone from this host".into()));
+            }
+            SwarmEvent::ListenerClosed { addresses, reason: Err(e), .. } => {
+                let reason = chain(&e);
+                for address in addresses {
+                    self.emit(Event::NotListening(address, reason.clone()));
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => log::warn!("a listener reports: {}", chain(&error)),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
+                let outbound = endpoint.is_dialer();
+                let now = self.runtime.now();
+                if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
+                    self.emit(Event::Connected { peer: peer_id, address, outbound });
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let last = self.peers.disconnected(peer_id, connection_id);
+                let reason = match cause {
+                    None => "closed by this node".into(),
+                    Some(ConnectionError::IO(e)) => chain(&e),
+                    Some(e) => chain(&e),
+                };
+                if last {
+                    self.emit(Event::Disconnected { peer: peer_id, reason });
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error: DialError::WrongPeerId { obtained, address },
+                ..
+            } => {
+                let (address, _) = dialer::split_peer(address);
+                log::debug!("{obtained} answers at {address}, where {peer} was");
+                self.forget(peer, Some(address));
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match &event {
+            BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
+            BehaviourEvent::Identify(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Ping(event) => self.metrics.record(event),
+            _ => {}
+        }
+        match event {
+            BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
+            BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
+            BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
+                self.on_identified(peer_id, connection_id, info);
+            }
+            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
+                if self.queries.on_progress(id, result, step.last)
+                    && let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id)
+                {
+                    query.finish();
+                }
+            }
+            BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(rtt), .. }) => {
+                self.peers.pinged(&peer, rtt);
+                self.emit(Event::Ping { peer, rtt });
+            }
+            BehaviourEvent::PingOnRequest(event) => self.on_ping_answer(event),
+            _ => {}
+        }
+    }
+
+    fn on_gossip_event(&mut self, event: gossip::Event) {
+        match event {
+            gossip::Event::Joined { topic, peer } => {
+                self.emit(Event::JoinedMesh { topic: topic.into_string(), peer });
+            }
+            gossip::Event::Left { topic, peer } => {
+                self.emit(Event::LeftMesh { topic: topic.into_string(), peer });
+            }
+            gossip::Event::Gossipsub(gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            }) => {
+                self.on_message(propagation_source, &message_id, message);
+            }
+            gossip::Event::Gossipsub(gossipsub::Event::Subscribed { peer_id, topic }) => {
+                self.emit(Event::Subscribed { topic: topic.into_string(), peer: peer_id });
+                self.publish_ready();
+            }
+            gossip::Event::Gossipsub(gossipsub::Event::SlowPeer { peer_id, .. }) => {
+                self.emit(Event::SlowPeer(peer_id));
+            }
+            gossip::Event::Gossipsub(_) => {}
+        }
+    }
+
+    fn on_message(&mut self, from: PeerId, id: &gossipsub::MessageId, message: gossipsub::Message) {
+        let told = Message {
+            id: id_text(id),
+            topic: message.topic.into_string(),
+            source: message.source,
+            from,
+            data: message.data.into(),
+        };
+        if let Some(validator) = &self.validator {
+            let verdict = validator.validate(&told);
+            let acceptance = match verdict {
+                Verdict::Accept => MessageAcceptance::Accept,
+                Verdict::Ignore => MessageAcceptance::Ignore,
+                Verdict::Reject => MessageAcceptance::Reject,
+            };
+            self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
+            if verdict != Verdict::Accept {
+                return;
+            }
+        }
+        self.topics.deliver(&told);
+        self.emit(Event::Message(told));
+    }
+
+    /// Addresses that a peer announces go into the table if they can be reached from here.
+    fn on_identified(&mut self, peer: PeerId, link: ConnectionId, info: identify::Info) {
+        self.peers.identified(&peer, &info.agent_version);
+        let Some(remote) = self.peers.address(&peer, link) else {
+            return; // the connection is gone already
+        };
+        let remote = remote.clone();
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
+        if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
+            return; // not part of our table
+        }
+        let reachable: Vec<_> = info
+            .listen_addrs
+            .into_iter()
+            .filter(|a| is_reachable(a, &remote, &self.here))
+            .map(|a| dialer::split_peer(a).0)
+            .collect();
+        for address in reachable {
+            let known = self.is_in_table(&peer, &address);
+            let update = self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+            if !known && update != kad::RoutingUpdate::Failed {
+                self.emit(Event::Routable { peer, address });
+            }
+        }
+    }
+
+    fn on_ping_answer(&mut self, event: ping::Event) {
+        match event {
+            request_response::Event::Message {
+                peer,
+                message: request_response::Message::Response { request_id, response: rtt },
+                ..
+            } => {
+                self.peers.pinged(&peer, rtt);
+                if let Some(reply) = self.pings.remove(&request_id) {
+                    answer(reply, Ok(rtt));
+                }
+            }
+            request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
+                if let Some(reply) = self.pings.remove(&request_id) {
+                    answer(reply, Err(Error::Ping { peer, why: chain(&error) }));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId, address: Option<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let removed = match &address {
+            Some(address) => kad.remove_address(&peer, address).is_some(),
+            None => kad.remove_peer(&peer).is_some(),
+        };
+        if removed || address.is_none() {
+            self.emit(Event::Forgotten { peer, address });
+        }
+    }
+
+    fn is_in_table(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
+        addresses(&mut self.swarm.behaviour_mut().kad, peer).contains(address)
+    }
+}
+
+/// Where the routing table has a peer.
+pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return Vec::new(); // ourselves
+    };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+}

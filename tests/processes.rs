@@ -1,0 +1,278 @@
+//! `smidge run` and `smidge demo` as an operator meets them: processes, signals, files, log lines.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use rustix::process::Signal;
+use smidge::{
+    dns::NameServer,
+    runtime::{Executor, Handle},
+};
+use support::{process::Process, sandbox};
+
+/// A loopback network of its own for one test, and its name server.
+struct Net {
+    _rt: Handle,
+    names: NameServer,
+    net: [u8; 3],
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Net {
+    fn new() -> Self {
+        let rt = Executor::default().start(1).unwrap();
+        let (net, port) = support::free_net();
+        let names = NameServer::start(&rt, sandbox::server((support::ip(net, 1), 0).into())).unwrap();
+        Self { _rt: rt, names, net, port, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn set(&self, name: &str, replicas: &[u8]) {
+        self.names.set(name, replicas.iter().map(|n| support::ip(self.net, *n)).collect()).unwrap();
+    }
+
+    /// The arguments of replica `n`.
+    fn args(&self, n: u8, more: &[&str]) -> Vec<String> {
+        let address = format!("/ip4/{}/udp/{}/quic-v1", support::ip(self.net, n), self.port);
+        let servers = if sandbox::is_needed() { String::new() } else { self.names.addr().to_string() };
+        let servers = format!("dns.servers={servers}");
+        let own = [
+            "run",
+            "--listen",
+            &address,
+            "--set",
+            &servers,
+            "--set",
+            "dns.hosts=",
+            "--set",
+            "api.listen=off",
+        ];
+        own.iter().chain(more).map(|s| s.to_string()).collect()
+    }
+
+    fn start(&self, n: u8, more: &[&str]) -> Process {
+        Process::start(&format!("replica {n}"), &self.args(n, more))
+    }
+
+    fn dial(&self, name: &str) -> String {
+        format!("{name}:{}", self.port)
+    }
+}
+
+const EPHEMERAL: [&str; 2] = ["--set", "identity.ephemeral=true"];
+
+#[test]
+fn a_bootstrap_killed_and_started_again_with_a_new_key_is_connected_again() {
+    sandbox::run(|| {
+        let net = Net::new();
+        net.set("bootstrap", &[2]);
+        let mut first = net.start(2, &EPHEMERAL);
+        let old = first.peer_id();
+        let target = net.dial("bootstrap");
+        let peer = net.start(3, &[&EPHEMERAL[..], &["--dial", &target]].concat());
+        peer.line(&["connected to", &old]);
+        peer.line(&["added to kademlia", &old]);
+        first.kill();
+        let second = net.start(2, &EPHEMERAL);
+        let new = second.peer_id();
+        peer.line(&["connected to", &new]);
+        peer.line(&["added to kademlia", &new]);
+        peer.line(&["forgot", &old]);
+        peer.line(&["replaced at", &new, &old]);
+        peer.line(&["disconnected from", &old]);
+        assert_eq!(peer.count(&["replaced at"]), 1);
+        assert_eq!(
+            peer.count(&[" WARN"]) + peer.count(&["ERROR"]),
+            peer.count(&["socket buffers"]),
+            "nothing to worry about"
+        );
+    });
+}
+
+#[test]
+fn sigterm_drains_and_peers_notice_at_once() {
+    sandbox::run(|| {
+        let net = Net::new();
+        net.set("one", &[2]);
+        let topic = ["--topic", "t"];
+        let one = net.start(2, &[&EPHEMERAL[..], &topic].concat());
+        let target = net.dial("one");
+        let mut two = net.start(3, &[&EPHEMERAL[..], &topic, &["--dial", &target]].concat());
+        let id = two.peer_id();
+        one.line(&["joined mesh t with", &id]);
+        two.signal(Signal::TERM);
+        assert_eq!(two.wait().code(), Some(0));
+        two.line(&["stopping"]);
+        let (left, _) = one.line_from(0, &["left mesh t with", &id]);
+        let (gone, _) = one.line_from(0, &["disconnected from", &id]);
+        assert!(left < gone, "the topic is left before the connection closes");
+    });
+}
+
+#[test]
+fn a_second_signal_stops_at_once_and_one_that_is_sent_twice_does_not() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let mut one = net.start(2, &EPHEMERAL);
+        one.line(&["listening on"]);
+        one.signal(Signal::INT);
+        // Twice in a moment is once: to the process and to its group, as timeout(1) does.
+        one.signal(Signal::INT);
+        assert_eq!(one.wait().code(), Some(0));
+        let mut two = net.start(2, &EPHEMERAL);
+        two.line(&["listening on"]);
+        two.signal(Signal::INT);
+        two.line(&["stopping"]);
+        while two.is_running() {
+            two.signal(Signal::TERM);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(two.wait().code(), Some(1));
+        two.line(&["second signal"]);
+    });
+}
+
+#[test]
+fn sighup_applies_what_can_change_and_names_what_cannot() {
+    sandbox::run(|| {
+        let net = Net::new();
+        net.set("one", &[2]);
+        let one = net.start(2, &[&EPHEMERAL[..], &["--topic", "t"]].concat());
+        let file = net.dir.path().join("config.toml");
+        fs::write(&file, "[gossip]\ntopics = []\n").unwrap();
+        let path = file.to_str().unwrap();
+        let two = net.start(3, &[&EPHEMERAL[..], &["--config", path]].concat());
+        two.line(&["listening on"]);
+        let names = format!("[dial]\nnames = [\"{}\"]\n[gossip]\ntopics = [\"t\"]\n", net.dial("one"));
+        fs::write(&file, format!("{names}mesh_n = 5\n")).unwrap();
+        two.signal(Signal::HUP);
+        two.line(&["reloading: these need a restart: gossip.mesh_n"]);
+        two.line(&["reloaded: dial.names, gossip.topics changed"]);
+        one.line(&["joined mesh t with", &two.peer_id()]);
+        let before = two.lines();
+        fs::write(&file, "[gossip]\ntopcs = []\n").unwrap();
+        two.signal(Signal::HUP);
+        let (_, refused) = two.line_from(before, &["reloading failed, nothing was changed"]);
+        assert!(refused.contains("topcs"), "{refused}");
+        let before = two.lines();
+        fs::write(&file, format!("{names}[log]\nlevel = \"debug\"\n")).unwrap();
+        two.signal(Signal::HUP);
+        two.line_from(before, &["log.level changed"]);
+        two.line_from(before, &["DEBUG"]);
+    });
+}
+
+#[test]
+fn a_key_is_made_once_and_kept() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let key = net.dir.path().join("key");
+        let set = format!("identity.key_file={}", key.display());
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let mut one = net.start(2, &["--set", &set]);
+            ids.push(one.peer_id());
+            one.line(&["listening on"]);
+            one.signal(Signal::TERM);
+            assert_eq!(one.wait().code(), Some(0));
+        }
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let one = net.start(2, &["--set", &set]);
+        one.line(&["WARN", "key"]);
+        fs::write(&key, "garbage").unwrap();
+        let mut two = net.start(3, &["--set", &set]);
+        assert_eq!(two.wait().code(), Some(78));
+        assert_eq!(fs::read(&key).unwrap(), b"garbage", "a damaged key is never overwritten");
+    });
+}
+
+#[test]
+fn what_a_sender_says_at_intervals_arrives_again_and_again() {
+    sandbox::run(|| {
+        let net = Net::new();
+        net.set("one", &[2]);
+        let one = net.start(2, &[&EPHEMERAL[..], &["--topic", "t"]].concat());
+        let target = net.dial("one");
+        let publish =
+            ["--set", "publish.topic=t", "--set", "publish.data=1,2,3", "--set", "publish.every=100ms"];
+        let sender = net.start(3, &[&EPHEMERAL[..], &publish, &["--dial", &target]].concat());
+        let id = sender.peer_id();
+        let mut from = 0;
+        for _ in 0..5 {
+            from = one.line_from(from, &["message", &id, "on t, 3 bytes"]).0 + 1;
+        }
+    });
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let _one = net.start(2, &EPHEMERAL);
+        _one.line(&["listening on"]);
+        let mut two = net.start(2, &EPHEMERAL);
+        assert_eq!(two.wait().code(), Some(1));
+        two.line(&["cannot listen on", "in use"]);
+        let mut three = net.start(3, &["--set", "gossip.mesh_n=0"]);
+        assert_eq!(three.wait().code(), Some(78));
+        three.line(&["gossip.mesh_n"]);
+    });
+}
+
+#[test]
+fn json_logs_are_one_object_a_line() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let mut one = net.start(2, &[&EPHEMERAL[..], &["--set", "log.format=json"]].concat());
+        one.line(&["listening on"]);
+        one.signal(Signal::TERM);
+        one.wait();
+        for n in 0..one.lines() {
+            let (_, line) = one.line_from(n, &[""]);
+            let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+            for key in ["ts", "level", "target", "msg"] {
+                assert!(json[key].is_string(), "{line}");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "hickory")]
+fn demo(args: &[&str]) -> serde_json::Value {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_smidge"))
+        .arg("demo")
+        .arg("--json")
+        .args(args)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{text}\n{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+#[cfg(feature = "hickory")] // async-dns cannot be told which server to ask: a documented limit
+fn the_demo_delivers_its_message_once_and_says_how_long_it_took() {
+    let result = demo(&[]);
+    assert_eq!(result["ok"], true);
+    for key in ["name_to_connected_ms", "start_to_delivery_ms", "publish_to_delivery_ms"] {
+        assert!(result[key].is_f64(), "{key}: {result}");
+    }
+    let events = result["events"].as_array().unwrap();
+    let messages = events.iter().filter(|e| e["event"] == "message").count();
+    assert_eq!(messages, 2, "at peer and bootstrap");
+    assert!(events.iter().any(|e| e["event"] == "retrying in"), "bootstrap's record was late");
+}
+
+#[test]
+#[cfg(feature = "hickory")] // async-dns cannot be told which server to ask: a documented limit
+fn the_demo_works_with_twenty_peers_behind_one_name() {
+    let result = demo(&["--nodes", "20"]);
+    let events = result["events"].as_array().unwrap();
+    assert_eq!(events.iter().filter(|e| e["event"] == "message").count(), 21);
+}

@@ -1,0 +1,59 @@
+//! A mount and network namespace for tests with the resolver async-dns.
+//!
+//! async-dns asks the servers of `/etc/resolv.conf` on port 53 and cannot be told otherwise, so each
+//! test that needs a name server runs again as a process of its own where that file, and that port, are
+//! the test's. With hickory the test just runs. Never skips a test: what it needs and cannot have is a
+//! failure.
+
+use std::{env, fs, net::SocketAddr, process::Command, thread};
+
+/// Set inside.
+const INSIDE: &str = "SMIDGE_TEST_SANDBOX";
+/// The name server's address inside.
+const SERVER: &str = "127.53.0.1";
+
+/// Whether tests need the sandbox.
+pub fn is_needed() -> bool {
+    cfg!(not(feature = "hickory"))
+}
+
+/// The address for a test's name server: `own`, where the resolver can be told to ask it.
+pub fn server(own: SocketAddr) -> SocketAddr {
+    if is_needed() { format!("{SERVER}:53").parse().unwrap() } else { own }
+}
+
+/// Runs `test`, in a sandbox if one is needed.
+pub fn run(test: impl FnOnce()) {
+    if !is_needed() || env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    assert!(
+        !name.is_empty() && name != "main",
+        "the test's name is its thread's: use more than one test thread"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
+    fs::write(dir.path().join("resolv.conf"), format!("nameserver {SERVER}\noptions ndots:0\n")).unwrap();
+    let script = format!(
+        "set -e; ip link set lo up; mount --bind \"${INSIDE}/hosts\" /etc/hosts; \
+         mount --bind \"${INSIDE}/resolv.conf\" /etc/resolv.conf; exec \"$0\" --exact \"$1\" --nocapture"
+    );
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args(["--mount", "--net", "--", "sh", "-c", &script])
+        .arg(env::current_exe().unwrap())
+        .arg(&name)
+        .env(INSIDE, dir.path())
+        .output()
+        .expect("this test needs `unshare` (util-linux), `ip` (iproute2) and `sh`");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && out.contains("1 passed"),
+        "{name} in the sandbox (which needs root or unprivileged user namespaces): {}\n{out}\n{err}",
+        output.status
+    );
+}
