@@ -30,6 +30,7 @@ use super::{
     command::{Command, Reply},
     error::Error,
     event::{Event, Receipt},
+    metrics::Metrics,
     peers::Peers,
     publishes::Publishes,
     queries::Queries,
@@ -73,6 +74,7 @@ pub(crate) struct EventLoop {
     started: Instant,
     bootstrap: Instant,
     drain: Option<Drain>,
+    metrics: Metrics,
 }
 
 /// What the loop is made of.
@@ -85,11 +87,13 @@ pub(crate) struct Parts {
     pub(crate) interfaces: Box<dyn Interfaces>,
     pub(crate) validator: Option<Arc<dyn Validator>>,
     pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
 }
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config } = parts;
+        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, metrics } =
+            parts;
         let now = runtime.now();
         let limits = &config.limits;
         Self {
@@ -111,6 +115,7 @@ impl EventLoop {
             started: now,
             bootstrap: now + BOOTSTRAP,
             drain: None,
+            metrics,
             runtime,
             config,
         }
@@ -173,6 +178,7 @@ impl EventLoop {
     /// Says once what happened: to the log, and to all who listen.
     fn emit(&mut self, event: Event) {
         log::log!(target: "smidge", event.level(), "{event}");
+        self.metrics.note(&event);
         topics::tell(&self.events, event);
     }
 

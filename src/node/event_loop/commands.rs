@@ -207,8 +207,9 @@ impl EventLoop {
                 self.queries.insert(id, Query::Providers { reply, found: Default::default() });
             }
             Command::FindPeer { peer, reply } => {
+                let known = super::reports::addresses(kad, &peer);
                 let id = kad.get_closest_peers(peer);
-                self.queries.insert(id, Query::FindPeer { reply, peer });
+                self.queries.insert(id, Query::FindPeer { reply, peer, known });
             }
             other => refuse(other),
         }

@@ -23,6 +23,7 @@ use crate::{
 
 impl EventLoop {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
@@ -72,6 +73,13 @@ impl EventLoop {
     }
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match &event {
+            BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
+            BehaviourEvent::Identify(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Ping(event) => self.metrics.record(event),
+            _ => {}
+        }
         match event {
             BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
             BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
@@ -205,9 +213,15 @@ impl EventLoop {
     }
 
     fn is_in_table(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        kad.kbucket(*peer).is_some_and(|bucket| {
-            bucket.iter().any(|e| e.node.key.preimage() == peer && e.node.value.iter().any(|a| a == address))
-        })
+        addresses(&mut self.swarm.behaviour_mut().kad, peer).contains(address)
     }
+}
+
+/// Where the routing table has a peer.
+pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return Vec::new(); // ourselves
+    };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }
