@@ -7,7 +7,10 @@ use libp2p::{PeerId, identity::Keypair};
 use quinn_proto::{
     AckFrequencyConfig, ClientConfig, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
     MtuDiscoveryConfig, NoneTokenStore, ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    crypto::{
+        CryptoError, HmacKey,
+        rustls::{QuicClientConfig, QuicServerConfig},
+    },
 };
 
 use super::Error;
@@ -219,7 +222,7 @@ impl Config {
             let (ids, tokens) = (derive(&secret, b"connection ids"), derive(&secret, b"reset tokens"));
             let ids = u64::from_be_bytes(std::array::from_fn(|i| ids[i]));
             endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
-            endpoint.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &tokens)));
+            endpoint.reset_key(Arc::new(ResetKey(hmac::Key::new(hmac::HMAC_SHA256, &tokens))));
         }
         endpoint.supported_versions(vec![1]);
         #[cfg(test)]
@@ -229,6 +232,24 @@ impl Config {
             bytes
         }));
         Ok(Built { endpoint: Arc::new(endpoint), server: Arc::new(server), client, config: self })
+    }
+}
+
+/// The key of stateless resets. quinn-proto implements its trait for the keys of one crypto library
+/// only, and which one depends on what else is in the build.
+struct ResetKey(hmac::Key);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        out.copy_from_slice(hmac::sign(&self.0, data).as_ref());
+    }
+
+    fn signature_len(&self) -> usize {
+        self.0.algorithm().tag_len()
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        hmac::verify(&self.0, data, signature).map_err(|_| CryptoError)
     }
 }
 
