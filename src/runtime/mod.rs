@@ -45,31 +45,43 @@ pub use smol::Smol;
 
 /// What smidge asks of an executor and of the operating system.
 ///
-/// Implementations are shared by reference ([`Handle`]) and live as long as any task does.
+/// Implementations are shared by reference ([`Handle`]) and live as long as any task does. What an
+/// executor has to bring is [`spawn`](Self::spawn) and [`blocking`](Self::blocking); clock, timers,
+/// sockets and interfaces are the operating system's, through async-io, unless it has its own.
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Runs `task` to its end in the background. It is dropped, unfinished, when the runtime ends.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
     /// The present moment on this runtime's clock.
-    fn now(&self) -> Instant;
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 
     /// A timer that is not set yet.
-    fn timer(&self) -> Box<dyn Timer>;
+    fn timer(&self) -> Box<dyn Timer> {
+        reactor::ReactorTimer::boxed()
+    }
 
     /// Binds a UDP socket to `addr`; an IPv6 socket takes no IPv4 traffic.
     ///
     /// # Errors
     /// Whatever the operating system says of the address: in use, not ours, not permitted.
-    fn bind_udp(&self, addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>>;
+    fn bind_udp(&self, addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
+        udp::bind(addr, options)
+    }
 
     /// Binds and starts a TCP listener on `addr`; an IPv6 listener takes no IPv4 traffic.
     ///
     /// # Errors
     /// Whatever the operating system says of the address.
-    fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn TcpListener>>;
+    fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
+        reactor::bind_tcp(addr)
+    }
 
     /// Opens a TCP connection to `addr`, without a time limit of its own.
-    fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>>;
+    fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+        reactor::connect_tcp(addr)
+    }
 
     /// Binds and starts a listener on a Unix socket at `path`, which only this user may open (mode
     /// 0600). A socket file that nobody answers at is replaced; the file goes with the listener.
@@ -79,14 +91,27 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// something else than a socket is there, [`io::ErrorKind::Unsupported`] where there are no Unix
     /// sockets, and whatever the operating system says of the path.
     fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
-        let _ = path;
-        Err(io::ErrorKind::Unsupported.into())
+        #[cfg(unix)]
+        return unix::bind(path);
+        #[cfg(not(unix))]
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("{}: no Unix sockets here", path.display()),
+        ));
     }
 
     /// Opens a connection to the Unix socket at `path`.
     fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
-        let _ = path;
-        async { Err(io::ErrorKind::Unsupported.into()) }.boxed()
+        #[cfg(unix)]
+        return unix::connect(path);
+        #[cfg(not(unix))]
+        return async move {
+            Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{}: no Unix sockets here", path.display()),
+            ))
+        }
+        .boxed();
     }
 
     /// Runs `work`, which may block on files, where it stalls no task.
@@ -96,7 +121,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the kernel offers no way to list or to watch them.
-    fn interfaces(&self) -> io::Result<Box<dyn Interfaces>>;
+    fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
+        interfaces::watch()
+    }
 }
 
 /// A clock alarm that one task waits for.

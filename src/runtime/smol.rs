@@ -1,8 +1,6 @@
 //! The default runtime: smol's executor on as many threads as asked for.
 
-#[cfg(unix)]
-use std::path::PathBuf;
-use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Instant};
+use std::{future::Future, io, sync::Arc, thread};
 
 use futures::future::{BoxFuture, FutureExt};
 use smol::{
@@ -10,12 +8,7 @@ use smol::{
     channel::{Receiver, Sender, unbounded},
 };
 
-#[cfg(unix)]
-use super::{ByteStream, UnixListener, unix};
-use super::{
-    Handle, Interfaces, Runtime, TcpListener, TcpStream, Timer, UdpOptions, UdpSocket, interfaces, reactor,
-    udp,
-};
+use super::{Handle, Runtime};
 
 /// smol's executor, on threads of our own.
 #[derive(Debug)]
@@ -74,41 +67,7 @@ impl Runtime for Smol {
         self.executor.spawn(task).detach();
     }
 
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn timer(&self) -> Box<dyn Timer> {
-        reactor::ReactorTimer::boxed()
-    }
-
-    fn bind_udp(&self, addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
-        udp::bind(addr, options)
-    }
-
-    fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-        reactor::bind_tcp(addr)
-    }
-
-    fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
-        reactor::connect_tcp(addr)
-    }
-
-    #[cfg(unix)]
-    fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
-        unix::bind(path)
-    }
-
-    #[cfg(unix)]
-    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
-        unix::connect(path)
-    }
-
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         smol::unblock(work).boxed()
-    }
-
-    fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
-        interfaces::watch()
     }
 }

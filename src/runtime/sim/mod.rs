@@ -235,6 +235,17 @@ impl Runtime for Host {
         ready(Err(io::ErrorKind::Unsupported.into())).boxed()
     }
 
+    fn bind_unix(&self, _: std::path::PathBuf) -> io::Result<Box<dyn super::UnixListener>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn connect_unix(
+        &self,
+        _: std::path::PathBuf,
+    ) -> BoxFuture<'static, io::Result<Box<dyn super::ByteStream>>> {
+        ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+    }
+
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
         work();
         ready(()).boxed()
