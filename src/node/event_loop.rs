@@ -49,7 +49,20 @@ mod reports;
 /// How often the routing table is refreshed.
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
 
+/// Closes the queue of commands when the loop ends, in good order or not, and drops what is still in it:
+/// whoever waits for an answer is told, not left waiting. (A channel keeps its queue for as long as
+/// there is a sender.)
+struct Inbox(async_channel::Receiver<Command>);
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.close();
+        while self.0.try_recv().is_ok() {}
+    }
+}
+
 pub(crate) struct EventLoop {
+    inbox: Inbox,
     swarm: Swarm<Behaviour>,
     /// Ready when the swarm is gone and its last socket closed.
     closed: BoxFuture<'static, ()>,
@@ -97,6 +110,7 @@ impl EventLoop {
         let now = runtime.now();
         let limits = &config.limits;
         Self {
+            inbox: Inbox(commands.1.clone()),
             swarm,
             closed,
             commander: commands.0.downgrade(),
@@ -205,5 +219,25 @@ fn id_text(id: &gossipsub::MessageId) -> String {
     match std::str::from_utf8(&id.0) {
         Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => text.to_owned(),
         _ => id.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_nobody_took_up_is_answered_when_the_loop_ends() {
+        let (commands, queue) = async_channel::bounded(4);
+        let inbox = Inbox(queue.clone());
+        let (reply, mut answer) = oneshot::channel();
+        commands.try_send(Command::Peers { reply }).unwrap();
+        drop(queue);
+        drop(inbox);
+        assert_eq!(answer.try_recv().err(), Some(oneshot::Canceled), "the sender still lives: {commands:?}");
+        let (reply, _answer) = oneshot::channel();
+        assert!(commands.try_send(Command::Peers { reply }).is_err());
     }
 }

@@ -57,6 +57,8 @@ impl EventLoop {
     }
 
     pub(super) async fn finish(self) {
+        // From here on every call is told that the node has stopped.
+        drop(self.inbox);
         let replies = self.drain.map(|d| d.replies).unwrap_or_default();
         // Connections that are still open, and the listeners, go with the swarm. A task that still
         // holds one is not waited for long.
