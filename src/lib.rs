@@ -31,6 +31,7 @@ pub mod config;
 pub mod dialer;
 pub mod dns;
 mod error;
+pub mod gateway;
 pub mod identity;
 pub mod logging;
 mod node;

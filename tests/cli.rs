@@ -44,6 +44,21 @@ fn every_verb_explains_itself_with_an_example() {
         &["config", "check"],
         &["config", "show"],
         &["completions"],
+        &["pub"],
+        &["sub"],
+        &["dht"],
+        &["dht", "put"],
+        &["dht", "get"],
+        &["dht", "provide"],
+        &["dht", "providers"],
+        &["dht", "find-peer"],
+        &["status"],
+        &["peers"],
+        &["mesh"],
+        &["names"],
+        &["ping"],
+        &["health"],
+        &["ready"],
     ] {
         let (code, out, err) = said(&[verb, &["--help"]].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{verb:?}");

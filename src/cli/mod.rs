@@ -18,11 +18,18 @@ use crate::{
     logging::LogError,
 };
 
+mod api;
 mod completions;
 mod config;
 mod demo;
+mod dht;
+mod health;
+mod inspect;
 mod key;
+mod messages;
+mod ping;
 mod run;
+mod table;
 
 /// Exit codes, as sysexits has them where it has one.
 pub mod exit {
@@ -58,6 +65,16 @@ struct Cli {
 enum Verb {
     Run(run::RunArgs),
     Demo(demo::DemoArgs),
+    Pub(messages::PubArgs),
+    Sub(messages::SubArgs),
+    Dht(dht::DhtArgs),
+    Status(inspect::StatusArgs),
+    Peers(inspect::PeersArgs),
+    Mesh(inspect::MeshArgs),
+    Names(inspect::NamesArgs),
+    Ping(ping::PingArgs),
+    Health(health::HealthArgs),
+    Ready(health::ReadyArgs),
     Key(key::KeyArgs),
     Config(config::ConfigVerbArgs),
     Completions(completions::CompletionsArgs),
@@ -164,6 +181,16 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Pub(args) => messages::publish(&args),
+        Verb::Sub(args) => messages::subscribe(&args),
+        Verb::Dht(args) => dht::run(args),
+        Verb::Status(args) => inspect::status(&args),
+        Verb::Peers(args) => inspect::peers(&args),
+        Verb::Mesh(args) => inspect::mesh(&args),
+        Verb::Names(args) => inspect::names(&args),
+        Verb::Ping(args) => ping::run(&args),
+        Verb::Health(args) => health::health(&args),
+        Verb::Ready(args) => health::ready(&args),
         Verb::Key(args) => key::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Completions(args) => completions::run(&args),
@@ -179,8 +206,13 @@ pub fn main() -> ExitCode {
 
 /// Writes all of `text` to stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes all of `bytes` to stdout.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 

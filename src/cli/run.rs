@@ -12,6 +12,7 @@ use futures::{
 use super::{ConfigArgs, Failure, exit};
 use crate::{
     config::{Config, LoadOptions, Publish},
+    gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
     node::{Client, Error, Node, PublishOptions},
@@ -76,17 +77,27 @@ impl Daemon<'_> {
             "starting smidge {} as {}, peer id {}",
             env!("CARGO_PKG_VERSION"), self.config.role, identity.peer_id()
         );
+        // Before anything else starts: a taken address is told at once.
+        let api = Bound::open(&self.config, &self.runtime)?;
         let client = Node::new(self.config.clone(), identity.keypair().clone())
             .spawn(&self.runtime)
             .map_err(|e| Failure::new(exit::FAILED, "node", e))?;
         drop(identity);
+        // Answers until the node is drained.
+        let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
         if self.config.publish.topic.is_some() {
             self.runtime.spawn(say(client.clone(), self.config.publish.clone(), self.runtime.clone()));
         }
         while let Some(signal) = signals.next().await {
             match signal {
                 Signal::Reload => self.reload(&client).await,
-                Signal::Stop => return stop(&client, signals).await,
+                Signal::Stop => {
+                    let stopped = stop(&client, signals).await;
+                    if let Some(gateway) = gateway {
+                        gateway.close().await;
+                    }
+                    return stopped;
+                }
             }
         }
         Err(Failure::new(exit::FAILED, "signals", "they can no longer be received"))
@@ -116,6 +127,12 @@ impl Daemon<'_> {
         self.config.gossip.topics = config.gossip.topics;
         self.config.log.level = config.log.level;
         self.config.peers.deny = config.peers.deny;
+    }
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        Self::new(exit::FAILED, "api", &error).hint(error.hint())
     }
 }
 

@@ -134,6 +134,22 @@ sections! { role;
         listen: ApiListen = ApiListen::Tcp(([127, 0, 0, 1], 4080).into());
         /// What a caller shows as `Authorization: Bearer …`; needed where `listen` is not loopback.
         token: Option<Secret> = None;
+        /// Connections at once.
+        connections: usize [1..=65536] = 128;
+        /// Event streams at once; each is one of `limits.subscriptions`, too.
+        streams: usize [1..=65536] = 64;
+        /// The largest body of a request, in bytes.
+        max_body: usize as Size [1..=16 << 20] = 128 << 10;
+        /// The largest head of a request (its first line and its headers), in bytes.
+        max_header: usize as Size [1 << 10..=1 << 20] = 16 << 10;
+        /// How long a connection has for the head of a request, and may be idle between two.
+        header_timeout: Duration [ms(10)..=secs(3600)] = secs(10);
+        /// How long a request's body may take.
+        body_timeout: Duration [ms(10)..=secs(3600)] = secs(30);
+        /// How long a reader may take nothing of what is written to it.
+        write_timeout: Duration [ms(10)..=secs(3600)] = secs(60);
+        /// How often a silent event stream says that it is alive.
+        keep_alive: Duration [ms(10)..=secs(3600)] = secs(15);
     }
 
     /// Bounds.
@@ -156,7 +172,7 @@ sections! { role;
         subscriptions: usize [1..=65536] = 64;
         /// Topics that one peer may subscribe to.
         topics: usize [1..=1 << 20] = 1024;
-        /// Records taken of one name.
+        /// Records taken of one name, and names dialed at once.
         records: usize [1..=65536] = 1024;
     }
 

@@ -98,6 +98,11 @@ impl Behaviour {
         self.stir();
     }
 
+    /// How many targets there are.
+    pub fn targets(&self) -> usize {
+        self.reconciler.targets()
+    }
+
     /// Stays connected to `target` too.
     pub fn add_target(&mut self, target: Target) {
         self.reconciler.add_target(target, self.runtime.now());

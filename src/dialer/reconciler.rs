@@ -111,6 +111,11 @@ impl Reconciler {
         }
     }
 
+    /// How many targets are watched.
+    pub fn targets(&self) -> usize {
+        self.watches.len()
+    }
+
     /// Watches `target` too.
     pub fn add_target(&mut self, target: Target, now: Instant) {
         if self.watches.contains_key(&target) {

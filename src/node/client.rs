@@ -3,11 +3,11 @@
 //! Cheap to clone and to send anywhere. A client never touches the swarm: it puts a command into a
 //! bounded queue and waits for the answer. When the node has stopped, every call says so.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_broadcast::InactiveReceiver;
 use futures::channel::oneshot;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, metrics::Registry};
 
 use super::{
     command::{Command, PublishOptions, PutOptions, Reply, Stored},
@@ -30,6 +30,7 @@ pub struct Client {
     peer: PeerId,
     commands: async_channel::Sender<Command>,
     events: InactiveReceiver<Event>,
+    metrics: Arc<Registry>,
 }
 
 impl Client {
@@ -37,13 +38,19 @@ impl Client {
         peer: PeerId,
         commands: async_channel::Sender<Command>,
         events: InactiveReceiver<Event>,
+        metrics: Arc<Registry>,
     ) -> Self {
-        Self { peer, commands, events }
+        Self { peer, commands, events, metrics }
     }
 
     /// The node's own peer id.
     pub fn peer_id(&self) -> PeerId {
         self.peer
+    }
+
+    /// The node's counters, to be encoded as OpenMetrics: libp2p's own and this node's.
+    pub fn metrics(&self) -> &Registry {
+        &self.metrics
     }
 
     /// Everything that happens from now on. A listener that falls more than `limits.events` behind

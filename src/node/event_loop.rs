@@ -15,6 +15,7 @@ use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, poll_fn},
     select,
+    stream::Fuse,
 };
 use libp2p::{
     Swarm,
@@ -29,6 +30,7 @@ use super::{
     command::{Command, Reply},
     error::Error,
     event::{Event, Receipt},
+    metrics::Metrics,
     peers::Peers,
     publishes::Publishes,
     queries::Queries,
@@ -51,7 +53,8 @@ pub(crate) struct EventLoop {
     swarm: Swarm<Behaviour>,
     /// Ready when the swarm is gone and its last socket closed.
     closed: BoxFuture<'static, ()>,
-    commands: Pin<Box<async_channel::Receiver<Command>>>,
+    /// Ended when the last client is gone; then `select!` passes over it.
+    commands: Fuse<Pin<Box<async_channel::Receiver<Command>>>>,
     /// For subscriptions, which say when they are dropped.
     commander: async_channel::WeakSender<Command>,
     events: Sender<Event>,
@@ -71,6 +74,7 @@ pub(crate) struct EventLoop {
     started: Instant,
     bootstrap: Instant,
     drain: Option<Drain>,
+    metrics: Metrics,
 }
 
 /// What the loop is made of.
@@ -83,18 +87,20 @@ pub(crate) struct Parts {
     pub(crate) interfaces: Box<dyn Interfaces>,
     pub(crate) validator: Option<Arc<dyn Validator>>,
     pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
 }
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config } = parts;
+        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, metrics } =
+            parts;
         let now = runtime.now();
         let limits = &config.limits;
         Self {
             swarm,
             closed,
             commander: commands.0.downgrade(),
-            commands: Box::pin(commands.1),
+            commands: Box::pin(commands.1).fuse(),
             events: events.0,
             _listeners: events.1,
             here: list(&*interfaces),
@@ -109,6 +115,7 @@ impl EventLoop {
             started: now,
             bootstrap: now + BOOTSTRAP,
             drain: None,
+            metrics,
             runtime,
             config,
         }
@@ -124,7 +131,7 @@ impl EventLoop {
             let interfaces = &mut self.interfaces;
             select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
-                command = self.commands.next().fuse() => self.on_command(command),
+                command = self.commands.next() => self.on_command(command),
                 () = poll_fn(|cx| timer.poll(cx)).fuse() => self.on_timer(),
                 () = poll_fn(|cx| interfaces.poll_changed(cx)).fuse() => self.on_interfaces_changed(),
             }
@@ -171,6 +178,7 @@ impl EventLoop {
     /// Says once what happened: to the log, and to all who listen.
     fn emit(&mut self, event: Event) {
         log::log!(target: "smidge", event.level(), "{event}");
+        self.metrics.note(&event);
         topics::tell(&self.events, event);
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod event_loop;
 mod gossip;
+mod metrics;
 mod peers;
 mod ping;
 mod publishes;
@@ -123,7 +124,8 @@ impl Node {
         let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
         let commands = async_channel::bounded(config.limits.commands);
         let events = topics::channel(config.limits.events);
-        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone());
+        let (metrics, registry) = metrics::Metrics::new();
+        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry);
         let parts = event_loop::Parts {
             swarm,
             closed,
@@ -133,6 +135,7 @@ impl Node {
             interfaces,
             validator,
             config,
+            metrics,
         };
         // The loop keeps no strong sender: it ends when the last client is gone.
         let event_loop = event_loop::EventLoop::new(parts);

@@ -18,11 +18,28 @@ use crate::dialer::split_peer;
 
 /// A question under way.
 pub(crate) enum Query {
-    Put { reply: Reply<Stored>, quorum: usize },
-    Get { reply: Reply<Vec<u8>>, quorum: usize, found: Vec<Vec<u8>> },
-    Provide { reply: Reply<()> },
-    Providers { reply: Reply<Vec<PeerId>>, found: BTreeSet<PeerId> },
-    FindPeer { reply: Reply<Vec<Multiaddr>>, peer: PeerId },
+    Put {
+        reply: Reply<Stored>,
+        quorum: usize,
+    },
+    Get {
+        reply: Reply<Vec<u8>>,
+        quorum: usize,
+        found: Vec<Vec<u8>>,
+    },
+    Provide {
+        reply: Reply<()>,
+    },
+    Providers {
+        reply: Reply<Vec<PeerId>>,
+        found: BTreeSet<PeerId>,
+    },
+    /// `known`: where our own table has it. A peer that answers for itself tells no addresses.
+    FindPeer {
+        reply: Reply<Vec<Multiaddr>>,
+        peer: PeerId,
+        known: Vec<Multiaddr>,
+    },
 }
 
 /// The questions under way.
@@ -110,9 +127,9 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
             };
             send(reply, answer)
         }
-        (Query::FindPeer { reply, peer }, QueryResult::GetClosestPeers(result)) => {
+        (Query::FindPeer { reply, peer, known }, QueryResult::GetClosestPeers(result)) => {
             if !last {
-                return Some(Query::FindPeer { reply, peer });
+                return Some(Query::FindPeer { reply, peer, known });
             }
             let (peers, late) = match result {
                 Ok(found) => (found.peers, false),
@@ -120,7 +137,8 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
             };
             let answer = match peers.into_iter().find(|p| p.peer_id == peer) {
                 Some(found) => {
-                    let addresses: BTreeSet<_> = found.addrs.into_iter().map(|a| split_peer(a).0).collect();
+                    let addresses: BTreeSet<_> =
+                        found.addrs.into_iter().chain(known).map(|a| split_peer(a).0).collect();
                     Ok(addresses.into_iter().collect())
                 }
                 None if late => Err(Error::TimedOut(format!("looking for {peer}"))),

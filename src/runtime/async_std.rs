@@ -3,10 +3,14 @@
 //! async-std is unmaintained (RUSTSEC-2025-0052). It is kept as proof that only `src/runtime/`
 //! names an executor, and for programs that have not left it yet.
 
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use futures::future::{BoxFuture, FutureExt};
 
+#[cfg(unix)]
+use super::{ByteStream, UnixListener, unix};
 use super::{
     Handle, Interfaces, Runtime, TcpListener, TcpStream, Timer, UdpOptions, UdpSocket, interfaces, reactor,
     udp,
@@ -47,6 +51,16 @@ impl Runtime for AsyncStd {
 
     fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
         reactor::connect_tcp(addr)
+    }
+
+    #[cfg(unix)]
+    fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+        unix::bind(path)
+    }
+
+    #[cfg(unix)]
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+        unix::connect(path)
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

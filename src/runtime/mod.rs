@@ -12,6 +12,7 @@ use std::{
     future::Future,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -34,6 +35,8 @@ mod signals;
 pub mod sim;
 mod smol;
 mod udp;
+#[cfg(unix)]
+mod unix;
 
 #[cfg(feature = "async-std")]
 pub use async_std::AsyncStd;
@@ -67,6 +70,24 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// Opens a TCP connection to `addr`, without a time limit of its own.
     fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>>;
+
+    /// Binds and starts a listener on a Unix socket at `path`, which only this user may open (mode
+    /// 0600). A socket file that nobody answers at is replaced; the file goes with the listener.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when somebody answers there, [`io::ErrorKind::AlreadyExists`] when
+    /// something else than a socket is there, [`io::ErrorKind::Unsupported`] where there are no Unix
+    /// sockets, and whatever the operating system says of the path.
+    fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens a connection to the Unix socket at `path`.
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+        let _ = path;
+        async { Err(io::ErrorKind::Unsupported.into()) }.boxed()
+    }
 
     /// Runs `work`, which may block on files, where it stalls no task.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
@@ -173,6 +194,20 @@ pub trait TcpListener: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Errors of one connection (aborted) or of the host (out of descriptors): the listener lives on.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn TcpStream>, SocketAddr)>>;
+}
+
+/// Bytes in both directions, whatever carries them.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for T {}
+
+/// A Unix socket that accepts connections.
+pub trait UnixListener: fmt::Debug + Send + Sync + 'static {
+    /// The next connection. Only the task that polled last is woken.
+    ///
+    /// # Errors
+    /// As [`TcpListener::poll_accept`].
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>>;
 }
 
 /// One address of one network interface.

@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Instant,
@@ -97,8 +97,9 @@ impl AsyncWrite for ReactorTcpStream {
         Pin::new(&mut self.0).poll_flush(cx)
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
+    /// Tells the other side that nothing more will be written; reading goes on.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
     }
 }
 
@@ -155,6 +156,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_closed_half_is_told_and_the_other_half_still_reads() {
+        use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
+        async_io::block_on(async {
+            let listener = bind_tcp(([127, 0, 0, 1], 0).into()).unwrap();
+            let mut near = connect_tcp(listener.local_addr()).await.unwrap();
+            let (mut far, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            near.close().await.unwrap();
+            assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
+            far.write_all(b"still").await.unwrap();
+            let mut buf = [0; 5];
+            near.read_exact(&mut buf).await.unwrap();
+            assert_eq!(&buf, b"still");
+        });
+    }
 
     #[test]
     fn a_timer_moved_later_rings_once_and_not_before() {

@@ -1,5 +1,7 @@
 //! The default runtime: smol's executor on as many threads as asked for.
 
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, thread, time::Instant};
 
 use futures::future::{BoxFuture, FutureExt};
@@ -8,6 +10,8 @@ use smol::{
     channel::{Receiver, Sender, unbounded},
 };
 
+#[cfg(unix)]
+use super::{ByteStream, UnixListener, unix};
 use super::{
     Handle, Interfaces, Runtime, TcpListener, TcpStream, Timer, UdpOptions, UdpSocket, interfaces, reactor,
     udp,
@@ -88,6 +92,16 @@ impl Runtime for Smol {
 
     fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
         reactor::connect_tcp(addr)
+    }
+
+    #[cfg(unix)]
+    fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+        unix::bind(path)
+    }
+
+    #[cfg(unix)]
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+        unix::connect(path)
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

@@ -53,7 +53,12 @@ impl EventLoop {
             Command::Unfollow { topic } => self.unfollow(&topic),
             command if self.drain.is_some() => refuse(command),
             Command::Dial { target, reply } => {
-                self.swarm.behaviour_mut().dialer.add_target(target);
+                let (limit, dialer) = (self.config.limits.records, &mut self.swarm.behaviour_mut().dialer);
+                if dialer.targets() >= limit {
+                    let error = Error::Limit { what: "names", limit, key: "limits.records" };
+                    return answer(reply, Err(error));
+                }
+                dialer.add_target(target);
                 answer(reply, Ok(()));
             }
             Command::Subscribe { topic, reply } => {
@@ -114,6 +119,10 @@ impl EventLoop {
     fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
         if let Err(e) = topics::check(&topic) {
             return answer(reply, Err(e));
+        }
+        let (bytes, limit) = (data.len(), self.config.gossip.max_message);
+        if bytes > limit {
+            return answer(reply, Err(Error::MessageTooLarge { bytes, limit }));
         }
         match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),
@@ -198,8 +207,9 @@ impl EventLoop {
                 self.queries.insert(id, Query::Providers { reply, found: Default::default() });
             }
             Command::FindPeer { peer, reply } => {
+                let known = super::reports::addresses(kad, &peer);
                 let id = kad.get_closest_peers(peer);
-                self.queries.insert(id, Query::FindPeer { reply, peer });
+                self.queries.insert(id, Query::FindPeer { reply, peer, known });
             }
             other => refuse(other),
         }

@@ -10,9 +10,9 @@ use crate::node::{command::Reply, error::Error, event::Event};
 /// How long the last messages and the news that we leave have to go out.
 const FLUSH: Duration = Duration::from_millis(150);
 /// How long connections have to close after that.
-const CLOSE: Duration = Duration::from_secs(4);
+const CLOSE: Duration = Duration::from_secs(3);
 /// How long the sockets have to close when all that is over.
-const SOCKETS: Duration = Duration::from_millis(500);
+const SOCKETS: Duration = Duration::from_millis(1500);
 
 /// How far a shutdown has come.
 pub(super) struct Drain {

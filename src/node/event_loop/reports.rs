@@ -4,7 +4,7 @@ use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{self, MessageAcceptance},
     identify, kad, request_response,
-    swarm::{ConnectionId, DialError, SwarmEvent},
+    swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
 use super::{EventLoop, answer, id_text};
@@ -23,6 +23,7 @@ use crate::{
 
 impl EventLoop {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
@@ -37,7 +38,8 @@ impl EventLoop {
             }
             SwarmEvent::ListenerError { error, .. } => log::warn!("a listener reports: {}", chain(&error)),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let (address, outbound) = (endpoint.get_remote_address().clone(), endpoint.is_dialer());
+                let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
+                let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
@@ -45,7 +47,11 @@ impl EventLoop {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
-                let reason = cause.map_or_else(|| "closed by this node".into(), |e| chain(&e));
+                let reason = match cause {
+                    None => "closed by this node".into(),
+                    Some(ConnectionError::IO(e)) => chain(&e),
+                    Some(e) => chain(&e),
+                };
                 if last {
                     self.emit(Event::Disconnected { peer: peer_id, reason });
                 }
@@ -67,6 +73,13 @@ impl EventLoop {
     }
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match &event {
+            BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
+            BehaviourEvent::Identify(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Ping(event) => self.metrics.record(event),
+            _ => {}
+        }
         match event {
             BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
             BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
@@ -200,9 +213,15 @@ impl EventLoop {
     }
 
     fn is_in_table(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        kad.kbucket(*peer).is_some_and(|bucket| {
-            bucket.iter().any(|e| e.node.key.preimage() == peer && e.node.value.iter().any(|a| a == address))
-        })
+        addresses(&mut self.swarm.behaviour_mut().kad, peer).contains(address)
     }
+}
+
+/// Where the routing table has a peer.
+pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+    let Some(bucket) = kad.kbucket(*peer) else {
+        return Vec::new(); // ourselves
+    };
+    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
 }

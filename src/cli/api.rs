@@ -1,0 +1,339 @@
+//! Asking a running node: a small HTTP client over the runtime door, for the verbs.
+//!
+//! Knows how to reach a node and what its refusals mean for an exit code; what is asked, and how an
+//! answer is shown, is the verbs' business. Never prints the token.
+
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{Failure, exit};
+use crate::{
+    config::{Secret, parse_duration},
+    gateway::{
+        encode,
+        wire::{Framing, Wire, WireError},
+    },
+    runtime::{ByteStream, Executor, Handle},
+};
+
+/// Where a node is, unless told otherwise.
+const DEFAULT: &str = "http://127.0.0.1:4080";
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the node may take for what it can say at once.
+pub(super) const AT_ONCE: Duration = Duration::from_secs(10);
+/// How long it may take for what others have to be asked for.
+pub(super) const QUERY: Duration = Duration::from_secs(90);
+/// How long a connection may have been idle to be used again; the node closes those that are longer.
+const FRESH: Duration = Duration::from_secs(3);
+/// The largest answer, and the largest line of an event stream.
+const MAX_ANSWER: usize = 64 << 20;
+const MAX_HEAD: usize = 64 << 10;
+
+/// Which node is asked.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ApiArgs {
+    /// The node to ask: http://HOST:PORT or unix:/PATH [default: $SMIDGE_API, or http://127.0.0.1:4080]
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+}
+
+/// Seconds, or a number with its unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => parse_duration(text),
+    }
+}
+
+/// Runs `work` with a node to ask.
+pub(super) fn ask<F>(args: &ApiArgs, verb: &'static str, work: impl FnOnce(Api) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let url = args.api.clone().or_else(|| env("SMIDGE_API")).unwrap_or_else(|| DEFAULT.into());
+    let place = Place::parse(&url).map_err(|why| {
+        Failure::new(exit::USAGE, verb, format!("--api {url}: {why}"))
+            .hint("write http://HOST:PORT or unix:/PATH")
+    })?;
+    // As the node itself reads its token: a probe in the node's container needs nothing more.
+    let token = match (env("SMIDGE__API__TOKEN"), env("SMIDGE__API__TOKEN__FILE")) {
+        (Some(token), _) => Some(token),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(&file).map_err(|e| {
+                Failure::new(exit::FAILED, verb, format!("SMIDGE__API__TOKEN__FILE: {file}: {e}"))
+            })?;
+            Some(text.trim().to_owned())
+        }
+        (None, None) => None,
+    };
+    // Nothing that would end the header early gets into it.
+    let token = token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())).map(Secret::from);
+    let api = |runtime| work(Api { runtime, url, place, token, verb, kept: None });
+    Executor::default().block_on(1, api).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
+}
+
+enum Place {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = url.strip_prefix("unix:") {
+            return if path.is_empty() { Err("an empty path".into()) } else { Ok(Self::Unix(path.into())) };
+        }
+        let rest = match url.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some((scheme, _)) => return Err(format!("{scheme} is not spoken")),
+            None => url,
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| format!("{port:?} is no port"))?)
+            }
+            _ => (rest, 80),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        match host {
+            "" => Err("no host".into()),
+            _ if !host.chars().all(plain) => Err(format!("{host:?} is no host")),
+            _ if port == 0 => Err("port 0 cannot be asked".into()),
+            _ => Ok(Self::Tcp { host: host.into(), port }),
+        }
+    }
+
+    fn host(&self) -> String {
+        match self {
+            Self::Tcp { host, port } => format!("{host}:{port}"),
+            Self::Unix(_) => "localhost".into(),
+        }
+    }
+}
+
+/// A node to ask.
+pub(super) struct Api {
+    pub(super) runtime: Handle,
+    url: String,
+    place: Place,
+    token: Option<Secret>,
+    /// The verb that asks, for what it complains about.
+    pub(super) verb: &'static str,
+    /// A connection that can be used again, and since when it is idle.
+    kept: Option<(Wire, Instant)>,
+}
+
+impl Api {
+    /// The body of the answer to a GET that others need not be asked for.
+    pub(super) async fn get(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
+        self.call("GET", path, b"", AT_ONCE).await
+    }
+
+    /// The body of the answer, which may take as long as `limit`.
+    pub(super) async fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let answered = self.runtime.clone().timeout(limit, self.exchange(method, path, body)).await;
+        let (status, body) = answered.unwrap_or_else(|_| {
+            let why = format!("no answer from {} within {limit:?}", self.url);
+            Err(Failure::new(exit::TIMED_OUT, self.verb, why).hint("try again, or look at the node's log"))
+        })?;
+        if status == 200 { Ok(body) } else { Err(self.refused(status, &body)) }
+    }
+
+    async fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
+        let mut wire = match self.kept.take() {
+            Some((wire, since)) if since.elapsed() < FRESH => wire,
+            _ => self.connect().await?,
+        };
+        let request = self.request(method, path, Some(body.len()));
+        // A node that refuses may do so before it has read everything: its answer says why.
+        let sent = async {
+            wire.write_all(request.as_bytes()).await?;
+            wire.write_all(body).await
+        };
+        let sent = sent.await;
+        let head = match (wire.response(MAX_HEAD).await, sent) {
+            (Ok(head), _) => head,
+            (Err(_), Err(e)) => return Err(self.unreachable(&e)),
+            (Err(e), Ok(())) => return Err(self.garbled(e)),
+        };
+        let framing = head.framing().map_err(|e| self.garbled(e))?.unwrap_or(Framing::UntilClosed);
+        let body = wire.body(framing, MAX_ANSWER).await.map_err(|e| self.garbled(e))?;
+        if head.keeps_alive() && framing != Framing::UntilClosed {
+            self.kept = Some((wire, Instant::now()));
+        }
+        Ok((head.line, body))
+    }
+
+    /// The messages of a topic from now on.
+    pub(super) async fn follow(&self, topic: &str) -> Result<Follow, Failure> {
+        let path = format!("/v1/topics/{}", encode(topic.as_bytes()));
+        let opening = async {
+            let mut wire = self.connect().await?;
+            wire.write_all(self.request("GET", &path, None).as_bytes())
+                .await
+                .map_err(|e| self.unreachable(&e))?;
+            let head = wire.response(MAX_HEAD).await.map_err(|e| self.garbled(e))?;
+            if head.line == 200 {
+                return Ok(Follow { wire });
+            }
+            let framing = head.framing().map_err(|e| self.garbled(e))?.unwrap_or(Framing::UntilClosed);
+            let body = wire.body(framing, MAX_ANSWER).await.map_err(|e| self.garbled(e))?;
+            Err(self.refused(head.line, &body))
+        };
+        match self.runtime.timeout(AT_ONCE, opening).await {
+            Ok(opened) => opened,
+            Err(late) => Err(self.unreachable(&late)),
+        }
+    }
+
+    fn request(&self, method: &str, path: &str, length: Option<usize>) -> String {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.place.host());
+        if let Some(length) = length {
+            text.push_str(&format!("Content-Length: {length}\r\n"));
+        }
+        if let Some(token) = &self.token {
+            text.push_str(&format!("Authorization: Bearer {}\r\n", token.reveal()));
+        }
+        text.push_str("\r\n");
+        text
+    }
+
+    async fn connect(&self) -> Result<Wire, Failure> {
+        let connecting = async {
+            match &self.place {
+                Place::Unix(path) => self.runtime.connect_unix(path.clone()).await,
+                Place::Tcp { host, port } => self.connect_tcp(host, *port).await,
+            }
+        };
+        let limit = self.runtime.timeout(CONNECT, connecting).await;
+        match limit {
+            Ok(Ok(stream)) => Ok(Wire::new(stream)),
+            Ok(Err(e)) => Err(self.unreachable(&e)),
+            Err(late) => Err(self.unreachable(&late)),
+        }
+    }
+
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<Box<dyn ByteStream>> {
+        let name = host.trim_matches(['[', ']']).to_owned();
+        let resolve =
+            move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name leads nowhere");
+        for addr in self.runtime.unblock(resolve).await?? {
+            match self.runtime.connect_tcp(addr).await {
+                Ok(stream) => return Ok(Box::new(stream)),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn unreachable(&self, why: &dyn std::fmt::Display) -> Failure {
+        Failure::new(exit::UNAVAILABLE, self.verb, format!("no node answers at {}: {why}", self.url))
+            .hint("start one with `smidge run --dial NAME`, or say where it is with --api URL")
+    }
+
+    fn garbled(&self, error: WireError) -> Failure {
+        let why = match error {
+            WireError::Io(e) => e.to_string(),
+            WireError::Ended(_) => "it closed the connection".into(),
+            WireError::BodyTooLarge => "its answer is too large".into(),
+            _ => "what answers there speaks no HTTP/1.1".into(),
+        };
+        self.unreachable(&why)
+    }
+
+    /// What a refusal means for a program that asked.
+    fn refused(&self, status: u16, body: &[u8]) -> Failure {
+        let code = match status {
+            400 => exit::USAGE,
+            408 | 429 | 503 | 504 => exit::TIMED_OUT,
+            _ => exit::FAILED,
+        };
+        let record: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |key: &str| record[key].as_str().map(str::to_owned);
+        let why = text("error").unwrap_or_else(|| format!("{} answers with status {status}", self.url));
+        let failure = Failure::new(code, self.verb, why);
+        match (status, text("hint")) {
+            (401, _) => failure.hint("set SMIDGE__API__TOKEN or SMIDGE__API__TOKEN__FILE as the node has it"),
+            (_, Some(hint)) => failure.hint(hint),
+            (_, None) => failure.hint("is this a smidge node?"),
+        }
+    }
+}
+
+/// An event stream.
+pub(super) struct Follow {
+    wire: Wire,
+}
+
+/// One event of it.
+pub(super) struct SseEvent {
+    pub(super) name: String,
+    pub(super) data: String,
+}
+
+impl Follow {
+    /// The next event; `None` when the stream ended.
+    pub(super) async fn next(&mut self) -> Option<SseEvent> {
+        let mut event = SseEvent { name: String::new(), data: String::new() };
+        loop {
+            // A broken stream is one that ended.
+            let line = self.wire.line(MAX_ANSWER).await.ok().flatten()?;
+            match line.split_once(": ") {
+                Some(("event", name)) => event.name = name.to_owned(),
+                Some(("data", data)) => event.data.push_str(data),
+                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_parsed_or_refused() {
+        for (url, expected) in [
+            ("http://127.0.0.1:4080", "127.0.0.1:4080"),
+            ("http://localhost:1/", "localhost:1"),
+            ("http://[::1]:4080", "[::1]:4080"),
+            ("http://node", "node:80"),
+            ("http://[::1]", "[::1]:80"),
+            ("bootstrap:4080", "bootstrap:4080"),
+            ("unix:/run/smidge.sock", "localhost"),
+        ] {
+            assert_eq!(Place::parse(url).map(|p| p.host()), Ok(expected.into()), "{url}");
+        }
+        for url in [
+            "",
+            "http://",
+            "https://a:1",
+            "http://a:x",
+            "http://a:0",
+            "http://a:99999",
+            "unix:",
+            "http://a b:1",
+            "http://a\r\nb:1",
+            "http://a/b:1",
+        ] {
+            assert!(Place::parse(url).is_err(), "{url:?}");
+        }
+    }
+}

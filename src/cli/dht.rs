@@ -1,0 +1,166 @@
+//! `smidge dht`: records, providers and peers of the hash table, through a running node.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{
+    Failure,
+    api::{self, ApiArgs, QUERY, duration},
+    messages::Input,
+    print,
+};
+use crate::gateway::encode;
+
+/// Stores and finds records, providers and peers.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge dht put color -m green\n  smidge dht get color")]
+pub(crate) struct DhtArgs {
+    #[command(subcommand)]
+    verb: DhtVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum DhtVerb {
+    /// Stores a record here and at the nodes closest to its key
+    #[command(
+        after_help = "Example:\n  smidge dht put config.json -f ./config.json --quorum all --ttl 7d\n\n\
+                            Without -m and -f, the value comes from stdin."
+    )]
+    Put(PutArgs),
+    /// Prints the value of a record, byte for byte
+    #[command(after_help = "Example:\n  smidge dht get config.json > config.json")]
+    Get(GetArgs),
+    /// Announces the node as a provider of a key, for as long as it runs
+    #[command(after_help = "Example:\n  smidge dht provide backup")]
+    Provide(KeyArgs),
+    /// Prints the providers of a key
+    #[command(after_help = "Example:\n  smidge dht providers backup")]
+    Providers(KeyArgs),
+    /// Prints the addresses of a peer, as its neighbours know them
+    #[command(
+        after_help = "Example:\n  smidge dht find-peer 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+    )]
+    FindPeer(PeerArgs),
+}
+
+#[derive(Debug, Args)]
+struct PutArgs {
+    /// The key
+    key: String,
+    #[command(flatten)]
+    input: Input,
+    /// How many other nodes have to confirm: one, majority, all, or a number
+    #[arg(long, value_name = "N", default_value = "majority")]
+    quorum: String,
+    /// How long the record lives, in seconds or with a unit [default: kad.record_ttl]
+    #[arg(long, value_name = "S", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// Print a JSON record
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+struct GetArgs {
+    /// The key
+    key: String,
+    /// How many nodes have to say the same
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    quorum: usize,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// The key
+    key: String,
+    /// Print a JSON record
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+struct PeerArgs {
+    /// The peer's id
+    peer: String,
+    /// Print a JSON record
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+pub(super) fn run(args: DhtArgs) -> Result<(), Failure> {
+    match args.verb {
+        DhtVerb::Put(args) => put(&args),
+        DhtVerb::Get(args) => get(&args),
+        DhtVerb::Provide(args) => {
+            let path = format!("/v1/dht/{}/providers", encode(args.key.as_bytes()));
+            show(&args.api, "dht provide", "POST", &path, args.json, |_| String::new())
+        }
+        DhtVerb::Providers(args) => {
+            let path = format!("/v1/dht/{}/providers", encode(args.key.as_bytes()));
+            show(&args.api, "dht providers", "GET", &path, args.json, |record| lines(&record["providers"]))
+        }
+        DhtVerb::FindPeer(args) => {
+            let path = format!("/v1/peers/{}", encode(args.peer.as_bytes()));
+            show(&args.api, "dht find-peer", "GET", &path, args.json, |record| lines(&record["addresses"]))
+        }
+    }
+}
+
+fn put(args: &PutArgs) -> Result<(), Failure> {
+    api::ask(&args.api, "dht put", async |mut api| {
+        let value = args.input.read(api.verb)?;
+        let key = encode(args.key.as_bytes());
+        let mut path = format!("/v1/dht/{key}?quorum={}", encode(args.quorum.as_bytes()));
+        if let Some(ttl) = args.ttl {
+            path.push_str(&format!("&ttl={}ms", ttl.as_millis()));
+        }
+        let body = api.call("PUT", &path, &value, QUERY).await?;
+        if args.json {
+            return print(&String::from_utf8_lossy(&body));
+        }
+        let record: Value = serde_json::from_slice(&body).unwrap_or_default();
+        print(&format!("stored here and confirmed by {} others\n", record["confirmed"]))
+    })
+}
+
+fn get(args: &GetArgs) -> Result<(), Failure> {
+    api::ask(&args.api, "dht get", async |mut api| {
+        let path = format!("/v1/dht/{}?quorum={}", encode(args.key.as_bytes()), args.quorum);
+        let value = api.call("GET", &path, b"", QUERY).await?;
+        super::print_bytes(&value)
+    })
+}
+
+/// Asks, and prints what `text` makes of the answer, or the answer itself.
+pub(super) fn show(
+    args: &ApiArgs,
+    verb: &'static str,
+    method: &str,
+    path: &str,
+    json: bool,
+    text: impl Fn(&Value) -> String,
+) -> Result<(), Failure> {
+    api::ask(args, verb, async |mut api| {
+        let body = api.call(method, path, b"", QUERY).await?;
+        if json {
+            return print(&String::from_utf8_lossy(&body));
+        }
+        let record = serde_json::from_slice(&body).unwrap_or_default();
+        print(&text(&record))
+    })
+}
+
+fn lines(list: &Value) -> String {
+    let items = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    items.map(|item| format!("{item}\n")).collect()
+}

@@ -1,0 +1,158 @@
+//! `smidge status`, `peers`, `mesh` and `names`: how a running node stands.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    Failure,
+    api::{self, ApiArgs},
+    print,
+    table::{Table, age, millis, short},
+};
+
+/// Shows a running node at a glance.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// Shows the connected peers.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds."
+)]
+pub(crate) struct PeersArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// Shows the mesh of each topic.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge mesh --json")]
+pub(crate) struct MeshArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// Shows each name with its records and how they stand.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge names")]
+pub(crate) struct NamesArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Print a JSON record
+    #[arg(long)]
+    json: bool,
+    /// Print peer ids in full
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
+    show(&args.show, "status", "/v1/status", |record, _| {
+        let list = |key: &str| items(&record[key]).map(word).collect::<Vec<_>>().join(", ");
+        let mut table = Table::new(["peer", &word(&record["peer"])]);
+        table.row(["version".into(), word(&record["version"])]);
+        table.row(["listening".into(), list("listening")]);
+        table.row(["peers".into(), word(&record["peers"])]);
+        table.row(["table".into(), word(&record["table"])]);
+        table.row(["topics".into(), list("topics")]);
+        table.row(["records".into(), word(&record["records"])]);
+        table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
+        table.text()
+    })
+}
+
+pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
+    show(&args.show, "peers", "/v1/peers", |record, full| {
+        let mut table = Table::new(["PEER", "ADDRESS", "DIALED BY", "AGE", "RTT", "AGENT"]);
+        for peer in items(&record["peers"]) {
+            let oldest = &peer["connections"][0];
+            table.row([
+                short(&word(&peer["peer"]), full),
+                word(&oldest["address"]),
+                if oldest["outbound"] == true { "us".into() } else { "them".into() },
+                age(oldest["age_s"].as_u64().unwrap_or_default()),
+                peer["rtt_us"].as_u64().map_or_else(|| "-".into(), millis),
+                word(&peer["agent"]),
+            ]);
+        }
+        table.text()
+    })
+}
+
+pub(super) fn mesh(args: &MeshArgs) -> Result<(), Failure> {
+    show(&args.show, "mesh", "/v1/mesh", |record, full| {
+        let mut table = Table::new(["TOPIC", "PEERS", "WHO"]);
+        for (topic, peers) in record["topics"].as_object().into_iter().flatten() {
+            let who: Vec<_> = items(peers).map(|peer| short(&word(peer), full)).collect();
+            table.row([topic.clone(), who.len().to_string(), who.join(" ")]);
+        }
+        table.text()
+    })
+}
+
+pub(super) fn names(args: &NamesArgs) -> Result<(), Failure> {
+    show(&args.show, "names", "/v1/names", |record, full| {
+        let mut table = Table::new(["NAME", "RECORD", "STATE", "PEER", "FAILED", "WHY"]);
+        for name in items(&record["names"]) {
+            let records: Vec<_> = items(&name["records"]).collect();
+            if records.is_empty() {
+                let [nothing, none] = ["-".to_owned(), String::new()];
+                let why = word(&name["last_error"]);
+                table.row([word(&name["name"]), nothing.clone(), "looking".into(), nothing, none, why]);
+            }
+            for record in records {
+                let state = match record["retry_in_ms"].as_u64() {
+                    Some(ms) => format!("retry in {}s", ms.div_ceil(1000)),
+                    None => word(&record["state"]),
+                };
+                table.row([
+                    word(&name["name"]),
+                    word(&record["address"]),
+                    state,
+                    short(&word(&record["peer"]), full),
+                    word(&record["failures"]),
+                    word(&record["last_error"]).trim_start_matches('-').to_owned(),
+                ]);
+            }
+        }
+        table.text()
+    })
+}
+
+fn show(
+    args: &ShowArgs,
+    verb: &'static str,
+    path: &str,
+    text: impl Fn(&Value, bool) -> String,
+) -> Result<(), Failure> {
+    api::ask(&args.api, verb, async |mut api| {
+        let body = api.get(path).await?;
+        if args.json {
+            return print(&String::from_utf8_lossy(&body));
+        }
+        print(&text(&serde_json::from_slice(&body).unwrap_or_default(), args.full))
+    })
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// A value as it stands in a cell.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,283 @@
+//! `smidge pub` and `smidge sub`: messages in and out of a running node.
+
+use std::{
+    fs,
+    io::{self, BufRead, IsTerminal, Read},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use futures::{FutureExt, StreamExt, future::Either, select, stream};
+use serde_json::{Value, json};
+
+use super::{
+    Failure,
+    api::{self, AT_ONCE, Api, ApiArgs, Follow, SseEvent, duration},
+    exit, print, warn,
+};
+use crate::{
+    gateway::encode,
+    runtime::{Signal, Signals},
+};
+
+/// Publishes a message through a running node.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge pub -t some_topic -m hello\n\n\
+                        Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more.")]
+pub(crate) struct PubArgs {
+    /// The topic
+    #[arg(short, long, value_name = "TOPIC")]
+    topic: String,
+    #[command(flatten)]
+    input: Input,
+    /// Each line is a message of its own; empty ones are left out
+    #[arg(long, conflicts_with = "message")]
+    lines: bool,
+    /// Subscribers of the topic to wait for
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    wait_peers: usize,
+    /// How long they are waited for, in seconds or with a unit
+    #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
+    timeout: Duration,
+    /// Print a JSON record for each message
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Where bytes come from.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Input {
+    /// The text itself
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    message: Option<String>,
+    /// A file that holds it; - is stdin
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// What a node takes at most (`api.max_body` has this bound).
+const MAX_INPUT: u64 = 16 << 20;
+
+impl Input {
+    fn open(&self, verb: &str) -> Result<Box<dyn BufRead>, Failure> {
+        match &self.file {
+            Some(path) if path.as_os_str() != "-" => match fs::File::open(path) {
+                Ok(file) => Ok(Box::new(io::BufReader::new(file))),
+                Err(e) => Err(Failure::new(exit::FAILED, verb, format!("{}: {e}", path.display()))),
+            },
+            _ => Ok(Box::new(io::stdin().lock())),
+        }
+    }
+
+    /// All of it.
+    pub(super) fn read(&self, verb: &str) -> Result<Vec<u8>, Failure> {
+        if let Some(text) = &self.message {
+            return Ok(text.clone().into_bytes());
+        }
+        let mut bytes = Vec::new();
+        let read = self.open(verb)?.take(MAX_INPUT + 1).read_to_end(&mut bytes);
+        read.map_err(|e| Failure::new(exit::FAILED, verb, format!("the input cannot be read: {e}")))?;
+        if bytes.len() as u64 > MAX_INPUT {
+            return Err(Failure::new(exit::FAILED, verb, "the input is larger than 16MiB"));
+        }
+        Ok(bytes)
+    }
+}
+
+pub(super) fn publish(args: &PubArgs) -> Result<(), Failure> {
+    api::ask(&args.api, "pub", async |mut api| {
+        if !args.lines {
+            let data = args.input.read(api.verb)?;
+            return say(&mut api, args, &data).await;
+        }
+        let mut input = args.input.open(api.verb)?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = (&mut input).take(MAX_INPUT).read_until(b'\n', &mut line);
+            match read.map_err(|e| Failure::new(exit::FAILED, api.verb, e))? {
+                0 => return Ok(()),
+                _ => {
+                    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+                    let text = text.strip_suffix(b"\r").unwrap_or(text);
+                    if !text.is_empty() {
+                        say(&mut api, args, text).await?;
+                    }
+                }
+            }
+        }
+    })
+}
+
+async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<(), Failure> {
+    let millis = args.timeout.as_millis();
+    let topic = encode(args.topic.as_bytes());
+    let path = format!("/v1/topics/{topic}?wait_peers={}&timeout={millis}ms", args.wait_peers);
+    let body = api.call("POST", &path, data, args.timeout.saturating_add(AT_ONCE)).await?;
+    if args.json {
+        return print(&String::from_utf8_lossy(&body));
+    }
+    let receipt: Value = serde_json::from_slice(&body).unwrap_or_default();
+    print(&format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"]))
+}
+
+/// Prints the messages of topics, as a running node gets them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
+                        Live, not a log: what was said before is not shown. Messages that are no text are\n\
+                        printed as base64:…; --json tells all there is to tell.")]
+pub(crate) struct SubArgs {
+    /// A topic (repeatable)
+    #[arg(short, long, value_name = "TOPIC", required = true)]
+    topic: Vec<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after so long, in seconds or with a unit; with --count, 75 is the exit code then
+    #[arg(long, value_name = "S", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Print a JSON record for each message
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// How often is looked whether anybody still reads what is printed.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
+    api::ask(&args.api, "sub", async |api| {
+        let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
+        let mut streams = Vec::new();
+        for topic in &args.topic {
+            streams.push(events(api.follow(topic).await?).boxed());
+        }
+        let mut seen = Seen { args, since: Instant::now(), messages: 0, lost: 0 };
+        let mut events = stream::select_all(streams).fuse();
+        let mut late = match args.timeout {
+            Some(limit) => Either::Left(api.runtime.sleep(limit)),
+            None => Either::Right(futures::future::pending()),
+        }
+        .fuse();
+        loop {
+            select! {
+                event = events.next() => match event {
+                    Some(event) if event.name != "end" => {
+                        if seen.event(&event)? {
+                            return Ok(());
+                        }
+                    }
+                    _ => {
+                        let why = "the node has stopped";
+                        return Err(Failure::new(exit::UNAVAILABLE, api.verb, why).hint("start it again: smidge run"));
+                    }
+                },
+                signal = signals.next().fuse() => if signal != Some(Signal::Reload) {
+                    seen.summary();
+                    return Ok(());
+                },
+                () = late => return seen.late(),
+                () = api.runtime.sleep(LOOK).fuse() => if nobody_reads() {
+                    return Ok(());
+                },
+            }
+        }
+    })
+}
+
+fn events(follow: Follow) -> impl stream::Stream<Item = SseEvent> {
+    stream::unfold(follow, async |mut follow| Some((follow.next().await?, follow)))
+}
+
+/// Whether the reader of our output is gone: `sub | head -1` ends with the first message then, and
+/// not with the second one.
+fn nobody_reads() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
+        && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// What was seen so far.
+struct Seen<'a> {
+    args: &'a SubArgs,
+    since: Instant,
+    messages: u64,
+    lost: u64,
+}
+
+impl Seen<'_> {
+    /// Shows an event; says whether it was the last one wanted.
+    fn event(&mut self, event: &SseEvent) -> Result<bool, Failure> {
+        let record: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        if event.name == "lost" {
+            let lost = record["lost"].as_u64().unwrap_or_default();
+            self.lost += lost;
+            if self.args.json {
+                print(&format!("{}\n", json!({ "lost": lost })))?;
+            } else {
+                warn(&format!("{lost} messages were lost: they came faster than they were printed"));
+            }
+            return Ok(false);
+        }
+        self.messages += 1;
+        if self.args.json {
+            print(&format!("{}\n", event.data))?;
+        } else {
+            print(&self.line(&record))?;
+        }
+        Ok(self.args.count.is_some_and(|count| self.messages >= count))
+    }
+
+    fn line(&self, record: &Value) -> String {
+        let text = |key: &str| record[key].as_str().unwrap_or_default();
+        let mut line = String::new();
+        if self.args.topic.len() > 1 {
+            line.push_str(&format!("{}: ", text("topic")));
+        }
+        if record["base64"] == true {
+            line.push_str("base64:");
+        }
+        if io::stdout().is_terminal() {
+            // What others say must not steer this terminal.
+            line.extend(
+                text("data")
+                    .chars()
+                    .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }),
+            );
+        } else {
+            line.push_str(text("data"));
+        }
+        line.push('\n');
+        line
+    }
+
+    fn late(&self) -> Result<(), Failure> {
+        match self.args.count {
+            None => {
+                self.summary();
+                Ok(())
+            }
+            Some(count) => {
+                let why = format!("{} of {count} messages came in time", self.messages);
+                Err(Failure::new(exit::TIMED_OUT, "sub", why)
+                    .hint("`smidge mesh` tells who else follows the topic"))
+            }
+        }
+    }
+
+    fn summary(&self) {
+        let Self { messages, lost, since, .. } = self;
+        use io::Write;
+        let _ = writeln!(
+            io::stderr(),
+            "{messages} messages, {lost} lost, in {:.1} s",
+            since.elapsed().as_secs_f64()
+        );
+    }
+}

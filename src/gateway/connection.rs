@@ -1,0 +1,210 @@
+//! One connection: requests one after the other, each within its bounds of size and time.
+//!
+//! A caller that is slow, silent, or sends what is no HTTP costs one bounded task and is told why it
+//! is let go, if it can be told.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    answer::{Answer, Refusal, too_large, unreadable},
+    context::Context,
+    follow, handlers,
+    target::{self, Query, Route},
+    wire::{Framing, Head, RequestLine, Wire, WireError},
+};
+use crate::runtime::ByteStream;
+
+/// How long, and how many bytes, what a caller still sends is taken in before its connection is closed.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
+/// How long a caller that is one too many has to ask what it will be refused.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
+
+/// What comes after an answer.
+pub(super) enum Next {
+    Request,
+    Close,
+    /// The caller may still be sending: it must get the answer all the same.
+    Linger,
+}
+
+/// A request that may be answered.
+pub(super) struct Request {
+    pub(super) route: Route,
+    pub(super) query: Query,
+    pub(super) body: Vec<u8>,
+}
+
+/// Serves `stream` in a task of its own, within `api.connections`.
+pub(super) fn start(context: &Arc<Context>, stream: Box<dyn ByteStream>) {
+    let shared = context.clone();
+    if let Some(slot) = context.connections.take() {
+        context.runtime.spawn(async move {
+            let mut connection = Connection { context: shared, wire: Wire::new(stream) };
+            connection.serve().await;
+            drop(slot);
+        });
+    } else if let Some(slot) = context.refusals.take() {
+        context.runtime.spawn(async move {
+            let mut connection = Connection { context: shared, wire: Wire::new(stream) };
+            connection.turn_away().await;
+            drop(slot);
+        });
+    }
+}
+
+pub(super) struct Connection {
+    pub(super) context: Arc<Context>,
+    pub(super) wire: Wire,
+}
+
+impl Connection {
+    async fn serve(&mut self) {
+        loop {
+            match self.exchange().await {
+                Next::Request => {}
+                Next::Close => break,
+                Next::Linger => {
+                    self.linger().await;
+                    break;
+                }
+            }
+        }
+        // An error says that the other side closed first.
+        let _ = self.wire.finish().await;
+    }
+
+    async fn turn_away(&mut self) {
+        let Context { runtime, api, .. } = &*self.context;
+        let _ = runtime.timeout(TURNED_AWAY, self.wire.request(api.max_header)).await;
+        let error =
+            format!("too many connections at once (limit {}, config key api.connections)", api.connections);
+        let refusal = Refusal::new(503, error, "ask again in a moment, or raise the key");
+        self.refuse(refusal).await;
+        self.linger().await;
+    }
+
+    /// One request and its answer.
+    async fn exchange(&mut self) -> Next {
+        let context = self.context.clone();
+        let api = &context.api;
+        let head = match context.runtime.timeout(api.header_timeout, self.wire.request(api.max_header)).await
+        {
+            Ok(Ok(head)) => head,
+            Ok(Err(error)) => return self.refuse_unreadable(error).await,
+            // Nobody asked anything: an idle connection ends without a word.
+            Err(_) if !self.wire.has_begun() => return Next::Close,
+            Err(_) => return self.refuse(late("head", api.header_timeout, "api.header_timeout")).await,
+        };
+        let framing = match head.framing() {
+            Ok(framing) => framing,
+            Err(error) => return self.refuse_unreadable(error).await,
+        };
+        let (route, query) = match self.admit(&head, framing) {
+            Ok(admitted) => admitted,
+            // Behind a refused head without a body, the next request may follow.
+            Err(refusal) if framing.is_none() => {
+                return self.answer(&refusal.answer(), &head).await;
+            }
+            Err(refusal) => return self.refuse(refusal).await,
+        };
+        let body = match framing {
+            None | Some(Framing::UntilClosed) => Vec::new(),
+            Some(framing) => match self.body(&head, framing).await {
+                Ok(body) => body,
+                Err(next) => return next,
+            },
+        };
+        if let Route::Follow(topic) = route {
+            return follow::run(self, topic, query).await;
+        }
+        let result = handlers::answer(&context, Request { route, query, body }).await;
+        self.answer(&result.unwrap_or_else(Refusal::answer), &head).await
+    }
+
+    /// Everything that is decided before a body is read.
+    fn admit(&self, head: &Head<RequestLine>, framing: Option<Framing>) -> Result<(Route, Query), Refusal> {
+        let target = head.line.target.as_str();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        self.context.guard.check(head, path == "/healthz")?;
+        let route = target::route(&head.line.method, path)?;
+        let query = Query::parse(query)?;
+        let max_body = self.context.api.max_body;
+        if matches!(framing, Some(Framing::Length(n)) if n > max_body as u64) {
+            return Err(too_large(max_body));
+        }
+        match head.all("expect").next() {
+            Some(expected) if !expected.eq_ignore_ascii_case("100-continue") => {
+                Err(Refusal::new(417, "an unknown expectation", "expect 100-continue, or nothing"))
+            }
+            _ => Ok((route, query)),
+        }
+    }
+
+    async fn body(&mut self, head: &Head<RequestLine>, framing: Framing) -> Result<Vec<u8>, Next> {
+        let context = self.context.clone();
+        let api = &context.api;
+        let waits = head.is_11 && head.all("expect").next().is_some();
+        if waits && self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+            return Err(Next::Close);
+        }
+        match context.runtime.timeout(api.body_timeout, self.wire.body(framing, api.max_body)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(error)) => Err(self.refuse_unreadable(error).await),
+            Err(_) => Err(self.refuse(late("body", api.body_timeout, "api.body_timeout")).await),
+        }
+    }
+
+    async fn answer(&mut self, answer: &Answer, head: &Head<RequestLine>) -> Next {
+        self.context.counters.answered(answer.status);
+        let keep_alive = head.keeps_alive();
+        let bytes = answer.bytes(keep_alive, head.line.method == "HEAD");
+        match self.write(&bytes).await {
+            Ok(()) if keep_alive => Next::Request,
+            _ => Next::Close,
+        }
+    }
+
+    /// Refuses, and lets the connection go.
+    pub(super) async fn refuse(&mut self, refusal: Refusal) -> Next {
+        let answer = refusal.answer();
+        self.context.counters.answered(answer.status);
+        match self.write(&answer.bytes(false, false)).await {
+            Ok(()) => Next::Linger,
+            Err(_) => Next::Close,
+        }
+    }
+
+    async fn refuse_unreadable(&mut self, error: WireError) -> Next {
+        let api = &self.context.api;
+        match unreadable(error, api.max_header, api.max_body) {
+            Some(refusal) => self.refuse(refusal).await,
+            None => Next::Close,
+        }
+    }
+
+    async fn linger(&mut self) {
+        let _ = self.wire.finish().await;
+        let (time, bytes) = LINGER;
+        let runtime = self.context.runtime.clone();
+        let _ = runtime.timeout(time, self.wire.drain(bytes)).await;
+    }
+
+    /// Writes all of `bytes` to a reader that takes some of them every `api.write_timeout`.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let limit = self.context.api.write_timeout;
+            let written = self.context.runtime.timeout(limit, self.wire.write(rest)).await;
+            rest = &rest[written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??..];
+        }
+        Ok(())
+    }
+}
+
+fn late(what: &str, limit: Duration, key: &str) -> Refusal {
+    Refusal::new(
+        408,
+        format!("the {what} of the request did not arrive within {key} = {limit:?}"),
+        "send the whole request at once",
+    )
+}

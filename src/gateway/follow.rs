@@ -1,0 +1,147 @@
+//! `GET /v1/topics/TOPIC`: messages as server-sent events (WHATWG HTML, section 9.2), live and not a log.
+//!
+//! A reader that keeps up gets everything. What a slow one misses is counted and told in its place in
+//! the stream; the node keeps no more than `limits.events` messages for it and never waits.
+
+use data_encoding::BASE64;
+use futures::{
+    FutureExt, StreamExt,
+    future::{Either, select},
+};
+use serde_json::json;
+
+use super::{
+    answer::{Refusal, head},
+    connection::{Connection, Next},
+    target::Query,
+};
+use crate::node::{Delivery, Message, Subscription};
+
+/// Bytes gathered before they are written: many small messages cost few system calls.
+const BATCH: usize = 64 << 10;
+
+/// Streams the messages of `topic` until the reader or the node goes.
+pub(super) async fn run(connection: &mut Connection, topic: String, query: Query) -> Next {
+    let context = connection.context.clone();
+    let opened = async {
+        query.done("no parameters")?;
+        let Some(slot) = context.streams.take() else {
+            let limit = context.api.streams;
+            let error = format!("too many event streams at once (limit {limit}, config key api.streams)");
+            return Err(Refusal::new(429, error, "close one, or raise the key"));
+        };
+        Ok((slot, context.client.subscribe(topic).await?))
+    };
+    let (slot, mut subscription) = match opened.await {
+        Ok(opened) => opened,
+        Err(refusal) => return connection.refuse(refusal).await,
+    };
+    context.counters.answered(200);
+    // Subscribed before a byte is written: who reads the head misses nothing from then on.
+    let mut start = head(200, "text/event-stream", "close");
+    start.push_str("\r\n: messages from now on\n\n");
+    // An error says that the reader is gone, or takes nothing.
+    let _ = stream(connection, &mut subscription, start).await;
+    drop(slot);
+    Next::Close
+}
+
+async fn stream(
+    connection: &mut Connection,
+    subscription: &mut Subscription,
+    start: String,
+) -> std::io::Result<()> {
+    connection.write(start.as_bytes()).await?;
+    let context = connection.context.clone();
+    loop {
+        let next = {
+            let gone = std::pin::pin!(connection.wire.closed());
+            let next = context.runtime.timeout(context.api.keep_alive, subscription.next());
+            match select(gone, std::pin::pin!(next)).await {
+                Either::Left(_) => return Ok(()),
+                Either::Right((next, _)) => next,
+            }
+        };
+        let text = match next {
+            Err(_) => ": still here\n\n".to_owned(),
+            Ok(None) => {
+                return connection.write(b"event: end\ndata: {\"why\":\"the node has stopped\"}\n\n").await;
+            }
+            Ok(Some(first)) => {
+                let count = |lost| context.counters.lost.inc_by(lost);
+                let mut text = event(&first, count);
+                while text.len() < BATCH
+                    && let Some(Some(more)) = subscription.next().now_or_never()
+                {
+                    text.push_str(&event(&more, count));
+                }
+                text
+            }
+        };
+        connection.write(text.as_bytes()).await?;
+    }
+}
+
+fn event(delivery: &Delivery<Message>, count: impl Fn(u64) -> u64) -> String {
+    match delivery {
+        Delivery::Lost(lost) => {
+            count(*lost);
+            format!("event: lost\ndata: {{\"lost\":{lost}}}\n\n")
+        }
+        // JSON has no line ends outside of strings, and writes those inside as \n: one line it is.
+        Delivery::Item(message) => format!("event: message\ndata: {}\n\n", record(message)),
+    }
+}
+
+fn record(message: &Message) -> serde_json::Value {
+    let (base64, data) = match std::str::from_utf8(&message.data) {
+        Ok(text) => (false, text.to_owned()),
+        Err(_) => (true, BASE64.encode(&message.data)),
+    };
+    json!({
+        "id": message.id,
+        "topic": message.topic,
+        "source": message.source.map(|p| p.to_string()),
+        "from": message.from.to_string(),
+        "bytes": message.data.len(),
+        "base64": base64,
+        "data": data,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::PeerId;
+
+    use super::*;
+
+    fn message(data: &[u8]) -> Delivery<Message> {
+        let peer = PeerId::random();
+        Delivery::Item(Message {
+            id: "1".into(),
+            topic: "t".into(),
+            source: None,
+            from: peer,
+            data: data.into(),
+        })
+    }
+
+    #[test]
+    fn text_stays_text_and_other_bytes_are_base64_and_neither_breaks_the_stream() {
+        for (data, base64, shown) in [
+            (&b"a\nb\r\ndata: x\n\n"[..], false, "a\nb\r\ndata: x\n\n"),
+            ("é".as_bytes(), false, "é"),
+            (&[0xff, 0x00], true, "/wA="),
+            (b"", false, ""),
+        ] {
+            let text = event(&message(data), |_| 0);
+            let lines: Vec<_> = text.split_terminator('\n').collect();
+            assert_eq!((lines[0], lines.len()), ("event: message", 3), "{text:?}");
+            let json = lines[1].strip_prefix("data: ").unwrap();
+            let record: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!((&record["base64"], &record["data"]), (&base64.into(), &shown.into()));
+            assert_eq!(record["bytes"], data.len());
+        }
+        assert_eq!(event(&Delivery::Lost(7), |n| n), "event: lost\ndata: {\"lost\":7}\n\n");
+    }
+}

@@ -1,0 +1,120 @@
+//! `GET /metrics`: OpenMetrics text (version 1.0.0), made when it is asked for.
+//!
+//! The node's counters are read as they are; what can be asked (peers, names, meshes) is asked, so
+//! that nothing is shown that is not there any more.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use prometheus_client::{
+    encoding::text::{encode_eof, encode_registry},
+    metrics::{
+        counter::ConstCounter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use super::{
+    answer::{Answer, Refusal},
+    context::Context,
+    process::Process,
+};
+use crate::dialer::RecordState;
+
+/// The media type of OpenMetrics.
+const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+
+pub(super) async fn answer(context: &Context) -> Result<Answer, Refusal> {
+    let mut now = Registry::default();
+    node(&mut now, context).await?;
+    process(&mut now, Process::now());
+    let mut text = String::new();
+    let encoded = encode_registry(&mut text, context.client.metrics())
+        .and_then(|()| encode_registry(&mut text, &context.registry))
+        .and_then(|()| encode_registry(&mut text, &now))
+        .and_then(|()| encode_eof(&mut text));
+    match encoded {
+        Ok(()) => Ok(Answer::new(KIND, text.into_bytes())),
+        Err(_) => {
+            Err(Refusal::new(500, "the metrics cannot be written", "this is an error of smidge: report it"))
+        }
+    }
+}
+
+/// How the node stands at this moment.
+async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal> {
+    let client = &context.client;
+    let (status, names) = (client.status().await?, client.names().await?);
+    let (meshes, peers) = (client.mesh().await?, client.peers().await?);
+    let own = registry.sub_registry_with_prefix("smidge");
+    let build = Info::new(vec![("version", status.version)]);
+    own.register("build", "The version that runs", build);
+    own.register_with_unit(
+        "uptime",
+        "How long the node has been running",
+        Unit::Seconds,
+        gauge(status.uptime_s),
+    );
+    own.register("peers", "Connected peers", gauge(status.peers as u64));
+    let connections = peers.iter().map(|p| p.connections.len() as u64).sum();
+    own.register("connections", "Connections with peers", gauge(connections));
+    own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));
+    own.register("dht_records", "Records kept for the hash table", gauge(status.records as u64));
+    own.register("topics", "Topics followed", gauge(status.topics.len() as u64));
+
+    let mesh = family(meshes.into_iter().map(|(topic, peers)| (vec![("topic", topic)], peers.len())));
+    own.register("mesh_peers", "Peers in the mesh of a topic", mesh);
+    own.register("names", "Names to stay connected to", gauge(names.len() as u64));
+    let mut states: BTreeMap<Labels, usize> = BTreeMap::new();
+    for name in &names {
+        for state in ["waiting", "dialing", "connected", "own"] {
+            states.insert(vec![("name", name.name.clone()), ("state", state.into())], 0);
+        }
+        for record in &name.records {
+            let state = match record.state {
+                RecordState::Waiting { .. } => "waiting",
+                RecordState::Dialing => "dialing",
+                RecordState::Connected => "connected",
+                RecordState::Own => "own",
+            };
+            *states.entry(vec![("name", name.name.clone()), ("state", state.into())]).or_default() += 1;
+        }
+    }
+    own.register("name_records", "Records of a name, by how they stand", family(states));
+    own.register("api_connections", "Connections of the HTTP API", gauge(context.connections.taken() as u64));
+    own.register("api_streams", "Event streams of the HTTP API", gauge(context.streams.taken() as u64));
+    Ok(())
+}
+
+/// What the kernel says, under the names that dashboards know.
+fn process(registry: &mut Registry, process: Process) {
+    let own = registry.sub_registry_with_prefix("process");
+    let Process { resident, threads, descriptors, cpu } = process;
+    if let Some(bytes) = resident {
+        own.register_with_unit("resident_memory", "Resident memory", Unit::Bytes, gauge(bytes));
+    }
+    if let Some(threads) = threads {
+        own.register("threads", "Threads", gauge(threads));
+    }
+    if let Some(descriptors) = descriptors {
+        own.register("open_fds", "Open file descriptors", gauge(descriptors));
+    }
+    let cpu: ConstCounter<f64> = ConstCounter::new(Duration::as_secs_f64(&cpu));
+    own.register_with_unit("cpu", "Time on a processor, in user and kernel mode", Unit::Seconds, cpu);
+}
+
+fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn family(values: impl IntoIterator<Item = (Labels, usize)>) -> Family<Labels, Gauge> {
+    let family = Family::<Labels, Gauge>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    family
+}

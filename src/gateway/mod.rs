@@ -1,0 +1,173 @@
+//! The local HTTP API: what a program that is not written in Rust, or a person with curl, asks of a
+//! node.
+//!
+//! One task accepts, one task serves each connection; each knows the node through its
+//! [`Client`] only, so that a slow or hostile caller holds up nobody but itself. What a
+//! caller may cost has a bound in `[api]`. Nothing here decides what the node does.
+
+mod answer;
+mod connection;
+mod context;
+mod follow;
+mod guard;
+mod handlers;
+mod metrics;
+mod process;
+mod target;
+pub(crate) mod wire;
+
+use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
+
+use futures::{
+    channel::oneshot,
+    future::{Either, select},
+};
+
+use crate::{
+    config::{ApiListen, Config},
+    node::Client,
+    runtime::{ByteStream, Handle, TcpListener, UnixListener},
+};
+use context::Context;
+pub(crate) use target::encode;
+
+/// How long is waited when the system has no descriptor for another connection.
+const BREATHE: Duration = Duration::from_millis(100);
+
+/// Why the API does not listen.
+#[derive(Debug, thiserror::Error)]
+#[error("api.listen: cannot listen on {listen}: {why}")]
+pub struct GatewayError {
+    /// Where it was to listen.
+    pub listen: String,
+    /// What the system says.
+    #[source]
+    pub why: io::Error,
+}
+
+impl GatewayError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self.why.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another node on this host? each needs its own: --set api.listen=127.0.0.1:0 picks a free \
+                 port and logs it, --set api.listen=off does without"
+            }
+            io::ErrorKind::AlreadyExists => "remove the file if nobody needs it, or name another path",
+            _ => "name another address, or do without: --set api.listen=off",
+        }
+    }
+}
+
+enum Listener {
+    Tcp(Box<dyn TcpListener>),
+    Unix(Box<dyn UnixListener>),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+                Ok(Box::new(stream))
+            }
+            Self::Unix(listener) => poll_fn(|cx| listener.poll_accept(cx)).await,
+        }
+    }
+}
+
+/// A listener that is bound and does not answer yet.
+pub struct Bound {
+    listener: Listener,
+    /// Where it listens, as `--api` takes it.
+    url: String,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    /// Takes the address of `api.listen`; `None` if it is off.
+    ///
+    /// # Errors
+    /// [`GatewayError`], for instance when the address is in use.
+    pub fn open(config: &Config, runtime: &Handle) -> Result<Option<Self>, GatewayError> {
+        let fail = |listen: String| move |why| GatewayError { listen, why };
+        Ok(Some(match &config.api.listen {
+            ApiListen::Off => return Ok(None),
+            ApiListen::Tcp(addr) => {
+                let listener = runtime.bind_tcp(*addr).map_err(fail(addr.to_string()))?;
+                let url = format!("http://{}", listener.local_addr());
+                Self { listener: Listener::Tcp(listener), url }
+            }
+            ApiListen::Unix(path) => {
+                let url = format!("unix:{}", path.display());
+                let listener = runtime.bind_unix(path.clone()).map_err(fail(url.clone()))?;
+                Self { listener: Listener::Unix(listener), url }
+            }
+        }))
+    }
+
+    /// Where it listens, as `--api` takes it: `http://127.0.0.1:4080` or `unix:/run/smidge.sock`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Answers for `client`'s node until the [`Gateway`] is dropped.
+    pub fn serve(self, client: Client, config: &Config, runtime: &Handle) -> Gateway {
+        let Self { listener, url } = self;
+        log::info!(target: "smidge", "api listening on {url}");
+        let context = Arc::new(Context::new(client, config, runtime.clone()));
+        let (open, closed) = oneshot::channel();
+        let (task, ended) = oneshot::channel();
+        runtime.spawn(async move {
+            accept(listener, context, closed).await;
+            // Nobody may be waiting for it.
+            let _ = task.send(());
+        });
+        Gateway { url, open, ended }
+    }
+}
+
+/// A running API. Dropped, it takes no more connections; those that stand end with the node.
+#[derive(Debug)]
+pub struct Gateway {
+    url: String,
+    /// Dropped with this: then the accepting task ends.
+    open: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Gateway {
+    /// Where it listens, as `--api` takes it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Takes no more connections, and returns when the listener is closed (and its socket file, if it
+    /// has one, removed).
+    pub async fn close(self) {
+        drop(self.open);
+        // An error says that the task is gone already.
+        let _ = self.ended.await;
+    }
+}
+
+async fn accept(listener: Listener, context: Arc<Context>, mut closed: oneshot::Receiver<()>) {
+    loop {
+        let accepted = match select(std::pin::pin!(listener.accept()), &mut closed).await {
+            Either::Left((accepted, _)) => accepted,
+            Either::Right(_) => return,
+        };
+        match accepted {
+            Ok(stream) => connection::start(&context, stream),
+            Err(e) => {
+                log::warn!("the API could not take a connection: {e}");
+                context.runtime.sleep(BREATHE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Unix sockets for the real runtimes: who may open one is decided by the file system.
+//!
+//! A file that is in the way is removed only when it is a socket at which nobody answers.
+
+use std::{
+    fs, io,
+    net::Shutdown,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net,
+    },
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use async_io::Async;
+use futures::{
+    future::{BoxFuture, FutureExt},
+    io::{AsyncRead, AsyncWrite},
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{ByteStream, UnixListener};
+
+/// For this user's eyes only.
+const MODE: u32 = 0o600;
+
+#[derive(Debug)]
+struct ReactorUnixListener {
+    inner: Async<net::UnixListener>,
+    path: PathBuf,
+    /// Device and inode of our file: another one at the same path is not ours to remove.
+    file: (u64, u64),
+}
+
+pub(super) fn bind(path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+    clear(&path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Linux makes the file with the socket's own mode, so that there is no moment in which others
+    // may open it. Where that has no effect, the mode is set a moment later.
+    if let Err(e) = rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(MODE as _)) {
+        log::debug!("{}: no mode before binding: {e}", path.display());
+    }
+    socket.bind(&SockAddr::unix(&path)?)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(MODE))?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    let inner = Async::new_nonblocking(net::UnixListener::from(socket))?;
+    let file = identity(&path)?;
+    Ok(Box::new(ReactorUnixListener { inner, path, file }))
+}
+
+/// Makes way for a socket at `path`.
+fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "something else than a socket is there",
+            ));
+        }
+        Ok(_) => {}
+    }
+    match net::UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there")),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            log::info!(target: "smidge", "removing {}: nobody answers at this socket", path.display());
+            fs::remove_file(path)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+struct ReactorUnixStream(Async<net::UnixStream>);
+
+impl AsyncRead for ReactorUnixStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ReactorUnixStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    /// Tells the other side that nothing more will be written; reading goes on.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
+    }
+}
+
+impl UnixListener for ReactorUnixListener {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>> {
+        loop {
+            match self.inner.get_ref().accept() {
+                Ok((stream, _)) => {
+                    return Poll::Ready(Async::new(stream).map(|s| Box::new(ReactorUnixStream(s)) as _));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.inner.poll_readable(cx))?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl Drop for ReactorUnixListener {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|file| file == self.file)
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            log::debug!("{} stays behind: {e}", self.path.display());
+        }
+    }
+}
+
+pub(super) fn connect(path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+    async move {
+        let stream = Async::<net::UnixStream>::connect(path).await?;
+        Ok(Box::new(ReactorUnixStream(stream)) as _)
+    }
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_private_answers_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = bind(path.clone()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        async_io::block_on(async {
+            let mut near = connect(path.clone()).await.unwrap();
+            let mut far = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+            near.write_all(b"hello").await.unwrap();
+            let mut buf = [0; 5];
+            far.read_exact(&mut buf).await.unwrap();
+            assert_eq!(&buf, b"hello");
+            near.close().await.unwrap();
+            assert_eq!(far.read(&mut buf).await.unwrap(), 0, "a closed half is told");
+        });
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_socket_at_which_nobody_answers_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let live = net::UnixListener::bind(&path).unwrap();
+        assert_eq!(bind(path.clone()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(live); // std leaves the file behind, as a killed process does
+        assert!(path.exists());
+        let replaced = bind(path.clone()).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        drop(replaced);
+        assert_eq!(bind(path.clone()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+}
