@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 stack=smidgetest export_log=$(mktemp -d)
-engine='' swarm='' image=smidge:swarm-test
+engine='' swarm='' checks='' image=smidge:swarm-test
 
 say() { printf 'swarm: %s\n' "$*"; }
 die() { printf 'swarm: FAILED: %s\n' "$*" >&2; exit 1; }
@@ -14,6 +14,7 @@ die() { printf 'swarm: FAILED: %s\n' "$*" >&2; exit 1; }
 clean() {
     local code=$?
     trap - EXIT INT TERM
+    [ -z "$checks" ] || kill "$checks" 2>/dev/null || true
     if [ "$code" != 0 ] && docker stack services "$stack" -q >/dev/null 2>&1; then
         say "what the stack said, its last lines:"
         docker stack ps "$stack" --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' 2>/dev/null | tail -12 || true
@@ -88,5 +89,9 @@ SMIDGE_IMAGE=$image ./deploy.sh "$stack"
 for section in BOOTSTRAP PEER SENDER; do
     grep -q "^ *$section\$" "$export_log/inspect" || die "inspect.sh shows no section $section"
 done
-python3 tests/swarm/checks.py "$stack" "$binary" "$deployed"
+# Not in the foreground: a signal would wait for its end.
+python3 tests/swarm/checks.py "$stack" "$binary" "$deployed" &
+checks=$!
+wait "$checks"
+checks=''
 say "all of it holds"
