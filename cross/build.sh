@@ -79,26 +79,31 @@ way_to() {
 }
 
 target_dir=${CARGO_TARGET_DIR:-target}/cross
+# A standard library of one's own does without what symbolises backtraces: the binary has no symbols.
+own_std=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
+locked=(--locked)
+[ -z "${SMIDGE_UNLOCKED:-}" ] || locked=()
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 build() {
     local name=$1 triple platform way began=$SECONDS
     triple=$(triple_of "$name") platform=$(platform_of "$name") way=$(way_to "$triple")
     # Neither the names of this machine's directories nor their length get into the binary.
-    local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src="
+    # A panic aborts: the tables for unwinding are never read.
+    local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src= -Cforce-unwind-tables=no"
     local build_std=() tools="$target_dir/tools" settings=()
     case $way in
         target) say "$triple: rustup has its standard library" ;;
         source)
             say "$triple: its standard library is built from the source that $(rustc --version) brings"
             flags="$flags -Clink-self-contained=no"
-            build_std=(-Zbuild-std=std,panic_abort)
+            build_std=("${own_std[@]}")
             settings=(RUSTC_BOOTSTRAP=1)
             ;;
         debian)
             say "$triple: its standard library is built from Debian's rust-web-src with $(/usr/bin/rustc --version)"
             flags="$flags -Clink-self-contained=no"
-            build_std=(-Zbuild-std=std,panic_abort)
+            build_std=("${own_std[@]}")
             # First on PATH, too: some build scripts ask for `rustc` by its name.
             mkdir -p "$tools"
             for tool in cargo rustc; do ln -sf "/usr/bin/$tool" "$tools/$tool"; done
@@ -114,10 +119,11 @@ build() {
     esac
     local variable
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUSTFLAGS
-    env "${settings[@]}" "$variable=$flags" CARGO_TARGET_DIR="$target_dir" \
-        "$zigbuild" zigbuild --release --locked --bin smidge --target "$triple" "${build_std[@]}"
+    env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=-fno-asynchronous-unwind-tables -fno-unwind-tables" \
+        CARGO_TARGET_DIR="$target_dir" \
+        "$zigbuild" zigbuild --profile static "${locked[@]}" --bin smidge --target "$triple" "${build_std[@]}"
     mkdir -p "dist/$platform"
-    install -m 755 "$target_dir/$triple/release/smidge" "dist/$platform/smidge"
+    install -m 755 "$target_dir/$triple/static/smidge" "dist/$platform/smidge"
     say "dist/$platform/smidge: $(stat -c %s "dist/$platform/smidge") bytes, $((SECONDS - began)) s"
 }
 
