@@ -4,6 +4,9 @@
 //! peer-ids), as bytes, 68 of them, as go-libp2p and rust-libp2p write it; the base64 of the same
 //! is read, too, so that a key can come as a secret out of a text field. A file that cannot be
 //! read as a key is never overwritten, and a key's bytes never reach a log or a `Debug`.
+//!
+//! Where there is no volume, a key can be derived from a secret that all nodes share and a name that
+//! each has for itself ([`Identity::derive`]).
 
 use std::{
     fmt,
@@ -13,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::hkdf;
 use libp2p::{
     PeerId,
     identity::{KeyType, Keypair},
@@ -21,6 +25,10 @@ use zeroize::Zeroizing;
 
 /// The largest key file read, in bytes: four times an Ed25519 key in base64.
 const LARGEST: u64 = 512;
+/// The shortest secret that keys are derived from, in bytes.
+pub(crate) const SHORTEST_SECRET: usize = 16;
+/// Keeps what is derived here apart from whatever else is derived from the same secret.
+const DERIVATION: &[u8] = b"smidge/identity/ed25519/v1";
 
 /// Where a key came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub enum Origin {
     Created(PathBuf),
     /// Read from this file.
     Loaded(PathBuf),
+    /// Derived from a secret for this name.
+    Derived(String),
 }
 
 /// A node's key. Clones share no file, but are the same node.
@@ -56,6 +66,9 @@ pub enum IdentityError {
     /// A new key would have replaced an old one.
     #[error("{}: a key is there already", .0.display())]
     Exists(PathBuf),
+    /// The secret or the name that a key should be derived from will not do.
+    #[error("no key is derived: {0}")]
+    Underivable(&'static str),
     /// Something that is no file is there.
     #[error("{}: is {what}, not a key file", path.display())]
     NotAFile {
@@ -92,6 +105,7 @@ impl IdentityError {
             Self::Exists(path) => {
                 format!("see whose it is: smidge key show {}; or choose another file", path.display())
             }
+            Self::Underivable(_) => "set identity.derive_secret and identity.derive_name".into(),
             Self::NotAFile { .. } => "set identity.key_file to the path of a file".into(),
             Self::Damaged { .. } => {
                 "restore it from a backup, or move it away: a new key (and peer id) is made then".into()
@@ -105,17 +119,53 @@ impl IdentityError {
 
     /// Whether the configuration or what it points to must be mended by a person first.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::NotAFile { .. } | Self::Damaged { .. })
+        matches!(self, Self::NotAFile { .. } | Self::Damaged { .. } | Self::Underivable(_))
     }
 }
 
 impl Identity {
-    /// The key that the configuration asks for: from its file, made if there is none; or in memory.
+    /// The key that the configuration asks for: derived; in memory; or from its file, made if there is
+    /// none.
     ///
     /// # Errors
-    /// As [`Identity::load_or_create`].
+    /// As [`Identity::derive`] and [`Identity::load_or_create`].
     pub fn open(config: &crate::config::Identity) -> Result<Self, IdentityError> {
-        if config.ephemeral { Ok(Self::ephemeral()) } else { Self::load_or_create(&config.key_file) }
+        match (&config.derive_secret, &config.derive_name) {
+            (None, None) if config.ephemeral => Ok(Self::ephemeral()),
+            (None, None) => Self::load_or_create(&config.key_file),
+            (secret, name) => {
+                let secret = secret.as_ref().map_or("", |secret| secret.reveal());
+                Self::derive(secret.as_bytes(), name.as_deref().unwrap_or_default())
+            }
+        }
+    }
+
+    /// The key that `secret` gives to `name`: always the same one. The Ed25519 seed is HKDF-SHA256
+    /// (RFC 5869) of the secret, with the salt `smidge/identity/ed25519/v1`, the name as info, and 32
+    /// bytes long.
+    ///
+    /// Whoever has the secret has the key of every name. Two nodes that use one name at a time are one
+    /// peer to all others: nothing here can notice that.
+    ///
+    /// # Errors
+    /// [`IdentityError::Underivable`] where the secret has less than 16 bytes or the name none.
+    pub fn derive(secret: &[u8], name: &str) -> Result<Self, IdentityError> {
+        if secret.len() < SHORTEST_SECRET {
+            return Err(IdentityError::Underivable("the secret has less than 16 bytes"));
+        }
+        if name.is_empty() {
+            return Err(IdentityError::Underivable("the name is empty"));
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        let info = [name.as_bytes()];
+        hkdf::Salt::new(hkdf::HKDF_SHA256, DERIVATION)
+            .extract(secret)
+            .expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|key| key.fill(&mut *seed))
+            .map_err(|_| IdentityError::Underivable("HKDF failed"))?;
+        let keypair = Keypair::ed25519_from_bytes(&mut *seed)
+            .map_err(|_| IdentityError::Underivable("the seed is no Ed25519 key"))?;
+        Ok(Self { keypair, origin: Origin::Derived(name.into()), warnings: Vec::new() })
     }
 
     /// A new key in memory.

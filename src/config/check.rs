@@ -2,10 +2,11 @@
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Problem, Publish, Role, Store,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store,
     kind::Kind,
     table::{Visitor, plain},
 };
+use crate::identity::SHORTEST_SECRET;
 
 /// One rule over several keys. The first key is the one to blame, unless a later one was set and
 /// it was not.
@@ -131,8 +132,60 @@ impl Config {
                 "a loopback address, or a token",
             )
         });
+        rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
+    }
+
+    fn identity_rules(&self) -> Vec<Rule<'static>> {
+        let Identity { ephemeral, derive_secret, derive_name, .. } = &self.identity;
+        let rule = |keys, broken, problem: String, expected: &str, hint: &str| Rule {
+            keys,
+            broken,
+            problem,
+            expected: Some(expected.into()),
+            hint: (!hint.is_empty()).then(|| hint.into()),
+        };
+        let length = derive_secret.as_ref().map_or(SHORTEST_SECRET, |secret| secret.reveal().len());
+        // Of a secret store that gave nothing, the node must not make something up.
+        let given = matches!(self.source("identity.derive_secret"), Source::EnvFile { .. });
+        vec![
+            rule(
+                &["identity.derive_secret"],
+                given && derive_secret.is_none(),
+                "the file is empty".into(),
+                &format!("{SHORTEST_SECRET} bytes or more"),
+                "make one: openssl rand -hex 32",
+            ),
+            rule(
+                &["identity.derive_secret"],
+                length < SHORTEST_SECRET,
+                format!("the secret has {length} bytes"),
+                &format!("{SHORTEST_SECRET} bytes or more"),
+                "make one: openssl rand -hex 32",
+            ),
+            rule(
+                &["identity.derive_secret", "identity.derive_name"],
+                derive_secret.is_some() && derive_name.is_none(),
+                "all nodes with this secret would have one key".into(),
+                "identity.derive_name, too",
+                "in a Swarm stack: SMIDGE__IDENTITY__DERIVE_NAME={{.Service.Name}}.{{.Task.Slot}}",
+            ),
+            rule(
+                &["identity.derive_name", "identity.derive_secret"],
+                derive_name.is_some() && derive_secret.is_none() && !given,
+                "there is no secret to derive a key from".into(),
+                "identity.derive_secret, too",
+                "set SMIDGE__IDENTITY__DERIVE_SECRET__FILE",
+            ),
+            rule(
+                &["identity.ephemeral"],
+                *ephemeral && derive_secret.is_some(),
+                "a new key each time, and one derived from identity.derive_secret".into(),
+                "one of the two",
+                "",
+            ),
+        ]
     }
 
     fn publish_rules(&self) -> Vec<Rule<'static>> {

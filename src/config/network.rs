@@ -75,6 +75,22 @@ pub(crate) fn parse_topic(text: &str) -> Result<String, String> {
     }
 }
 
+/// What a node's key is derived for: 1 to 256 bytes of text without blanks or control characters.
+pub(crate) enum NodeName {}
+
+text_kind!(
+    NodeName as String,
+    "a name of 1 to 256 bytes without blanks",
+    |text| match text {
+        "" => Err("an empty name".into()),
+        _ if text.len() > 256 => Err(format!("is {} bytes long", text.len())),
+        _ if text.contains("{{") => Err("is a template that nobody filled in".into()),
+        _ if text.chars().any(|c| c.is_control() || c.is_whitespace()) => Err("has a blank in it".into()),
+        _ => Ok(text.to_owned()),
+    },
+    |name| name.clone()
+);
+
 /// A DNS search domain.
 pub(crate) enum Domain {}
 

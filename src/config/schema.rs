@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use super::{
     kind::Size,
-    network::{DialAddr, Domain, ListenAddr, NameServer, Topic},
+    network::{DialAddr, Domain, ListenAddr, NameServer, NodeName, Topic},
     table::sections,
     target::Target,
     words::{ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation},
@@ -35,6 +35,11 @@ sections! { role;
         key_file: PathBuf = "/var/lib/smidge/key".into();
         /// A new key in memory at each start; `key_file` is not touched.
         ephemeral: bool = false;
+        /// A secret, 16 bytes or more, that the key is derived from, with `derive_name`; `key_file` is not
+        /// touched.
+        derive_secret: Option<Secret> = None;
+        /// The name that tells this node's key from the others of the same secret; none: not derived.
+        derive_name: Option<String> as Option<NodeName> = None;
     }
 
     /// Where this node can be reached.

@@ -124,6 +124,49 @@ fn without_the_kernel_s_help_a_key_is_still_not_replaced() {
 }
 
 #[test]
+fn a_derived_key_is_what_hkdf_gives_and_the_same_each_time() {
+    // Worked out with another implementation of HMAC-SHA256 and Ed25519.
+    let (secret, name) = (b"0123456789abcdef", "p2p_peer.1");
+    let one = Identity::derive(secret, name).unwrap();
+    assert_eq!(one.peer_id().to_string(), "12D3KooWGnK3LFgoTonWBJTuN93mRYFLSHDWdcLgsHLw4apBzwnR");
+    assert_eq!(one.origin(), &Origin::Derived(name.into()));
+    assert_eq!(Identity::derive(secret, name).unwrap().peer_id(), one.peer_id());
+    for (secret, name) in
+        [(b"0123456789abcdef", "p2p_peer.2"), (b"0123456789abcdeF", name), (secret, "p2p_peer.1\0")]
+    {
+        assert_ne!(Identity::derive(secret, name).unwrap().peer_id(), one.peer_id(), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_derived_of_too_little() {
+    for (secret, name, why) in [
+        ("", "a", "no key is derived: the secret has less than 16 bytes"),
+        ("0123456789abcde", "a", "no key is derived: the secret has less than 16 bytes"),
+        ("0123456789abcdef", "", "no key is derived: the name is empty"),
+    ] {
+        let error = Identity::derive(secret.as_bytes(), name).unwrap_err();
+        assert_eq!(error.to_string(), why);
+        assert!(error.is_config() && error.hint().contains("derive_name"));
+    }
+}
+
+#[test]
+fn a_derived_key_touches_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = crate::Config::default().identity;
+    config.key_file = dir.path().join("key");
+    config.derive_secret = Some("0123456789abcdef".to_owned().into());
+    // A library's own configuration is not checked: half of it is refused here.
+    assert!(matches!(Identity::open(&config), Err(IdentityError::Underivable(_))));
+    config.derive_name = Some("p2p_peer.1".into());
+    let opened = Identity::open(&config).unwrap();
+    assert_eq!(opened.peer_id(), Identity::derive(b"0123456789abcdef", "p2p_peer.1").unwrap().peer_id());
+    assert!(!config.key_file.exists());
+    assert!(!format!("{opened:?} {config:?}").contains("0123456789abcdef"));
+}
+
+#[test]
 fn debug_shows_no_secret() {
     let one = Identity::ephemeral();
     let secret = one.keypair().to_protobuf_encoding().unwrap();

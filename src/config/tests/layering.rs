@@ -224,3 +224,59 @@ fn what_is_likely_not_meant_is_warned_of() {
         ]
     );
 }
+
+#[test]
+fn a_derived_identity_is_whole_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (good, empty) = (file("good", "0123456789abcdef\n"), file("empty", "\n"));
+    const SECRET: &str = "SMIDGE__IDENTITY__DERIVE_SECRET";
+    const IN_FILE: &str = "SMIDGE__IDENTITY__DERIVE_SECRET__FILE";
+    const NAME: &str = "SMIDGE__IDENTITY__DERIVE_NAME";
+    let load = |variables: &[(&str, &str)]| {
+        let options = LoadOptions { env: env(variables), ..Default::default() };
+        Config::load(&options).map(|config| config.identity).map_err(|e| e.to_string())
+    };
+    let derived = load(&[(IN_FILE, &good), (NAME, "p2p_peer.1")]).unwrap();
+    assert_eq!(derived.derive_secret.as_ref().map(Secret::reveal), Some("0123456789abcdef"));
+    assert_eq!(derived.derive_name.as_deref(), Some("p2p_peer.1"));
+    for (variables, said) in [
+        (
+            &[(SECRET, "0123456789abcde"), (NAME, "a")][..],
+            "identity.derive_secret: the secret has 15 bytes; expected 16 bytes or more",
+        ),
+        (
+            &[(SECRET, "0123456789abcdef")],
+            "identity.derive_secret: all nodes with this secret would have one key; expected identity.derive_name, too",
+        ),
+        (
+            &[(NAME, "a")],
+            "identity.derive_name: there is no secret to derive a key from; expected identity.derive_secret, too",
+        ),
+        (
+            &[(IN_FILE, &empty), (NAME, "a")],
+            "identity.derive_secret: the file is empty; expected 16 bytes or more",
+        ),
+        (&[(IN_FILE, &empty)], "identity.derive_secret: the file is empty; expected 16 bytes or more"),
+        (
+            &[(IN_FILE, &good), (NAME, "{{.Service.Name}}.{{.Task.Slot}}")],
+            "is a template that nobody filled in; expected a name of 1 to 256 bytes without blanks",
+        ),
+        (
+            &[(IN_FILE, &good), (NAME, "a b")],
+            "identity.derive_name: \"a b\": has a blank in it; expected a name of 1 to 256 bytes without blanks",
+        ),
+        (
+            &[(IN_FILE, &good), (NAME, "a"), ("SMIDGE__IDENTITY__EPHEMERAL", "true")],
+            "identity.ephemeral: a new key each time, and one derived from identity.derive_secret; expected one of the two",
+        ),
+    ] {
+        let error = load(variables).unwrap_err();
+        assert!(error.contains(said) && !error.contains("0123456789"), "{error}\nshould say: {said}");
+        assert_eq!(error.lines().filter(|line| !line.starts_with("  hint")).count(), 1, "{error}");
+    }
+}
