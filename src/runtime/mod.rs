@@ -406,10 +406,7 @@ impl Executor {
             #[cfg(feature = "async-std")]
             Self::AsyncStd => Ok(AsyncStd::block_on(main)),
             #[cfg(not(feature = "async-std"))]
-            Self::AsyncStd => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this binary was built without the feature `async-std`: use runtime.executor = \"smol\"",
-            )),
+            Self::AsyncStd => Err(not_compiled_in()),
         }
     }
 
@@ -423,9 +420,15 @@ impl Executor {
             #[cfg(feature = "async-std")]
             Self::AsyncStd => Ok(AsyncStd.into()),
             #[cfg(not(feature = "async-std"))]
-            Self::AsyncStd => Self::AsyncStd.block_on(threads, |_| async { unreachable!("not compiled in") }),
+            Self::AsyncStd => Err(not_compiled_in()),
         }
     }
+}
+
+#[cfg(not(feature = "async-std"))]
+fn not_compiled_in() -> io::Error {
+    let why = "this binary was built without the feature `async-std`: use runtime.executor = \"smol\"";
+    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 #[cfg(test)]
