@@ -108,24 +108,21 @@ impl Behaviour {
     /// How many peers gossipsub hands a message to that is published now: with `flood_publish` every
     /// subscriber of good standing, else floodsub peers and as many others as the mesh wants.
     fn recipients(&self, topic: &TopicHash) -> usize {
+        let candidates = self.inner.all_peers().filter(|(peer, topics)| {
+            topics.contains(&topic)
+                && self.inner.peer_score(peer).is_none_or(|score| score >= self.publish_threshold)
+        });
+        if self.flood_publish {
+            return candidates.count();
+        }
         let floodsub: BTreeSet<_> = self
             .inner
             .peer_protocol()
             .filter(|(_, kind)| kind.to_string() == "Floodsub")
             .map(|(peer, _)| *peer)
             .collect();
-        let (flooded, meshed): (Vec<_>, Vec<_>) = self
-            .inner
-            .all_peers()
-            .filter(|(peer, topics)| {
-                topics.contains(&topic)
-                    && self.inner.peer_score(peer).is_none_or(|score| score >= self.publish_threshold)
-            })
-            .map(|(peer, _)| *peer)
-            .partition(|peer| floodsub.contains(peer));
-        if self.flood_publish {
-            return flooded.len() + meshed.len();
-        }
+        let (flooded, meshed): (Vec<_>, Vec<_>) =
+            candidates.map(|(peer, _)| *peer).partition(|peer| floodsub.contains(peer));
         let in_mesh = self.inner.mesh_peers(topic).filter(|p| meshed.contains(p)).count();
         flooded.len() + meshed.len().min(self.mesh_n.max(in_mesh))
     }
