@@ -126,7 +126,8 @@ impl Daemon<'_> {
         self.config.dial.addresses = config.dial.addresses;
         self.config.gossip.topics = config.gossip.topics;
         self.config.log.level = config.log.level;
-        self.config.peers.deny = config.peers.deny;
+        self.config.peers = config.peers;
+        self.config.topics = config.topics;
     }
 }
 

@@ -2,7 +2,8 @@
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store, TopicScore,
+    Validation,
     kind::Kind,
     table::{Visitor, plain},
 };
@@ -132,6 +133,13 @@ impl Config {
                 "a loopback address, or a token",
             )
         });
+        let guarded = self.topics.iter().find(|(_, rules)| rules.publish.is_some());
+        rules.push(rule(
+            &["topics", "gossip.validation"],
+            gossip.validation == Validation::Permissive && guarded.is_some(),
+            format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
+            "gossip.validation = \"strict\", so that authors sign",
+        ));
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
@@ -234,6 +242,9 @@ impl Config {
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {
             out.push("identity.ephemeral is set: identity.key_file is not used".into());
+        }
+        if !self.gossip.scoring && self.topics.values().any(|rules| rules.score != TopicScore::default()) {
+            out.push("topics are not scored, whatever they say: gossip.scoring is false".into());
         }
         if self.publish.topic.is_none() && !self.publish.data.is_empty() {
             out.push("publish.data is not published: publish.topic is not set".into());

@@ -20,12 +20,14 @@ mod error;
 pub(crate) mod kind;
 mod layers;
 mod network;
+mod peer_rule;
 mod schema;
 mod show;
 pub(crate) mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod topic_rules;
 mod units;
 mod words;
 
@@ -33,6 +35,7 @@ pub use error::{ConfigError, Problem, Source};
 pub(crate) use error::{nearest, quoted};
 use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
+pub use peer_rule::PeerRule;
 pub use schema::{
     Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Peers, Publish, Quic, Runtime,
 };
@@ -40,8 +43,10 @@ pub use show::Shown;
 pub use table::Key;
 use table::Visitor;
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
+pub use topic_rules::{TopicRules, TopicScore};
 pub use words::{
-    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation,
+    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
+    Validation,
 };
 pub(crate) use {network::parse_topic, units::parse_duration};
 

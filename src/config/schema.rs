@@ -3,15 +3,17 @@
 //! The macro makes the structs from this table, the list of keys, the defaults of a role and the
 //! walk over all values. Nothing here reads a file.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use libp2p::{Multiaddr, StreamProtocol};
 
 use super::{
     kind::Size,
     network::{DialAddr, Domain, ListenAddr, NameServer, NodeName, Topic},
+    peer_rule::PeerRule,
     table::sections,
     target::Target,
+    topic_rules::{TopicRules, TopicTable},
     words::{ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation},
 };
 use crate::{logging::Directives, runtime::Executor};
@@ -29,6 +31,11 @@ const DAY: u64 = 24 * 3600;
 // TYPE as KIND: how it is written, where that is not the type's own way. [live]: applied on
 // SIGHUP without a restart. [A..=B]: the bounds. Units are the type's own or in the text.
 sections! { role;
+    top {
+        /// What holds for single topics, by name: who may publish, how they are scored.
+        topics: BTreeMap<String, TopicRules> as TopicTable [live] = BTreeMap::new();
+    }
+
     /// Who this node is.
     identity: Identity {
         /// The file of the Ed25519 key (libp2p protobuf), made on first start with mode 0600.
@@ -184,10 +191,12 @@ sections! { role;
         level: Directives [live] = Directives::default();
     }
 
-    /// Who is kept out.
+    /// Who is let in.
     peers: Peers {
-        /// Peers that are neither dialed nor let in.
-        deny: Vec<PeerId> [live] = Vec::new();
+        /// The only ones let in, by peer id or address; none: all.
+        allow: Vec<PeerRule> [live] = Vec::new();
+        /// Those that are neither dialed nor let in, by peer id or address; wins over `allow`.
+        deny: Vec<PeerRule> [live] = Vec::new();
     }
 
     /// How names are resolved.

@@ -127,6 +127,10 @@ impl From<Error> for Refusal {
             Error::NotFound(_) => (404, "it may have expired, or never have been there"),
             Error::TimedOut(_) => (504, "try again: the nodes that know may be on their way"),
             Error::Ping { .. } => (504, "GET /v1/peers tells who is connected"),
+            Error::NotAPublisher(_) => (
+                403,
+                "GET /v1/status tells its id; the list is topics.\"TOPIC\".publish, the same on all nodes",
+            ),
             Error::Publish(_) => (500, "the node's log tells more"),
         };
         Self::new(status, error.to_string(), hint)

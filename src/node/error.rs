@@ -60,6 +60,9 @@ pub enum Error {
     /// The queues to all peers are full.
     #[error("the queues to all {0} peers are full: publish more slowly")]
     Congested(usize),
+    /// A topic's rules do not let this node publish on it.
+    #[error("this node may not publish on {0:?}: its peer id is not in the topic's publish list")]
+    NotAPublisher(String),
     /// gossipsub refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),

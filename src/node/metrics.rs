@@ -8,7 +8,7 @@ use std::sync::Arc;
 use libp2p::metrics::{Recorder, Registry};
 use prometheus_client::{metrics::counter::Counter, registry::Unit};
 
-use super::event::Event;
+use super::{Verdict, event::Event};
 use crate::dialer::Notice;
 
 /// The counters of a node.
@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     dials_failed: Counter,
     lookups_failed: Counter,
     slow_peers: Counter,
+    ignored: Counter,
+    rejected: Counter,
 }
 
 impl Metrics {
@@ -44,6 +46,9 @@ impl Metrics {
         let dials_failed = counter("dials_failed", "Dials of records that failed");
         let lookups_failed = counter("lookups_failed", "Lookups of names that gave no record");
         let slow_peers = counter("slow_peers", "Times that a peer took messages slower than they came");
+        let ignored = counter("messages_ignored", "Messages dropped by a rule or by the application's check");
+        let rejected =
+            counter("messages_rejected", "Messages dropped for which the peer that sent them lost score");
         let message_bytes = Counter::default();
         let help = "Payload of the messages that arrived on the topics followed";
         own.register_with_unit("messages_received", help, Unit::Bytes, message_bytes.clone());
@@ -58,6 +63,8 @@ impl Metrics {
             dials_failed,
             lookups_failed,
             slow_peers,
+            ignored,
+            rejected,
         };
         (metrics, Arc::new(registry))
     }
@@ -68,6 +75,19 @@ impl Metrics {
         libp2p::metrics::Metrics: Recorder<T>,
     {
         self.libp2p.record(event);
+    }
+
+    /// Counts a message that was dropped.
+    pub(crate) fn refused(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accept => {}
+            Verdict::Ignore => {
+                self.ignored.inc();
+            }
+            Verdict::Reject => {
+                self.rejected.inc();
+            }
+        }
     }
 
     /// Counts something that happened to the node.

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of signals, command lines or HTTP: those are clients.
 
+mod access;
 mod behaviour;
 mod client;
 mod command;
@@ -9,6 +10,7 @@ mod error;
 mod event;
 mod event_loop;
 mod gossip;
+mod judge;
 mod metrics;
 mod peers;
 mod ping;
@@ -115,7 +117,7 @@ impl Node {
     /// [`SpawnError`]: nothing runs then.
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
         let Self { config, key, validator } = self;
-        let (mut swarm, closed) = setup::swarm(&config, &key, validator.is_some(), runtime)?;
+        let (mut swarm, closed) = setup::swarm(&config, &key, runtime)?;
         for address in &config.listen.addresses {
             swarm
                 .listen_on(address.clone())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, allow_block_list, connection_limits,
+    PeerId, Swarm, Transport, connection_limits,
     core::muxing::StreamMuxerBox,
     gossipsub, identify,
     identity::Keypair,
@@ -18,7 +18,12 @@ use libp2p::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{SpawnError, behaviour::Behaviour, gossip, ping};
+use super::{
+    SpawnError,
+    access::{self, Access},
+    behaviour::Behaviour,
+    gossip, ping,
+};
 use crate::{
     config::{Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
     dialer, dns,
@@ -46,7 +51,6 @@ const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 pub(crate) fn swarm(
     config: &Config,
     key: &Keypair,
-    validated: bool,
     runtime: &Handle,
 ) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
@@ -59,7 +63,7 @@ pub(crate) fn swarm(
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
     let peer = PeerId::from(key.public());
-    Ok((Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config), closed))
+    Ok((Swarm::new(transport, behaviour(config, key, runtime)?, peer, swarm_config), closed))
 }
 
 fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
@@ -105,19 +109,10 @@ pub(crate) fn targets(config: &Config) -> Vec<Target> {
     config.dial.names.iter().cloned().chain(addresses).collect()
 }
 
-fn behaviour(
-    config: &Config,
-    key: &Keypair,
-    validated: bool,
-    runtime: &Handle,
-) -> Result<Behaviour, SpawnError> {
+fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behaviour, SpawnError> {
     let peer = PeerId::from(key.public());
     let limits = &config.limits;
     let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
-    let mut denied = allow_block_list::Behaviour::default();
-    for peer in &config.peers.deny {
-        denied.block_peer(*peer);
-    }
     let resolver = dns::resolver(dns_config(config), runtime.clone())?;
     let identify = identify::Config::new(PROTOCOL_VERSION.into(), key.public())
         .with_agent_version(AGENT.into())
@@ -125,7 +120,7 @@ fn behaviour(
         // Addresses of peers are learned by the routing table, not guessed from a cache.
         .with_cache_size(0);
     Ok(Behaviour {
-        denied,
+        access: access::Behaviour::new(Access::new(&config.peers)),
         limits: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established(count(limits.connections))
@@ -137,7 +132,7 @@ fn behaviour(
         dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer),
-        gossip: gossip_behaviour(&config.gossip, limits.topics, key, validated)?,
+        gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
     })
@@ -189,7 +184,6 @@ fn gossip_behaviour(
     settings: &Gossip,
     topics: usize,
     key: &Keypair,
-    validated: bool,
 ) -> Result<gossip::Behaviour, SpawnError> {
     let mut builder = gossipsub::ConfigBuilder::default();
     builder
@@ -205,6 +199,8 @@ fn gossip_behaviour(
         .flood_publish(settings.flood_publish)
         .max_transmit_size(settings.max_message)
         .connection_handler_queue_len(QUEUE)
+        // Nothing is forwarded before the loop has judged it.
+        .validate_messages()
         .validation_mode(match settings.validation {
             Validation::Strict => gossipsub::ValidationMode::Strict,
             Validation::Permissive => gossipsub::ValidationMode::Permissive,
@@ -214,9 +210,6 @@ fn gossip_behaviour(
     }
     if settings.floodsub {
         builder.support_floodsub();
-    }
-    if validated {
-        builder.validate_messages();
     }
     let config = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
@@ -240,23 +233,6 @@ fn gossip_behaviour(
 
 /// Messages waiting for one peer.
 const QUEUE: usize = 1024;
-
-/// How a topic counts for a peer's score: first deliveries for it, invalid messages against it. How
-/// often a topic speaks is its own business, so that silence costs nobody anything.
-pub(crate) fn topic_score() -> gossipsub::TopicScoreParams {
-    gossipsub::TopicScoreParams {
-        time_in_mesh_weight: 0.01,
-        time_in_mesh_quantum: Duration::from_secs(1),
-        time_in_mesh_cap: 3600.0,
-        first_message_deliveries_weight: 0.5,
-        first_message_deliveries_cap: 100.0,
-        mesh_message_deliveries_weight: 0.0,
-        mesh_failure_penalty_weight: 0.0,
-        invalid_message_deliveries_weight: -20.0,
-        invalid_message_deliveries_decay: 0.9,
-        ..gossipsub::TopicScoreParams::default()
-    }
-}
 
 /// The id of a message that is told by what it says: the first 20 bytes of SHA-256 over the topic,
 /// a zero byte and the payload.

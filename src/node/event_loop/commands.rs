@@ -17,10 +17,11 @@ use crate::{
     config::Config,
     error::chain,
     node::{
+        access::Access,
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
-        ping,
+        judge, ping,
         queries::{self, Query},
         setup,
         status::Status,
@@ -96,13 +97,17 @@ impl EventLoop {
     }
 
     fn join(&mut self, topic: &str) {
-        let topic = IdentTopic::new(topic);
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        if let Err(e) = gossip.subscribe(&topic) {
+        if let Err(e) = self.swarm.behaviour_mut().gossip.subscribe(&IdentTopic::new(topic)) {
             log::warn!("topic {topic} is not joined: {e}");
         }
+        self.score(topic);
+    }
+
+    /// Scores a topic as its rules say.
+    fn score(&mut self, topic: &str) {
         if self.config.gossip.scoring {
-            gossip.set_topic_params(&topic, setup::topic_score());
+            let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
+            self.swarm.behaviour_mut().gossip.set_topic_params(&IdentTopic::new(topic), params);
         }
     }
 
@@ -123,6 +128,9 @@ impl EventLoop {
         let (bytes, limit) = (data.len(), self.config.gossip.max_message);
         if bytes > limit {
             return answer(reply, Err(Error::MessageTooLarge { bytes, limit }));
+        }
+        if !judge::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
+            return answer(reply, Err(Error::NotAPublisher(topic)));
         }
         match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),
@@ -217,17 +225,16 @@ impl EventLoop {
 
     fn apply(&mut self, config: Config) {
         let behaviour = self.swarm.behaviour_mut();
-        let denied: Vec<_> = behaviour.denied.blocked_peers().iter().copied().collect();
-        for peer in denied.iter().filter(|p| !config.peers.deny.contains(p)) {
-            behaviour.denied.unblock_peer(*peer);
-        }
-        for peer in &config.peers.deny {
-            behaviour.denied.block_peer(*peer);
-        }
+        behaviour.access.set(Access::new(&config.peers));
         behaviour.dialer.set_targets(setup::targets(&config));
         self.config.dial = config.dial;
         self.config.peers = config.peers;
         self.config.gossip.topics = config.gossip.topics;
+        if self.config.topics != config.topics {
+            self.config.topics = config.topics;
+            let followed: Vec<_> = self.topics.names().cloned().collect();
+            followed.iter().for_each(|topic| self.score(topic));
+        }
         self.follow_configured();
     }
 

@@ -16,7 +16,9 @@ use crate::{
         behaviour::BehaviourEvent,
         error::Error,
         event::{Event, Message},
-        gossip, ping,
+        gossip,
+        judge::judge,
+        ping,
         reachable::is_reachable,
     },
 };
@@ -137,20 +139,31 @@ impl EventLoop {
             from,
             data: message.data.into(),
         };
-        if let Some(validator) = &self.validator {
-            let verdict = validator.validate(&told);
-            let acceptance = match verdict {
-                Verdict::Accept => MessageAcceptance::Accept,
-                Verdict::Ignore => MessageAcceptance::Ignore,
-                Verdict::Reject => MessageAcceptance::Reject,
-            };
-            self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
-            if verdict != Verdict::Accept {
-                return;
-            }
+        let verdict = self.verdict(&told);
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
+        if verdict != Verdict::Accept {
+            return self.metrics.refused(verdict);
         }
         self.topics.deliver(&told);
         self.emit(Event::Message(told));
+    }
+
+    /// What the rules say of a message and then, if they let it through, the application.
+    fn verdict(&self, message: &Message) -> Verdict {
+        let Message { id, topic, source, from, .. } = message;
+        let access = self.swarm.behaviour().access.access();
+        match judge(access, &self.config.topics, topic, source.as_ref(), from) {
+            Err((verdict, reason)) => {
+                log::debug!("message {id} on {topic} is dropped: {reason}");
+                verdict
+            }
+            Ok(()) => self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(message)),
+        }
     }
 
     /// Addresses that a peer announces go into the table if they can be reached from here.
