@@ -240,7 +240,8 @@ mod tests {
     fn whoever_matches_a_rule_of_deny_or_none_of_allow_is_kept_out() {
         let range = |text: &str| Some(KeptOut::Denied(text.parse().unwrap()));
         let not = Some(KeptOut::NotAllowed);
-        let rows: &[(&[&str], &[&str], &str, &str, Option<KeptOut>)] = &[
+        type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a str, &'a str, Option<KeptOut>);
+        let rows: &[Row<'_>] = &[
             (&[], &[], ONE, "10.0.0.1", None),
             (&[], &[ONE], ONE, "10.0.0.1", range(ONE)),
             (&[], &[ONE], TWO, "10.0.0.1", None),
