@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{ConfigArgs, Failure, print, warn};
-use crate::identity::Identity;
+use super::{ConfigArgs, Failure, exit, print, warn};
+use crate::{
+    identity::{Identity, write_new},
+    transport::admission::{Keyring, NetworkKey},
+};
 
 /// Makes and shows identity files.
 #[derive(Debug, Args)]
@@ -25,6 +28,29 @@ enum KeyVerb {
     /// Prints the peer id of a key file
     #[command(after_help = "Example:\n  smidge key show /var/lib/smidge/key")]
     Show(KeyFileArgs),
+    /// Makes the key of a private network, or tells which keys a file holds
+    #[command(
+        after_help = "Examples:\n  smidge key network ./network-key           # a new file, and the key's fingerprint\n  \
+                            smidge key network --show ./network-key    # the fingerprints of a file\n  \
+                            smidge key network | docker secret create smidge_network -\n\n\
+                            All nodes of the network have the same key: network.key_file names its file.\n\
+                            To rotate: add a line at the end on all nodes, move it to the first place on\n\
+                            all nodes, remove the old one; SIGHUP makes a node read the file again."
+    )]
+    Network(NetworkArgs),
+}
+
+#[derive(Debug, Args)]
+struct NetworkArgs {
+    /// The file to make; none: the key goes to stdout
+    #[arg(required_if_eq("show", "true"))]
+    file: Option<PathBuf>,
+    /// Print the fingerprints of the file's keys, the one that is used first
+    #[arg(long)]
+    show: bool,
+    /// Print a JSON record
+    #[arg(long, requires = "file")]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +77,7 @@ pub(super) fn run(args: KeyArgs) -> Result<(), Failure> {
     let (args, made) = match args.verb {
         KeyVerb::Generate(args) => (args, true),
         KeyVerb::Show(args) => (args, false),
+        KeyVerb::Network(args) => return network(args),
     };
     let path = args.path()?;
     let identity = if made { Identity::create(&path)? } else { Identity::load(&path)? };
@@ -61,4 +88,34 @@ pub(super) fn run(args: KeyArgs) -> Result<(), Failure> {
         return print(&format!("{record}\n"));
     }
     print(&format!("{peer_id}\n"))
+}
+
+fn network(args: NetworkArgs) -> Result<(), Failure> {
+    let fingerprints = match &args.file {
+        Some(path) if args.show => Keyring::read(path)?.fingerprints(),
+        file => {
+            let key = NetworkKey::generate().map_err(|e| Failure::new(exit::FAILED, "network key", e))?;
+            let line = zeroize::Zeroizing::new([key.encode().as_str(), "\n"].concat());
+            let Some(path) = file else { return print(&line) };
+            write_new(path, line.as_bytes()).map_err(|(doing, error)| not_written(path, doing, &error))?;
+            vec![key.fingerprint()]
+        }
+    };
+    if args.json {
+        let record = json!({ "file": args.file, "fingerprints": fingerprints });
+        return print(&format!("{record}\n"));
+    }
+    print(&format!("{}\n", fingerprints.join("\n")))
+}
+
+fn not_written(path: &std::path::Path, doing: &str, error: &std::io::Error) -> Failure {
+    let failure =
+        |what: String| Failure::new(exit::FAILED, "network key", format!("{}: {what}", path.display()));
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => failure("a file is there already".into()).hint(format!(
+            "see what it holds: smidge key network --show {}; or choose another",
+            path.display()
+        )),
+        _ => failure(format!("cannot {doing}: {error}")),
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     config::{Config, ConfigError, LoadOptions, Problem},
     identity::IdentityError,
     logging::LogError,
+    transport::admission::KeyFileError,
 };
 
 mod api;
@@ -149,6 +150,13 @@ impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Self {
         let code = if error.is_config() { exit::CONFIG } else { exit::FAILED };
         Self::new(code, "key", &error).hint(error.hint())
+    }
+}
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        Self::new(exit::CONFIG, "network key", &error)
+            .hint("make one: smidge key network FILE; network.key_file names it")
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     logging,
     node::{Client, Error, Node, PublishOptions},
     runtime::{Handle, Signal, Signals},
+    transport::admission::Keyring,
 };
 
 /// Runs a node until it is told to stop.
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         log::warn!("{warning}");
     }
     let (executor, threads) = (config.runtime.executor, config.runtime.threads);
-    let daemon = |runtime| Daemon { args, log, config, runtime }.run(identity);
+    let daemon = |runtime| Daemon { args, log, config, runtime, keyring: None }.run(identity);
     executor.block_on(threads, daemon).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
 }
 
@@ -67,6 +68,8 @@ struct Daemon<'a> {
     log: logging::Control,
     config: Config,
     runtime: Handle,
+    /// The keys of a private network, shared with the node.
+    keyring: Option<Keyring>,
 }
 
 impl Daemon<'_> {
@@ -79,9 +82,14 @@ impl Daemon<'_> {
         );
         // Before anything else starts: a taken address is told at once.
         let api = Bound::open(&self.config, &self.runtime)?;
-        let client = Node::new(self.config.clone(), identity.keypair().clone())
-            .spawn(&self.runtime)
-            .map_err(|e| Failure::new(exit::FAILED, "node", e))?;
+        let mut node = Node::new(self.config.clone(), identity.keypair().clone());
+        if let Some(file) = &self.config.network.key_file {
+            let keyring = Keyring::read(file)?;
+            log::info!(target: "smidge", "private network: keys {}", keyring.fingerprints().join(", "));
+            self.keyring = Some(keyring.clone());
+            node = node.network(keyring);
+        }
+        let client = node.spawn(&self.runtime).map_err(|e| Failure::new(exit::FAILED, "node", e))?;
         drop(identity);
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
@@ -116,6 +124,16 @@ impl Daemon<'_> {
             log::warn!(target: "smidge", "reloading: these need a restart: {}", changes.restart.join(", "));
         }
         self.log.apply(&config.log.level);
+        if let (Some(keyring), Some(file)) = (&self.keyring, &self.config.network.key_file) {
+            match Keyring::read(file) {
+                Ok(read) if read.fingerprints() == keyring.fingerprints() => {}
+                Ok(read) => {
+                    log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
+                    keyring.replace(&read);
+                }
+                Err(e) => log::error!(target: "smidge", "the network's keys stay as they were: {e}"),
+            }
+        }
         if let Err(e) = client.apply(config.clone()).await {
             return log::error!(target: "smidge", "reloading failed: {e}");
         }

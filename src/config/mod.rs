@@ -37,7 +37,8 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Peers, Publish, Quic, Runtime,
+    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Network, Peers, Publish, Quic,
+    Runtime,
 };
 pub use show::Shown;
 pub use table::Key;

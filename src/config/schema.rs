@@ -191,6 +191,16 @@ sections! { role;
         level: Directives [live] = Directives::default();
     }
 
+    /// A private mesh.
+    network: Network {
+        /// The file of the network's keys: who does not know one of them is not connected to; none: plain libp2p.
+        key_file: Option<PathBuf> = None;
+        /// How long both ends have to prove that they know a key, after the handshake.
+        timeout: Duration [ms(100)..=secs(300)] = secs(5);
+        /// Connections from one address that may fail to prove it before the next ones are refused at once.
+        failures: usize [1..=65536] = 16;
+    }
+
     /// Who is let in.
     peers: Peers {
         /// The only ones let in, by peer id or address; none: all.

@@ -33,7 +33,13 @@ pub use peers::{ConnectionStatus, PeerStatus};
 pub use status::Status;
 pub use topics::{Delivery, Events, Feed, Subscription};
 
-use crate::{config::Config, dns, error::chain, runtime::Handle};
+use crate::{
+    config::Config,
+    dns,
+    error::chain,
+    runtime::Handle,
+    transport::admission::{KeyFileError, Keyring},
+};
 
 /// What an application says of a message before it is forwarded and delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +85,9 @@ pub enum SpawnError {
     /// The transport cannot be set up.
     #[error("cannot set up the QUIC transport: {0}")]
     Quic(#[from] crate::transport::quic::Error),
+    /// The network's keys cannot be read.
+    #[error("cannot read the network's keys: {0}")]
+    NetworkKey(#[from] KeyFileError),
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),
@@ -90,6 +99,7 @@ pub struct Node {
     config: Config,
     key: Keypair,
     validator: Option<Arc<dyn Validator>>,
+    keyring: Option<Keyring>,
 }
 
 impl fmt::Debug for Node {
@@ -101,12 +111,20 @@ impl fmt::Debug for Node {
 impl Node {
     /// A node with this config and key.
     pub fn new(config: Config, key: Keypair) -> Self {
-        Self { config, key, validator: None }
+        Self { config, key, validator: None, keyring: None }
     }
 
     /// Asks `validator` about every message before it is forwarded and delivered.
     pub fn validator(mut self, validator: impl Validator) -> Self {
         self.validator = Some(Arc::new(validator));
+        self
+    }
+
+    /// Connects only to those who know a key of `keyring`, and proves the same to them. Without it,
+    /// `network.key_file` of the config is read when the node starts. The ring's keys may be replaced while
+    /// the node runs.
+    pub fn network(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
         self
     }
 
@@ -116,8 +134,12 @@ impl Node {
     /// # Errors
     /// [`SpawnError`]: nothing runs then.
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
-        let Self { config, key, validator } = self;
-        let (mut swarm, closed) = setup::swarm(&config, &key, runtime)?;
+        let Self { config, key, validator, keyring } = self;
+        let keyring = match (keyring, &config.network.key_file) {
+            (None, Some(file)) => Some(Keyring::read(file)?),
+            (given, _) => given,
+        };
+        let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
         for address in &config.listen.addresses {
             swarm
                 .listen_on(address.clone())

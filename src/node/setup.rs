@@ -28,7 +28,10 @@ use crate::{
     config::{Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
     dialer, dns,
     runtime::Handle,
-    transport::quic,
+    transport::{
+        admission::{Admitted, Keyring, Rules},
+        quic,
+    },
 };
 
 /// Protocol family told to other nodes by identify.
@@ -43,6 +46,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PINGS: usize = 16;
 /// Peers with one address before their scores suffer: replicas behind one NAT are no attack.
 const COLOCATED: f64 = 64.0;
+/// How long until one failed admission of an address is forgiven.
+const FORGIVE: Duration = Duration::from_secs(10);
 /// How long peers wait before they take us back after we left a topic: a restarted node is back
 /// within seconds and must not be punished for it.
 const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
@@ -51,19 +56,35 @@ const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 pub(crate) fn swarm(
     config: &Config,
     key: &Keypair,
+    keyring: Option<Keyring>,
     runtime: &Handle,
 ) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
-    let transport = transport.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed();
+    let local = PeerId::from(key.public());
+    let transport = match keyring {
+        None => transport.map(|(peer, link), _| (peer, StreamMuxerBox::new(link))).boxed(),
+        Some(keys) => Admitted::new(transport, local, rules(config, keys), runtime.clone())
+            .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+            .boxed(),
+    };
     let executor = runtime.clone();
     let limits = &config.limits;
     let swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
         // Replicas stay connected, whether they talk or not.
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
-    let peer = PeerId::from(key.public());
-    Ok((Swarm::new(transport, behaviour(config, key, runtime)?, peer, swarm_config), closed))
+    Ok((Swarm::new(transport, behaviour(config, key, runtime)?, local, swarm_config), closed))
+}
+
+fn rules(config: &Config, keys: Keyring) -> Rules {
+    let told = &config.network;
+    Rules {
+        keys,
+        timeout: told.timeout,
+        failures: u32::try_from(told.failures).unwrap_or(u32::MAX),
+        forgive: FORGIVE,
+    }
 }
 
 fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {

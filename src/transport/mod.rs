@@ -3,4 +3,5 @@
 //! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
+pub mod admission;
 pub mod quic;
