@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A publish can wait for those who should hear it.
         let all = PublishOptions { wait_peers: 2, timeout: Duration::from_secs(10) };
         for (n, line) in ["hello", "two\nlines", "how are you?"].into_iter().enumerate() {
-            let receipt = nodes[n].publish("chat", line, all.clone()).await?;
+            let receipt = nodes[n].publish("chat", line, all).await?;
             println!("{n} says {line:?}, handed to {} peers", receipt.peers);
         }
         // The first node hears the third one, and never the second: nobody delivers two lines.
