@@ -15,7 +15,7 @@ use crate::{
     gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
-    node::{Client, Error, Node, PublishOptions},
+    node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
 };
 
@@ -81,7 +81,7 @@ impl Daemon<'_> {
         let api = Bound::open(&self.config, &self.runtime)?;
         let client = Node::new(self.config.clone(), identity.keypair().clone())
             .spawn(&self.runtime)
-            .map_err(|e| Failure::new(exit::FAILED, "node", e))?;
+            .map_err(Failure::from)?;
         drop(identity);
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
@@ -127,6 +127,16 @@ impl Daemon<'_> {
         self.config.gossip.topics = config.gossip.topics;
         self.config.log.level = config.log.level;
         self.config.peers.deny = config.peers.deny;
+    }
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Store(e) if e.is_config() => Self::new(exit::CONFIG, "kad.store", &e).hint(e.hint()),
+            SpawnError::Store(e) => Self::new(exit::FAILED, "kad.store", &e).hint(e.hint()),
+            e => Self::new(exit::FAILED, "node", e),
+        }
     }
 }
 

@@ -2,13 +2,11 @@
 
 use libp2p::{
     allow_block_list::{self, BlockedPeers},
-    connection_limits, identify,
-    kad::{self, store::MemoryStore},
-    memory_connection_limits,
+    connection_limits, identify, memory_connection_limits,
     swarm::NetworkBehaviour,
 };
 
-use super::{gossip, ping};
+use super::{gossip, ping, table};
 use crate::dialer;
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -19,7 +17,7 @@ pub(crate) struct Behaviour {
     pub(crate) memory: memory_connection_limits::Behaviour,
     pub(crate) dialer: dialer::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) kad: table::Behaviour,
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) ping: libp2p::ping::Behaviour,
     pub(crate) ping_on_request: ping::Behaviour,

@@ -17,6 +17,7 @@ mod queries;
 mod reachable;
 mod setup;
 mod status;
+mod table;
 mod topics;
 
 use std::{fmt, sync::Arc};
@@ -77,6 +78,9 @@ pub enum SpawnError {
     /// The transport cannot be set up.
     #[error("cannot set up the QUIC transport: {0}")]
     Quic(#[from] crate::transport::quic::Error),
+    /// Records cannot be kept where the config says.
+    #[error("cannot keep records: {0}")]
+    Store(#[from] crate::store::StoreError),
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),
