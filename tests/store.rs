@@ -66,8 +66,8 @@ fn start(dir: &Path, n: usize) -> Vec<Daemon> {
         let store = format!("kad.store={}", dir.join(format!("records{i}")).display());
         let own = ["identity.ephemeral=false", &key, &store, "kad.max_records=100000"];
         let mut args: Vec<&str> = own.iter().flat_map(|set| ["--set", *set]).collect();
-        let first = nodes.first().map(|first| first.addr.clone());
-        args.extend(first.iter().flat_map(|addr| ["--dial", addr.as_str()]));
+        let others: Vec<_> = nodes.iter().map(|node| node.addr.clone()).collect();
+        args.extend(others.iter().flat_map(|addr| ["--dial", addr.as_str()]));
         nodes.push(Daemon::start(&args));
     }
     for node in &nodes {
@@ -283,6 +283,13 @@ fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
     assert!(body.contains("the disk takes nothing"), "{body}");
     let now = until(&node, "a failure", |s| s["store"]["file"]["failures"] != 0);
     assert!(now["store"]["file"]["last_error"].as_str().unwrap().contains("No space left"), "{now}");
+    // A node that is to begin on a disk without any room cannot; that is no fault of its configuration.
+    let rest = dir.join("rest");
+    fs::write(&rest, vec![0; 2 << 20]).unwrap_err();
+    let (code, err) = refused(dir.join("new").to_str().unwrap());
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("cannot make it: No space left") && err.contains("make room"), "{err}");
+    fs::remove_file(&rest).unwrap();
     fs::remove_file(&ballast).unwrap();
     node.line("records are on the disk again, after ");
     assert_eq!(put(&node, 100).0, 200);

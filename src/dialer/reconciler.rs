@@ -74,8 +74,8 @@ pub struct Reconciler {
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     own: BTreeSet<Multiaddr>,
-    /// Records that no name leads to, from an earlier run, and until when they are dialed.
-    known: BTreeMap<Multiaddr, Instant>,
+    /// Records that no name leads to, from an earlier run: who was there, and until when they are dialed.
+    known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
     strangers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -145,15 +145,16 @@ impl Reconciler {
         }
     }
 
-    /// Dials peers that an earlier run of this node was connected to, until they answer or
-    /// [`Policy::forget`] has passed; those that have not answered by then are forgotten. As soon as a
-    /// name leads to the same address, the name alone decides.
+    /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
+    /// or [`Policy::forget`] has passed; those that have not answered by then are forgotten. Whoever
+    /// answers is as welcome as behind a name, and as soon as a name leads there, the name alone
+    /// decides.
     pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
         for (peer, address) in known {
             let (address, _) = split_peer(address);
             if !self.is_listed(&address) {
-                self.known.insert(address.clone(), now + self.policy.forget);
-                self.follow(address, Some(peer), now);
+                self.known.insert(address.clone(), (peer, now + self.policy.forget));
+                self.follow(address, None, now);
             }
         }
     }
@@ -271,7 +272,7 @@ impl Reconciler {
             if let Some(record) = self.records.get_mut(&address) {
                 record.state = State::Waiting(now + pause);
             }
-            if let Some(until) = self.known.get_mut(&address) {
+            if let Some((_, until)) = self.known.get_mut(&address) {
                 *until = now + self.policy.forget;
             }
             for watch in self.watches.values_mut() {
@@ -308,10 +309,9 @@ impl Reconciler {
         if record_is_settled(&self.records, address) {
             return; // an inbound connection was faster
         }
-        if self.known.get(address).is_some_and(|until| *until <= now) {
+        if let Some((peer, _)) = self.known.get(address).copied().filter(|(_, until)| *until <= now) {
             self.known.remove(address);
-            let never = self.records.get(address).filter(|r| r.peer.is_none()).and_then(|r| r.expected);
-            if let Some(peer) = never {
+            if self.records.get(address).is_some_and(|r| r.peer.is_none()) {
                 self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
             }
         }
@@ -323,7 +323,7 @@ impl Reconciler {
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
         // A known peer is given up on time.
-        let retry = self.known.get(address).map_or(now + retry_in, |until| (now + retry_in).min(*until));
+        let retry = self.known.get(address).map_or(now + retry_in, |(_, until)| (now + retry_in).min(*until));
         record.state = State::Waiting(retry);
         let retry_in = retry.saturating_duration_since(now);
         let repeated = record.failures > 1 && is_old_news(&mut record.told, &record.last, &reason, now);
@@ -423,11 +423,7 @@ impl Reconciler {
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
         for (address, expected) in fresh {
-            if self.known.remove(&address).is_some()
-                && let Some(record) = self.records.get_mut(&address)
-            {
-                record.expected = None; // a name may lead to somebody else
-            }
+            self.known.remove(&address);
             self.follow(address, expected, now);
         }
     }
@@ -482,7 +478,7 @@ impl Reconciler {
             record.peer = None;
             record.failures = 0;
             record.last = None;
-            if let Some(peer) = self.known.remove(address).and(record.expected) {
+            if let Some((peer, _)) = self.known.remove(address) {
                 // Somebody else was here before us.
                 self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
             }
@@ -498,6 +494,12 @@ impl Reconciler {
         record.state = State::Connected;
         record.failures = 0;
         record.last = None;
+        if let Some((known, _)) = self.known.get_mut(address)
+            && *known != peer
+        {
+            let old = std::mem::replace(known, peer);
+            self.actions.push_back(Action::Forget { peer: old, address: Some(address.clone()) });
+        }
         let Some(old) = record.peer.replace(peer).filter(|old| *old != peer) else {
             return;
         };

@@ -29,7 +29,7 @@ type Kad = kad::Behaviour<Store>;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// kad's own event.
-    Kad(kad::Event),
+    Kad(Box<kad::Event>),
     /// What became of a commit.
     Store(Report),
 }
@@ -65,7 +65,7 @@ impl Behaviour {
                 {
                     self.answered = Some((*source, *connection));
                 }
-                Some(ToSwarm::GenerateEvent(Event::Kad(event)))
+                Some(ToSwarm::GenerateEvent(Event::Kad(event.into())))
             }
             (
                 ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(link), event },
@@ -79,7 +79,7 @@ impl Behaviour {
                 self.held.push_back(Held { mark, peer: peer_id, link, answer: event });
                 None
             }
-            (event, _) => Some(event.map_out(Event::Kad)),
+            (event, _) => Some(event.map_out(|event| Event::Kad(event.into()))),
         }
     }
 

@@ -52,12 +52,12 @@ impl Moment {
 impl Row {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Record(key) => [&[b'r'], key.as_ref()].concat(),
+            Self::Record(key) => [b"r", key.as_ref()].concat(),
             Self::Provider(key, peer) => {
                 let length = u32::try_from(key.as_ref().len()).unwrap_or(u32::MAX).to_le_bytes();
-                [&[b'p'], &length[..], key.as_ref(), &peer.to_bytes()].concat()
+                [b"p", &length[..], key.as_ref(), &peer.to_bytes()].concat()
             }
-            Self::Peer(peer) => [&[b'k'], &peer.to_bytes()[..]].concat(),
+            Self::Peer(peer) => [b"k", &peer.to_bytes()[..]].concat(),
         }
     }
 
@@ -207,7 +207,7 @@ mod tests {
         let expires = left.and_then(|left| at.now.checked_add(MS(left)));
         let addresses: Vec<Multiaddr> =
             (0..with % 4).map(|n| format!("/ip4/10.0.0.{n}/udp/4001/quic-v1").parse().unwrap()).collect();
-        let publisher = (with % 2 == 0).then(|| peer(with));
+        let publisher = with.is_multiple_of(2).then(|| peer(with));
         let record = Record { key: key.clone(), value, publisher, expires };
         let provider = peer(with);
         let entry = ProviderRecord { key: key.clone(), provider, expires, addresses: addresses.clone() };

@@ -330,8 +330,11 @@ impl<D: Disk> Journal<D> {
     }
 }
 
-/// The entries of a payload: offset and size, key, value. `None` if it does not hold together.
-fn entries(payload: &[u8]) -> Option<Vec<(usize, usize, &[u8], Option<&[u8]>)>> {
+/// What a payload says: offset and size, key, value.
+type Entry<'a> = (usize, usize, &'a [u8], Option<&'a [u8]>);
+
+/// The entries of a payload; `None` if it does not hold together.
+fn entries(payload: &[u8]) -> Option<Vec<Entry<'_>>> {
     let mut found = Vec::new();
     let mut rest = payload;
     while !rest.is_empty() {

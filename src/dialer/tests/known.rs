@@ -34,13 +34,12 @@ fn a_known_peer_that_starts_late_is_found_and_one_that_never_does_is_forgotten_i
 }
 
 #[test]
-fn somebody_else_at_a_known_address_is_not_taken_for_the_peer() {
+fn somebody_else_at_a_known_address_is_adopted_and_the_peer_that_was_there_is_dropped() {
     let mut world = World::new(3);
-    let old = PeerId::random();
-    world.start_replica(1);
+    let (old, new) = (PeerId::random(), world.start_replica(1));
     world.reconciler.try_known([(old, at(1))], world.now);
     world.run(S(70));
-    assert!(world.links.is_empty());
+    assert_eq!(world.links.values().map(|(_, p)| *p).collect::<Vec<_>>(), [new]);
     assert_eq!(world.forgotten, [(old, Some(at(1)))]);
 }
 
@@ -48,13 +47,14 @@ fn somebody_else_at_a_known_address_is_not_taken_for_the_peer() {
 fn a_name_that_leads_to_a_known_address_decides_who_is_there() {
     let mut world = World::new(3);
     let peer = name("peer");
-    world.start_replica(1);
     world.reconciler.try_known([(PeerId::random(), at(1))], world.now);
     world.run(S(2));
-    assert!(world.links.is_empty());
     world.names.insert(peer.clone(), records([1]));
     world.watch(&peer);
-    world.run(S(70));
+    world.run(S(100));
+    assert_eq!(world.forgotten, [], "the name says that somebody is there");
+    world.start_replica(1);
+    world.run(S(31));
     assert!(world.is_connected(1), "{:?}", world.states());
 }
 

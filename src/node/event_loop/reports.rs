@@ -80,7 +80,7 @@ impl EventLoop {
         match &event {
             BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
-            BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(event),
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
             BehaviourEvent::Ping(event) => self.metrics.record(event),
             _ => {}
         }
@@ -91,7 +91,7 @@ impl EventLoop {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);
             }
-            BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(event),
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
             BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(rtt), .. }) => {
                 self.peers.pinged(&peer, rtt);

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use crate::store::journal::{Change, Contents, Disk, FIRST, Fault, Journal};
 
 type Bytes = Vec<u8>;
+type Held = HashMap<Bytes, Bytes>;
 
 /// What is on the platter, and what still is on its way there.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +94,10 @@ impl Disk for Ram {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         let at = at as usize;
         self.with(|_, written| match written.get(at..at + buf.len()) {
-            Some(bytes) => Ok(buf.copy_from_slice(bytes)),
+            Some(bytes) => {
+                buf.copy_from_slice(bytes);
+                Ok(())
+            }
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         })
     }
@@ -182,7 +186,7 @@ fn opened(bytes: Bytes) -> Result<(Journal<Ram>, Contents), Fault> {
     Journal::open(Ram::new(bytes))
 }
 
-fn held(bytes: Bytes) -> Result<HashMap<Bytes, Bytes>, Fault> {
+fn held(bytes: Bytes) -> Result<Held, Fault> {
     opened(bytes).map(|(_, contents)| contents.entries)
 }
 
@@ -255,7 +259,7 @@ proptest! {
 }
 
 /// A journal of four commits, and what each of them left.
-fn four_commits() -> (Bytes, Vec<(usize, HashMap<Bytes, Bytes>)>) {
+fn four_commits() -> (Bytes, Vec<(usize, Held)>) {
     let (mut journal, disk) = created();
     let (mut model, mut states) = (HashMap::new(), vec![(FIRST as usize, HashMap::new())]);
     let commits: [&[Change]; 4] = [

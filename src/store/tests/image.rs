@@ -49,7 +49,9 @@ fn write(image: &mut Image, stored: &mut HashMap<Vec<u8>, Vec<u8>>, at: Moment) 
     }
 }
 
-fn shown(image: &Image) -> (Vec<Record>, Vec<Vec<ProviderRecord>>, Vec<(PeerId, Vec<Multiaddr>)>) {
+type Shown = (Vec<Record>, Vec<Vec<ProviderRecord>>, Vec<(PeerId, Vec<Multiaddr>)>);
+
+fn shown(image: &Image) -> Shown {
     let mut records: Vec<_> = image.records().cloned().collect();
     records.sort_by_key(|r| r.key.to_vec());
     let entries = (0..16).map(|key| {
