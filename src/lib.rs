@@ -36,6 +36,7 @@ pub mod identity;
 pub mod logging;
 mod node;
 pub mod runtime;
+pub mod store;
 pub mod transport;
 
 pub use config::Config;

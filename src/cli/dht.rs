@@ -32,7 +32,7 @@ enum DhtVerb {
     /// Prints the value of a record, byte for byte
     #[command(after_help = "Example:\n  smidge dht get config.json > config.json")]
     Get(GetArgs),
-    /// Announces the node as a provider of a key, for as long as it runs
+    /// Announces the node as a provider of a key, for as long as it runs (or keeps it on disk: kad.store)
     #[command(after_help = "Example:\n  smidge dht provide backup")]
     Provide(KeyArgs),
     /// Prints the providers of a key

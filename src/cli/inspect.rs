@@ -66,6 +66,11 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         table.row(["table".into(), word(&record["table"])]);
         table.row(["topics".into(), list("topics")]);
         table.row(["records".into(), word(&record["records"])]);
+        let store = &record["store"];
+        table.row(["store".into(), format!("{}, {} bytes", word(&store["place"]), store["bytes"])]);
+        if let Some(error) = store["file"]["last_error"].as_str() {
+            table.row(["store fails".into(), error.into()]);
+        }
         table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
         table.text()
     })

@@ -15,7 +15,7 @@ use crate::{
     gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
-    node::{Client, Error, Node, PublishOptions},
+    node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
     transport::admission::Keyring,
 };
@@ -89,7 +89,7 @@ impl Daemon<'_> {
             self.keyring = Some(keyring.clone());
             node = node.network(keyring);
         }
-        let client = node.spawn(&self.runtime).map_err(|e| Failure::new(exit::FAILED, "node", e))?;
+        let client = node.spawn(&self.runtime).map_err(Failure::from)?;
         drop(identity);
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
@@ -146,6 +146,16 @@ impl Daemon<'_> {
         self.config.log.level = config.log.level;
         self.config.peers = config.peers;
         self.config.topics = config.topics;
+    }
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Store(e) if e.is_config() => Self::new(exit::CONFIG, "kad.store", &e).hint(e.hint()),
+            SpawnError::Store(e) => Self::new(exit::FAILED, "kad.store", &e).hint(e.hint()),
+            e => Self::new(exit::FAILED, "node", e),
+        }
     }
 }
 

@@ -2,8 +2,7 @@
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store, TopicScore,
-    Validation,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, TopicScore, Validation,
     kind::Kind,
     table::{Visitor, plain},
 };
@@ -112,10 +111,10 @@ impl Config {
                 "each address once",
             ),
             rule(
-                &["kad.store"],
-                kad.store != Store::Memory,
-                "records on disk are not in this version yet".into(),
-                "\"memory\"",
+                &["kad.max_value", "kad.max_bytes"],
+                kad.max_value > kad.max_bytes / 2,
+                format!("max_value is {}B and max_bytes is {}B", kad.max_value, kad.max_bytes),
+                "max_value at most half of max_bytes",
             ),
             rule(
                 &["dns.backend"],

@@ -71,6 +71,8 @@ sections! { role;
         refresh: Duration [ms(100)..=secs(DAY)] = secs(5);
         /// Dials under way at once.
         parallel: usize [1..=1024] = 16;
+        /// Peers remembered in the file of `kad.store`, and tried on start beside the names.
+        known_peers: usize [0..=4096] = 64;
     }
 
     /// Publish and subscribe: gossipsub.
@@ -117,6 +119,12 @@ sections! { role;
         max_records: usize [1..] = 1024;
         /// The largest value of a record, in bytes.
         max_value: usize as Size [1..=1 << 20] = 64 << 10;
+        /// Bytes of all records and provider entries at most, each with 128 for itself.
+        max_bytes: usize as Size [64 << 10..=1 << 30] = 16 << 20;
+        /// Providers kept of one key at most.
+        max_providers: usize [1..=1024] = 20;
+        /// The shortest time between two commits to the disk; what comes meanwhile shares the next.
+        commit_every: Duration [secs(0)..=secs(10)] = ms(50);
     }
 
     /// What this node says by itself.

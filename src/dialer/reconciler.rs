@@ -74,6 +74,8 @@ pub struct Reconciler {
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     own: BTreeSet<Multiaddr>,
+    /// Records that no name leads to, from an earlier run: who was there, and until when they are dialed.
+    known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
     strangers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -91,6 +93,7 @@ impl Reconciler {
             links: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
+            known: BTreeMap::new(),
             strangers: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
@@ -140,6 +143,26 @@ impl Reconciler {
         if let Some(address) = fixed {
             self.replace_records(&target, vec![address], now);
         }
+    }
+
+    /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
+    /// or [`Policy::forget`] has passed; those that have not answered by then are forgotten. Whoever
+    /// answers is as welcome as behind a name, and as soon as a name leads there, the name alone
+    /// decides.
+    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
+        for (peer, address) in known {
+            let (address, _) = split_peer(address);
+            if !self.is_listed(&address) {
+                self.known.insert(address.clone(), (peer, now + self.policy.forget));
+                self.follow(address, None, now);
+            }
+        }
+    }
+
+    /// Dials none of those any more.
+    pub fn drop_known(&mut self) {
+        let known = std::mem::take(&mut self.known);
+        self.retire(known.into_keys().collect());
     }
 
     /// The addresses this node listens on, as others see them.
@@ -249,6 +272,9 @@ impl Reconciler {
             if let Some(record) = self.records.get_mut(&address) {
                 record.state = State::Waiting(now + pause);
             }
+            if let Some((_, until)) = self.known.get_mut(&address) {
+                *until = now + self.policy.forget;
+            }
             for watch in self.watches.values_mut() {
                 if watch.records.contains(&address)
                     && let Some(next) = &mut watch.next
@@ -283,6 +309,12 @@ impl Reconciler {
         if record_is_settled(&self.records, address) {
             return; // an inbound connection was faster
         }
+        if let Some((peer, _)) = self.known.get(address).copied().filter(|(_, until)| *until <= now) {
+            self.known.remove(address);
+            if self.records.get(address).is_some_and(|r| r.peer.is_none()) {
+                self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
+            }
+        }
         if !self.is_listed(address) {
             return self.drop_record(address);
         }
@@ -290,7 +322,10 @@ impl Reconciler {
         record.failures = record.failures.saturating_add(1);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
-        record.state = State::Waiting(now + retry_in);
+        // A known peer is given up on time.
+        let retry = self.known.get(address).map_or(now + retry_in, |(_, until)| (now + retry_in).min(*until));
+        record.state = State::Waiting(retry);
+        let retry_in = retry.saturating_duration_since(now);
         let repeated = record.failures > 1 && is_old_news(&mut record.told, &record.last, &reason, now);
         record.told = record.told.or(Some(now));
         record.last = Some(reason.clone());
@@ -388,6 +423,7 @@ impl Reconciler {
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
         for (address, expected) in fresh {
+            self.known.remove(&address);
             self.follow(address, expected, now);
         }
     }
@@ -442,6 +478,10 @@ impl Reconciler {
             record.peer = None;
             record.failures = 0;
             record.last = None;
+            if let Some((peer, _)) = self.known.remove(address) {
+                // Somebody else was here before us.
+                self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
+            }
             self.notices.push_back(Notice::Own { address: address.clone() });
         }
     }
@@ -454,6 +494,12 @@ impl Reconciler {
         record.state = State::Connected;
         record.failures = 0;
         record.last = None;
+        if let Some((known, _)) = self.known.get_mut(address)
+            && *known != peer
+        {
+            let old = std::mem::replace(known, peer);
+            self.actions.push_back(Action::Forget { peer: old, address: Some(address.clone()) });
+        }
         let Some(old) = record.peer.replace(peer).filter(|old| *old != peer) else {
             return;
         };
@@ -470,7 +516,7 @@ impl Reconciler {
     }
 
     fn is_listed(&self, address: &Multiaddr) -> bool {
-        self.watches.values().any(|w| w.records.contains(address))
+        self.known.contains_key(address) || self.watches.values().any(|w| w.records.contains(address))
     }
 
     fn dialing(&self) -> usize {

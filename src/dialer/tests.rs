@@ -17,6 +17,8 @@ use super::{
 };
 use crate::config::Target;
 
+mod known;
+
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const S: fn(u64) -> Duration = Duration::from_secs;
 
@@ -554,6 +556,8 @@ enum Step {
     Records(Vec<u32>),
     DnsFails,
     Inbound(u32),
+    /// An earlier run knew who is there, or, with `false`, who was there before.
+    Known(u32, bool),
     Wait(u64),
 }
 
@@ -564,6 +568,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::vec(0..12_u32, 0..12).prop_map(Step::Records),
         Just(Step::DnsFails),
         (0..12_u32).prop_map(Step::Inbound),
+        ((0..12_u32), any::<bool>()).prop_map(|(n, right)| Step::Known(n, right)),
         (0..40_000_u64).prop_map(Step::Wait),
     ]
 }
@@ -590,6 +595,11 @@ proptest! {
                     if let Some(peer) = world.replicas.get(&at(n)).copied() {
                         world.link(at(n), peer);
                     }
+                }
+                Step::Known(n, right) => {
+                    let there = world.replicas.get(&at(n)).copied().filter(|_| right);
+                    let known = [(there.unwrap_or_else(PeerId::random), at(n))];
+                    world.reconciler.try_known(known, world.now);
                 }
                 Step::Wait(ms) => world.run(MS(ms)),
                 Step::Start(_) => {}

@@ -21,7 +21,7 @@ use super::{
     context::Context,
     process::Process,
 };
-use crate::dialer::RecordState;
+use crate::{dialer::RecordState, store::StoreStatus};
 
 /// The media type of OpenMetrics.
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -64,6 +64,7 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("connections", "Connections with peers", gauge(connections));
     own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));
     own.register("dht_records", "Records kept for the hash table", gauge(status.records as u64));
+    store(own, &status.store);
     own.register("topics", "Topics followed", gauge(status.topics.len() as u64));
 
     let mesh = family(meshes.into_iter().map(|(topic, peers)| (vec![("topic", topic)], peers.len())));
@@ -88,6 +89,24 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("api_connections", "Connections of the HTTP API", gauge(context.connections.taken() as u64));
     own.register("api_streams", "Event streams of the HTTP API", gauge(context.streams.taken() as u64));
     Ok(())
+}
+
+/// What is kept, and how the disk takes it.
+fn store(own: &mut Registry, store: &StoreStatus) {
+    own.register("dht_providers", "Provider entries kept", gauge(store.providers as u64));
+    own.register("known_peers", "Peers remembered for the next start", gauge(store.known_peers as u64));
+    let help = "Records and provider entries, as they count against kad.max_bytes";
+    own.register_with_unit("dht_stored", help, Unit::Bytes, gauge(store.bytes as u64));
+    let help = "Records and provider entries refused: too large, too many, or no room on the disk";
+    own.register("dht_refused", help, ConstCounter::new(store.refused));
+    let Some(file) = &store.file else { return };
+    own.register_with_unit("store_file", "Length of the file of kad.store", Unit::Bytes, gauge(file.bytes));
+    own.register("store_unsynced", "Changes that are not on the disk yet", gauge(file.unsynced as u64));
+    own.register("store_commits", "Commits to the disk", ConstCounter::new(file.commits));
+    own.register("store_changes", "Changes committed to the disk", ConstCounter::new(file.changes));
+    own.register("store_failures", "Commits to the disk that failed", ConstCounter::new(file.failures));
+    let failing = u64::from(file.last_error.is_some());
+    own.register("store_failing", "1 while the disk takes nothing, else 0", gauge(failing));
 }
 
 /// What the kernel says, under the names that dashboards know.

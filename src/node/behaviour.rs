@@ -1,13 +1,8 @@
 //! Everything a node does, composed: one field a protocol.
 
-use libp2p::{
-    connection_limits, identify,
-    kad::{self, store::MemoryStore},
-    memory_connection_limits,
-    swarm::NetworkBehaviour,
-};
+use libp2p::{connection_limits, identify, memory_connection_limits, swarm::NetworkBehaviour};
 
-use super::{access, gossip, ping};
+use super::{access, gossip, ping, table};
 use crate::dialer;
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -18,7 +13,7 @@ pub(crate) struct Behaviour {
     pub(crate) memory: memory_connection_limits::Behaviour,
     pub(crate) dialer: dialer::Behaviour,
     pub(crate) identify: identify::Behaviour,
-    pub(crate) kad: kad::Behaviour<MemoryStore>,
+    pub(crate) kad: table::Behaviour,
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) ping: libp2p::ping::Behaviour,
     pub(crate) ping_on_request: ping::Behaviour,

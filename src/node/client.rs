@@ -97,7 +97,9 @@ impl Client {
         self.ask(|reply| Command::Publish { topic, data, options, reply }).await
     }
 
-    /// Stores a record here and at the nodes closest to its key.
+    /// Stores a record here and at the nodes closest to its key. When this returns, this node and those
+    /// that confirmed have the record where they keep records: on the disk, fsynced, with `kad.store` as
+    /// a file; in memory otherwise.
     ///
     /// # Errors
     /// [`Error::Store`] when this node cannot keep it; [`Error::Quorum`] when too few others confirmed
@@ -122,7 +124,8 @@ impl Client {
         self.ask(|reply| Command::Get { key, quorum: quorum.max(1), reply }).await
     }
 
-    /// Announces this node as a provider of `key`, now and for as long as it runs.
+    /// Announces this node as a provider of `key`, now and for as long as it runs; with `kad.store` as a
+    /// file, until [`stop_providing`](Self::stop_providing), however often it is started again.
     ///
     /// # Errors
     /// [`Error::Store`] with too many keys provided; [`Error::TimedOut`].

@@ -145,7 +145,8 @@ impl From<Quorum> for kad::Quorum {
     }
 }
 
-/// A put that succeeded: this node keeps the record, and `confirmed` others said that they do.
+/// A put that succeeded: this node keeps the record, on its disk if it has one for records, and
+/// `confirmed` others said that they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Stored {
     /// Other nodes that confirmed the record.

@@ -138,7 +138,12 @@ impl EventLoop {
     /// Runs until the node is shut down or its last client is gone.
     pub(crate) async fn run(mut self) {
         self.follow_configured();
-        self.swarm.behaviour_mut().dialer.set_targets(setup::targets(&self.config));
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dialer.set_targets(setup::targets(&self.config));
+        let known = behaviour.kad.store_mut().known();
+        let access = behaviour.access.access().clone();
+        let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
+        behaviour.dialer.try_known(known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a))));
         while !self.is_done() {
             self.arm_timer();
             let timer = &mut self.timer;

@@ -19,6 +19,7 @@ mod queries;
 mod reachable;
 mod setup;
 mod status;
+mod table;
 mod topics;
 
 use std::{fmt, sync::Arc};
@@ -88,6 +89,9 @@ pub enum SpawnError {
     /// The network's keys cannot be read.
     #[error("cannot read the network's keys: {0}")]
     NetworkKey(#[from] KeyFileError),
+    /// Records cannot be kept where the config says.
+    #[error("cannot keep records: {0}")]
+    Store(#[from] crate::store::StoreError),
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),

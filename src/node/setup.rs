@@ -6,15 +6,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, connection_limits,
-    core::muxing::StreamMuxerBox,
-    gossipsub, identify,
-    identity::Keypair,
-    kad::{
-        self,
-        store::{MemoryStore, MemoryStoreConfig},
-    },
-    memory_connection_limits, swarm,
+    PeerId, Swarm, Transport, connection_limits, core::muxing::StreamMuxerBox, gossipsub, identify,
+    identity::Keypair, kad, memory_connection_limits, swarm,
 };
 use sha2::{Digest, Sha256};
 
@@ -22,12 +15,13 @@ use super::{
     SpawnError,
     access::{self, Access},
     behaviour::Behaviour,
-    gossip, ping,
+    gossip, ping, table,
 };
 use crate::{
-    config::{Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
+    config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
     dialer, dns,
     runtime::Handle,
+    store::{Limits, Store},
     transport::{
         admission::{Admitted, Keyring, Rules},
         quic,
@@ -152,7 +146,7 @@ fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behavio
         memory: memory_connection_limits::Behaviour::with_max_bytes(limits.memory),
         dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
         identify: identify::Behaviour::new(identify),
-        kad: kad_behaviour(config, peer),
+        kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
         gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
@@ -171,17 +165,32 @@ fn policy(config: &Config) -> dialer::Policy {
     }
 }
 
-fn kad_behaviour(config: &Config, peer: PeerId) -> kad::Behaviour<MemoryStore> {
+/// Opens the store that the config names.
+fn store(config: &Config, peer: PeerId, runtime: &Handle) -> Result<Store, SpawnError> {
     let settings = &config.kad;
-    let store = MemoryStore::with_config(
-        peer,
-        MemoryStoreConfig {
-            max_records: settings.max_records,
-            max_value_bytes: settings.max_value,
-            max_provided_keys: settings.max_records,
-            max_providers_per_key: settings.replication.get(),
-        },
+    let limits = Limits {
+        records: settings.max_records,
+        value: settings.max_value,
+        bytes: settings.max_bytes,
+        providers: settings.max_providers,
+        peers: config.dial.known_peers,
+    };
+    let config::Store::File(path) = &settings.store else { return Ok(Store::memory(peer, limits)) };
+    let (store, warning) = Store::open(path, peer, limits, settings.commit_every, runtime)?;
+    if let Some(warning) = warning {
+        log::warn!(target: "smidge", "{warning}");
+    }
+    let told = store.status();
+    log::info!(
+        target: "smidge",
+        "loaded {} records, {} provider entries and {} known peers from {}",
+        told.records, told.providers, told.known_peers, told.place
     );
+    Ok(store)
+}
+
+fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviour {
+    let settings = &config.kad;
     let mut kad_config = kad::Config::new(settings.protocol.clone());
     kad_config
         .set_replication_factor(settings.replication)
@@ -198,7 +207,7 @@ fn kad_behaviour(config: &Config, peer: PeerId) -> kad::Behaviour<MemoryStore> {
         KadMode::Server => kad::Mode::Server,
         KadMode::Client => kad::Mode::Client,
     }));
-    kad
+    table::Behaviour::new(kad)
 }
 
 fn gossip_behaviour(
@@ -218,6 +227,9 @@ fn gossip_behaviour(
         .heartbeat_initial_delay(Duration::from_millis(100))
         .unsubscribe_backoff(UNSUBSCRIBE_BACKOFF)
         .flood_publish(settings.flood_publish)
+        // What this node said before it was started again comes back from peers that do no wrong by
+        // that; gossipsub would punish them for it. The loop drops it instead.
+        .allow_self_origin(true)
         .max_transmit_size(settings.max_message)
         .connection_handler_queue_len(QUEUE)
         // Nothing is forwarded before the loop has judged it.

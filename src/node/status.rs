@@ -3,6 +3,8 @@
 use libp2p::Multiaddr;
 use serde::Serialize;
 
+use crate::store::StoreStatus;
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -20,6 +22,8 @@ pub struct Status {
     pub topics: Vec<String>,
     /// Records that it keeps for the hash table.
     pub records: usize,
+    /// How its store stands.
+    pub store: StoreStatus,
     /// How long it has been running, in seconds.
     pub uptime_s: u64,
 }

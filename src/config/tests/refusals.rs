@@ -116,8 +116,8 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "c.toml:2: kad.protocol: \"kad\": does not start with \"/\"; expected a protocol such as /smidge/kad/1.0.0",
         ),
         (
-            "[kad]\nstore = \"/data/records\"",
-            "c.toml:2: kad.store: records on disk are not in this version yet; expected \"memory\"",
+            "[kad]\nmax_bytes = \"64KiB\"",
+            "c.toml:2: kad.max_bytes: max_value is 65536B and max_bytes is 65536B; expected max_value at most half of max_bytes",
         ),
         (
             "[kad]\nstore = \"redis\"",

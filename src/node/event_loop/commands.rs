@@ -9,12 +9,12 @@ use std::{
 use libp2p::{
     PeerId,
     gossipsub::{IdentTopic, PublishError, TopicHash},
-    kad::{self, store::RecordStore},
+    kad,
 };
 
 use super::{EventLoop, answer, id_text};
 use crate::{
-    config::Config,
+    config::{self, Config},
     error::chain,
     node::{
         access::Access,
@@ -27,6 +27,7 @@ use crate::{
         status::Status,
         topics,
     },
+    store::Store,
 };
 
 impl EventLoop {
@@ -194,8 +195,11 @@ impl EventLoop {
                 };
                 let confirmations = NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
                 match kad.put_record(record, confirmations) {
-                    Ok(id) => self.queries.insert(id, Query::Put { reply, quorum }),
-                    Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+                    Ok(id) => {
+                        let mark = kad.store_mut().mark();
+                        self.queries.insert(id, Query::Put { reply, quorum, mark });
+                    }
+                    Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
                 }
             }
             Command::Get { key, quorum, reply } => {
@@ -203,12 +207,16 @@ impl EventLoop {
                 self.queries.insert(id, Query::Get { reply, quorum, found: Vec::new() });
             }
             Command::Provide { key, reply } => match kad.start_providing(key.into()) {
-                Ok(id) => self.queries.insert(id, Query::Provide { reply }),
-                Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+                Ok(id) => {
+                    let mark = kad.store_mut().mark();
+                    self.queries.insert(id, Query::Provide { reply, mark });
+                }
+                Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
             },
             Command::StopProviding { key, reply } => {
                 kad.stop_providing(&key.into());
-                answer(reply, Ok(()));
+                self.queries.promise(kad.store_mut().mark(), reply);
+                self.queries.settle(kad.store_mut());
             }
             Command::Providers { key, reply } => {
                 let id = kad.get_providers(key.into());
@@ -240,6 +248,7 @@ impl EventLoop {
 
     fn status(&mut self) -> Status {
         let table = self.table_size();
+        let store = self.swarm.behaviour_mut().kad.store_mut().status();
         let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
         listening.sort();
         Status {
@@ -249,10 +258,26 @@ impl EventLoop {
             peers: self.peers.len(),
             table,
             topics: self.topics.names().cloned().collect(),
-            records: self.swarm.behaviour_mut().kad.store_mut().records().count(),
+            records: store.records,
+            store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
         }
     }
+}
+
+/// Why the store did not take something in, with the key to turn.
+fn not_stored(error: &kad::store::Error, store: &Store, bounds: &config::Kad) -> Error {
+    let held = store.status();
+    Error::Store(match (store.trouble(), error) {
+        (Some(why), _) => format!("the disk takes nothing: {why}"),
+        (None, kad::store::Error::ValueTooLarge) => {
+            format!("its value is larger than kad.max_value = {} bytes", bounds.max_value)
+        }
+        (None, _) => format!(
+            "the store is full: {} records (kad.max_records = {}), {} bytes (kad.max_bytes = {})",
+            held.records, bounds.max_records, held.bytes, bounds.max_bytes
+        ),
+    })
 }
 
 fn refuse(command: Command) {

@@ -1,5 +1,7 @@
 //! What the swarm and its behaviours report.
 
+use std::collections::BTreeSet;
+
 use libp2p::{
     Multiaddr, PeerId,
     gossipsub::{self, MessageAcceptance},
@@ -20,7 +22,9 @@ use crate::{
         judge::judge,
         ping,
         reachable::is_reachable,
+        table,
     },
+    store::Report,
 };
 
 impl EventLoop {
@@ -78,7 +82,7 @@ impl EventLoop {
         match &event {
             BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
-            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
             BehaviourEvent::Ping(event) => self.metrics.record(event),
             _ => {}
         }
@@ -89,19 +93,37 @@ impl EventLoop {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);
             }
-            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
-                if self.queries.on_progress(id, result, step.last)
-                    && let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id)
-                {
-                    query.finish();
-                }
-            }
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
+            BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
             BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(rtt), .. }) => {
                 self.peers.pinged(&peer, rtt);
                 self.emit(Event::Ping { peer, rtt });
             }
             BehaviourEvent::PingOnRequest(event) => self.on_ping_answer(event),
             _ => {}
+        }
+    }
+
+    fn on_kad_event(&mut self, event: kad::Event) {
+        if let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event {
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            if self.queries.on_progress(id, result, step.last)
+                && let Some(mut query) = kad.query_mut(&id)
+            {
+                query.finish();
+            }
+            self.queries.settle(kad.store_mut());
+        }
+    }
+
+    fn on_store_report(&mut self, report: Report) {
+        self.queries.settle(self.swarm.behaviour_mut().kad.store_mut());
+        match report {
+            Report::Safe { after: 0, .. } => {}
+            Report::Safe { after, .. } => self.emit(Event::StoredAgain { failures: after }),
+            Report::Failed { why, retry_in, repeated } => {
+                self.emit(Event::NotStored { why, retry_in, repeated });
+            }
         }
     }
 
@@ -132,6 +154,10 @@ impl EventLoop {
     }
 
     fn on_message(&mut self, from: PeerId, id: &gossipsub::MessageId, message: gossipsub::Message) {
+        if message.source.as_ref() == Some(self.swarm.local_peer_id()) {
+            // Said before this node was started again: news to nobody, and nobody's fault.
+            return self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+        }
         let told = Message {
             id: id_text(id),
             topic: message.topic.into_string(),
@@ -175,15 +201,16 @@ impl EventLoop {
         let remote = remote.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
-        if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
-            return; // not part of our table
-        }
-        let reachable: Vec<_> = info
+        let reachable: BTreeSet<_> = info
             .listen_addrs
             .into_iter()
             .filter(|a| is_reachable(a, &remote, &self.here))
             .map(|a| dialer::split_peer(a).0)
             .collect();
+        behaviour.kad.store_mut().remember(peer, &reachable);
+        if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
+            return; // not part of our table
+        }
         for address in reachable {
             let known = self.is_in_table(&peer, &address);
             let update = self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
@@ -216,6 +243,10 @@ impl EventLoop {
 
     fn forget(&mut self, peer: PeerId, address: Option<Multiaddr>) {
         let kad = &mut self.swarm.behaviour_mut().kad;
+        if self.drain.is_none() {
+            // A node that ends lets go of everybody, and wants to find them again.
+            kad.store_mut().forget(&peer, address.as_ref());
+        }
         let removed = match &address {
             Some(address) => kad.remove_address(&peer, address).is_some(),
             None => kad.remove_peer(&peer).is_some(),
@@ -231,7 +262,7 @@ impl EventLoop {
 }
 
 /// Where the routing table has a peer.
-pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+pub(super) fn addresses(kad: &mut table::Behaviour, peer: &PeerId) -> Vec<Multiaddr> {
     let Some(bucket) = kad.kbucket(*peer) else {
         return Vec::new(); // ourselves
     };
