@@ -234,6 +234,19 @@ fn a_key_is_generated_once_and_shown() {
 }
 
 #[test]
+fn the_key_that_the_configuration_derives_is_shown() {
+    let secret = ["--set", "identity.derive_secret=0123456789abcdef", "--set"];
+    let show = |name: &str| said(&[&["key", "show"], &secret[..], &[name]].concat());
+    let (code, one, err) = show("identity.derive_name=smidge-0");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(one.starts_with("12D3KooW"), "{one}");
+    assert_eq!(show("identity.derive_name=smidge-0").1, one);
+    assert_ne!(show("identity.derive_name=smidge-1").1, one);
+    let (code, _, err) = said(&["key", "show", "--set", "identity.derive_name=smidge-0"]);
+    assert_eq!(code, 78, "{err}");
+}
+
+#[test]
 fn completions_know_the_verbs() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, out, err) = said(&["completions", shell]);

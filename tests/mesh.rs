@@ -13,7 +13,7 @@ use smidge::{
     config::{MessageIds, PeerRule, Target, TopicRules},
     dialer::{Notice, RecordState},
 };
-use support::{TOPIC, now, run, text};
+use support::{TOPIC, now, process::Process, run, text};
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
     PublishOptions { wait_peers, timeout: support::PATIENCE }
@@ -374,6 +374,52 @@ fn a_node_without_clients_ends_and_peers_notice() {
         net.connected(&one, [id]).await;
         drop(two);
         net.disconnected(&one, id).await;
+    });
+}
+
+#[test]
+fn a_peer_that_comes_back_elsewhere_with_its_key_is_asked_there_and_nowhere_else() {
+    run(async |net| {
+        // A connection that is dead is not noticed by itself.
+        let never = Duration::from_secs(3600);
+        let mut config = net.config(9, &["one"]);
+        config.quic.idle_timeout = never;
+        config.quic.keep_alive = never / 2;
+        config.quic.handshake_timeout = Duration::from_secs(1);
+        config.dial.refresh = Duration::from_millis(100);
+        let asker = net.spawn(config);
+        let dir = tempfile::tempdir().unwrap();
+        let key = format!("identity.key_file={}", dir.path().join("key").display());
+        let start = |n: u8| {
+            let address = net.addr(n).to_string();
+            let settings = ["quic.idle_timeout=1h", "quic.keep_alive=30m", "api.listen=off", &key];
+            let settings = settings.iter().flat_map(|s| ["--set", s]);
+            let args = ["run", "--listen", &address].into_iter().chain(settings);
+            Process::start(&format!("replica {n}"), &args.map(String::from).collect::<Vec<_>>())
+        };
+        let mut first = start(2);
+        let peer: PeerId = first.peer_id().parse().unwrap();
+        net.set("one", [2]);
+        net.until("a connection that stands", &asker, |c| async move {
+            let peers = c.peers().await.unwrap();
+            peers.iter().any(|p| p.peer == peer && p.connections.iter().any(|c| c.age_s > 1))
+        })
+        .await;
+        net.table(&asker, 1).await;
+        first.kill();
+        let second = start(3);
+        assert_eq!(second.peer_id(), peer.to_string());
+        net.set("one", [3]);
+        let there = &net.addr(3);
+        net.until("the new connection only", &asker, |c| async move {
+            let peers = c.peers().await.unwrap();
+            peers.iter().any(|p| p.connections.len() == 1 && p.connections[0].address == *there)
+        })
+        .await;
+        net.until("where it is", &asker, |c| async move {
+            c.find_peer(peer).await.is_ok_and(|found| found == [there.clone()])
+        })
+        .await;
     });
 }
 

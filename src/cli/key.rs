@@ -1,6 +1,6 @@
 //! `smidge key`: identity files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -25,7 +25,7 @@ enum KeyVerb {
     #[command(after_help = "Example:\n  smidge key generate ./key\n\n\
                             The file holds libp2p's protobuf encoding, for its owner's eyes only.")]
     Generate(KeyFileArgs),
-    /// Prints the peer id of a key file
+    /// Prints the peer id of a key file, or of the key that the configuration derives
     #[command(after_help = "Example:\n  smidge key show /var/lib/smidge/key")]
     Show(KeyFileArgs),
     /// Makes the key of a private network, or tells which keys a file holds
@@ -64,27 +64,32 @@ struct KeyFileArgs {
     config: ConfigArgs,
 }
 
-impl KeyFileArgs {
-    fn path(&self) -> Result<PathBuf, Failure> {
-        match &self.file {
-            Some(file) => Ok(file.clone()),
-            None => Ok(self.config.load()?.identity.key_file),
-        }
-    }
-}
-
 pub(super) fn run(args: KeyArgs) -> Result<(), Failure> {
     let (args, made) = match args.verb {
         KeyVerb::Generate(args) => (args, true),
         KeyVerb::Show(args) => (args, false),
         KeyVerb::Network(args) => return network(args),
     };
-    let path = args.path()?;
+    let path = match args.file {
+        Some(file) => file,
+        None => {
+            let config = args.config.load()?.identity;
+            if !made && (config.derive_secret.is_some() || config.derive_name.is_some()) {
+                return say(&Identity::open(&config)?, None, args.json);
+            }
+            config.key_file
+        }
+    };
     let identity = if made { Identity::create(&path)? } else { Identity::load(&path)? };
+    say(&identity, Some(&path), args.json)
+}
+
+/// Prints whose a key is; `file`: where it is kept.
+fn say(identity: &Identity, file: Option<&Path>, json: bool) -> Result<(), Failure> {
     identity.warnings().iter().for_each(|warning| warn(warning));
     let peer_id = identity.peer_id();
-    if args.json {
-        let record = json!({ "peer_id": peer_id.to_string(), "file": path, "type": "ed25519" });
+    if json {
+        let record = json!({ "peer_id": peer_id.to_string(), "file": file, "type": "ed25519" });
         return print(&format!("{record}\n"));
     }
     print(&format!("{peer_id}\n"))

@@ -69,6 +69,8 @@ sections! { role;
         retry_max: Duration [ms(100)..=secs(DAY)] = secs(30);
         /// How often a connected name is asked again, to find new replicas.
         refresh: Duration [ms(100)..=secs(DAY)] = secs(5);
+        /// How long a departed peer that no name led to is remembered.
+        forget: Duration [ms(100)..=secs(DAY)] = secs(60);
         /// Dials under way at once.
         parallel: usize [1..=1024] = 16;
         /// Peers remembered in the file of `kad.store`, and tried on start beside the names.

@@ -46,6 +46,8 @@ struct Record {
     expected: Option<PeerId>,
     /// Who was there last.
     peer: Option<PeerId>,
+    /// Its connection here ended; it is connected elsewhere.
+    left: bool,
     failures: u32,
     last: Option<String>,
     /// When a failure was last told as news.
@@ -243,13 +245,13 @@ impl Reconciler {
 
     /// A connection ended.
     pub fn on_disconnected(&mut self, link: ConnectionId, now: Instant) {
-        let Some((peer, _)) = self.links.remove(&link) else {
+        let Some((peer, address)) = self.links.remove(&link) else {
             return;
         };
         if let Some(links) = self.live.get_mut(&peer) {
             *links -= 1;
             if *links > 0 {
-                return;
+                return self.leave(peer, address);
             }
             self.live.remove(&peer);
         }
@@ -434,8 +436,15 @@ impl Reconciler {
             record.expected = expected.or(record.expected);
             return;
         }
-        let record =
-            Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None, told: None };
+        let record = Record {
+            state: State::Waiting(now),
+            expected,
+            peer: None,
+            left: false,
+            failures: 0,
+            last: None,
+            told: None,
+        };
         self.records.insert(address.clone(), record);
         if self.own.contains(&address) {
             self.mark_own(&address);
@@ -450,11 +459,17 @@ impl Reconciler {
             if self.is_listed(&address) {
                 continue;
             }
-            match self.records.get(&address).map(|r| r.state) {
+            let Some(record) = self.records.get(&address) else { continue };
+            match record.state {
+                State::Connected if record.left => {
+                    if let Some(peer) = self.records.remove(&address).and_then(|r| r.peer) {
+                        self.actions.push_back(Action::Forget { peer, address: Some(address) });
+                    }
+                }
                 // Still connected: it is forgotten when the connection ends. A dial under way
                 // ends by itself.
-                Some(State::Connected | State::Dialing) | None => {}
-                Some(State::Waiting(_) | State::Own) => self.drop_record(&address),
+                State::Connected | State::Dialing => {}
+                State::Waiting(_) | State::Own => self.drop_record(&address),
             }
         }
     }
@@ -467,6 +482,24 @@ impl Reconciler {
             let address = elsewhere.then(|| address.clone());
             self.strangers.remove(&peer);
             self.actions.push_back(Action::Forget { peer, address });
+        }
+    }
+
+    /// A connection to `peer` at `address` ended, and others stand: if none of them leads there, and no
+    /// record does, the peer has moved.
+    fn leave(&mut self, peer: PeerId, address: Multiaddr) {
+        if self.links.values().any(|(p, a)| *p == peer && *a == address) {
+            return;
+        }
+        let listed = self.is_listed(&address);
+        if let Some(record) = self.records.get_mut(&address).filter(|r| r.peer == Some(peer)) {
+            record.left = true;
+            if !listed {
+                self.records.remove(&address);
+            }
+        }
+        if !listed {
+            self.actions.push_back(Action::Forget { peer, address: Some(address) });
         }
     }
 
@@ -492,6 +525,7 @@ impl Reconciler {
             return;
         };
         record.state = State::Connected;
+        record.left = false;
         record.failures = 0;
         record.last = None;
         if let Some((known, _)) = self.known.get_mut(address)

@@ -76,6 +76,21 @@ impl Peers {
         peer.links.len() == 1
     }
 
+    /// The connections that stood for `age` before `link`, to the same peer, came up.
+    ///
+    /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it
+    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent.
+    pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
+        let Some(peer) = self.0.get(peer) else {
+            return Vec::new();
+        };
+        let Some(new) = peer.links.get(&link) else {
+            return Vec::new();
+        };
+        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age;
+        peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
+    }
+
     /// Notes the end of a connection; says whether it was the peer's last.
     pub(crate) fn disconnected(&mut self, peer: PeerId, link: ConnectionId) -> bool {
         let Some(known) = self.0.get_mut(&peer) else {

@@ -159,9 +159,9 @@ fn policy(config: &Config) -> dialer::Policy {
         lookup_max: dial.lookup_max,
         retry_max: dial.retry_max,
         refresh: dial.refresh,
+        forget: dial.forget,
         parallel: dial.parallel,
         max_records: config.limits.records,
-        ..dialer::Policy::default()
     }
 }
 

@@ -50,6 +50,12 @@ impl EventLoop {
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
+                // Two that dial each other at once are no further apart than a handshake may take.
+                let age = self.config.quic.handshake_timeout;
+                for former in self.peers.former(&peer_id, connection_id, age) {
+                    log::debug!("{peer_id} came back: its connection from before is closed");
+                    self.swarm.close_connection(former);
+                }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
@@ -247,12 +253,19 @@ impl EventLoop {
             // A node that ends lets go of everybody, and wants to find them again.
             kad.store_mut().forget(&peer, address.as_ref());
         }
-        let removed = match &address {
-            Some(address) => kad.remove_address(&peer, address).is_some(),
-            None => kad.remove_peer(&peer).is_some(),
+        let Some(address) = address else {
+            kad.remove_peer(&peer);
+            return self.emit(Event::Forgotten { peer, address: None });
         };
-        if removed || address.is_none() {
-            self.emit(Event::Forgotten { peer, address });
+        // kad has an address twice, with the peer's id at the end and, from the connection, without;
+        // its own `remove_address` leaves the latter.
+        let held = addresses(kad, &peer);
+        if held.contains(&address) {
+            kad.remove_peer(&peer);
+            for other in held.into_iter().filter(|a| *a != address) {
+                kad.add_address(&peer, other);
+            }
+            self.emit(Event::Forgotten { peer, address: Some(address) });
         }
     }
 
@@ -261,11 +274,12 @@ impl EventLoop {
     }
 }
 
-/// Where the routing table has a peer.
+/// Where the routing table has a peer, each address once, without the peer's id at its end.
 pub(super) fn addresses(kad: &mut table::Behaviour, peer: &PeerId) -> Vec<Multiaddr> {
     let Some(bucket) = kad.kbucket(*peer) else {
         return Vec::new(); // ourselves
     };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
-    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+    let held = entry.into_iter().flat_map(|entry| entry.node.value.iter());
+    held.map(|address| dialer::split_peer(address.clone()).0).collect::<BTreeSet<_>>().into_iter().collect()
 }
