@@ -9,7 +9,11 @@ mod support;
 
 use std::{fs, time::Duration};
 
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::join_all, stream};
+use futures::{
+    AsyncReadExt, AsyncWriteExt, StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use http::{Api, parse};
 use smidge::{PublishOptions, config::ApiListen, gateway::Bound};
 use support::{Network, TOPIC, run};
@@ -50,6 +54,7 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
             config.api.max_body = 1000;
             config.api.max_header = 2048;
             config.kad.max_value = 500;
+            config.gossip.max_message = 600;
         });
         let host = format!("Host: {}\r\nConnection: close\r\n", api.addr);
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\n{host}\r\n");
@@ -150,6 +155,7 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
                 413,
                 "kad.max_value = 500",
             ),
+            (post(topic, "Content-Length: 700\r\n", &"x".repeat(700)), 413, "gossip.max_message"),
             // What the node cannot do.
             (get("/readyz"), 503, "not ready: 0 of 1 peers"),
             (get("/readyz?topic=t"), 503, "not ready: 0 of 1 peers are in the mesh of \"t\""),
@@ -203,16 +209,24 @@ fn half_open_silent_and_slow_callers_are_let_go() {
         assert!(nothing.is_empty());
 
         // A byte at a time buys nobody more time than all at once.
-        let mut slow = api.connect().await;
+        let (mut answer, mut slow) = api.connect().await.split();
         let trickle = async {
             for byte in b"GET /healthz HTTP/1.1\r\nA: ".iter().chain(std::iter::repeat(&b'x')) {
                 if slow.write_all(&[*byte]).await.is_err() {
-                    return;
+                    break;
                 }
                 net.rt.sleep(Duration::from_millis(20)).await;
             }
         };
-        net.patiently("a slow caller to be let go", trickle).await;
+        let mut told = Vec::new();
+        let both = join(trickle, answer.read_to_end(&mut told));
+        let (_, read) = net.patiently("a slow caller to be let go", both).await;
+        read.unwrap();
+        let told = parse(&told);
+        assert_eq!(
+            (told.status, told.json()["error"].as_str().unwrap().contains("api.header_timeout")),
+            (408, true)
+        );
 
         // Closing one's own half is no reason not to be answered.
         let mut closed = api.connect().await;
@@ -368,7 +382,9 @@ fn a_slow_reader_is_told_what_it_lost_and_holds_up_nobody() {
         }
         assert!(lost > 0 && heard >= 32, "{heard} heard, {lost} lost");
         let metrics = at_two.get("/metrics").await.text();
-        for count in ["smidge_api_stream_messages_lost_total", "smidge_events_lost_total{stream=\"messages\"}"] {
+        for count in
+            ["smidge_api_stream_messages_lost_total", "smidge_events_lost_total{stream=\"messages\"}"]
+        {
             assert!(metrics.contains(&format!("{count} {lost}\n")), "{metrics}");
         }
     });

@@ -6,7 +6,7 @@
   const KEY = "smidge.token", SVG = "http://www.w3.org/2000/svg";
   const $ = (id) => document.getElementById(id);
   const now = () => performance.now();
-  let timer = 0, round = null, last = null, failing = false;
+  let timer = 0, round = null, last = null, failing = "";
   const history = { received: [], published: [], received_bytes: [], published_bytes: [] };
 
   // --- words
@@ -119,7 +119,7 @@
   }
 
   function answered() {
-    failing = false;
+    failing = "";
     $("alert").hidden = $("login").hidden = true;
     $("main").hidden = $("self").hidden = false;
     $("main").classList.remove("stale");
@@ -131,12 +131,13 @@
     badges([["no answer", "bad"]]);
     document.title = "no answer · smidge";
     const unreachable = error instanceof TypeError || error.name === "AbortError" || error instanceof SyntaxError;
-    const why = unreachable ? "" : ` (${error.message})`;
-    if (!failing || why) {
+    const why = unreachable ? "does not answer any more" : `refuses to answer: ${error.message}`;
+    // Said once: a screen reader reads it out.
+    if (failing !== why) {
       const old = $("main").hidden ? "" : " What is shown below is old.";
-      put($("alert"), `This node does not answer any more, as of ${clock()}${why}.${old} It is asked again every ${EVERY / 1000} s.`);
+      put($("alert"), `As of ${clock()}, this node ${why}.${old} It is asked again every ${EVERY / 1000} s.`);
     }
-    failing = true;
+    failing = why;
     $("alert").hidden = false;
   }
   function login(refusal) {
@@ -293,8 +294,10 @@
       return peers.length - some.length;
     };
     const inner = Math.min(mesh.length, RING) || 1, outer = Math.min(gossip.length, RING);
-    // Turned so that no line to the outer ring runs through somebody on the inner one.
-    const turn = 1 / inner + (outer > 1 ? 1 / (inner * outer) : 0);
+    // Turned by half of the least angle between the rings: no line to the outer one runs through somebody
+    // on the inner one.
+    const common = (a, b) => (b ? common(b, a % b) : a);
+    const turn = common(inner, outer) / (inner * (outer || 1));
     const left = ring(mesh, outer ? 68 : 96, outer ? 36 : 56, "", 0) + ring(gossip, 118, 66, "gossip", turn);
     const me = draw("circle", { class: "me", cx: 150, cy: 92, r: 10 });
     me.append(draw("title", {}, self + " (this node)"));
