@@ -288,8 +288,8 @@
         const dot = draw("circle", { class: "peer " + kind, cx: x, cy: y, r: kind === "gossip" ? 5 : 7 });
         dot.append(draw("title", {}, peer));
         nodes.append(dot);
-        const below = y > 91 ? y + 18 : y - 21; // away from the middle
-        if (few) nodes.append(draw("text", { x, y: below }, tail(peer)), draw("text", { class: "dim", x, y: below + 10, "data-trip": peer }));
+        const below = y > 91 ? y + 18 : y - 22; // away from the middle
+        if (few) nodes.append(draw("text", { x, y: below }, tail(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
       });
       return peers.length - some.length;
     };
