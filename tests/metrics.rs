@@ -1,6 +1,6 @@
-//! What `/metrics` shows, and the shipped dashboard and alert rules, held against what a running node really shows at `/metrics`:
-//! a name, a label or a value that is not there would be a panel that stays empty, or an alert that
-//! never comes.
+//! What `/metrics` shows; and the shipped dashboard and alert rules, held against what a running node really
+//! shows there: a name, a label or a value that is not there would be a panel that stays empty, or an alert
+//! that never comes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
-//! What the HTTP API of a node costs: `cargo run --release -p smidge-bench -- api [--quick] [--smidge BINARY]`.
+//! What the HTTP API of a node costs: `… -p smidge-bench -- api [--quick] [--smidge BINARY]`.
 //!
-//! The node that is measured is the shipped program with its defaults, in a mesh with two more of its kind. The
-//! load comes from this process, with blocking sockets and nothing between them and the clock.
+//! The node that is measured is the shipped program with its defaults, in a mesh with two more of its kind.
+//! The load comes from this process, with blocking sockets and nothing between them and the clock.
 
 use std::{
     env,

@@ -507,6 +507,28 @@ mod tests {
     }
 
     #[test]
+    fn tasks_are_counted_from_their_start_to_their_end() {
+        let ended = async |rt: &Handle| {
+            while rt.tasks() != (2, 2) {
+                rt.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let out = Executor::default().block_on(1, |rt| async move {
+            assert_eq!(rt.tasks(), (0, 0));
+            let (go, wait) = oneshot::channel::<()>();
+            let inner = rt.clone();
+            rt.spawn(async move {
+                inner.spawn(async {});
+                let _ = wait.await;
+            });
+            assert!(rt.tasks().0 > rt.tasks().1, "the first one waits");
+            drop(go);
+            rt.timeout(Duration::from_secs(60), ended(&rt)).await
+        });
+        assert_eq!(out.unwrap(), Ok(()));
+    }
+
+    #[test]
     fn a_started_runtime_runs_tasks_while_its_handle_lives() {
         let rt = Executor::default().start(1).unwrap();
         let (tx, rx) = std::sync::mpsc::channel();
