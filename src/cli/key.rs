@@ -113,7 +113,7 @@ fn network(args: NetworkArgs) -> Result<(), Failure> {
     print(&format!("{}\n", fingerprints.join("\n")))
 }
 
-fn not_written(path: &std::path::Path, doing: &str, error: &std::io::Error) -> Failure {
+fn not_written(path: &Path, doing: &str, error: &std::io::Error) -> Failure {
     let failure =
         |what: String| Failure::new(exit::FAILED, "network key", format!("{}: {what}", path.display()));
     match error.kind() {

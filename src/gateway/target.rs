@@ -17,6 +17,7 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// What can be asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    Page,
     Health,
     Ready,
     Metrics,
@@ -35,7 +36,7 @@ pub(super) enum Route {
 }
 
 /// The paths, for who asks for another one.
-const PATHS: &str = "there are /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
+const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
 /// What `method` on `path` asks for.
@@ -47,6 +48,7 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let segments: Vec<&[u8]> = decoded.iter().map(Vec::as_slice).collect();
     let get = || only(method, &["GET", "HEAD"]);
     Ok(match segments[..] {
+        [b""] => get().map(|_| Route::Page)?,
         [b"healthz"] => get().map(|_| Route::Health)?,
         [b"readyz"] => get().map(|_| Route::Ready)?,
         [b"metrics"] => get().map(|_| Route::Metrics)?,
@@ -234,6 +236,7 @@ mod tests {
     #[test]
     fn paths_lead_where_they_say() {
         let id = PeerId::random();
+        assert_eq!(route("GET", "/"), Ok(Route::Page));
         assert_eq!(route("GET", "/v1/topics/a%2Fb%20%C3%A9"), Ok(Route::Follow("a/b é".into())));
         assert_eq!(route("POST", "/v1/topics/t"), Ok(Route::Publish("t".into())));
         assert_eq!(route("PUT", "/v1/dht/%00%ff"), Ok(Route::Put(vec![0, 255])));
@@ -248,7 +251,8 @@ mod tests {
             ("GET", "", 400),
             ("GET", "http://127.0.0.1/healthz", 400),
             ("GET", "*", 400),
-            ("GET", "/", 404),
+            ("GET", "//", 404),
+            ("POST", "/", 405),
             ("GET", "/healthz/", 404),
             ("GET", "/v1", 404),
             ("GET", "/v1//status", 404),

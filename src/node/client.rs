@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_broadcast::InactiveReceiver;
 use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, metrics::Registry};
+use prometheus_client::metrics::counter::Counter;
 
 use super::{
     command::{Command, PublishOptions, PutOptions, Reply, Stored},
@@ -31,6 +32,8 @@ pub struct Client {
     commands: async_channel::Sender<Command>,
     events: InactiveReceiver<Event>,
     metrics: Arc<Registry>,
+    /// Events that listeners were too slow for.
+    lost: Counter,
 }
 
 impl Client {
@@ -39,8 +42,9 @@ impl Client {
         commands: async_channel::Sender<Command>,
         events: InactiveReceiver<Event>,
         metrics: Arc<Registry>,
+        lost: Counter,
     ) -> Self {
-        Self { peer, commands, events, metrics }
+        Self { peer, commands, events, metrics, lost }
     }
 
     /// The node's own peer id.
@@ -56,7 +60,7 @@ impl Client {
     /// Everything that happens from now on. A listener that falls more than `limits.events` behind
     /// loses the oldest and is told how many.
     pub fn events(&self) -> Events {
-        listen(&self.events)
+        listen(&self.events, &self.lost)
     }
 
     /// Stays connected to every replica behind `target`, from now on and whatever happens.

@@ -121,7 +121,7 @@ impl EventLoop {
             interfaces,
             validator,
             peers: Peers::default(),
-            topics: Topics::new(limits.events, limits.subscriptions),
+            topics: Topics::new(limits.events, limits.subscriptions, metrics.lost.messages.clone()),
             publishes: Publishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
@@ -161,8 +161,9 @@ impl EventLoop {
     fn on_timer(&mut self) {
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        for (reply, error) in self.publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t))) {
-            answer(reply, Err(error));
+        let late = self.publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        for (reply, error) in late {
+            self.answer_publish(reply, 0, Err(error));
         }
         if self.bootstrap <= now {
             self.bootstrap = now + BOOTSTRAP;

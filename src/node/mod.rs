@@ -31,7 +31,7 @@ pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
-pub use status::Status;
+pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
 
 use crate::{
@@ -153,7 +153,9 @@ impl Node {
         let commands = async_channel::bounded(config.limits.commands);
         let events = topics::channel(config.limits.events);
         let (metrics, registry) = metrics::Metrics::new();
-        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry);
+        let lost = metrics.lost.events.clone();
+        let client =
+            Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry, lost);
         let parts = event_loop::Parts {
             swarm,
             closed,

@@ -8,6 +8,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
+use super::gossip;
+
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeerStatus {
@@ -22,6 +24,8 @@ pub struct PeerStatus {
     pub rtt_us: Option<u64>,
     /// Its gossipsub score, if scores are kept.
     pub score: Option<f64>,
+    /// Topics of this node that it follows as well, whether or not it is in their mesh.
+    pub topics: Vec<String>,
 }
 
 /// A connection to a peer.
@@ -125,7 +129,8 @@ impl Peers {
         self.0.len()
     }
 
-    pub(crate) fn status(&self, now: Instant, score: impl Fn(&PeerId) -> Option<f64>) -> Vec<PeerStatus> {
+    pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour) -> Vec<PeerStatus> {
+        let mut shared = gossip.shared_topics();
         let mut all: Vec<_> = self
             .0
             .iter()
@@ -142,7 +147,8 @@ impl Peers {
                     .collect(),
                 agent: peer.agent.clone(),
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                score: score(id),
+                score: gossip.score(id),
+                topics: shared.remove(id).unwrap_or_default(),
             })
             .collect();
         all.sort_by_key(|p| p.peer);

@@ -38,7 +38,7 @@ impl EventLoop {
         match command {
             Command::Peers { reply } => {
                 let gossip = &self.swarm.behaviour().gossip;
-                answer(reply, Ok(self.peers.status(self.runtime.now(), |p| gossip.score(p))));
+                answer(reply, Ok(self.peers.status(self.runtime.now(), gossip)));
             }
             Command::Mesh { reply } => {
                 let meshes = self.swarm.behaviour().gossip.meshes();
@@ -124,19 +124,25 @@ impl EventLoop {
 
     fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
         if let Err(e) = topics::check(&topic) {
-            return answer(reply, Err(e));
+            return self.answer_publish(reply, 0, Err(e));
         }
         let (bytes, limit) = (data.len(), self.config.gossip.max_message);
         if bytes > limit {
-            return answer(reply, Err(Error::MessageTooLarge { bytes, limit }));
+            return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
         }
         if !judge::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
             return answer(reply, Err(Error::NotAPublisher(topic)));
         }
         match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),
-            Err((reply, e)) => answer(reply, Err(e)),
+            Err((reply, e)) => self.answer_publish(reply, bytes, Err(e)),
         }
+    }
+
+    /// Answers who published, and counts what became of it.
+    pub(super) fn answer_publish(&self, reply: Reply<Receipt>, bytes: usize, result: Result<Receipt, Error>) {
+        self.metrics.published(bytes, &result);
+        answer(reply, result);
     }
 
     /// Publishes what has enough subscribers by now.
@@ -162,7 +168,7 @@ impl EventLoop {
             if let Ok(receipt) = &receipt {
                 self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
             }
-            answer(publish.waiter, receipt);
+            self.answer_publish(publish.waiter, bytes, receipt);
         }
     }
 
@@ -254,6 +260,7 @@ impl EventLoop {
         Status {
             peer: self.swarm.local_peer_id().to_string(),
             version: env!("CARGO_PKG_VERSION"),
+            role: self.config.role,
             listening,
             peers: self.peers.len(),
             table,
@@ -261,6 +268,7 @@ impl EventLoop {
             records: store.records,
             store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
+            traffic: self.metrics.traffic(),
         }
     }
 }

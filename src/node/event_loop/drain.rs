@@ -39,8 +39,9 @@ impl EventLoop {
             for topic in topics {
                 self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
             }
-            for reply in self.publishes.take_all() {
-                answer(reply, Err(Error::ShuttingDown));
+            let waiting: Vec<_> = self.publishes.take_all().collect();
+            for reply in waiting {
+                self.answer_publish(reply, 0, Err(Error::ShuttingDown));
             }
         }
         if let Some(drain) = &mut self.drain {
