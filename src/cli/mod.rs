@@ -23,6 +23,7 @@ mod completions;
 mod config;
 mod demo;
 mod dht;
+mod doctor;
 mod health;
 mod inspect;
 mod key;
@@ -75,6 +76,7 @@ enum Verb {
     Ping(ping::PingArgs),
     Health(health::HealthArgs),
     Ready(health::ReadyArgs),
+    Doctor(doctor::DoctorArgs),
     Key(key::KeyArgs),
     Config(config::ConfigVerbArgs),
     Completions(completions::CompletionsArgs),
@@ -191,6 +193,7 @@ pub fn main() -> ExitCode {
         Verb::Ping(args) => ping::run(&args),
         Verb::Health(args) => health::health(&args),
         Verb::Ready(args) => health::ready(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Key(args) => key::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Completions(args) => completions::run(&args),

@@ -43,7 +43,11 @@ pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use words::{
     ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation,
 };
-pub(crate) use {network::parse_topic, units::parse_duration};
+pub(crate) use {
+    network::parse_topic,
+    target::{check_quic, dialable},
+    units::parse_duration,
+};
 
 /// The file read when no other is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";

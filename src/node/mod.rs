@@ -5,6 +5,7 @@
 mod behaviour;
 mod client;
 mod command;
+mod connects;
 mod error;
 mod event;
 mod event_loop;
@@ -28,6 +29,7 @@ pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
+pub(crate) use setup::{dns_config, quic_config, targets};
 pub use status::Status;
 pub use topics::{Delivery, Events, Feed, Subscription};
 

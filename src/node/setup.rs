@@ -62,7 +62,8 @@ pub(crate) fn swarm(
     Ok((Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config), closed))
 }
 
-fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
+/// What the transport is told.
+pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
     let told = &config.quic;
     let mut quic = quic::Config::new(key)?;
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -82,7 +83,8 @@ fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnErro
     Ok(quic)
 }
 
-fn dns_config(config: &Config) -> dns::Config {
+/// What the resolver is told.
+pub(crate) fn dns_config(config: &Config) -> dns::Config {
     let told = &config.dns;
     dns::Config {
         servers: told.servers.clone(),

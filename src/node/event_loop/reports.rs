@@ -41,6 +41,7 @@ impl EventLoop {
                 let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
                 let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
+                self.connects.connected(connection_id, peer_id);
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
@@ -59,11 +60,15 @@ impl EventLoop {
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
                 error: DialError::WrongPeerId { obtained, address },
-                ..
+                connection_id,
             } => {
+                self.connects.failed(connection_id, || format!("{obtained} is there, not {peer}"));
                 let (address, _) = dialer::split_peer(address);
                 log::debug!("{obtained} answers at {address}, where {peer} was");
                 self.forget(peer, Some(address));
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.connects.failed(connection_id, || dial_error(&error));
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
@@ -224,4 +229,14 @@ pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer:
     };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
     entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+}
+
+/// Why a dial failed, in words for whoever asked for it.
+fn dial_error(error: &DialError) -> String {
+    match error {
+        DialError::LocalPeerId { .. } => "it is this node itself".into(),
+        DialError::Transport(errors) => errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
+        DialError::Denied { cause } => chain(cause),
+        other => chain(other),
+    }
 }
