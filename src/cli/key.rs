@@ -20,10 +20,13 @@ pub(crate) struct KeyArgs {
 enum KeyVerb {
     /// Makes a key file, never over an old one, and prints its peer id
     #[command(after_help = "Example:\n  smidge key generate ./key\n\n\
-                            The file holds libp2p's protobuf encoding, for its owner's eyes only.")]
+                            The file holds libp2p's protobuf encoding, for its owner's eyes only.\n\n\
+                            --json: {\"peer_id\", \"file\", \"type\"}")]
     Generate(KeyFileArgs),
     /// Prints the peer id of a key file
-    #[command(after_help = "Example:\n  smidge key show /var/lib/smidge/key")]
+    #[command(
+        after_help = "Example:\n  smidge key show /var/lib/smidge/key\n\n--json: {\"peer_id\", \"file\", \"type\"}"
+    )]
     Show(KeyFileArgs),
 }
 

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(tightest("0::/\n", None, &read), Some(4000));
         assert_eq!(tightest("5:memory:/host/only\n", Some(1 << 40), &read), None);
         assert_eq!(tightest(two, Some(4000), &read), None, "all there is, is no limit");
-        assert_eq!(tightest("garbage\n::\n0\n", None, &read), Some(4000));
+        assert_eq!(tightest("garbage\n::\n0\n", None, &read), None);
         assert_eq!(tightest("", None, &read), None);
     }
 

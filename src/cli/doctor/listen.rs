@@ -1,6 +1,6 @@
 //! Whether the addresses to listen on can be had, and who has them otherwise.
 
-use std::{fs, io, net::SocketAddr};
+use std::{fs, io, net::SocketAddr, os::unix::fs::FileTypeExt};
 
 use libp2p::Multiaddr;
 
@@ -64,6 +64,10 @@ async fn api(config: &Config, runtime: &Handle, running: &Running) -> Option<Fin
                     ),
                 },
                 Err(e) => Finding::fail(API, subject, e.to_string(), "set api.listen to another path"),
+                Ok(metadata) if !metadata.file_type().is_socket() => {
+                    let advice = "remove it if nobody needs it, or set api.listen to another path";
+                    Finding::fail(API, subject, "something else than a socket is there", advice)
+                }
                 Ok(_) if running.api => Finding::ok(API, subject, "our own node answers there"),
                 Ok(_) => match runtime.connect_unix(path.clone()).await {
                     Ok(_) => {
@@ -73,15 +77,12 @@ async fn api(config: &Config, runtime: &Handle, running: &Running) -> Option<Fin
                     Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                         Finding::ok(API, subject, "left behind by a node that was killed: it is replaced")
                     }
-                    Err(e) => {
-                        let found = format!("something else is there: {e}");
-                        Finding::fail(
-                            API,
-                            subject,
-                            found,
-                            "remove it if nobody needs it, or set api.listen to another path",
-                        )
-                    }
+                    Err(e) => Finding::fail(
+                        API,
+                        subject,
+                        format!("a socket is there, but cannot be reached: {e}"),
+                        "let this user reach it, or set api.listen to another path",
+                    ),
                 },
             })
         }

@@ -148,7 +148,7 @@ mod tests {
             ("unix:/run/s.sock", Some("unix:/run/s.sock")),
         ] {
             let options = crate::config::LoadOptions {
-                sets: vec![format!("api.listen={listen}"), "api.token=a secret of some length".into()],
+                sets: vec![format!("api.listen={listen}"), "api.token=s3cret".into()],
                 ..Default::default()
             };
             let config = Config::load(&options).unwrap();

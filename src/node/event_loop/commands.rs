@@ -13,7 +13,7 @@ use libp2p::{
     swarm::dial_opts::DialOpts,
 };
 
-use super::{EventLoop, answer, id_text};
+use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
     config::Config,
     dialer,
@@ -184,7 +184,7 @@ impl EventLoop {
         let link = dial.connection_id();
         match self.swarm.dial(dial) {
             Ok(()) => self.connects.insert(link, address, reply),
-            Err(e) => answer(reply, Err(Error::Connect { address, why: chain(&e) })),
+            Err(e) => answer(reply, Err(Error::Connect { address, why: dial_error(&e) })),
         }
     }
 

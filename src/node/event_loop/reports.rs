@@ -232,9 +232,10 @@ pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer:
 }
 
 /// Why a dial failed, in words for whoever asked for it.
-fn dial_error(error: &DialError) -> String {
+pub(super) fn dial_error(error: &DialError) -> String {
     match error {
-        DialError::LocalPeerId { .. } => "it is this node itself".into(),
+        // The swarm leaves out the addresses that it listens on.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => "it is this node itself".into(),
         DialError::Transport(errors) => errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
         DialError::Denied { cause } => chain(cause),
         other => chain(other),
