@@ -147,7 +147,7 @@ fn a_port_that_our_own_node_has_is_fine_and_the_node_is_known_by_its_id() {
     );
     let (verdict, found, _) = one(&record, "records.handshake");
     assert!(
-        verdict == "ok" && found.starts_with(&format!("{}, round trip ", node.peer)),
+        verdict == "ok" && found.starts_with(&format!("{}, handshake round trip ", node.peer)),
         "{verdict} {found}"
     );
 

@@ -33,12 +33,12 @@ mod udp;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  smidge doctor --config config/peer.toml\n  smidge doctor --dial bootstrap:4001 --json\n\n\
-    Takes the same configuration as `run` and needs no running node; one that runs is asked through --api,\n\
-    or where api.listen puts it. Each line is ok, warn or fail, with what to do. Records are tried with a\n\
-    QUIC handshake under a key of their own: the nodes there log a peer that comes and goes.\n\
-    Exit code 1 if a line says fail, 0 otherwise.\n\n\
-    --json: {\"ok\", \"counts\": {\"ok\", \"warn\", \"fail\"}, \"checks\": [{\"group\", \"check\", \"subject\", \"verdict\",\n\
-    \"found\", \"advice\"}]}; `check` and `verdict` are stable, the words are not."
+    Takes the same configuration as `run` and needs no running node; one that runs is asked\n\
+    through --api, or where api.listen puts it. Each line is ok, warn or fail, with what to do.\n\
+    Records are tried with a QUIC handshake under a key of its own: the nodes there log a peer\n\
+    that comes and goes. Exit code 1 if a line says fail, 0 otherwise.\n\n\
+    --json: {\"ok\", \"counts\": {\"ok\", \"warn\", \"fail\"}, \"checks\": [{\"group\", \"check\", \"subject\",\n\
+    \"verdict\", \"found\", \"advice\"}]}; `check` and `verdict` are stable, the words are not."
 )]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
