@@ -27,7 +27,7 @@ use crate::{
 
 /// Measures round-trip times from a running node to a peer.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "Example:\n  \
     smidge ping 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp -c 3\n  \
     smidge ping /ip4/10.0.0.7/udp/4001/quic-v1\n\n\
     The node connects first if it has to, and learns who is at an address; that connection stays.\n\

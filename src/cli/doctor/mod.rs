@@ -32,7 +32,7 @@ mod udp;
 /// Looks at what goes wrong in practice, and says what to do.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  smidge doctor --config config/peer.toml\n  smidge doctor --dial bootstrap:4001 --json\n\n\
+    after_help = "Example:\n  smidge doctor --config config/peer.toml\n  smidge doctor --dial bootstrap:4001 --json\n\n\
     Takes the same configuration as `run` and needs no running node; one that runs is asked\n\
     through --api, or where api.listen puts it. Each line is ok, warn or fail, with what to do.\n\
     Records are tried with a QUIC handshake under a key of its own: the nodes there log a peer\n\
