@@ -60,6 +60,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["ping"],
         &["health"],
         &["ready"],
+        &["doctor"],
     ] {
         let (code, out, err) = said(&[verb, &["--help"]].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{verb:?}");

@@ -12,7 +12,8 @@ use super::{
 
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080")]
+#[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
+                        --json: {\"peer\", \"version\", \"listening\", \"peers\", \"table\", \"topics\", \"records\", \"uptime_s\"}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -21,7 +22,9 @@ pub(crate) struct StatusArgs {
 /// Shows the connected peers.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds."
+    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds.\n\n\
+                  --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"age_s\"}], \"agent\",\n\
+                  \"rtt_us\", \"score\"}]}"
 )]
 pub(crate) struct PeersArgs {
     #[command(flatten)]
@@ -30,7 +33,7 @@ pub(crate) struct PeersArgs {
 
 /// Shows the mesh of each topic.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge mesh --json")]
+#[command(after_help = "Example:\n  smidge mesh\n\n--json: {\"topics\": {TOPIC: [PEER]}}")]
 pub(crate) struct MeshArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -38,7 +41,9 @@ pub(crate) struct MeshArgs {
 
 /// Shows each name with its records and how they stand.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge names")]
+#[command(after_help = "Example:\n  smidge names\n\n\
+                        --json: {\"names\": [{\"name\", \"last_error\", \"records\": [{\"address\", \"peer\", \"state\",\n\
+                        \"retry_in_ms\", \"failures\", \"last_error\"}]}]}")]
 pub(crate) struct NamesArgs {
     #[command(flatten)]
     show: ShowArgs,

@@ -23,10 +23,13 @@ pub(crate) struct KeyArgs {
 enum KeyVerb {
     /// Makes a key file, never over an old one, and prints its peer id
     #[command(after_help = "Example:\n  smidge key generate ./key\n\n\
-                            The file holds libp2p's protobuf encoding, for its owner's eyes only.")]
+                            The file holds libp2p's protobuf encoding, for its owner's eyes only.\n\n\
+                            --json: {\"peer_id\", \"file\", \"type\"}")]
     Generate(KeyFileArgs),
     /// Prints the peer id of a key file, or of the key that the configuration derives
-    #[command(after_help = "Example:\n  smidge key show /var/lib/smidge/key")]
+    #[command(
+        after_help = "Example:\n  smidge key show /var/lib/smidge/key\n\n--json: {\"peer_id\", \"file\", \"type\"}"
+    )]
     Show(KeyFileArgs),
     /// Makes the key of a private network, or tells which keys a file holds
     #[command(

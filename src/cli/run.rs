@@ -27,6 +27,13 @@ use crate::{
                         a second one at once.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// What a node is told on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
     config: ConfigArgs,
     /// A name (or address) to stay connected to; port 4001 unless given (repeatable)
     #[arg(long, value_name = "NAME[:PORT]")]
@@ -39,9 +46,9 @@ pub(crate) struct RunArgs {
     topic: Vec<String>,
 }
 
-impl RunArgs {
+impl NodeArgs {
     /// What the configuration is made from: on start, and again on SIGHUP.
-    fn options(&self) -> LoadOptions {
+    pub(crate) fn options(&self) -> LoadOptions {
         let mut options = self.config.options();
         options.flag("--dial", "dial.names", &self.dial);
         options.flag("--listen", "listen.addresses", &self.listen);
@@ -52,7 +59,7 @@ impl RunArgs {
 
 /// Reads the configuration, sets up the log and the key, and runs the node.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.options())?;
+    let config = Config::load(&args.node.options())?;
     let log = logging::init(&config.log)?;
     let identity = Identity::open(&config.identity)?;
     for warning in config.warnings().iter().chain(identity.warnings()) {
@@ -113,7 +120,7 @@ impl Daemon<'_> {
 
     /// Reads the configuration again and applies what can be applied while running.
     async fn reload(&mut self, client: &Client) {
-        let config = match Config::load(&self.args.options()) {
+        let config = match Config::load(&self.args.node.options()) {
             Ok(config) => config,
             Err(e) => {
                 return log::error!(target: "smidge", "reloading failed, nothing was changed: {e}");

@@ -49,7 +49,11 @@ pub use words::{
     ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
     Validation,
 };
-pub(crate) use {network::parse_topic, units::parse_duration};
+pub(crate) use {
+    network::parse_topic,
+    target::{check_quic, dialable},
+    units::parse_duration,
+};
 
 /// The file read when no other is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";

@@ -135,6 +135,7 @@ impl From<Error> for Refusal {
             }
             Error::NotFound(_) => (404, "it may have expired, or never have been there"),
             Error::TimedOut(_) => (504, "try again: the nodes that know may be on their way"),
+            Error::Connect { .. } => (504, "is a node listening there? `smidge doctor` tells more"),
             Error::Ping { .. } => (504, "GET /v1/peers tells who is connected"),
             Error::NotAPublisher(_) => (
                 403,

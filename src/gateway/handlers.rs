@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use libp2p::PeerId;
 use serde::Serialize;
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use super::{
     metrics,
     target::{Query, Route},
 };
-use crate::node::{PublishOptions, PutOptions, Quorum, Status};
+use crate::node::{Client, PublishOptions, PutOptions, Quorum, Status};
 
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -61,10 +62,10 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
             let addresses = client.find_peer(peer).await?;
             Answer::json(&json!({ "peer": peer.to_string(), "addresses": addresses }))
         }
-        Route::Ping(peer) => {
-            let rtt = client.ping(peer).await?;
-            let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            Answer::json(&json!({ "peer": peer.to_string(), "rtt_us": micros }))
+        Route::Ping(peer) => ping(client, peer).await?,
+        Route::PingAt(address) => {
+            let peer = client.connect(address).await?;
+            ping(client, peer).await?
         }
         Route::Publish(_) | Route::Put(_) | Route::Get(_) | Route::Ready | Route::Follow(_) | Route::Page => {
             // Answered above, and where streams and the page are.
@@ -75,6 +76,12 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
             ));
         }
     })
+}
+
+async fn ping(client: &Client, peer: PeerId) -> Result<Answer, Refusal> {
+    let rtt = client.ping(peer).await?;
+    let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+    Ok(Answer::json(&json!({ "peer": peer.to_string(), "rtt_us": micros })))
 }
 
 async fn publish(

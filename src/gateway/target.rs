@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 use super::answer::Refusal;
 use crate::{config::parse_duration, node::Quorum};
@@ -33,6 +33,7 @@ pub(super) enum Route {
     Providers(Vec<u8>),
     FindPeer(PeerId),
     Ping(PeerId),
+    PingAt(Multiaddr),
 }
 
 /// The paths, for who asks for another one.
@@ -69,7 +70,10 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
             _ => Route::Providers(key(name)?),
         },
         [b"v1", b"peers", id] => get().and_then(|_| peer(id)).map(Route::FindPeer)?,
-        [b"v1", b"peers", id, b"ping"] => get().and_then(|_| peer(id)).map(Route::Ping)?,
+        [b"v1", b"peers", id, b"ping"] => match get().and_then(|_| address(id))? {
+            Some(address) => Route::PingAt(address),
+            None => Route::Ping(peer(id)?),
+        },
         _ => return Err(Refusal::new(404, "there is no such path", PATHS)),
     })
 }
@@ -99,6 +103,17 @@ fn peer(bytes: &[u8]) -> Result<PeerId, Refusal> {
     let text = std::str::from_utf8(bytes).ok();
     text.and_then(|id| id.parse().ok()).ok_or_else(|| {
         Refusal::bad("this is no peer id", "a peer id looks like 12D3KooW…; GET /v1/peers has some")
+    })
+}
+
+/// An address in place of a peer id, percent-encoded; `None` if it does not look like one.
+fn address(bytes: &[u8]) -> Result<Option<Multiaddr>, Refusal> {
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.starts_with('/')) else {
+        return Ok(None);
+    };
+    let dialed = crate::config::dialable(text);
+    dialed.map(Some).map_err(|why| {
+        Refusal::bad(format!("the address {why}"), "such as /ip4/10.0.0.1/udp/4001/quic-v1, encoded")
     })
 }
 
@@ -243,6 +258,9 @@ mod tests {
         assert_eq!(route("HEAD", "/v1/dht/k"), Ok(Route::Get(b"k".to_vec())));
         assert_eq!(route("POST", "/v1/dht/k/providers"), Ok(Route::Provide(b"k".to_vec())));
         assert_eq!(route("GET", &format!("/v1/peers/{id}/ping")), Ok(Route::Ping(id)));
+        let address = "/ip4/10.0.0.1/udp/4001/quic-v1";
+        let path = format!("/v1/peers/{}/ping", encode(address.as_bytes()));
+        assert_eq!(route("GET", &path), Ok(Route::PingAt(address.parse().unwrap())));
     }
 
     #[test]
@@ -273,6 +291,9 @@ mod tests {
             ("GET", "/v1/dht/", 400),
             ("GET", "/v1/peers/nobody", 400),
             ("GET", "/v1/peers//ping", 400),
+            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Ftcp%2F1/ping", 400),
+            ("GET", "/v1/peers/%2Fdns4%2Fbootstrap/ping", 400),
+            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Fudp%2F4001%2Fquic-v1", 400),
         ] {
             assert_eq!(status(method, path), expected, "{method} {path}");
         }

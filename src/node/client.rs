@@ -169,6 +169,15 @@ impl Client {
         self.ask(|reply| Command::Ping { peer, reply }).await
     }
 
+    /// Who is at `address`, which is connected to unless it is already. The connection stays, as with
+    /// every peer, for as long as both sides keep it.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]; [`Error::Limit`].
+    pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        self.ask(|reply| Command::Connect { address, reply }).await
+    }
+
     /// The connected peers, sorted by peer id.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Error> {
         self.ask(|reply| Command::Peers { reply }).await

@@ -68,6 +68,10 @@ pub(crate) enum Command {
         peer: PeerId,
         reply: Reply<Duration>,
     },
+    Connect {
+        address: Multiaddr,
+        reply: Reply<PeerId>,
+    },
     Peers {
         reply: Reply<Vec<PeerStatus>>,
     },

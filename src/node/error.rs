@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 /// Why a node could not do what a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,14 @@ pub enum Error {
     /// The question took too long.
     #[error("no answer in time: {0}")]
     TimedOut(String),
+    /// Nobody answers at an address, or somebody else than expected.
+    #[error("cannot connect to {address}: {why}")]
+    Connect {
+        /// Where.
+        address: Multiaddr,
+        /// What went wrong.
+        why: String,
+    },
     /// A ping did not come back.
     #[error("no ping answer from {peer}: {why}")]
     Ping {

@@ -6,6 +6,7 @@ mod access;
 mod behaviour;
 mod client;
 mod command;
+mod connects;
 mod error;
 mod event;
 mod event_loop;
@@ -31,6 +32,7 @@ pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
+pub(crate) use setup::{dns_config, quic_config, targets};
 pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
 

@@ -125,6 +125,12 @@ impl Peers {
         self.0.get(peer)?.links.get(&link).map(|l| &l.address)
     }
 
+    /// Who is connected at this address.
+    pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
+        let has = |peer: &Peer| peer.links.values().any(|link| link.address == *address);
+        self.0.iter().find(|(_, peer)| has(peer)).map(|(id, _)| *id)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

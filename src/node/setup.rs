@@ -81,7 +81,8 @@ fn rules(config: &Config, keys: Keyring) -> Rules {
     }
 }
 
-fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
+/// What the transport is told.
+pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
     let told = &config.quic;
     let mut quic = quic::Config::new(key)?;
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -101,7 +102,8 @@ fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnErro
     Ok(quic)
 }
 
-fn dns_config(config: &Config) -> dns::Config {
+/// What the resolver is told.
+pub(crate) fn dns_config(config: &Config) -> dns::Config {
     let told = &config.dns;
     dns::Config {
         servers: told.servers.clone(),

@@ -32,6 +32,7 @@ pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 #[cfg(feature = "async-std")]
 mod async_std;
 mod interfaces;
+mod links;
 mod reactor;
 mod signals;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod unix;
 
 #[cfg(feature = "async-std")]
 pub use async_std::AsyncStd;
+pub use links::Link;
 pub use signals::{Signal, Signals};
 pub use smol::Smol;
 
@@ -126,6 +128,14 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// When the kernel offers no way to list or to watch them.
     fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
         interfaces::watch()
+    }
+
+    /// The network links of this host, whether they are up or not. The kernel answers at once.
+    ///
+    /// # Errors
+    /// When it does not, and where there is no Linux.
+    fn links(&self) -> io::Result<Vec<Link>> {
+        links::list()
     }
 }
 

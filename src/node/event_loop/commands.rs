@@ -7,14 +7,16 @@ use std::{
 };
 
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     gossipsub::{IdentTopic, PublishError, TopicHash},
     kad,
+    swarm::dial_opts::DialOpts,
 };
 
-use super::{EventLoop, answer, id_text};
+use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
     config::{self, Config},
+    dialer,
     error::chain,
     node::{
         access::Access,
@@ -74,6 +76,7 @@ impl EventLoop {
             }
             Command::Publish { topic, data, options, reply } => self.publish(topic, data, options, reply),
             Command::Ping { peer, reply } => self.ping(peer, reply),
+            Command::Connect { address, reply } => self.connect(address, reply),
             Command::Apply { config, reply } => {
                 self.apply(*config);
                 answer(reply, Ok(()));
@@ -180,6 +183,24 @@ impl EventLoop {
         }
         let request = self.swarm.behaviour_mut().ping_on_request.send_request(&peer, ping::payload());
         self.pings.insert(request, reply);
+    }
+
+    fn connect(&mut self, address: Multiaddr, reply: Reply<PeerId>) {
+        let (bare, expected) = dialer::split_peer(address.clone());
+        if let Some(peer) = self.peers.at(&bare).filter(|peer| expected.is_none_or(|e| e == *peer)) {
+            return answer(reply, Ok(peer));
+        }
+        let limit = self.config.limits.pending;
+        if self.connects.len() >= limit {
+            let error = Error::Limit { what: "dials on request", limit, key: "limits.pending" };
+            return answer(reply, Err(error));
+        }
+        let dial = DialOpts::unknown_peer_id().address(address.clone()).build();
+        let link = dial.connection_id();
+        match self.swarm.dial(dial) {
+            Ok(()) => self.connects.insert(link, address, reply),
+            Err(e) => answer(reply, Err(Error::Connect { address, why: dial_error(&e) })),
+        }
     }
 
     fn start_query(&mut self, command: Command) {
@@ -307,6 +328,7 @@ fn refuse_with(command: Command, error: &Error) {
         Command::Providers { reply, .. } => answer(reply, Err(error)),
         Command::FindPeer { reply, .. } => answer(reply, Err(error)),
         Command::Ping { reply, .. } => answer(reply, Err(error)),
+        Command::Connect { reply, .. } => answer(reply, Err(error)),
         Command::Peers { reply } => answer(reply, Err(error)),
         Command::Mesh { reply } => answer(reply, Err(error)),
         Command::Names { reply } => answer(reply, Err(error)),

@@ -48,6 +48,7 @@ impl EventLoop {
                 let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
                 let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
+                self.connects.connected(connection_id, peer_id);
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
@@ -72,11 +73,15 @@ impl EventLoop {
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
                 error: DialError::WrongPeerId { obtained, address },
-                ..
+                connection_id,
             } => {
+                self.connects.failed(connection_id, || format!("{obtained} is there, not {peer}"));
                 let (address, _) = dialer::split_peer(address);
                 log::debug!("{obtained} answers at {address}, where {peer} was");
                 self.forget(peer, Some(address));
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.connects.failed(connection_id, || dial_error(&error));
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
@@ -283,4 +288,15 @@ pub(super) fn addresses(kad: &mut table::Behaviour, peer: &PeerId) -> Vec<Multia
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
     let held = entry.into_iter().flat_map(|entry| entry.node.value.iter());
     held.map(|address| dialer::split_peer(address.clone()).0).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Why a dial failed, in words for whoever asked for it.
+pub(super) fn dial_error(error: &DialError) -> String {
+    match error {
+        // The swarm leaves out the addresses that it listens on.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => "it is this node itself".into(),
+        DialError::Transport(errors) => errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
+        DialError::Denied { cause } => chain(cause),
+        other => chain(other),
+    }
 }

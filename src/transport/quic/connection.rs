@@ -37,6 +37,11 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, closing: false, last_turn: false }
     }
+
+    /// The round-trip time as QUIC has measured it so far; the handshake is the first measurement.
+    pub fn rtt(&self) -> std::time::Duration {
+        self.shared.lock().quic.rtt()
+    }
 }
 
 /// What the TLS exporter is asked for (RFC 8446, section 7.5).
