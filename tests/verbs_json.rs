@@ -53,7 +53,7 @@ fn fields(value: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<&'sta
                 // Keys that vary: topics, and the configuration's own keys.
                 let name = match (path, name.as_str()) {
                     ("topics", _) => "TOPIC",
-                    ("", key) if key.contains('.') || key == "role" => "KEY",
+                    ("", _) if value.get("from").is_some_and(|from| from.is_string()) => "KEY",
                     (_, name) => name,
                 };
                 fields(value, &if path.is_empty() { name.into() } else { format!("{path}.{name}") }, found);
@@ -184,6 +184,11 @@ fn verbs_without_a_node_print_the_fields_that_are_documented() {
     let file = dir.path().join("key").display().to_string();
     let printed = |args: &[&str]| run(smidge(args).arg("--json")).1;
     compare("key generate", &[printed(&["key", "generate", &file])]);
+    let file = dir.path().join("network").display().to_string();
+    compare(
+        "key network",
+        &[printed(&["key", "network", &file]), printed(&["key", "network", "--show", &file])],
+    );
     compare("config show", &[printed(&["config", "show"])]);
     let bad = dir.path().join("bad.toml").display().to_string();
     std::fs::write(&bad, "[gossip]\nmesh = 1\n").unwrap();

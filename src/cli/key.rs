@@ -32,14 +32,14 @@ enum KeyVerb {
     )]
     Show(KeyFileArgs),
     /// Makes the key of a private network, or tells which keys a file holds
-    #[command(
-        after_help = "Examples:\n  smidge key network ./network-key           # a new file, and the key's fingerprint\n  \
-                            smidge key network --show ./network-key    # the fingerprints of a file\n  \
+    #[command(after_help = "Examples:\n  smidge key network ./network-key\n  \
+                            smidge key network --show ./network-key\n  \
                             smidge key network | docker secret create smidge_network -\n\n\
+                            Prints the fingerprint of the key in a new file, those of a file's keys, or a new key.\n\
                             All nodes of the network have the same key: network.key_file names its file.\n\
                             To rotate: add a line at the end on all nodes, move it to the first place on\n\
-                            all nodes, remove the old one; SIGHUP makes a node read the file again."
-    )]
+                            all nodes, remove the old one; SIGHUP makes a node read the file again.\n\n\
+                            --json: {\"file\", \"fingerprints\"}")]
     Network(NetworkArgs),
 }
 

@@ -1,4 +1,5 @@
-//! The node's key: there, readable by its owner only, or derivable, or makeable.
+//! The node's key: there, readable by its owner only, or derivable, or makeable. And the network's keys,
+//! where the mesh is private.
 
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use super::{finding::Finding, paths};
 use crate::{
     config::Config,
     identity::{Identity, IdentityError, Origin},
+    transport::admission::{KeyFileError, Keyring},
 };
 
 const CHECK: &str = "identity.key";
@@ -27,6 +29,25 @@ pub(super) fn check(config: &Config) -> (Finding, Option<PeerId>) {
     // An ephemeral one is another each time.
     let peer = peer.filter(|_| derived || !told.ephemeral);
     (judge(&loaded, can_make), peer)
+}
+
+/// What there is to say of the network's keys; nothing where the mesh is open.
+pub(super) fn network(config: &Config) -> Option<Finding> {
+    config.network.key_file.as_deref().map(|file| judge_network(&Keyring::read(file)))
+}
+
+fn judge_network(read: &Result<Keyring, KeyFileError>) -> Finding {
+    let (check, subject) = ("network.key", "network key");
+    match read {
+        Ok(keys) => {
+            let fingerprints = keys.fingerprints().join(", ");
+            Finding::ok(check, subject, format!("{fingerprints}: the first is used, the same on all nodes"))
+        }
+        Err(error) => {
+            let advice = "make one with smidge key network FILE, or copy that of another node";
+            Finding::fail(check, subject, error.to_string(), advice)
+        }
+    }
 }
 
 fn judge(loaded: &Result<Identity, IdentityError>, can_make: Result<(), (PathBuf, String)>) -> Finding {
@@ -65,6 +86,21 @@ mod tests {
     use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 
     use super::{super::finding::Verdict, *};
+
+    #[test]
+    fn the_network_s_keys_have_to_be_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys");
+        let mut config = Config::default();
+        assert!(network(&config).is_none());
+        config.network.key_file = Some(file.clone());
+        assert_eq!(network(&config).unwrap().verdict, Verdict::Fail);
+        let key = crate::transport::admission::NetworkKey::generate().unwrap();
+        fs::write(&file, key.encode().as_str()).unwrap();
+        let finding = network(&config).unwrap();
+        assert_eq!(finding.verdict, Verdict::Ok);
+        assert!(finding.found.contains(&key.fingerprint()), "{}", finding.found);
+    }
 
     #[test]
     fn every_kind_of_key_has_its_verdict() {

@@ -84,7 +84,7 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     report.group("links", links::check(config, runtime));
 
     let (key, own) = key::check(config);
-    report.group("identity", vec![key]);
+    report.group("identity", std::iter::once(key).chain(key::network(config)).collect());
     report.group("store", vec![store::check(config)]);
     let (found, node) = node::check(&args.api, config, runtime, own).await?;
     report.group("node", vec![found]);
