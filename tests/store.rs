@@ -257,24 +257,39 @@ fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
     }
     let dir = std::path::PathBuf::from(std::env::var_os(INSIDE).unwrap());
     let store = format!("kad.store={}", dir.join("records").display());
-    // Quorum: no other node is there, and none has to confirm.
     let mut node = Daemon::start(&["--set", &store]);
     let put = |node: &Daemon, n: usize| {
         let path = format!("/v1/dht/key-{n}");
         let (status, body) = call(&node.url, "PUT", &path, &[n as u8; 50_000]).unwrap();
         (status, String::from_utf8(body).unwrap())
     };
-    let ballast = dir.join("ballast");
-    fs::write(&ballast, vec![0; 300_000]).unwrap();
-    let mut stored = 0;
-    let refusal = loop {
-        match put(&node, stored) {
-            (200, _) => stored += 1,
-            refused => break refused,
+    let ballast = ["a", "b"].map(|name| dir.join(name));
+    ballast.iter().for_each(|file| fs::write(file, vec![0; 200_000]).unwrap());
+    let mut acknowledged = Vec::new();
+    let mut fill = |at: &Daemon, from: usize| {
+        for n in from..from + 30 {
+            match put(at, n) {
+                (200, _) => acknowledged.push(n),
+                refused => return refused,
+            }
         }
-        assert!(stored < 30, "the disk is not full");
+        panic!("the disk is not full");
     };
-    assert!(stored > 5, "{stored} records and {refusal:?}");
+    // Another node, which keeps its own copies in memory: none of its puts is confirmed by a disk that
+    // did not take the record.
+    let other = Daemon::start(&["--dial", &node.addr]);
+    until(&other, "the node in the table", |s| s["table"] == 1);
+    let refusal = fill(&other, 0);
+    assert_eq!(refusal.0, 503, "{refusal:?}");
+    assert!(refusal.1.contains("0 nodes confirmed the record, 1 had to"), "{refusal:?}");
+    until(&node, "a failure", |s| s["store"]["file"]["last_error"].is_string());
+    fs::remove_file(&ballast[0]).unwrap();
+    until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
+    // From here on the other one confirms, and it is the node itself that has to keep its word.
+    for at in [&node, &other] {
+        until(at, "the connection again", |s| s["peers"] == 1 && s["table"] == 1);
+    }
+    let refusal = fill(&node, 40);
     assert_eq!(refusal.0, 507, "{refusal:?}");
     assert!(refusal.1.contains("No space left on device"), "{refusal:?}");
     node.line("records are not on the disk, and no new ones are taken");
@@ -290,13 +305,15 @@ fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("cannot make it: No space left") && err.contains("make room"), "{err}");
     fs::remove_file(&rest).unwrap();
-    fs::remove_file(&ballast).unwrap();
+    fs::remove_file(&ballast[1]).unwrap();
     node.line("records are on the disk again, after ");
+    until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
     assert_eq!(put(&node, 100).0, 200);
+    assert!(acknowledged.len() > 10, "{acknowledged:?}");
     node.signal(Signal::KILL);
     drop(node);
     let node = Daemon::start(&["--set", &store]);
-    for n in (0..stored).chain([100]) {
+    for n in acknowledged.into_iter().chain([100]) {
         let (status, body) = call(&node.url, "GET", &format!("/v1/dht/key-{n}"), b"").unwrap();
         assert_eq!((status, body), (200, vec![n as u8; 50_000]), "key-{n}");
     }

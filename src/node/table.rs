@@ -2,13 +2,14 @@
 //! it when it is where it is to be kept, and not before.
 //!
 //! kad answers a `PUT_VALUE` as soon as its store took the record in. This wrapper holds that answer
-//! back until the store says that everything up to then is safe, and changes nothing else. With a
-//! store in memory that is at once.
+//! back until the store says that everything up to then is safe. With a store in memory that is at
+//! once. Where the disk fails instead, the connection that waits for the answer is closed: kad has no
+//! other way to say no so late, and a stream that is never answered is never free again.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ops::{Deref, DerefMut},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use libp2p::{
@@ -16,8 +17,8 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     kad,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
@@ -48,11 +49,13 @@ pub(crate) struct Behaviour {
     answered: Option<(PeerId, ConnectionId)>,
     /// In the order of their marks. A connection has as many as it has streams for kad, 32.
     held: VecDeque<Held>,
+    /// Connections whose answers will not come.
+    broken: BTreeMap<ConnectionId, PeerId>,
 }
 
 impl Behaviour {
     pub(crate) fn new(inner: Kad) -> Self {
-        Self { inner, answered: None, held: VecDeque::new() }
+        Self { inner, answered: None, held: VecDeque::new(), broken: BTreeMap::new() }
     }
 
     /// Takes note of what kad does; what may go out now is given back.
@@ -83,8 +86,11 @@ impl Behaviour {
         }
     }
 
-    /// The next answer that the disk has caught up with.
+    /// The next answer that the disk has caught up with, or the next end of a connection.
     fn released(&mut self) -> Option<Out> {
+        if let Some((link, peer_id)) = self.broken.pop_first() {
+            return Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
+        }
         let mark = self.held.front()?.mark;
         if !self.inner.store_mut().is_safe(mark) {
             return None;
@@ -187,7 +193,10 @@ impl NetworkBehaviour for Behaviour {
                 }
                 // What kad has just stored is written now: the store is polled last.
                 Poll::Pending => {
-                    let report = std::task::ready!(self.inner.store_mut().poll(cx));
+                    let report = ready!(self.inner.store_mut().poll(cx));
+                    if let Report::Failed { .. } = report {
+                        self.broken.extend(self.held.drain(..).map(|held| (held.link, held.peer)));
+                    }
                     return Poll::Ready(ToSwarm::GenerateEvent(Event::Store(report)));
                 }
             }

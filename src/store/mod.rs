@@ -14,8 +14,8 @@
 use std::{
     borrow::Cow,
     collections::BTreeSet,
-    fmt, io,
-    path::{Path, PathBuf},
+    fmt,
+    path::Path,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -27,27 +27,23 @@ use libp2p::{
 };
 use serde::Serialize;
 
-use crate::runtime::{Handle, Timer};
+use crate::runtime::Handle;
 
 mod disk;
 mod error;
 mod format;
 mod image;
 mod journal;
+mod keeper;
 #[cfg(test)]
 mod tests;
 
 use disk::{DiskFile, Found};
 pub use error::StoreError;
-use format::{Moment, Row};
+use format::Moment;
 use image::Image;
 use journal::Journal;
-
-/// First pause after a commit that failed; it doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
-/// A clock that moved this far from where it should be was set.
-const CLOCK_SET: Duration = Duration::from_secs(60);
+use keeper::Keeper;
 
 /// How much is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,31 +129,6 @@ pub struct Store {
     keeper: Option<Keeper>,
 }
 
-/// Writes what changed to the journal.
-struct Keeper {
-    path: PathBuf,
-    runtime: Handle,
-    timer: Box<dyn Timer>,
-    /// The shortest time between the beginnings of two commits.
-    every: Duration,
-    /// Here unless a commit is under way, or was lost with the runtime.
-    journal: Option<Journal<DiskFile>>,
-    flight: Option<Flight>,
-    safe: Mark,
-    /// When the next commit may begin.
-    next: Instant,
-    failures: u32,
-    status: FileStatus,
-    /// When this run began, on both clocks.
-    began: Moment,
-}
-
-struct Flight {
-    rows: Vec<Row>,
-    mark: Mark,
-    done: BoxFuture<'static, (Option<Journal<DiskFile>>, io::Result<()>)>,
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("counts", &self.image.counts()).finish_non_exhaustive()
@@ -204,19 +175,7 @@ impl Store {
                 journal
             }
         };
-        let keeper = Keeper {
-            path: path.into(),
-            timer: runtime.timer(),
-            runtime: runtime.clone(),
-            every,
-            status: FileStatus { bytes: journal.len(), ..FileStatus::default() },
-            journal: Some(journal),
-            flight: None,
-            safe: Mark(0),
-            next: now.now,
-            failures: 0,
-            began: now,
-        };
+        let keeper = Keeper::new(path.into(), journal, every, runtime, now);
         Ok((Self { image, keeper: Some(keeper) }, warning))
     }
 
@@ -227,82 +186,36 @@ impl Store {
 
     /// Whether everything up to `mark` is where it is to be kept.
     pub fn is_safe(&self, mark: Mark) -> bool {
-        self.keeper.as_ref().is_none_or(|keeper| mark <= keeper.safe)
+        self.keeper.as_ref().is_none_or(|keeper| mark <= keeper.safe())
     }
 
     /// Why nothing new is stored, if the last commit failed.
     pub fn trouble(&self) -> Option<&str> {
-        self.keeper.as_ref().and_then(|keeper| keeper.status.last_error.as_deref())
+        self.keeper.as_ref().and_then(Keeper::trouble)
     }
 
     /// Drops what has expired and writes what has changed; tells what became of each commit.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
-        let Some(keeper) = &mut self.keeper else {
-            // kad drops expired records when it meets them, and full stores drop theirs.
-            return Poll::Pending;
-        };
-        loop {
-            if let Some(flight) = &mut keeper.flight {
-                let Poll::Ready((journal, result)) = flight.done.poll_unpin(cx) else { return Poll::Pending };
-                if let Some(flight) = keeper.flight.take() {
-                    return Poll::Ready(keeper.landed(flight, journal, result, &mut self.image));
-                }
-            }
-            let now = Moment::now();
-            self.image.expire(now.now);
-            keeper.watch_clock(now, &mut self.image);
-            let pending = self.image.unwritten() > 0;
-            let due = if pending { Some(keeper.next) } else { self.image.next_expiry() };
-            if due.is_none_or(|due| due > now.now) {
-                keeper.timer.set(due);
-                match keeper.timer.poll(cx) {
-                    Poll::Ready(()) => continue,
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            keeper.take_off(now, &mut self.image);
-            if keeper.flight.is_none() {
-                return Poll::Pending; // the runtime has ended
-            }
+        match &mut self.keeper {
+            Some(keeper) => keeper.poll(&mut self.image, cx),
+            // kad drops expired records when it meets them, and a full store drops its own.
+            None => Poll::Pending,
         }
     }
 
     /// Writes what is not written yet and closes the file. Nothing that is stored from now on is kept.
     pub fn close(&mut self) -> BoxFuture<'static, ()> {
-        let Some(mut keeper) = self.keeper.take() else { return async {}.boxed() };
-        let (_, changes) = self.image.take_changes(Moment::now());
-        async move {
-            let mut journal = keeper.journal.take();
-            if let Some(flight) = keeper.flight.take() {
-                // If it failed, nobody was told that it is safe.
-                (journal, _) = flight.done.await;
-            }
-            let Some(mut journal) = journal else { return };
-            let path = keeper.path;
-            let close = move || {
-                if !changes.is_empty() {
-                    journal.commit(&changes)?;
-                }
-                // A frame with nothing in it: whatever is before it was finished.
-                journal.commit(&[])?;
-                journal.raise_floor()
-            };
-            if let Ok(Err(error)) = keeper.runtime.unblock(close).await {
-                log::warn!(target: "smidge", "{}: not closed in good order: {error}", path.display());
-            }
+        match self.keeper.take() {
+            Some(keeper) => keeper.close(self.image.take_changes(Moment::now()).1).boxed(),
+            None => async {}.boxed(),
         }
-        .boxed()
     }
 
     /// The store at a glance.
     pub fn status(&self) -> StoreStatus {
         let counts = self.image.counts();
-        let place =
-            self.keeper.as_ref().map_or_else(|| "memory".into(), |keeper| keeper.path.display().to_string());
-        let file = self.keeper.as_ref().map(|keeper| FileStatus {
-            unsynced: self.image.unwritten() + keeper.flight.as_ref().map_or(0, |f| f.rows.len()),
-            ..keeper.status.clone()
-        });
+        let place = self.keeper.as_ref().map_or_else(|| "memory".into(), Keeper::place);
+        let file = self.keeper.as_ref().map(|keeper| keeper.status(self.image.unwritten()));
         StoreStatus {
             place,
             records: counts.records,
@@ -337,68 +250,6 @@ impl Store {
             self.image.refuse();
         }
         refused
-    }
-}
-
-impl Keeper {
-    /// Begins a commit of everything that has changed.
-    fn take_off(&mut self, now: Moment, image: &mut Image) {
-        let Some(mut journal) = self.journal.take() else { return };
-        let mark = Mark(image.changes());
-        let (rows, changes) = image.take_changes(now);
-        self.next = now.now + self.every;
-        let runtime = self.runtime.clone();
-        let done = async move {
-            let work = move || {
-                let result = journal.commit(&changes);
-                (journal, result)
-            };
-            match runtime.unblock(work).await {
-                Ok((journal, result)) => (Some(journal), result),
-                Err(error) => (None, Err(error)),
-            }
-        };
-        self.flight = Some(Flight { rows, mark, done: done.boxed() });
-    }
-
-    fn landed(
-        &mut self,
-        flight: Flight,
-        journal: Option<Journal<DiskFile>>,
-        result: io::Result<()>,
-        image: &mut Image,
-    ) -> Report {
-        self.status.bytes = journal.as_ref().map_or(self.status.bytes, Journal::len);
-        self.journal = journal;
-        match result {
-            Ok(()) => {
-                self.status.commits += 1;
-                self.status.changes += flight.rows.len() as u64;
-                self.status.last_error = None;
-                self.safe = flight.mark;
-                Report::Safe { mark: flight.mark, after: std::mem::take(&mut self.failures) }
-            }
-            Err(error) => {
-                image.give_back(flight.rows);
-                self.status.failures += 1;
-                let retry_in = RETRY_MAX.min(RETRY_MIN * 2_u32.saturating_pow(self.failures));
-                self.failures = self.failures.saturating_add(1);
-                self.next = Instant::now() + retry_in;
-                let why = format!("{}: {error}", self.path.display());
-                let repeated = self.status.last_error.replace(why.clone()).as_ref() == Some(&why);
-                Report::Failed { why, retry_in, repeated }
-            }
-        }
-    }
-
-    /// A clock that is set while the node runs (a Pi has none until it has asked for the time) makes
-    /// what is written so far look older or younger than it is.
-    fn watch_clock(&mut self, now: Moment, image: &mut Image) {
-        let expected = self.began.unix + now.now.saturating_duration_since(self.began.now);
-        if expected.abs_diff(now.unix) > CLOCK_SET {
-            self.began = now;
-            image.date_anew();
-        }
     }
 }
 
