@@ -161,3 +161,29 @@ impl Peers {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stood_long_before_a_new_connection_is_former_and_what_came_up_beside_it_is_not() {
+        let (mut peers, peer, other) = (Peers::default(), PeerId::random(), PeerId::random());
+        let start = Instant::now();
+        let mut connect = |peer, link, at| {
+            let link = ConnectionId::new_unchecked(link);
+            peers.connected(peer, link, "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(), true, at);
+            link
+        };
+        let handshake = Duration::from_secs(5);
+        let old = connect(peer, 1, start);
+        connect(other, 2, start);
+        let one = connect(peer, 3, start + handshake * 2);
+        let two = connect(peer, 4, start + handshake * 3);
+        let never = ConnectionId::new_unchecked(9);
+        assert_eq!(peers.former(&peer, one, handshake), [old]);
+        assert_eq!(peers.former(&peer, two, handshake), [old], "these two dialed each other");
+        assert_eq!(peers.former(&peer, old, handshake), []);
+        assert_eq!(peers.former(&peer, never, handshake), [], "closed already");
+    }
+}

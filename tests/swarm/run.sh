@@ -19,7 +19,8 @@ of_stack() { docker "$1" ls "${@:2}" --filter "label=com.docker.stack.namespace=
 clean() {
     local code=$?
     trap - EXIT INT TERM
-    [ -z "$checks" ] || kill "$checks" 2>/dev/null || true
+    # With all that it started inside the tasks.
+    [ -z "$checks" ] || kill -- "-$checks" 2>/dev/null || true
     if [ "$code" != 0 ] && docker stack services "$stack" -q >/dev/null 2>&1; then
         say "what the stack said, its last lines:"
         docker stack ps "$stack" --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' 2>/dev/null | tail -12 || true
@@ -158,9 +159,8 @@ grep -v "^Since --detach\|^In a future release, --detach" "$said/deploy" >"$said
 for section in BOOTSTRAP PEER SENDER; do
     grep -q "^ *$section\$" "$said/inspect" || die "inspect.sh shows no section $section"
 done
-# Not in the foreground: a signal would wait for its end.
-PYTHONDONTWRITEBYTECODE=1 python3 tests/swarm/checks.py "$stack" "$binary" "$deployed" "$@" &
+# Not in the foreground: a signal would wait for its end. A group of its own: its children end with it.
+PYTHONDONTWRITEBYTECODE=1 setsid python3 tests/swarm/checks.py "$stack" "$binary" "$deployed" "$@" &
 checks=$!
 wait "$checks"
-checks=''
 say "all of it holds, in $SECONDS s"
