@@ -100,9 +100,13 @@ def clock(run):
                 world.nodes["d"].kill()
                 world.nodes["d"].start()
                 seconds = world.whole_after(60)
-                stamps = {line[:4] for line in b.tail(3).splitlines()}
-                seen = any(abs(int(stamp) - year) <= 1 for stamp in stamps if stamp.isdigit())
-                run.promise(seen, f"b's log is of {stamps}, not of {year}: the clock did not jump (a static binary?)")
+
+                def shows():
+                    stamp = b.said().splitlines()[-1][:4]
+                    return stamp.isdigit() and abs(int(stamp) - year) <= 1
+
+                # Its log says what it takes the time to be; a static binary cannot be told another.
+                until(f"b takes it for {year}", shows, 20)
                 run.note(f"{year}: d, started anew, connected to all after {seconds:.1f} s")
                 time.sleep(1)
             ages = [link["age_s"] for p, peer in b.peers().items() if p != world.nodes["d"].peer for link in peer["connections"]]
