@@ -105,7 +105,7 @@ def soak(args):
                 failures.append(f"{refused} publishes were refused: {traffic.refused[:3]}")
             until("descriptors are as before", lambda: all(
                 n.reading().descriptors <= before[n.name] for n in stay), 30)
-        notes.append(f"{args.minutes:g} minutes, {args.nodes} nodes, {len(traffic.sent) / (60 * args.minutes):.0f} messages a second, "
+        notes.append(f"`{os.path.relpath(args.binary, run.ROOT)}`, {args.minutes:g} minutes, {args.nodes} nodes, {len(traffic.sent) / (60 * args.minutes):.0f} messages a second, "
                      f"{killed} nodes killed and {stopped} stopped, all started again.")
         notes.append(f"Between the two nodes that stay: {account}, slowest {account.slowest():.2f} s. At those that come and "
                      f"go, while they were there: {others.rate:.3%} ({others}; the last one missing {late:.1f} s after a return). Whole {healed:.1f} s after the last return.")
