@@ -65,6 +65,28 @@ impl Net {
 const EPHEMERAL: [&str; 2] = ["--set", "identity.ephemeral=true"];
 
 #[test]
+fn a_node_that_was_killed_and_is_back_before_anybody_missed_it_is_in_the_mesh_again() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let quick = ["--topic", "t", "--set", "quic.keep_alive=300ms", "--set", "quic.idle_timeout=1500ms"];
+        let peer = net.start(3, &[&quick[..], &EPHEMERAL].concat());
+        let at = format!("{}:{}", support::ip(net.net, 3), net.port);
+        let key = format!("identity.key_file={}", net.dir.path().join("key").display());
+        let same = [&quick[..], &["--set", &key, "--dial", &at]].concat();
+        let mut first = net.start(2, &same);
+        let id = first.peer_id();
+        first.line(&["joined mesh t"]);
+        peer.line(&["joined mesh t", &id]);
+        first.kill();
+        // From another address: nothing resets the old connection, which lasts until it is missed.
+        let second = net.start(4, &same);
+        assert_eq!(second.peer_id(), id);
+        second.line(&["joined mesh t"]);
+        assert_eq!(peer.count(&["disconnected from", &id]), 0, "it was missed before it was back");
+    });
+}
+
+#[test]
 fn a_bootstrap_killed_and_started_again_with_a_new_key_is_connected_again() {
     sandbox::run(|| {
         let net = Net::new();

@@ -158,15 +158,22 @@ impl Gateway {
 }
 
 async fn accept(listener: Listener, context: Arc<Context>, mut closed: oneshot::Receiver<()>) {
+    let mut failing = false;
     loop {
         let accepted = match select(std::pin::pin!(listener.accept()), &mut closed).await {
             Either::Left((accepted, _)) => accepted,
             Either::Right(_) => return,
         };
         match accepted {
-            Ok(stream) => connection::start(&context, stream),
+            Ok(stream) => {
+                failing = false;
+                connection::start(&context, stream);
+            }
             Err(e) => {
-                log::warn!("the API could not take a connection: {e}");
+                // Out of descriptors, for instance: said once for as long as it lasts.
+                let level = if failing { log::Level::Debug } else { log::Level::Warn };
+                failing = true;
+                log::log!(level, "the API could not take a connection, and keeps trying: {e}");
                 context.runtime.sleep(BREATHE).await;
             }
         }

@@ -14,7 +14,7 @@ use libp2p::{
     gossipsub::{self, IdentTopic, MessageId, PublishError, SubscriptionError, TopicHash},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 
@@ -206,6 +206,20 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
+        // gossipsub greets a peer, with our topics, over its first connection only. One that was killed
+        // and is back with the same key before its old connection was missed would never hear of them,
+        // and stay mute: when the old one is lost, it is greeted again. To others that is no news.
+        if let FromSwarm::ConnectionClosed(closed) = event
+            && closed.remaining_established > 0
+        {
+            self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: closed.peer_id,
+                connection_id: closed.connection_id,
+                endpoint: closed.endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+        }
         self.note_meshes();
     }
 

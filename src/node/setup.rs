@@ -42,9 +42,11 @@ const PINGS: usize = 16;
 const COLOCATED: f64 = 64.0;
 /// How long until one failed admission of an address is forgiven.
 const FORGIVE: Duration = Duration::from_secs(10);
-/// How long peers wait before they take us back after we left a topic: a restarted node is back
-/// within seconds and must not be punished for it.
-const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
+/// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or
+/// a reader that returns, is back within seconds and must not be punished for it. gossipsub means the
+/// prune backoff, a minute by default, for whoever it hears unsubscribe, whatever that peer asks for:
+/// both are the same here.
+const BACKOFF: Duration = Duration::from_secs(1);
 
 /// The swarm, and what tells when its last socket is closed.
 pub(crate) fn swarm(
@@ -227,7 +229,9 @@ fn gossip_behaviour(
         .heartbeat_interval(settings.heartbeat)
         // rust-libp2p waits 5 s by default: meshes would stay empty meanwhile.
         .heartbeat_initial_delay(Duration::from_millis(100))
-        .unsubscribe_backoff(UNSUBSCRIBE_BACKOFF)
+        .unsubscribe_backoff(BACKOFF)
+        .prune_backoff(BACKOFF)
+        .graft_flood_threshold(BACKOFF / 2)
         .flood_publish(settings.flood_publish)
         // What this node said before it was started again comes back from peers that do no wrong by
         // that; gossipsub would punish them for it. The loop drops it instead.

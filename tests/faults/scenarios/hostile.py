@@ -1,0 +1,146 @@
+"""Peers that mean harm (bench/src/bin/hostile.rs): connections, invalid gossip, kad junk, streams, without end.
+
+The victim is a; the others and the traffic of all of them must not notice.
+"""
+
+import json
+import resource
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+from node import Node, until
+from record import scenario
+from traffic import Traffic
+
+RATE = 25
+# limits.memory: above it no new connection is taken. What connections that stand need comes on top.
+MEMORY = 64
+CONNECTIONS = 10_000
+
+
+class Hostile:
+    """The hostile process, and what it says of itself."""
+
+    def __init__(self, run, world, *words):
+        self.last, self.peer = {"tried": 0, "succeeded": 0, "reconnected": 0, "done": False}, None
+        raised = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        self.process = subprocess.Popen(world.hosts["x"].inside(run.hostile, *words), stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=raised)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            told = json.loads(line)
+            self.peer = told.get("peer", self.peer)
+            self.last.update(told)
+
+    def end(self):
+        ended = self.process.poll()
+        self.process.kill()
+        self.process.wait()
+        return ended
+
+
+@contextmanager
+def attack(run, *words):
+    """A mesh with traffic in which `words` are let loose on a; checks afterwards that nobody noticed."""
+    with run.world("a b c d f", others=["x"]) as world:
+        world.dns(records=[world.hosts[name].ip for name in "abcd"])
+        nodes = world.start(names="a b c d".split())
+        with Traffic(nodes, nodes, RATE) as traffic:
+            before = world.descriptors()
+            time.sleep(1)
+            quiet = max(node.reading().resident for node in nodes)
+            cpu, began = [node.reading().cpu for node in nodes], time.monotonic()
+            hostile = Hostile(run, world, *words)
+            try:
+                yield world, hostile
+                if hostile.end() is not None:
+                    raise RuntimeError(f"the hostile peer ended by itself: {hostile.last}")
+            finally:
+                hostile.end()
+            took = time.monotonic() - began
+            busy = [(node.reading().cpu - used) / took for node, used in zip(nodes, cpu)]
+            run.promise(world.is_whole(), "the mesh is not whole after the attack")
+            traffic.quiet()
+            account = traffic.settled()
+            run.delivery(account)
+            run.note(f"{hostile.last['succeeded']} of {hostile.last['tried']} tries got through in {took:.0f} s; a used "
+                     f"{busy[0]:.0%} of a processor, the others {max(busy[1:]):.0%}; slowest message "
+                     f"{account.slowest():.2f} s; {quiet:.0f} MiB before")
+            # As if nothing had been: somebody new is let in at once.
+            world.dns(records=[world.hosts[name].ip for name in world.names])
+            world.nodes["f"] = Node(world, world.hosts["f"]).start()
+            run.heal(world.whole_after(60), 30)
+            run.leaks(world, before)
+        run.bounded(world, 2 * MEMORY)
+
+
+def lasts(seconds, hostile):
+    """The attack goes on for so long."""
+    until("the hostile peer gets through", lambda: hostile.last["succeeded"] > 0, 60)
+    time.sleep(seconds)
+
+
+@scenario("connections", f"{CONNECTIONS} connection attempts from one address, each as another peer, 64 at a time, none closed",
+          "no message is lost, no connection between the nodes breaks; memory stays below twice limits.memory; "
+          "a new node is let in when it is over (while it lasts, a is full, and reached through the others)", lane="loud")
+def connections(run):
+    with attack(run, "connections", "10.77.0.1:4001", str(CONNECTIONS)) as (world, hostile):
+        most = 0
+
+        def done():
+            nonlocal most
+            most = max(most, len(world.nodes["a"].peers()))
+            return hostile.last["done"]
+
+        until("all attempts are made", done, 240)
+        run.note(f"a had {most} peers at most (limits.connections is 512)")
+        run.promise(most <= 512, f"a had {most} peers")
+        ours = {node.peer for node in world.nodes.values()}
+        run.promise(set(world.nodes["a"].peers()) >= ours - {world.nodes["a"].peer}, "a lost one of ours")
+
+
+@scenario("gossip-flood", "a peer sends 1000 messages a second without the signature that strict validation wants",
+          "its score sinks below the graylist threshold: it is out of the mesh and nothing it says is looked at any more (its "
+          "connection stands); "
+          "nobody is told any of them, nobody else loses or waits for anything", lane="loud")
+def gossip_flood(run):
+    with attack(run, "gossip", "10.77.0.1:4001") as (world, hostile):
+        a = world.nodes["a"]
+        worst = 0.0
+
+        def sunk():
+            nonlocal worst
+            peer = a.peers().get(hostile.peer)
+            worst = min(worst, peer["score"]) if peer and peer["score"] is not None else worst
+            return worst < -80 and hostile.peer not in a.mesh()
+
+        _, seconds = until("its score sinks and it is out of the mesh", sunk, 30)
+        lasts(8, hostile)
+        run.promise(hostile.peer not in a.mesh(), "it is in the mesh again")
+        run.note(f"below the graylist threshold (-80) and out of the mesh after {seconds:.1f} s")
+        told = [name for name, node in world.nodes.items() if ", 200 bytes" in node.said()]
+        run.promise(not told, f"its messages were told at {told}")
+
+
+@scenario("kad-junk", "a peer sends garbage, oversized frames, made-up records and providers to the hash table without end",
+          "no panic, bounded memory and records, other nodes' puts and gets work, nobody else notices", lane="loud")
+def kad_junk(run):
+    with attack(run, "kad", "10.77.0.1:4001") as (world, hostile):
+        lasts(8, hostile)
+        b, c = world.nodes["b"], world.nodes["c"]
+        b.ask("PUT", "/v1/dht/colour", b"blue")
+        run.promise(c.ask("GET", "/v1/dht/colour") == b"blue", "the record is not what was put")
+        records = world.nodes["a"].get("/v1/status")["records"]
+        run.promise(records <= 1024, f"a keeps {records} records")
+        run.note(f"a keeps {records} records (kad.max_records is 1024)")
+
+
+@scenario("streams", "a peer opens streams without end: silent ones, half negotiated ones, ones that then say nothing",
+          "no panic, bounded memory; nobody else notices", lane="loud")
+def streams(run):
+    with attack(run, "streams", "10.77.0.1:4001") as (_, hostile):
+        lasts(10, hostile)

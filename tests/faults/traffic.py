@@ -1,0 +1,171 @@
+"""Numbered messages from some nodes to all, and an account of what became of them."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+from node import TOPIC, Refused, Unix
+
+
+class Publisher(threading.Thread):
+    """Publishes at a node, `rate` times a second."""
+
+    def __init__(self, traffic, node, rate, padding):
+        super().__init__(daemon=True)
+        self.traffic, self.node, self.rate, self.padding = traffic, node, rate, " " * padding
+        self.going, self.number = True, 0
+
+    def run(self):
+        connection, began, turn = None, time.monotonic(), 0
+        while self.going:
+            turn += 1
+            self.number += 1
+            # Wall clocks are not looked at: everything happens on one machine.
+            key, now = (self.node.name, self.number), time.monotonic()
+            try:
+                connection = connection or Unix(self.node.socket)
+                connection.ask("POST", f"/v1/topics/{TOPIC}?timeout=5s", json.dumps(key) + self.padding)
+                self.traffic.sent[key] = now
+            except (OSError, http.client.HTTPException) as error:
+                # It may have been published or not: nothing was promised.
+                self.traffic.refused.append((key, repr(error)))
+                connection = None
+                time.sleep(0.1)
+            except Refused as error:
+                self.traffic.refused.append((key, str(error)))
+            pause = began + turn / self.rate - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+            elif pause < -1:
+                began, turn = time.monotonic(), 0
+
+
+class Hearer(threading.Thread):
+    """Follows the topic at a node, also after its restarts."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.node, self.going = node, True
+        self.heard = {}
+        self.lost, self.spans = 0, []
+        self.ready = threading.Event()
+
+    def run(self):
+        while self.going:
+            try:
+                self.follow()
+            except OSError:
+                pass  # the node is gone, or not there yet
+            if self.spans and self.spans[-1][1] is None:
+                self.spans[-1][1] = time.monotonic()
+            time.sleep(0.1)
+
+    def follow(self):
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.connect(self.node.socket)
+            stream.sendall(f"GET /v1/topics/{TOPIC} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            for line in stream.makefile("rb"):
+                if not self.going:
+                    return
+                if line.startswith(b": messages"):
+                    # From when on it hears; until when, once that is known.
+                    self.spans.append([time.monotonic(), None])
+                    self.ready.set()
+                elif line.startswith(b"data: "):
+                    told = json.loads(line[6:])
+                    if "lost" in told:
+                        self.lost += told["lost"]
+                    elif "data" in told:
+                        self.heard.setdefault(tuple(json.loads(told["data"])), []).append(time.monotonic())
+
+
+@dataclass
+class Account:
+    """Of messages that were due: how many, how many came, how many twice, and how late."""
+
+    due: int = 0
+    lost: int = 0
+    twice: int = 0
+    delays: list = field(default_factory=list)
+    missing: list = field(default_factory=list)
+
+    def __add__(self, other):
+        return Account(self.due + other.due, self.lost + other.lost, self.twice + other.twice,
+                       self.delays + other.delays, self.missing + other.missing)
+
+    @property
+    def rate(self):
+        return (self.due - self.lost) / self.due if self.due else 0.0
+
+    def slowest(self):
+        return max(self.delays, default=0.0)
+
+    def median(self):
+        return sorted(self.delays)[len(self.delays) // 2] if self.delays else 0.0
+
+    def __str__(self):
+        return f"{self.due - self.lost} of {self.due}" + (f", {self.twice} twice" if self.twice else "")
+
+
+class Traffic:
+    """`rate` messages a second in all from `publishers`, with `padding` bytes each, followed at `hearers`."""
+
+    def __init__(self, publishers, hearers, rate, padding=0):
+        self.sent, self.refused = {}, []
+        self.hearers = {node.name: Hearer(node) for node in hearers}
+        self.publishers = [Publisher(self, node, rate / len(publishers), padding) for node in publishers]
+
+    def __enter__(self):
+        for hearer in self.hearers.values():
+            hearer.start()
+        for hearer in self.hearers.values():
+            if not hearer.ready.wait(30):
+                raise RuntimeError(f"{hearer.node.name} cannot be followed")
+        for publisher in self.publishers:
+            publisher.start()
+        return self
+
+    def quiet(self):
+        """Ends publishing and returns when."""
+        for publisher in self.publishers:
+            publisher.going = False
+        for publisher in self.publishers:
+            publisher.join(15)
+        return time.monotonic()
+
+    def account(self, since=0.0, before=float("inf"), sources=None, hearers=None, due=None):
+        """Of what was acknowledged between two moments. `due` decides on (source, hearer) pairs."""
+        account = Account()
+        for key, at in list(self.sent.items()):
+            if not since <= at < before or sources and key[0] not in sources:
+                continue
+            for name, hearer in self.hearers.items():
+                # Nobody is told what he said himself.
+                if name == key[0] or hearers and name not in hearers or due and not due(key[0], name):
+                    continue
+                heard = hearer.heard.get(key, [])
+                account.due += 1
+                account.lost += not heard
+                account.twice += len(heard) > 1
+                if heard:
+                    account.delays.append(heard[0] - at)
+                else:
+                    account.missing.append((key, name, at))
+        return account
+
+    def settled(self, patience=20, **which):
+        """The account once nothing is missing any more, or when patience is at its end."""
+        deadline = time.monotonic() + patience
+        while True:
+            account = self.account(**which)
+            if not account.lost or time.monotonic() > deadline:
+                return account
+            time.sleep(0.1)
+
+    def __exit__(self, *_):
+        self.quiet()
+        for hearer in self.hearers.values():
+            hearer.going = False
