@@ -8,6 +8,8 @@
 //! - A connection is moved on by one task of its own (`drive`), from the first datagram until it is
 //!   closed. Whoever polls its [`Connecting`] or [`Connection`] only hears of changes. There is no
 //!   task or lock per stream: driver, muxer and streams share one mutex.
+//! - What is closed leaves a trace in its endpoint for a moment (`linger`), which tells a peer
+//!   that is still sending.
 //! - All time is the runtime's, so that everything here also runs in simulated time.
 //!
 //! What is deliberately absent: 0-RTT and session resumption (libp2p authenticates both sides
@@ -18,6 +20,7 @@
 mod addr;
 mod certificate;
 mod config;
+mod congestion;
 mod connecting;
 mod connection;
 mod drive;
@@ -25,6 +28,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod incoming;
+mod linger;
 mod link;
 mod listener;
 mod punch;

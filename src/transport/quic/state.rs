@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, StreamId, VarInt};
@@ -18,11 +18,16 @@ use crate::runtime::Timer;
 
 use super::{
     config::FIRST_STREAMS,
+    congestion,
     drive::{Drive, TRAINS, Unsent},
     endpoint::Endpoint,
+    linger::Farewell,
     link::Link,
     lock, transmit,
 };
+
+/// The longest that an endpoint remembers a closed connection, however slow its path is.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What the muxer and its streams share.
 pub(super) struct Shared {
@@ -74,8 +79,8 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Ends the connection at once, tells the remote if that can be done at once, and frees its
-    /// place in the endpoint. Streams that outlive it may still read what had arrived.
+    /// Ends the connection at once, tells the remote, and leaves the endpoint only what it takes to
+    /// tell it again. Streams that outlive it may still read what had arrived.
     pub(super) fn abandon(&self) {
         let wakers = self.lock().abandon(&self.endpoint);
         // The driver sees that there is nothing left to drive.
@@ -188,21 +193,41 @@ impl State {
         let mut wakers = Vec::new();
         if !self.released {
             let now = endpoint.shared.runtime.now();
+            // After a close by the remote nothing may be sent but one answer to it.
+            let ours = !self.quic.is_closed();
             self.quic.close(now, VarInt::from_u32(0), Default::default());
+            congestion::lift(&self.quic);
             self.unsent = None;
-            transmit::with_buffer(|buffer| {
+            let farewell = transmit::with_buffer(|buffer| {
+                let mut last = None;
                 for _ in 0..TRAINS {
                     buffer.clear();
-                    let Some(transmit) = self.quic.poll_transmit(now, 1, buffer) else { return };
+                    let Some(transmit) = self.quic.poll_transmit(now, 1, buffer) else { break };
                     endpoint.respond(&transmit, buffer);
+                    last = Some(Farewell { transmit, bytes: buffer.as_slice().into() });
                 }
+                last
             });
-            self.release(endpoint);
+            self.depart(endpoint, now, farewell.filter(|_| ours));
         }
         self.lose(ConnectionError::LocallyClosed, &mut wakers);
         // Nobody drives from here on: what is only of use to a driver goes now.
         self.batch = VecDeque::new();
         self.timer.set(None);
         wakers
+    }
+
+    /// The endpoint forgets the connection, at once or when a peer that is still sending has had
+    /// the time to hear that it is closed.
+    fn depart(&mut self, endpoint: &Endpoint, now: Instant, farewell: Option<Farewell>) {
+        // Of a closed connection's alarms only one is left, three probe time-outs after the close.
+        match self.quic.poll_timeout().map(|at| at.min(now + LINGER)) {
+            Some(until) if self.connected && !self.quic.is_drained() => {
+                if !mem::replace(&mut self.released, true) {
+                    endpoint.linger(self.handle, until, farewell);
+                }
+            }
+            _ => self.release(endpoint),
+        }
     }
 }
