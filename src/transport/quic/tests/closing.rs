@@ -39,9 +39,11 @@ fn a_close_is_told_at_once_although_what_was_written_has_to_wait() {
     let (a, b) = pair.connect();
     let rt = pair.hosts[0].handle();
     let mut stream = pair.world.block_on(ms(2000), a.open()).unwrap();
+    // The peer's window is open by then: what limits is ours.
+    pair.world.block_on(ms(2000), rt.sleep(ms(1000)));
     pair.world.block_on(ms(2000), async {
         // The first flight fills the congestion window; the rest waits for acknowledgements.
-        let wrote = rt.timeout(ms(50), stream.write_all(&[7; 2 << 20])).await;
+        let wrote = rt.timeout(ms(50), stream.write_all(&[7; 8 << 20])).await;
         assert!(wrote.is_err(), "all of it fitted");
     });
     let blocked = a.with_state(|state| state.quic.stats().path.cwnd);
