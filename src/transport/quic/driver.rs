@@ -234,8 +234,11 @@ impl Future for Driver {
                 break;
             }
         }
-        self.read_reports(&endpoint);
-        if self.receive(cx, &endpoint).is_ready() {
+        let more = self.receive(cx, &endpoint).is_ready();
+        if self.socket.may_have_errors() {
+            self.read_reports(&endpoint);
+        }
+        if more {
             // More may be there: the others first.
             cx.waker().wake_by_ref();
         }
