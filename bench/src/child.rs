@@ -464,8 +464,10 @@ async fn idle_node(side: Arc<dyn Side>, args: Vec<String>) -> Result<(), Failure
         None => {
             let key = Keypair::generate_ed25519();
             let mut whole = Whole::new(&key, gossip_config().build()?);
+            let scoring = gossipsub::PeerScoreParams::default();
+            whole.gossip.with_peer_score(scoring, gossipsub::PeerScoreThresholds::default())?;
             whole.gossip.subscribe(&gossipsub::IdentTopic::new("bench"))?;
-            let mut node = Driven::new(&*side, &key, &Tuning::default(), whole, |event| {
+            let mut node = Driven::mended(&*side, &key, &Tuning::default(), whole, |event| {
                 matches!(event, SwarmEvent::NewListenAddr { .. } | SwarmEvent::ConnectionEstablished { .. })
             });
             say(&node.listen().await.to_string());

@@ -33,6 +33,8 @@ pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 mod async_std;
 mod interfaces;
 mod links;
+#[cfg(target_os = "linux")]
+mod poller;
 mod reactor;
 mod signals;
 #[cfg(test)]
@@ -192,6 +194,12 @@ pub trait UdpSocket: fmt::Debug + Send + Sync + 'static {
     /// that of the host that reported, with port 0: a hint, never proof.
     fn take_error(&self) -> Option<TransportError> {
         None
+    }
+
+    /// Whether sending or receiving has met such a report since [`take_error`](Self::take_error) last
+    /// found none: asking costs a system call.
+    fn may_have_errors(&self) -> bool {
+        true
     }
 
     /// Datagrams that one [`Transmit`] may carry (GSO); 1 without kernel support.

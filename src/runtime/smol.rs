@@ -1,5 +1,8 @@
-//! The default runtime: smol's executor on as many threads as asked for.
+//! The default runtime: smol's executor on as many threads as asked for, which on Linux wait at a poller
+//! of their own, elsewhere at async-io's.
 
+#[cfg(target_os = "linux")]
+use std::net::SocketAddr;
 use std::{future::Future, io, sync::Arc, thread};
 
 use futures::future::{BoxFuture, FutureExt};
@@ -9,11 +12,15 @@ use smol::{
 };
 
 use super::{Handle, Runtime};
+#[cfg(target_os = "linux")]
+use super::{Timer, UdpOptions, UdpSocket, poller::Poller, udp};
 
 /// smol's executor, on threads of our own.
 #[derive(Debug)]
 pub struct Smol {
     executor: Arc<Executor<'static>>,
+    #[cfg(target_os = "linux")]
+    poller: Arc<Poller>,
     /// Closed when this is dropped: then the worker threads end.
     _alive: Sender<()>,
 }
@@ -25,7 +32,7 @@ impl Smol {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(threads: usize) -> io::Result<Self> {
-        let (smol, ended) = Self::new();
+        let (smol, ended) = Self::new()?;
         for n in 0..threads.max(1) {
             smol.worker(n, ended.clone())?;
         }
@@ -38,33 +45,75 @@ impl Smol {
     /// # Errors
     /// When a thread cannot be started.
     pub fn block_on<F: Future>(threads: usize, main: impl FnOnce(Handle) -> F) -> io::Result<F::Output> {
-        let (smol, ended) = Self::new();
+        let (smol, ended) = Self::new()?;
         for n in 1..threads {
             smol.worker(n, ended.clone())?;
         }
         let executor = smol.executor.clone();
-        Ok(smol::block_on(executor.run(main(smol.into()))))
+        let wait = smol.waiter();
+        Ok(wait.block_on(executor.run(main(smol.into()))))
     }
 
-    fn new() -> (Self, Receiver<()>) {
+    fn new() -> io::Result<(Self, Receiver<()>)> {
         // Nothing is ever sent: the channel's end is the message.
         let (alive, ended) = unbounded();
-        (Self { executor: Arc::new(Executor::new()), _alive: alive }, ended)
+        let smol = Self {
+            executor: Arc::new(Executor::new()),
+            #[cfg(target_os = "linux")]
+            poller: Poller::new()?,
+            _alive: alive,
+        };
+        Ok((smol, ended))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn waiter(&self) -> Arc<Poller> {
+        self.poller.clone()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn waiter(&self) -> AsyncIo {
+        AsyncIo
     }
 
     fn worker(&self, n: usize, ended: Receiver<()>) -> io::Result<()> {
         let executor = self.executor.clone();
+        let wait = self.waiter();
         thread::Builder::new().name(format!("smidge-{n}")).spawn(move || {
             // An error is the channel's end, which is what the thread waits for.
-            let _ = smol::block_on(executor.run(ended.recv()));
+            let _ = wait.block_on(executor.run(ended.recv()));
         })?;
         Ok(())
+    }
+}
+
+/// Threads that wait at async-io's reactor.
+#[cfg(not(target_os = "linux"))]
+struct AsyncIo;
+
+#[cfg(not(target_os = "linux"))]
+impl AsyncIo {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        smol::block_on(future)
     }
 }
 
 impl Runtime for Smol {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.executor.spawn(task).detach();
+    }
+
+    #[cfg(target_os = "linux")]
+    fn timer(&self) -> Box<dyn Timer> {
+        self.poller.timer()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_udp(&self, addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
+        udp::bind_with(addr, options, |socket| {
+            socket.set_nonblocking(true)?;
+            self.poller.register(socket)
+        })
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

@@ -1,9 +1,14 @@
-//! UDP sockets for the real runtimes: quinn-udp's system calls on async-io's readiness.
+//! UDP sockets for the real runtimes: quinn-udp's system calls, on the readiness that async-io or our
+//! own poller tells of.
 
 use std::{
+    fmt,
     io::{self, IoSliceMut},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -14,16 +19,62 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{UdpOptions, UdpSocket};
 
+/// Who tells when a socket can be read or written again.
+pub(super) trait Readiness: fmt::Debug + Send + Sync + 'static {
+    fn socket(&self) -> &std::net::UdpSocket;
+
+    /// A read is about to be tried: only what arrives from here on is news.
+    fn before_read(&self) {}
+
+    /// Whether everything that arrives after [`before_read`](Self::before_read) makes
+    /// [`poll_readable`](Self::poll_readable) ready, even if no read has failed meanwhile.
+    fn tells_of_arrivals(&self) -> bool {
+        false
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>>;
+}
+
+impl Readiness for Async<std::net::UdpSocket> {
+    fn socket(&self) -> &std::net::UdpSocket {
+        self.get_ref()
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(cx)
+    }
+
+    fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        self.writable_owned().boxed()
+    }
+}
+
 #[derive(Debug)]
-struct ReactorUdp {
-    io: Arc<Async<std::net::UdpSocket>>,
+struct Udp<R> {
+    io: Arc<R>,
     state: UdpSocketState,
     local: SocketAddr,
     /// Whether unreachable remotes are reported through the error queue.
     reports_errors: bool,
+    /// A system call failed with such a report since the queue was last found empty.
+    reported: AtomicBool,
+    /// The last read left nothing behind.
+    drained: AtomicBool,
 }
 
+/// Binds a socket to `addr` that async-io watches.
 pub(super) fn bind(addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
+    bind_with(addr, options, Async::new_nonblocking)
+}
+
+/// Binds a socket to `addr` that `watch` watches.
+pub(super) fn bind_with<R: Readiness>(
+    addr: SocketAddr,
+    options: UdpOptions,
+    watch: impl FnOnce(std::net::UdpSocket) -> io::Result<R>,
+) -> io::Result<Arc<dyn UdpSocket>> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -51,21 +102,28 @@ pub(super) fn bind(addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn 
         .inspect_err(|e| log::debug!("{addr}: no reports of unreachable remotes: {e}"))
         .is_ok();
     let local = socket.local_addr()?;
-    let io = Arc::new(Async::new_nonblocking(socket)?);
-    Ok(Arc::new(ReactorUdp { io, state, local, reports_errors }))
+    Ok(Arc::new(Udp {
+        io: Arc::new(watch(socket)?),
+        state,
+        local,
+        reports_errors,
+        reported: AtomicBool::new(false),
+        drained: AtomicBool::new(false),
+    }))
 }
 
-impl UdpSocket for ReactorUdp {
+impl<R: Readiness> UdpSocket for Udp<R> {
     fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let socket: &std::net::UdpSocket = self.io.get_ref();
+        let socket = self.io.socket();
         match self.state.try_send(UdpSockRef::from(socket), transmit) {
             // A queued ICMP report fails the next system call in place of its own one: the
             // report stays in the error queue, and the call is made again.
             Err(e) if self.reports_errors && is_report(&e) => {
+                self.reported.store(true, Ordering::Relaxed);
                 self.state.try_send(UdpSockRef::from(socket), transmit)
             }
             result => result,
@@ -78,27 +136,49 @@ impl UdpSocket for ReactorUdp {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let socket = self.io.socket();
+        if self.drained.swap(false, Ordering::Relaxed) {
+            ready!(self.io.poll_readable(cx))?;
+        }
         loop {
-            let socket: &std::net::UdpSocket = self.io.get_ref();
+            self.io.before_read();
             match self.state.recv(UdpSockRef::from(socket), bufs, meta) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted || is_report(&e) => continue,
-                result => return Poll::Ready(result),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if is_report(&e) => {
+                    self.reported.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                result => {
+                    // Fewer than there was room for: the queue was empty, or a report, which arrives
+                    // like a datagram, came in between. There is no need to ask once more.
+                    let all = result.as_ref().is_ok_and(|n| *n < bufs.len());
+                    self.drained.store(all && self.io.tells_of_arrivals(), Ordering::Relaxed);
+                    return Poll::Ready(result);
+                }
             }
             ready!(self.io.poll_readable(cx))?;
         }
     }
 
     fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
-        self.io.clone().writable_owned().boxed()
+        self.io.clone().writable()
     }
 
     fn take_error(&self) -> Option<TransportError> {
         if !self.reports_errors {
             return None;
         }
-        let socket: &std::net::UdpSocket = self.io.get_ref();
-        self.state.recv_transport_error(UdpSockRef::from(socket)).ok().flatten()
+        let socket = self.io.socket();
+        let report = self.state.recv_transport_error(UdpSockRef::from(socket)).ok().flatten();
+        if report.is_none() {
+            self.reported.store(false, Ordering::Relaxed);
+        }
+        report
+    }
+
+    fn may_have_errors(&self) -> bool {
+        self.reported.load(Ordering::Relaxed)
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -114,7 +194,7 @@ impl UdpSocket for ReactorUdp {
     }
 
     fn buffer_sizes(&self) -> Option<(usize, usize)> {
-        let socket: &std::net::UdpSocket = self.io.get_ref();
+        let socket = self.io.socket();
         let send = self.state.send_buffer_size(UdpSockRef::from(socket)).ok()?;
         let recv = self.state.recv_buffer_size(UdpSockRef::from(socket)).ok()?;
         Some((send, recv))

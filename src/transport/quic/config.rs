@@ -13,7 +13,7 @@ use quinn_proto::{
     },
 };
 
-use super::Error;
+use super::{Error, congestion};
 
 /// The least a connection may hold in each direction, however many there are.
 pub(super) const MIN_WINDOW: u64 = 16 * 1024;
@@ -193,6 +193,7 @@ impl Config {
             // Until the handshake is done a remote gets the least; then its share (`State::share`).
             .receive_window(VarInt::from_u32(self.receive_window.min(MIN_WINDOW as u32)))
             .send_window(self.send_window.min(MIN_WINDOW))
+            .congestion_controller_factory(Arc::new(congestion::Factory::default()))
             .initial_mtu(self.initial_mtu)
             .ack_frequency_config(Some(ack_frequency()))
             .mtu_discovery_config(self.mtu_upper_bound.map(|bound| {

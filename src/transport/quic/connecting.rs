@@ -11,12 +11,14 @@ use std::{
 };
 
 use libp2p::PeerId;
-use quinn_proto::Side;
+use quinn_proto::{ConnectionHandle, Side};
 
 use super::{
     Connection, Error, certificate,
+    connection::remember,
     endpoint::Endpoint,
-    incoming::{Admission, Incoming},
+    incoming::{Accepted, Admission, Incoming},
+    link::Link,
     punch::Punch,
     state::{Shared, State},
 };
@@ -54,8 +56,8 @@ impl Connecting {
         expected: Option<PeerId>,
     ) -> Result<Self, Error> {
         let (handle, connection, link) = endpoint.connect(remote)?;
-        let shared = Shared::new(endpoint.clone(), handle, connection, link);
-        Ok(Self(Stage::Handshake(Handshake::new(shared, expected, None))))
+        let handshake = Handshake::new(endpoint.clone(), handle, connection, link, expected, None);
+        Ok(Self(Stage::Handshake(handshake)))
     }
 }
 
@@ -63,9 +65,8 @@ fn accept(incoming: Incoming, expected: Option<PeerId>) -> Result<Handshake, Err
     // An `Incoming` has addresses until it is accepted, which happens here and once.
     let remote = incoming.addresses().map_or(UNKNOWN, |(remote, _)| remote);
     let accepted = incoming.accept().map_err(|reason| Error::Handshake { remote, reason })?;
-    let endpoint = accepted.admission.0.clone();
-    let shared = Shared::new(endpoint, accepted.handle, accepted.connection, accepted.link);
-    Ok(Handshake::new(shared, expected, Some(accepted.admission)))
+    let Accepted { admission, handle, connection, link } = accepted;
+    Ok(Handshake::new(admission.0.clone(), handle, connection, link, expected, Some(admission)))
 }
 
 /// Stands for an address that cannot be missing.
@@ -107,9 +108,17 @@ impl fmt::Debug for Handshake {
 }
 
 impl Handshake {
-    fn new(shared: Arc<Shared>, expected: Option<PeerId>, admission: Option<Admission>) -> Self {
-        let limit = shared.endpoint.shared.built.config.handshake_timeout;
-        shared.lock().deadline = shared.endpoint.shared.runtime.now().checked_add(limit);
+    fn new(
+        endpoint: Arc<Endpoint>,
+        handle: ConnectionHandle,
+        connection: quinn_proto::Connection,
+        link: Arc<Link>,
+        expected: Option<PeerId>,
+        admission: Option<Admission>,
+    ) -> Self {
+        let limit = endpoint.shared.built.config.handshake_timeout;
+        let deadline = endpoint.shared.runtime.now().checked_add(limit);
+        let shared = Shared::new(endpoint, handle, connection, link, deadline);
         Self { connection: Some(Connection::new(shared)), expected, _admission: admission }
     }
 
@@ -117,14 +126,19 @@ impl Handshake {
         let Some(connection) = &self.connection else { return Poll::Pending };
         let shared = connection.shared.clone();
         let limit = shared.endpoint.shared.built.config.handshake_timeout;
-        let refused = shared.link.is_refused();
-        let expected = self.expected;
-        let outcome = ready!(shared.drive(cx, |state| outcome(state, refused, expected, limit)));
-        match (outcome, self.connection.take()) {
-            (Ok(peer), Some(connection)) => {
-                shared.lock().dial_done(&shared.endpoint);
-                Poll::Ready(Ok((peer, connection)))
+        let outcome = {
+            let mut state = shared.lock();
+            let outcome = outcome(&mut state, shared.link.is_refused(), self.expected, limit);
+            if outcome.is_pending() {
+                remember(&mut state.muxer, cx);
+            } else {
+                state.watched = false;
+                state.dial_done(&shared.endpoint);
             }
+            ready!(outcome)
+        };
+        match (outcome, self.connection.take()) {
+            (Ok(peer), Some(connection)) => Poll::Ready(Ok((peer, connection))),
             (Err(error), _) => Poll::Ready(Err(error)),
             (Ok(_), None) => Poll::Pending,
         }

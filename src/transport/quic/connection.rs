@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
@@ -17,7 +17,7 @@ use super::{
     state::{Shared, State},
 };
 
-/// An established QUIC connection. [`StreamMuxer::poll`] is what drives it, streams included.
+/// An established QUIC connection. A task of its own drives it; [`StreamMuxer::poll`] only tells of changes.
 pub struct Connection {
     pub(super) shared: Arc<Shared>,
     /// A close has begun.
@@ -77,7 +77,7 @@ impl StreamMuxer for Connection {
         if let Some(reason) = &state.lost {
             return Poll::Ready(Err(lost(&state, reason)));
         }
-        state.acceptor = Some(cx.waker().clone());
+        remember(&mut state.acceptor, cx);
         Poll::Pending
     }
 
@@ -90,54 +90,62 @@ impl StreamMuxer for Connection {
             drop(state);
             return Poll::Ready(Ok(Stream::new(self.shared.clone(), id)));
         }
-        state.opener = Some(cx.waker().clone());
+        remember(&mut state.opener, cx);
         Poll::Pending
     }
 
     /// Waits, for a bounded time, until finished streams have been acknowledged; then tells the
     /// remote and is done. What unfinished streams have written is sent once, not waited for.
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let shared = self.shared.clone();
-        if !self.closing {
-            self.closing = true;
-            let wait = shared.endpoint.shared.built.config.close_timeout;
+        let first = !std::mem::replace(&mut self.closing, true);
+        let shared = &self.shared;
+        {
             let mut state = shared.lock();
-            state.deadline = shared.endpoint.shared.runtime.now().checked_add(wait);
-            state.late = false;
-        }
-        let done = shared.drive(cx, |state| state.lost.is_some() || state.late || state.is_settled());
-        if !done {
-            return Poll::Pending;
+            if first {
+                let wait = shared.endpoint.shared.built.config.close_timeout;
+                state.deadline = shared.endpoint.shared.runtime.now().checked_add(wait);
+                state.late = false;
+                state.swept = false;
+                state.watched = true;
+                state.wake_driver(&shared.link);
+            }
+            let done = state.lost.is_some() || state.late || (state.swept && state.is_settled());
+            if !done {
+                remember(&mut state.muxer, cx);
+                return Poll::Pending;
+            }
         }
         shared.abandon();
         Poll::Ready(Ok(()))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
-        let shared = self.shared.clone();
-        let mut turn = false;
-        let polled = shared.drive(cx, |state| {
-            if let Some(reason) = &state.lost {
-                // A swarm drops all streams the moment it sees this error: first let them read what
-                // the remote sent before it closed.
-                if matches!(reason, ConnectionError::ApplicationClosed(_)) && !self.last_turn {
-                    turn = true;
-                    return Poll::Pending;
-                }
-                return Poll::Ready(Err(lost(state, reason)));
+        let this = &mut *self;
+        let mut state = this.shared.lock();
+        if let Some(reason) = &state.lost {
+            // A swarm drops all streams the moment it sees this error: first let them read what
+            // the remote sent before it closed.
+            if matches!(reason, ConnectionError::ApplicationClosed(_)) && !this.last_turn {
+                this.last_turn = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            let now_at = state.quic.remote_address();
-            if now_at != state.remote {
-                state.remote = now_at;
-                return Poll::Ready(Ok(StreamMuxerEvent::AddressChange(addr::to_multiaddr(now_at))));
-            }
-            Poll::Pending
-        });
-        if turn {
-            self.last_turn = true;
-            cx.waker().wake_by_ref();
+            return Poll::Ready(Err(lost(&state, reason)));
         }
-        polled
+        let now_at = state.quic.remote_address();
+        if now_at != state.remote {
+            state.remote = now_at;
+            return Poll::Ready(Ok(StreamMuxerEvent::AddressChange(addr::to_multiaddr(now_at))));
+        }
+        remember(&mut state.muxer, cx);
+        Poll::Pending
+    }
+}
+
+/// Notes who is to be woken. A swarm polls a connection far more often than it changes tasks.
+pub(super) fn remember(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    if !slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *slot = Some(cx.waker().clone());
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use futures::{FutureExt, channel::oneshot};
 use quinn_proto::{DatagramEvent, EcnCodepoint, Incoming};
 
-use crate::runtime::{RecvMeta, Sleep, UdpSocket};
+use crate::runtime::{Handle, RecvMeta, Sleep, Timer, UdpSocket};
 
 use super::{
     endpoint::{Endpoint, Table},
@@ -55,12 +55,15 @@ pub(super) struct Driver {
     /// Whom to wake at the end of a batch: once, not per datagram.
     touched: Vec<Arc<Link>>,
     pause: Option<Sleep>,
+    /// Rings when a closed connection is to be forgotten.
+    alarm: Box<dyn Timer>,
     /// Dropped after the socket: fields go in this order.
     _open: async_channel::Sender<()>,
 }
 
 impl Driver {
     pub(super) fn new(
+        runtime: &Handle,
         socket: Arc<dyn UdpSocket>,
         endpoint: Weak<Endpoint>,
         ended: oneshot::Receiver<()>,
@@ -78,6 +81,7 @@ impl Driver {
             response: Vec::new(),
             touched: Vec::new(),
             pause: None,
+            alarm: runtime.timer(),
             _open: open,
         }
     }
@@ -146,6 +150,8 @@ impl Driver {
                             if !self.touched.last().is_some_and(|last| Arc::ptr_eq(last, link)) {
                                 self.touched.push(link.clone());
                             }
+                        } else if let Some(farewell) = table.lingering.answer(handle.0) {
+                            endpoint.respond(&farewell.transmit, &farewell.bytes);
                         }
                     }
                     Some(DatagramEvent::Response(transmit)) => {
@@ -221,8 +227,18 @@ impl Future for Driver {
             }
             self.pause = None;
         }
-        self.read_reports(&endpoint);
-        if self.receive(cx, &endpoint).is_ready() {
+        endpoint.driver.register(cx.waker());
+        loop {
+            self.alarm.set(endpoint.forget(endpoint.shared.runtime.now()));
+            if self.alarm.poll(cx).is_pending() {
+                break;
+            }
+        }
+        let more = self.receive(cx, &endpoint).is_ready();
+        if self.socket.may_have_errors() {
+            self.read_reports(&endpoint);
+        }
+        if more {
             // More may be there: the others first.
             cx.waker().wake_by_ref();
         }

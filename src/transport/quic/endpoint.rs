@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Waker,
+    time::Instant,
 };
 
 use futures::{channel::oneshot, task::AtomicWaker};
@@ -21,6 +22,7 @@ use super::{
     config::{Built, MIN_WINDOW},
     driver::Driver,
     incoming::Incoming,
+    linger::{Farewell, Lingering},
     link::Link,
     lock, transmit,
 };
@@ -70,6 +72,8 @@ pub(super) struct Endpoint {
     pub(super) handshakes: AtomicUsize,
     /// Woken when there is something for [`Endpoint::accept`].
     acceptor: AtomicWaker,
+    /// Woken when a closed connection is to be forgotten earlier than the driver knows.
+    pub(super) driver: AtomicWaker,
     /// Dropped with the endpoint, which tells the driver to end.
     _alive: oneshot::Sender<()>,
     /// Dropped after the socket: fields go in this order.
@@ -87,6 +91,8 @@ pub(super) struct Table {
     pub(super) punches: HashMap<SocketAddr, oneshot::Sender<Incoming>>,
     /// Outgoing dials whose handshake is under way.
     dials: HashMap<usize, SocketAddr>,
+    /// Connections that are closed and not forgotten yet.
+    pub(super) lingering: Lingering,
     /// Why receiving failed, until the listener reports it.
     pub(super) failure: Option<io::Error>,
 }
@@ -124,14 +130,17 @@ impl Endpoint {
                 queue: VecDeque::new(),
                 punches: HashMap::new(),
                 dials: HashMap::new(),
+                lingering: Lingering::default(),
                 failure: None,
             }),
             handshakes: AtomicUsize::new(0),
             acceptor: AtomicWaker::new(),
+            driver: AtomicWaker::new(),
             _alive: alive,
             _open: shared.open.clone(),
         });
-        let driver = Driver::new(socket, Arc::downgrade(&endpoint), ended, shared.open.clone());
+        let driver =
+            Driver::new(&shared.runtime, socket, Arc::downgrade(&endpoint), ended, shared.open.clone());
         shared.runtime.spawn(driver);
         Ok(endpoint)
     }
@@ -157,7 +166,8 @@ impl Endpoint {
         Ok((handle, connection, link))
     }
 
-    /// Gives a new connection its inbox. Every call is followed by one of [`Endpoint::release`].
+    /// Gives a new connection its inbox. Every call is followed by one of [`Endpoint::release`] or
+    /// [`Endpoint::linger`].
     pub(super) fn route(&self, table: &mut Table, handle: ConnectionHandle) -> Arc<Link> {
         let link = Arc::new(Link::new(self.shared.built.config.max_inbox));
         if table.links.len() <= handle.0 {
@@ -185,7 +195,34 @@ impl Endpoint {
     /// Forgets a connection. Its handle may be another's from now on.
     pub(super) fn release(&self, handle: ConnectionHandle) {
         let mut table = lock(&self.table);
+        self.unroute(&mut table, handle);
         table.quic.handle_event(handle, EndpointEvent::drained());
+    }
+
+    /// Forgets a closed connection but for its handle, and `farewell`, until a moment.
+    pub(super) fn linger(&self, handle: ConnectionHandle, until: Instant, farewell: Option<Farewell>) {
+        let mut table = lock(&self.table);
+        self.unroute(&mut table, handle);
+        if let Some(early) = table.lingering.insert(handle.0, until, farewell) {
+            table.quic.handle_event(ConnectionHandle(early), EndpointEvent::drained());
+        }
+        let next = table.lingering.next();
+        drop(table);
+        if next == Some(until) {
+            self.driver.wake();
+        }
+    }
+
+    /// Forgets connections that have lingered long enough; when to come back.
+    pub(super) fn forget(&self, now: Instant) -> Option<Instant> {
+        let mut table = lock(&self.table);
+        while let Some(handle) = table.lingering.expired(now) {
+            table.quic.handle_event(ConnectionHandle(handle), EndpointEvent::drained());
+        }
+        table.lingering.next()
+    }
+
+    fn unroute(&self, table: &mut Table, handle: ConnectionHandle) {
         table.dials.remove(&handle.0);
         if let Some(link) = table.links.get_mut(handle.0) {
             *link = None;
@@ -235,10 +272,17 @@ impl Endpoint {
         }
     }
 
-    /// Connections in the table.
+    /// Connections in the table that are not closed.
     #[cfg(test)]
     pub(super) fn open_connections(&self) -> usize {
-        lock(&self.table).quic.open_connections()
+        let table = lock(&self.table);
+        table.quic.open_connections() - table.lingering.len()
+    }
+
+    /// Connections that are closed and not forgotten yet.
+    #[cfg(test)]
+    pub(super) fn lingering(&self) -> usize {
+        lock(&self.table).lingering.len()
     }
 }
 

@@ -5,9 +5,11 @@
 //!
 //! - An `Endpoint` is one bound UDP socket. One task (`driver`) only receives its
 //!   datagrams and sorts them into the `Link` of the connection they belong to.
-//! - A connection is driven by the one task that polls its [`Connection`] (in a swarm: the
-//!   connection's task), and before that by the one that polls [`Connecting`]. There is no second
-//!   task per connection, and no task or lock per stream: muxer and streams share one mutex.
+//! - A connection is moved on by one task of its own (`drive`), from the first datagram until it is
+//!   closed. Whoever polls its [`Connecting`] or [`Connection`] only hears of changes. There is no
+//!   task or lock per stream: driver, muxer and streams share one mutex.
+//! - What is closed leaves a trace in its endpoint for a moment (`linger`), which tells a peer
+//!   that is still sending.
 //! - All time is the runtime's, so that everything here also runs in simulated time.
 //!
 //! What is deliberately absent: 0-RTT and session resumption (libp2p authenticates both sides
@@ -18,12 +20,15 @@
 mod addr;
 mod certificate;
 mod config;
+mod congestion;
 mod connecting;
 mod connection;
+mod drive;
 mod driver;
 mod endpoint;
 mod error;
 mod incoming;
+mod linger;
 mod link;
 mod listener;
 mod punch;

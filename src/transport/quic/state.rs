@@ -1,39 +1,33 @@
-//! A connection's state, and the step that moves it on.
+//! A connection's state, which its driver, the muxer and the streams share.
 //!
-//! Whoever polls the connection calls [`State::drive`]; streams only leave something to do and
-//! wake that task.
+//! Only the driver ([`drive`](super::drive)) receives and sends; all others leave something to do
+//! and wake it.
 
 use std::{
     collections::{HashMap, VecDeque},
     io, mem,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
-    time::Instant,
+    task::Waker,
+    time::{Duration, Instant},
 };
 
-use futures::future::{BoxFuture, FutureExt};
-use quinn_proto::{
-    ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId, Transmit, VarInt,
-};
+use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, StreamId, VarInt};
 
 use crate::runtime::Timer;
 
 use super::{
-    config::{FIRST_STREAMS, MIN_WINDOW},
+    config::FIRST_STREAMS,
+    congestion,
+    drive::{Drive, TRAINS, Unsent},
     endpoint::Endpoint,
+    linger::Farewell,
     link::Link,
     lock, transmit,
 };
 
-/// Received datagrams handled before other tasks get their turn.
-const RECEIVE: usize = 128;
-/// Queues of up to this many events are not kept while nothing arrives: they are cheap to make.
-const KEPT: usize = 4;
-/// Sent trains of datagrams (GSO) before other tasks get their turn.
-const TRAINS: usize = 8;
-/// Datagrams in one train. The kernel takes at most 64, and at most 64 KiB.
-const TRAIN: usize = 40;
+/// The longest that an endpoint remembers a closed connection, however slow its path is.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What the muxer and its streams share.
 pub(super) struct Shared {
@@ -43,18 +37,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// A connection whose handshake begins, and may last until `deadline`. Starts its driver.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         handle: ConnectionHandle,
         connection: quinn_proto::Connection,
         link: Arc<Link>,
+        deadline: Option<Instant>,
     ) -> Arc<Self> {
         let state = State {
             remote: connection.remote_address(),
             quic: connection,
             handle,
             timer: endpoint.shared.runtime.timer(),
-            deadline: None,
+            deadline,
             late: false,
             batch: VecDeque::new(),
             unsent: None,
@@ -63,6 +59,9 @@ impl Shared {
             writers: HashMap::new(),
             acceptor: None,
             opener: None,
+            muxer: None,
+            watched: true,
+            swept: false,
             unfinished: 0,
             connected: false,
             lost: None,
@@ -71,31 +70,21 @@ impl Shared {
             allowance: 0,
             stream_limit: FIRST_STREAMS,
         };
-        Arc::new(Self { endpoint, link, state: Mutex::new(state) })
+        let shared = Arc::new(Self { endpoint, link, state: Mutex::new(state) });
+        shared.endpoint.shared.runtime.spawn(Drive::new(shared.clone()));
+        shared
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// Moves the connection on, and wakes whom that concerns once the lock is free again.
-    pub(super) fn drive<T>(&self, cx: &mut Context<'_>, then: impl FnOnce(&mut State) -> T) -> T {
-        let mut wakers = Vec::new();
-        let out = {
-            let mut state = self.lock();
-            state.drive(cx, &self.endpoint, &self.link, &mut wakers);
-            then(&mut state)
-        };
-        for waker in wakers {
-            waker.wake();
-        }
-        out
-    }
-
-    /// Ends the connection at once, tells the remote if that can be done at once, and frees its
-    /// place in the endpoint. Streams that outlive it may still read what had arrived.
+    /// Ends the connection at once, tells the remote, and leaves the endpoint only what it takes to
+    /// tell it again. Streams that outlive it may still read what had arrived.
     pub(super) fn abandon(&self) {
         let wakers = self.lock().abandon(&self.endpoint);
+        // The driver sees that there is nothing left to drive.
+        self.link.wake();
         for waker in wakers {
             waker.wake();
         }
@@ -104,255 +93,51 @@ impl Shared {
 
 pub(super) struct State {
     pub(super) quic: quinn_proto::Connection,
-    handle: ConnectionHandle,
+    pub(super) handle: ConnectionHandle,
     /// The remote's address as it was told to the layers above.
     pub(super) remote: SocketAddr,
-    timer: Box<dyn Timer>,
-    /// When whoever drives the connection gives up waiting for what it waits for.
+    pub(super) timer: Box<dyn Timer>,
+    /// When whoever polls the muxer gives up waiting for what it waits for.
     pub(super) deadline: Option<Instant>,
     /// The deadline has passed.
     pub(super) late: bool,
     /// Received and not handled yet.
-    batch: VecDeque<ConnectionEvent>,
+    pub(super) batch: VecDeque<ConnectionEvent>,
     /// What did not fit into the socket's queue.
-    unsent: Option<Box<Unsent>>,
+    pub(super) unsent: Option<Box<Unsent>>,
     /// Why the last datagram could not be sent at all.
     pub(super) send_error: Option<io::Error>,
     pub(super) readers: HashMap<StreamId, Waker>,
     pub(super) writers: HashMap<StreamId, Waker>,
     pub(super) acceptor: Option<Waker>,
     pub(super) opener: Option<Waker>,
+    /// Who polls the muxer.
+    pub(super) muxer: Option<Waker>,
+    /// The muxer is to be polled after every drive: during the handshake, and while closing.
+    pub(super) watched: bool,
+    /// What could be sent has been sent since this was reset.
+    pub(super) swept: bool,
     /// Streams whose send half is neither finished nor reset.
     pub(super) unfinished: usize,
     pub(super) connected: bool,
     /// Why the connection has ended.
     pub(super) lost: Option<ConnectionError>,
-    /// The driving task has been woken since it last drove.
-    woken: bool,
+    /// The driver has been woken since it last drove.
+    pub(super) woken: bool,
     /// The endpoint has forgotten the connection: its handle may be another's.
-    released: bool,
+    pub(super) released: bool,
     /// The memory share that was applied last.
-    allowance: u64,
+    pub(super) allowance: u64,
     /// How many streams the remote may have open now.
-    stream_limit: u32,
-}
-
-struct Unsent {
-    transmit: Transmit,
-    bytes: Vec<u8>,
-    writable: BoxFuture<'static, io::Result<()>>,
+    pub(super) stream_limit: u32,
 }
 
 impl State {
-    fn drive(
-        &mut self,
-        cx: &mut Context<'_>,
-        endpoint: &Arc<Endpoint>,
-        link: &Link,
-        wakers: &mut Vec<Waker>,
-    ) {
-        // Registered first: what comes from here on wakes this task again.
-        link.register(cx.waker());
-        self.woken = false;
-        let now = endpoint.shared.runtime.now();
-
-        let mut again = self.receive(link);
-        if self.quic.poll_timeout().is_some_and(|at| at <= now) {
-            self.quic.handle_timeout(now);
-        }
-        if self.events(wakers) {
-            self.grow(endpoint);
-        }
-        self.share(endpoint);
-        self.endpoint_events(endpoint);
-        again |= self.send(cx, endpoint, now);
-        again |= self.arm(cx, now);
-        if again {
-            cx.waker().wake_by_ref();
-        }
-    }
-
     /// Says that a stream has left something to send.
     pub(super) fn wake_driver(&mut self, link: &Link) {
         if !mem::replace(&mut self.woken, true) {
             link.wake();
         }
-    }
-
-    /// Handles what has arrived; true when there is more.
-    fn receive(&mut self, link: &Link) -> bool {
-        for _ in 0..RECEIVE {
-            if self.batch.is_empty() {
-                link.take(&mut self.batch);
-            }
-            match self.batch.pop_front() {
-                Some(event) => self.quic.handle_event(event),
-                None => {
-                    // An idle connection keeps no queue.
-                    if self.batch.capacity() <= KEPT {
-                        self.batch = VecDeque::new();
-                    }
-                    return false;
-                }
-            }
-            // A stateless reset behind a close would replace the reason that the close gave.
-            if self.quic.is_closed() && self.lost.is_none() {
-                return true;
-            }
-        }
-        true
-    }
-
-    /// Hands events to whom they concern; true when the remote has opened streams.
-    fn events(&mut self, wakers: &mut Vec<Waker>) -> bool {
-        let mut opened = false;
-        while let Some(event) = self.quic.poll() {
-            match event {
-                Event::Connected => self.connected = true,
-                Event::ConnectionLost { reason } => self.lose(reason, wakers),
-                Event::Stream(StreamEvent::Opened { .. }) => {
-                    opened = true;
-                    wakers.extend(self.acceptor.take());
-                }
-                Event::Stream(StreamEvent::Available { .. }) => wakers.extend(self.opener.take()),
-                Event::Stream(StreamEvent::Readable { id }) => wakers.extend(self.readers.remove(&id)),
-                Event::Stream(StreamEvent::Writable { id } | StreamEvent::Stopped { id, .. }) => {
-                    wakers.extend(self.writers.remove(&id));
-                }
-                // Only the muxer waits for these, and it looks after every drive.
-                Event::Stream(StreamEvent::Finished { .. }) => {}
-                Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
-            }
-        }
-        opened
-    }
-
-    fn lose(&mut self, reason: ConnectionError, wakers: &mut Vec<Waker>) {
-        self.lost.get_or_insert(reason);
-        wakers.extend(self.acceptor.take());
-        wakers.extend(self.opener.take());
-        wakers.extend(mem::take(&mut self.readers).into_values());
-        wakers.extend(mem::take(&mut self.writers).into_values());
-    }
-
-    /// Allows the remote more streams when it uses half of what it was allowed.
-    fn grow(&mut self, endpoint: &Endpoint) {
-        let most = endpoint.shared.built.config.max_concurrent_streams;
-        let open = self.quic.streams().remote_open_streams(Dir::Bi);
-        if self.stream_limit < most && open >= u64::from(self.stream_limit / 2) {
-            self.stream_limit = self.stream_limit.saturating_mul(2).min(most);
-            self.quic.set_max_concurrent_streams(Dir::Bi, self.stream_limit.into());
-        }
-    }
-
-    /// Applies the connection's share of the transport's memory when it has changed.
-    fn share(&mut self, endpoint: &Endpoint) {
-        let allowance = endpoint.shared.allowance();
-        if !self.connected || allowance == self.allowance {
-            return;
-        }
-        self.allowance = allowance;
-        let config = &endpoint.shared.built.config;
-        let window = |configured: u64| configured.min(allowance).max(MIN_WINDOW.min(configured));
-        let receive = u32::try_from(window(config.receive_window.into())).unwrap_or(config.receive_window);
-        self.quic.set_receive_window(VarInt::from_u32(receive));
-        self.quic.set_send_window(window(config.send_window));
-    }
-
-    fn endpoint_events(&mut self, endpoint: &Endpoint) {
-        while let Some(event) = self.quic.poll_endpoint_events() {
-            if event.is_drained() {
-                self.release(endpoint);
-            } else if !self.released
-                && let Some(event) = endpoint.handle_event(self.handle, event)
-            {
-                self.quic.handle_event(event);
-            }
-        }
-    }
-
-    fn release(&mut self, endpoint: &Endpoint) {
-        if !mem::replace(&mut self.released, true) {
-            endpoint.release(self.handle);
-        }
-    }
-
-    /// The handshake is over: reports of unreachable hosts mean this connection no longer.
-    pub(super) fn dial_done(&self, endpoint: &Endpoint) {
-        if !self.released {
-            endpoint.dial_done(self.handle);
-        }
-    }
-
-    /// Sends what is to be sent; true when there is more and the socket would take it.
-    fn send(&mut self, cx: &mut Context<'_>, endpoint: &Arc<Endpoint>, now: Instant) -> bool {
-        if !self.flush_unsent(cx, endpoint) {
-            return false;
-        }
-        let most = endpoint.socket.max_transmit_segments().clamp(1, TRAIN);
-        transmit::with_buffer(|buffer| {
-            for _ in 0..TRAINS {
-                buffer.clear();
-                let Some(transmit) = self.quic.poll_transmit(now, most, buffer) else { return false };
-                match transmit::send(&*endpoint.socket, &transmit, buffer) {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        self.unsent = Some(Box::new(Unsent {
-                            transmit,
-                            bytes: buffer.clone(),
-                            writable: endpoint.socket.clone().writable(),
-                        }));
-                        return self.flush_unsent(cx, endpoint);
-                    }
-                    // The datagram's fate; QUIC sends again what mattered.
-                    Err(e) => {
-                        log::trace!("cannot send to {}: {e}", transmit.destination);
-                        self.send_error = Some(e);
-                    }
-                }
-            }
-            true
-        })
-    }
-
-    /// Tries again what did not fit before; true when nothing of it is left.
-    fn flush_unsent(&mut self, cx: &mut Context<'_>, endpoint: &Arc<Endpoint>) -> bool {
-        while let Some(unsent) = &mut self.unsent {
-            match unsent.writable.poll_unpin(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(())) => {
-                    match transmit::send(&*endpoint.socket, &unsent.transmit, &unsent.bytes) {
-                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                            unsent.writable = endpoint.socket.clone().writable();
-                        }
-                        Ok(()) => self.unsent = None,
-                        Err(e) => {
-                            self.send_error = Some(e);
-                            self.unsent = None;
-                        }
-                    }
-                }
-                Poll::Ready(Err(e)) => {
-                    self.send_error = Some(e);
-                    self.unsent = None;
-                }
-            }
-        }
-        true
-    }
-
-    /// Sets the alarm; true when it has rung already.
-    fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.deadline.is_some_and(|at| at <= now) {
-            self.deadline = None;
-            self.late = true;
-        }
-        let next = match (self.quic.poll_timeout(), self.deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        self.timer.set(next);
-        self.timer.poll(cx).is_ready()
     }
 
     /// Whether finished streams have been acknowledged and nothing waits to be sent.
@@ -380,25 +165,69 @@ impl State {
         Some(id)
     }
 
+    /// The connection has ended: tells all who wait.
+    pub(super) fn lose(&mut self, reason: ConnectionError, wakers: &mut Vec<Waker>) {
+        self.lost.get_or_insert(reason);
+        wakers.extend(self.acceptor.take());
+        wakers.extend(self.opener.take());
+        wakers.extend(self.muxer.take());
+        wakers.extend(mem::take(&mut self.readers).into_values());
+        wakers.extend(mem::take(&mut self.writers).into_values());
+    }
+
+    /// The endpoint forgets the connection.
+    pub(super) fn release(&mut self, endpoint: &Endpoint) {
+        if !mem::replace(&mut self.released, true) {
+            endpoint.release(self.handle);
+        }
+    }
+
+    /// The handshake is over: reports of unreachable hosts mean this connection no longer.
+    pub(super) fn dial_done(&self, endpoint: &Endpoint) {
+        if !self.released {
+            endpoint.dial_done(self.handle);
+        }
+    }
+
     fn abandon(&mut self, endpoint: &Arc<Endpoint>) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if !self.released {
             let now = endpoint.shared.runtime.now();
+            // After a close by the remote nothing may be sent but one answer to it.
+            let ours = !self.quic.is_closed();
             self.quic.close(now, VarInt::from_u32(0), Default::default());
+            congestion::lift(&self.quic);
             self.unsent = None;
-            transmit::with_buffer(|buffer| {
+            let farewell = transmit::with_buffer(|buffer| {
+                let mut last = None;
                 for _ in 0..TRAINS {
                     buffer.clear();
-                    let Some(transmit) = self.quic.poll_transmit(now, 1, buffer) else { return };
+                    let Some(transmit) = self.quic.poll_transmit(now, 1, buffer) else { break };
                     endpoint.respond(&transmit, buffer);
+                    last = Some(Farewell { transmit, bytes: buffer.as_slice().into() });
                 }
+                last
             });
-            self.release(endpoint);
+            self.depart(endpoint, now, farewell.filter(|_| ours));
         }
         self.lose(ConnectionError::LocallyClosed, &mut wakers);
         // Nobody drives from here on: what is only of use to a driver goes now.
         self.batch = VecDeque::new();
         self.timer.set(None);
         wakers
+    }
+
+    /// The endpoint forgets the connection, at once or when a peer that is still sending has had
+    /// the time to hear that it is closed.
+    fn depart(&mut self, endpoint: &Endpoint, now: Instant, farewell: Option<Farewell>) {
+        // Of a closed connection's alarms only one is left, three probe time-outs after the close.
+        match self.quic.poll_timeout().map(|at| at.min(now + LINGER)) {
+            Some(until) if self.connected && !self.quic.is_drained() => {
+                if !mem::replace(&mut self.released, true) {
+                    endpoint.linger(self.handle, until, farewell);
+                }
+            }
+            _ => self.release(endpoint),
+        }
     }
 }

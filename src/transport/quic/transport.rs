@@ -250,14 +250,19 @@ impl Transport {
         self.shared.built.config.clone()
     }
 
-    /// Connections in all endpoints.
-    pub(in crate::transport) fn open_connections(&self) -> usize {
+    fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         let endpoints = self.listeners.iter().map(|listener| &listener.endpoint);
-        endpoints
-            .chain(&self.dialer_v4)
-            .chain(&self.dialer_v6)
-            .map(|endpoint| endpoint.open_connections())
-            .sum()
+        endpoints.chain(&self.dialer_v4).chain(&self.dialer_v6)
+    }
+
+    /// Connections in all endpoints that are not closed.
+    pub(in crate::transport) fn open_connections(&self) -> usize {
+        self.endpoints().map(|endpoint| endpoint.open_connections()).sum()
+    }
+
+    /// Connections in all endpoints that are closed and not forgotten yet.
+    pub(super) fn lingering(&self) -> usize {
+        self.endpoints().map(|endpoint| endpoint.lingering()).sum()
     }
 
     /// Bytes that each connection may hold now in each direction.

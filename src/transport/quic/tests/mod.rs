@@ -1,6 +1,7 @@
 //! Tests of the whole transport: over a simulated network, and over loopback.
 
 mod certificates;
+mod closing;
 mod hostile;
 mod loopback;
 mod simulated;

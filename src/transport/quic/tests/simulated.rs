@@ -18,15 +18,15 @@ fn seeded(seed: u64) -> Config {
 }
 
 /// Two hosts with a node each; the second listens.
-struct Pair {
-    world: World,
-    dialer: Node,
-    listener: Node,
-    addr: Multiaddr,
-    hosts: [Host; 2],
+pub(super) struct Pair {
+    pub(super) world: World,
+    pub(super) dialer: Node,
+    pub(super) listener: Node,
+    pub(super) addr: Multiaddr,
+    pub(super) hosts: [Host; 2],
 }
 
-fn pair(seed: u64, link: Link, change: impl Fn(&mut Config)) -> Pair {
+pub(super) fn pair(seed: u64, link: Link, change: impl Fn(&mut Config)) -> Pair {
     let world = World::new(seed, link);
     let hosts = [world.host(&["10.0.0.1"]), world.host(&["10.0.0.2"])];
     let [mut one, mut two] = [seeded(seed), seeded(seed + 1)];
@@ -39,7 +39,7 @@ fn pair(seed: u64, link: Link, change: impl Fn(&mut Config)) -> Pair {
 }
 
 impl Pair {
-    fn connect(&mut self) -> (Peer, Peer) {
+    pub(super) fn connect(&mut self) -> (Peer, Peer) {
         let Self { world, dialer, listener, addr, .. } = self;
         world.block_on(ms(20_000), connect(dialer, listener, addr))
     }
