@@ -80,7 +80,7 @@ way_to() {
 
 target_dir=${CARGO_TARGET_DIR:-target}/cross
 # A standard library of one's own does without what symbolises backtraces: the binary has no symbols.
-own_std=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
+own_std=("-Zbuild-std=std,panic_abort" -Zbuild-std-features=optimize_for_size)
 locked=(--locked)
 [ -z "${SMIDGE_UNLOCKED:-}" ] || locked=()
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
@@ -92,6 +92,14 @@ build() {
     # A panic aborts: the tables for unwinding are never read.
     local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src= -Cforce-unwind-tables=no"
     local build_std=() tools="$target_dir/tools" settings=()
+    # What an x86-64 binary does without, with the figures in cross/README.md: instructions that repeat are
+    # put into functions (LLVM does so by itself for ARM), and X25519 comes in one version for all processors
+    # instead of two in assembler. aws-lc leaves out AVX-512 by itself in a build for size.
+    local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
+    if [ "$name" = x86_64 ]; then
+        flags="$flags -Cllvm-args=-enable-machine-outliner=always"
+        c_flags="$c_flags -DMY_ASSEMBLER_IS_TOO_OLD_FOR_ADX_AVX2"
+    fi
     case $way in
         target) say "$triple: rustup has its standard library" ;;
         source)
@@ -119,7 +127,7 @@ build() {
     esac
     local variable
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUSTFLAGS
-    env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=-fno-asynchronous-unwind-tables -fno-unwind-tables" \
+    env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=$c_flags" \
         CARGO_TARGET_DIR="$target_dir" \
         "$zigbuild" zigbuild --profile static "${locked[@]}" --bin smidge --target "$triple" "${build_std[@]}"
     mkdir -p "dist/$platform"

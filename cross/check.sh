@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# Checks what cross/build.sh made: statically linked, no interpreter, at most 5 MB (x86_64: 5.5 MB), runs in
-# an empty root directory; and with --demo, that `smidge demo` passes. Needs root. ARM binaries run under qemu-user-static where the
-# machine is another one, registered with binfmt_misc for as long as this runs.
+# Checks what cross/build.sh made: statically linked, no interpreter, no symbols, at most 5,000,000 bytes, built for
+# no newer processor than its platform has, runs in an empty root directory; and with --demo, that `smidge demo`
+# passes. Needs root. ARM binaries run under qemu-user-static where the machine is another one, on the oldest
+# processor of their platform, registered with binfmt_misc for as long as this runs.
 #   cross/check.sh [--demo] [PLATFORM…]        # default: all there are in dist/
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Bytes. The one for servers holds aws-lc's code and tables for several generations of processors, and is
-# over the 5 MB that are wanted of all.
-largest_of() { if [ "$1" = linux-amd64 ]; then echo 5500000; else echo 5000000; fi; }
+largest=5000000 # bytes
 die() { printf 'cross: FAILED: %s\n' "$*" >&2; exit 1; }
 
-demo=
+demo=''
 if [ "${1:-}" = --demo ]; then demo=1; shift; fi
-[ $# -gt 0 ] || set -- $(cd dist && ls)
-command -v file >/dev/null && command -v readelf >/dev/null ||
-    die "file and readelf are needed: apt-get install file binutils"
+if [ $# = 0 ]; then
+    for directory in dist/*/; do [ ! -d "$directory" ] || set -- "$@" "$(basename "$directory")"; done
+    [ $# -gt 0 ] || die "there is nothing in dist/: run cross/build.sh first"
+fi
+for tool in file readelf; do
+    command -v $tool >/dev/null || die "$tool is not here: apt-get install file binutils"
+done
 [ "$(id -u)" = 0 ] || die "an empty root directory takes chroot: run it as root"
 
 registered=()
@@ -26,12 +29,13 @@ clean() {
 }
 trap clean EXIT
 
-# Lets ARM binaries start like the machine's own, unless they do already.
+# Lets ARM binaries start like the machine's own, child processes too, unless they do already.
 emulate() {
     local name=$1 rules=/usr/lib/binfmt.d/$1.conf
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc ||
+        die "binfmt_misc cannot be mounted: ARM binaries do not start here"
     [ ! -e "/proc/sys/fs/binfmt_misc/$name" ] || return 0
     [ -e "$rules" ] || die "$name is not here: apt-get install qemu-user-static"
-    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     head -1 "$rules" >/proc/sys/fs/binfmt_misc/register
     registered+=("$name")
 }
@@ -39,19 +43,39 @@ emulate() {
 for platform in "$@"; do
     binary=dist/$platform/smidge
     [ -x "$binary" ] || die "$binary is not there"
+    # The oldest processor of the platform, as qemu calls it, and the newest that the binary may ask for.
+    case $platform in
+        linux-amd64) processor='' newest='' ;;
+        linux-arm64) processor=cortex-a53 newest='' ;;
+        linux-arm-v7) processor=cortex-a7 newest='v[4-7].*' ;;
+        linux-arm-v6) processor=arm1176 newest='v[4-6].*' ;;
+        *) die "$platform is no platform: linux-amd64, linux-arm64, linux-arm-v7, linux-arm-v6" ;;
+    esac
     case $(uname -m)/$platform in
-        x86_64/linux-amd64 | aarch64/linux-arm64) ;;
+        x86_64/linux-amd64 | aarch64/linux-arm64) processor='' ;;
+        */linux-amd64) die "an x86-64 binary does not run on this machine ($(uname -m))" ;;
         */linux-arm64) emulate qemu-aarch64 ;;
-        aarch64/linux-arm-*) ;;
+        aarch64/linux-arm-*) processor='' ;;
         */linux-arm-*) emulate qemu-arm ;;
     esac
-    file -b "$binary" | grep -q "statically linked\|static-pie linked" || die "$binary is not static: $(file -b "$binary")"
+    run=(env)
+    [ -z "$processor" ] || run=(env "QEMU_CPU=$processor")
+
+    kind=$(file -b "$binary")
+    grep -q 'statically linked\|static-pie linked' <<<"$kind" || die "$binary is not static: $kind"
     ! readelf -lW "$binary" | grep -q INTERP || die "$binary asks for an interpreter"
+    grep -q ', stripped' <<<"$kind" || die "$binary has symbols: $kind"
     size=$(stat -c %s "$binary")
-    [ "$size" -le "$(largest_of "$platform")" ] || die "$binary has $size bytes, more than $(largest_of "$platform")"
+    [ "$size" -le "$largest" ] || die "$binary has $size bytes, more than $largest"
+    if [ -n "$newest" ]; then
+        architecture=$(readelf -A "$binary" | sed -n 's/^ *Tag_CPU_arch: *//p')
+        grep -qx "$newest" <<<"$architecture" || die "$binary is built for ARM ${architecture:-of no known version}"
+    fi
     cp "$binary" "$root/smidge"
-    version=$(chroot "$root" /smidge --version) || die "$binary does not run in an empty root directory"
+    version=$("${run[@]}" chroot "$root" /smidge --version) || die "$binary does not run in an empty root directory"
     align=$(readelf -lW "$binary" | awk '$1 == "LOAD" { print $NF }' | sort -u | tr '\n' ' ')
-    printf 'cross: %s: %s, %s bytes, segments aligned to %s\n' "$platform" "$version" "$size" "$align"
-    [ -z "$demo" ] || "$binary" demo | tail -1 || die "$platform: the demo does not pass"
+    printf 'cross: %s: %s, %s bytes, segments aligned to %s%s\n' "$platform" "$version" "$size" "$align" \
+        "${architecture:+, ARM $architecture}${processor:+, run on $processor}"
+    [ -z "$demo" ] || "${run[@]}" "$binary" demo | tail -1 || die "$platform: the demo does not pass"
+    architecture=''
 done
