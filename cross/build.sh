@@ -129,7 +129,7 @@ build() {
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUSTFLAGS
     env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=$c_flags" \
         CARGO_TARGET_DIR="$target_dir" \
-        "$zigbuild" zigbuild --profile static "${locked[@]}" --bin smidge --target "$triple" "${build_std[@]}"
+        "$zigbuild" zigbuild --profile static --features small "${locked[@]}" --bin smidge --target "$triple" "${build_std[@]}"
     mkdir -p "dist/$platform"
     install -m 755 "$target_dir/$triple/static/smidge" "dist/$platform/smidge"
     say "dist/$platform/smidge: $(stat -c %s "dist/$platform/smidge") bytes, $((SECONDS - began)) s"
