@@ -477,6 +477,10 @@ mod tests {
         }
     }
 
+    async fn is_pending(timer: &mut dyn Timer) -> bool {
+        poll_fn(|cx| Poll::Ready(timer.poll(cx).is_pending())).await
+    }
+
     #[test]
     fn a_timer_rings_at_its_moment_wherever_it_is_moved() {
         let poller = Poller::new().unwrap();
@@ -487,14 +491,14 @@ mod tests {
             let mut timer = poller.timer();
             for ms in [60_000, 5, 30] {
                 timer.set(at(ms));
-                poll_fn(|cx| Poll::Ready(assert!(timer.poll(cx).is_pending()))).await;
+                assert!(is_pending(&mut *timer).await);
             }
             poll_fn(|cx| timer.poll(cx)).await;
             assert!(began.elapsed() >= Duration::from_millis(30));
-            poll_fn(|cx| Poll::Ready(assert!(timer.poll(cx).is_pending(), "it rings once"))).await;
+            assert!(is_pending(&mut *timer).await, "it rings once");
             timer.set(at(0));
             timer.set(None);
-            poll_fn(|cx| Poll::Ready(assert!(timer.poll(cx).is_pending(), "it is off"))).await;
+            assert!(is_pending(&mut *timer).await, "it is off");
         });
         assert!(lock(&poller.timers).is_empty(), "a timer that is gone leaves nothing");
     }
@@ -503,7 +507,7 @@ mod tests {
     fn the_thread_that_waits_does_so_for_all_and_another_one_takes_over_when_it_leaves() {
         let poller = Poller::new().unwrap();
         let (leave, left) = oneshot::channel::<()>();
-        let [first, second] = [poller.clone(), poller.clone()];
+        let (first, second) = (poller.clone(), poller);
         let first = thread::spawn(move || first.block_on(left));
         let second = thread::spawn(move || {
             second.block_on(async {
