@@ -3,4 +3,9 @@
 //! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
+mod listening;
 pub mod quic;
+mod side_by_side;
+pub mod tcp;
+
+pub use side_by_side::{Error, SideBySide};
