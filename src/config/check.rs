@@ -42,7 +42,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule<'static>> {
-        let Self { gossip, kad, quic, limits, api, listen, .. } = self;
+        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, .. } = self;
         let rule = |keys, broken, problem: String, expected: &str| Rule {
             keys,
             broken,
@@ -97,6 +97,18 @@ impl Config {
                 quic.initial_mtu > quic.max_mtu,
                 format!("initial_mtu is {} and max_mtu is {}", quic.initial_mtu, quic.max_mtu),
                 "initial_mtu ≤ max_mtu",
+            ),
+            rule(
+                &["tcp.keep_alive", "tcp.idle_timeout"],
+                tcp.keep_alive >= tcp.idle_timeout,
+                format!("keep_alive is {:?} and idle_timeout is {:?}", tcp.keep_alive, tcp.idle_timeout),
+                "keep_alive < idle_timeout, or silent connections are lost",
+            ),
+            rule(
+                &["dial.transports"],
+                (1..dial.transports.len()).any(|i| dial.transports[..i].contains(&dial.transports[i])),
+                "the same transport twice".into(),
+                "each transport once",
             ),
             rule(
                 &["limits.per_peer", "limits.connections"],

@@ -26,6 +26,7 @@ pub(crate) mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod transports;
 mod units;
 mod words;
 
@@ -35,13 +36,15 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use schema::{
     Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Peers, Publish, Quic, Runtime,
+    Tcp,
 };
 pub use show::Shown;
 pub use table::Key;
 use table::Visitor;
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use words::{
-    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation,
+    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
+    Validation,
 };
 pub(crate) use {network::parse_topic, units::parse_duration};
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use super::{
     status::{NameStatus, RecordState, RecordStatus},
     words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
-use crate::config::Target;
+use crate::config::{Target, TransportKind};
 
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -42,6 +43,12 @@ struct Watch {
 #[derive(Debug)]
 struct Record {
     state: State,
+    /// How it is reached, in order of preference. It is known by the first.
+    ways: Vec<Way>,
+    /// When the next way is tried beside those that are under way.
+    next_way: Option<Instant>,
+    /// The way that was connected last.
+    via: Option<Multiaddr>,
     /// Who has to be there, when the target says so.
     expected: Option<PeerId>,
     /// Who was there last.
@@ -50,6 +57,22 @@ struct Record {
     last: Option<String>,
     /// When a failure was last told as news.
     told: Option<Instant>,
+}
+
+/// One address of a record.
+#[derive(Debug)]
+struct Way {
+    address: Multiaddr,
+    state: WayState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum WayState {
+    Idle,
+    /// Since this round of dials or an earlier one.
+    Dialing,
+    /// In this round; why.
+    Failed(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +93,8 @@ pub struct Reconciler {
     rng: fastrand::Rng,
     watches: BTreeMap<Target, Watch>,
     records: BTreeMap<Multiaddr, Record>,
+    /// Which records each way leads to.
+    by_way: HashMap<Multiaddr, BTreeSet<Multiaddr>>,
     links: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
@@ -88,6 +113,7 @@ impl Reconciler {
             rng,
             watches: BTreeMap::new(),
             records: BTreeMap::new(),
+            by_way: HashMap::new(),
             links: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
@@ -130,15 +156,16 @@ impl Reconciler {
             records: BTreeSet::new(),
         };
         let fixed = match &target {
-            Target::Addr(address) => Some(address.clone()),
-            _ => None,
+            Target::Addr(address) => Some(vec![address.clone()]),
+            Target::Socket(at) => Some(self.policy.transports.iter().map(|kind| kind.at(*at)).collect()),
+            Target::Name { .. } | Target::DnsAddr { .. } => None,
         };
         if fixed.is_some() {
             watch.next = None;
         }
         self.watches.insert(target.clone(), watch);
-        if let Some(address) = fixed {
-            self.replace_records(&target, vec![address], now);
+        if let Some(addresses) = fixed {
+            self.replace_records(&target, addresses, now);
         }
     }
 
@@ -148,7 +175,7 @@ impl Reconciler {
         let mine: Vec<_> = self
             .records
             .iter()
-            .filter(|(a, r)| self.own.contains(*a) && matches!(r.state, State::Waiting(_)))
+            .filter(|(_, r)| matches!(r.state, State::Waiting(_)) && r.is_at(&self.own))
             .map(|(a, _)| a.clone())
             .collect();
         for address in mine {
@@ -196,7 +223,22 @@ impl Reconciler {
             *self.live.entry(peer).or_default() += 1;
         }
         self.strangers.remove(&peer);
-        self.attribute(&address, peer, now);
+        for record in self.records_at(&address) {
+            self.attribute(&record, peer, now);
+            let Some(record) = self.records.get_mut(&record) else { continue };
+            record.via = Some(address.clone());
+            if let Some(way) = record.ways.iter_mut().find(|w| w.address == address) {
+                way.state = WayState::Idle;
+            }
+        }
+    }
+
+    /// Whether both are ways to one record.
+    pub fn is_one_record(&self, one: &Multiaddr, other: &Multiaddr) -> bool {
+        match (self.by_way.get(one), self.by_way.get(other)) {
+            (Some(a), Some(b)) => !a.is_disjoint(b),
+            _ => false,
+        }
     }
 
     /// A connected peer proved that it answers at `addresses` too. A record that is connected to
@@ -212,8 +254,10 @@ impl Reconciler {
         }
         for address in addresses {
             let (address, _) = split_peer(address);
-            if self.records.get(&address).is_some_and(|r| matches!(r.state, State::Waiting(_))) {
-                self.attribute(&address, peer, now);
+            for record in self.records_at(&address) {
+                if self.records.get(&record).is_some_and(|r| matches!(r.state, State::Waiting(_))) {
+                    self.attribute(&record, peer, now);
+                }
             }
         }
     }
@@ -266,27 +310,47 @@ impl Reconciler {
         }
     }
 
-    /// A dial of `address` failed.
-    pub fn on_dial_failed(&mut self, address: &Multiaddr, fault: DialFault, now: Instant) {
-        let Some(record) = self.records.get_mut(address) else {
+    /// A dial of `way` failed.
+    pub fn on_dial_failed(&mut self, way: &Multiaddr, fault: DialFault, now: Instant) {
+        let dialing = |r: &Record| r.way(way).is_some_and(|w| w.state == WayState::Dialing);
+        let Some(address) =
+            self.records_at(way).into_iter().find(|a| self.records.get(a).is_some_and(dialing))
+        else {
             return;
         };
-        if record.state == State::Dialing {
-            record.state = State::Waiting(now);
-        }
+        let Some(record) = self.records.get_mut(&address) else { return };
+        let under_way = record.state == State::Dialing;
+        record.set_way(way, WayState::Idle);
         let reason = match fault {
-            DialFault::OwnPeer => return self.mark_own(address),
-            DialFault::Enough(peer) if self.is_live(&peer) => return self.attribute(address, peer, now),
+            DialFault::OwnPeer => return self.mark_own(&address),
+            DialFault::Enough(peer) if self.is_live(&peer) => return self.attribute(&address, peer, now),
             DialFault::Enough(peer) => format!("connection limit reached for {peer}"),
             DialFault::Failed(reason) => reason,
         };
-        if record_is_settled(&self.records, address) {
-            return; // an inbound connection was faster
+        // Not under way: another way or an inbound connection was faster.
+        if under_way {
+            self.on_way_failed(&address, way, reason, now);
         }
-        if !self.is_listed(address) {
+    }
+
+    /// One way to a record that is being dialed failed: on to the next, or this round is over.
+    fn on_way_failed(&mut self, address: &Multiaddr, way: &Multiaddr, reason: String, now: Instant) {
+        let listed = self.is_listed(address);
+        let Some(record) = self.records.get_mut(address) else { return };
+        record.set_way(way, WayState::Failed(reason));
+        if listed && record.ways.iter().any(|w| w.state == WayState::Idle) {
+            record.next_way = Some(now);
+            return;
+        }
+        record.next_way = None;
+        if record.ways.iter().any(|w| w.state == WayState::Dialing) {
+            return;
+        }
+        if !listed {
             return self.drop_record(address);
         }
-        let Some(record) = self.records.get_mut(address) else { return };
+        let reasons: Vec<_> = record.ways.iter().filter_map(Way::failure).collect();
+        let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
@@ -308,19 +372,54 @@ impl Reconciler {
             watch.asking = true;
             return Some(Action::Lookup(target.clone()));
         }
-        if self.dialing() < self.policy.parallel
+        if let Some(dial) = self.next_way(now).or_else(|| self.next_round(now)) {
+            return Some(dial);
+        }
+        let gone = self.strangers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
+        self.strangers.remove(&gone);
+        Some(Action::Forget { peer: gone, address: None })
+    }
+
+    /// A record that is being dialed gets its next way tried.
+    fn next_way(&mut self, now: Instant) -> Option<Action> {
+        let due = |r: &Record| r.state == State::Dialing && r.next_way.is_some_and(|at| at <= now);
+        let address = self.records.iter().find(|(_, r)| due(r))?.0.clone();
+        self.start_way(&address, now)
+    }
+
+    /// A record that waited long enough is dialed again.
+    fn next_round(&mut self, now: Instant) -> Option<Action> {
+        while self.dialing() < self.policy.parallel
             && let Some((at, address)) = self.next_dial()
             && at <= now
         {
             let record = self.records.get_mut(&address)?;
             record.state = State::Dialing;
-            let repeated = record.failures > 0;
-            self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
-            return Some(Action::Dial(address, record.expected));
+            for way in &mut record.ways {
+                if way.failure().is_some() {
+                    way.state = WayState::Idle;
+                }
+            }
+            // None: every way is still being dialed, since an earlier round.
+            if let Some(dial) = self.start_way(&address, now) {
+                return Some(dial);
+            }
         }
-        let gone = self.strangers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
-        self.strangers.remove(&gone);
-        Some(Action::Forget { peer: gone, address: None })
+        None
+    }
+
+    fn start_way(&mut self, address: &Multiaddr, now: Instant) -> Option<Action> {
+        let fallback = self.policy.fallback;
+        let record = self.records.get_mut(address)?;
+        record.next_way = None;
+        let mut idle = record.ways.iter_mut().filter(|w| w.state == WayState::Idle);
+        let way = idle.next()?;
+        record.next_way = idle.next().map(|_| now + fallback);
+        way.state = WayState::Dialing;
+        let address = way.address.clone();
+        let repeated = record.failures > 0;
+        self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
+        Some(Action::Dial(address, record.expected))
     }
 
     /// What happened since the last call, oldest first.
@@ -333,7 +432,8 @@ impl Reconciler {
         let lookups = self.watches.values().filter(|w| !w.asking).filter_map(|w| w.next);
         let dial = (self.dialing() < self.policy.parallel).then(|| self.next_dial()).flatten();
         let strangers = self.strangers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
-        lookups.chain(dial.map(|(at, _)| at)).chain(strangers).min()
+        let ways = self.records.values().filter(|r| r.state == State::Dialing).filter_map(|r| r.next_way);
+        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(strangers).min()
     }
 
     /// Every target with its records.
@@ -348,8 +448,9 @@ impl Reconciler {
                 State::Connected => RecordState::Connected,
                 State::Own => RecordState::Own,
             };
+            let via = record.via.as_ref().filter(|_| record.state == State::Connected);
             Some(RecordStatus {
-                address: address.clone(),
+                address: via.unwrap_or(address).clone(),
                 peer: record.peer,
                 state,
                 failures: record.failures,
@@ -367,13 +468,12 @@ impl Reconciler {
     }
 
     fn replace_records(&mut self, target: &Target, addresses: Vec<Multiaddr>, now: Instant) {
-        let found = addresses.len();
-        let mut fresh: BTreeMap<_, _> = addresses.into_iter().map(split_peer).collect();
-        let distinct = fresh.len();
+        let mut fresh = group(addresses, &self.policy.transports);
+        let found = fresh.len();
         while fresh.len() > self.policy.max_records {
             fresh.pop_last();
         }
-        if distinct > fresh.len() {
+        if found > fresh.len() {
             let followed = fresh.len();
             self.notices.push_back(Notice::TooManyRecords { target: target.clone(), found, followed });
         }
@@ -381,29 +481,35 @@ impl Reconciler {
         let set: BTreeSet<_> = fresh.keys().cloned().collect();
         let changed = set != watch.records;
         let old = std::mem::replace(&mut watch.records, set);
-        if !fresh.is_empty() && !matches!(target, Target::Addr(_)) {
+        if !fresh.is_empty() && target.host().is_some() {
             let records = fresh.len();
             self.notices.push_back(Notice::Resolved { target: target.clone(), records, changed });
         }
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
-        for (address, expected) in fresh {
-            self.follow(address, expected, now);
+        for (address, (ways, expected)) in fresh {
+            self.follow(address, ways, expected, now);
         }
     }
 
     /// Makes sure that a record is known, and settles it at once if it is us or connected already.
-    fn follow(&mut self, address: Multiaddr, expected: Option<PeerId>, now: Instant) {
-        if let Some(record) = self.records.get_mut(&address) {
-            record.expected = expected.or(record.expected);
+    fn follow(&mut self, address: Multiaddr, ways: Vec<Multiaddr>, expected: Option<PeerId>, now: Instant) {
+        let known = self.records.contains_key(&address);
+        let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
+        record.expected = expected.or(record.expected);
+        for way in ways {
+            if record.way(&way).is_none() {
+                self.by_way.entry(way.clone()).or_default().insert(address.clone());
+                record.ways.push(Way { address: way, state: WayState::Idle });
+            }
+        }
+        if known {
             return;
         }
-        let record =
-            Record { state: State::Waiting(now), expected, peer: None, failures: 0, last: None, told: None };
-        self.records.insert(address.clone(), record);
-        if self.own.contains(&address) {
+        if record.is_at(&self.own) {
             self.mark_own(&address);
-        } else if let Some(peer) = self.links.values().find(|(_, a)| *a == address).map(|(p, _)| *p) {
+        } else if let Some(peer) = self.links.values().find(|(_, a)| record.way(a).is_some()).map(|(p, _)| *p)
+        {
             self.attribute(&address, peer, now);
         }
     }
@@ -424,14 +530,28 @@ impl Reconciler {
     }
 
     fn drop_record(&mut self, address: &Multiaddr) {
-        if let Some(peer) = self.records.remove(address).and_then(|r| r.peer)
-            && !self.is_live(&peer)
-        {
-            let elsewhere = self.records.values().any(|r| r.peer == Some(peer));
-            let address = elsewhere.then(|| address.clone());
-            self.strangers.remove(&peer);
-            self.actions.push_back(Action::Forget { peer, address });
+        let Some(record) = self.records.remove(address) else { return };
+        let ways: Vec<_> = record.ways.into_iter().map(|w| w.address).collect();
+        for way in &ways {
+            if let Some(records) = self.by_way.get_mut(way) {
+                records.remove(address);
+                if records.is_empty() {
+                    self.by_way.remove(way);
+                }
+            }
         }
+        let Some(peer) = record.peer.filter(|peer| !self.is_live(peer)) else { return };
+        self.strangers.remove(&peer);
+        if self.records.values().any(|r| r.peer == Some(peer)) {
+            self.forget_at(peer, ways);
+        } else {
+            self.actions.push_back(Action::Forget { peer, address: None });
+        }
+    }
+
+    fn forget_at(&mut self, peer: PeerId, ways: Vec<Multiaddr>) {
+        let forget = |way| Action::Forget { peer, address: Some(way) };
+        self.actions.extend(ways.into_iter().map(forget));
     }
 
     fn mark_own(&mut self, address: &Multiaddr) {
@@ -439,6 +559,7 @@ impl Reconciler {
             && record.state != State::Own
         {
             record.state = State::Own;
+            record.next_way = None;
             record.peer = None;
             record.failures = 0;
             record.last = None;
@@ -452,17 +573,25 @@ impl Reconciler {
             return;
         };
         record.state = State::Connected;
+        record.next_way = None;
+        record.via = None;
         record.failures = 0;
         record.last = None;
         let Some(old) = record.peer.replace(peer).filter(|old| *old != peer) else {
             return;
         };
+        let ways = record.ways.iter().map(|w| w.address.clone()).collect();
         self.notices.push_back(Notice::Replaced { address: address.clone(), old, new: peer });
-        self.actions.push_back(Action::Forget { peer: old, address: Some(address.clone()) });
+        self.forget_at(old, ways);
         if !self.records.values().any(|r| r.peer == Some(old)) {
             // Forgotten everywhere, now or when its connection has timed out.
             self.strangers.insert(old, now);
         }
+    }
+
+    /// The records that `way` leads to.
+    fn records_at(&self, way: &Multiaddr) -> Vec<Multiaddr> {
+        self.by_way.get(way).into_iter().flatten().cloned().collect()
     }
 
     fn is_live(&self, peer: &PeerId) -> bool {
@@ -498,6 +627,70 @@ fn is_old_news(told: &mut Option<Instant>, last: &Option<String>, reason: &str, 
     false
 }
 
-fn record_is_settled(records: &BTreeMap<Multiaddr, Record>, address: &Multiaddr) -> bool {
-    records.get(address).is_some_and(|r| matches!(r.state, State::Connected | State::Own))
+/// Addresses by record: those of one socket are ways to one record, which is known by the preferred one.
+fn group(
+    addresses: Vec<Multiaddr>,
+    preferred: &[TransportKind],
+) -> BTreeMap<Multiaddr, (Vec<Multiaddr>, Option<PeerId>)> {
+    let rank = |kind: TransportKind| preferred.iter().position(|p| *p == kind).unwrap_or(usize::MAX);
+    let mut sockets: BTreeMap<SocketAddr, Vec<(usize, Multiaddr, Option<PeerId>)>> = BTreeMap::new();
+    let mut out = BTreeMap::new();
+    for address in addresses {
+        let (address, expected) = split_peer(address);
+        match TransportKind::and_socket(&address) {
+            Some((kind, at)) => sockets.entry(at).or_default().push((rank(kind), address, expected)),
+            None => {
+                out.insert(address.clone(), (vec![address], expected));
+            }
+        }
+    }
+    for mut ways in sockets.into_values() {
+        ways.sort();
+        ways.dedup_by(|a, b| a.1 == b.1);
+        let expected = ways.iter().find_map(|(_, _, expected)| *expected);
+        let ways: Vec<_> = ways.into_iter().map(|(_, address, _)| address).collect();
+        if let Some(first) = ways.first() {
+            out.insert(first.clone(), (ways, expected));
+        }
+    }
+    out
+}
+
+impl Record {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: State::Waiting(now),
+            ways: Vec::new(),
+            next_way: None,
+            via: None,
+            expected: None,
+            peer: None,
+            failures: 0,
+            last: None,
+            told: None,
+        }
+    }
+
+    fn way(&self, address: &Multiaddr) -> Option<&Way> {
+        self.ways.iter().find(|w| w.address == *address)
+    }
+
+    fn set_way(&mut self, address: &Multiaddr, state: WayState) {
+        if let Some(way) = self.ways.iter_mut().find(|w| w.address == *address) {
+            way.state = state;
+        }
+    }
+
+    fn is_at(&self, addresses: &BTreeSet<Multiaddr>) -> bool {
+        self.ways.iter().any(|w| addresses.contains(&w.address))
+    }
+}
+
+impl Way {
+    fn failure(&self) -> Option<&str> {
+        match &self.state {
+            WayState::Failed(reason) => Some(reason),
+            WayState::Idle | WayState::Dialing => None,
+        }
+    }
 }

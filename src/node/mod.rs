@@ -77,6 +77,9 @@ pub enum SpawnError {
     /// The transport cannot be set up.
     #[error("cannot set up the QUIC transport: {0}")]
     Quic(#[from] crate::transport::quic::Error),
+    /// The TCP transport cannot be set up.
+    #[error("cannot set up the TCP transport: {0}")]
+    Tcp(#[from] crate::transport::tcp::Error),
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),

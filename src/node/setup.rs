@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, allow_block_list, connection_limits,
-    core::muxing::StreamMuxerBox,
-    gossipsub, identify,
+    PeerId, Swarm, Transport, allow_block_list, connection_limits, gossipsub, identify,
     identity::Keypair,
     kad::{
         self,
@@ -20,10 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::{SpawnError, behaviour::Behaviour, gossip, ping};
 use crate::{
-    config::{Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
+    config::{Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
     dialer, dns,
     runtime::Handle,
-    transport::quic,
+    transport::{SideBySide, quic, tcp},
 };
 
 /// Protocol family told to other nodes by identify.
@@ -51,13 +49,20 @@ pub(crate) fn swarm(
 ) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
-    let transport = transport.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed();
+    let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+    let dials = config.dialed_transports();
+    let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
+    let transport = SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed();
     let executor = runtime.clone();
     let limits = &config.limits;
-    let swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
+    let mut swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
         // Replicas stay connected, whether they talk or not.
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
+    if over_quic && over_tcp {
+        // Of the addresses that the hash table has for a peer, those of QUIC first.
+        swarm_config = swarm_config.with_smart_dial();
+    }
     let peer = PeerId::from(key.public());
     Ok((Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config), closed))
 }
@@ -80,6 +85,19 @@ fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnErro
     quic.initial_mtu = told.initial_mtu;
     quic.mtu_upper_bound = told.mtu_discovery.then_some(told.max_mtu);
     Ok(quic)
+}
+
+fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError> {
+    let told = &config.tcp;
+    let mut tcp = tcp::Config::new(key)?;
+    tcp.handshake_timeout = told.handshake_timeout;
+    tcp.keep_alive = told.keep_alive;
+    tcp.idle_timeout = told.idle_timeout;
+    tcp.max_concurrent_streams = config.limits.streams;
+    tcp.backlog = u32::try_from(told.backlog).unwrap_or(u32::MAX);
+    // The other half is for QUIC: who says nothing over TCP must not keep anybody out there.
+    tcp.max_half_made = told.half_made.min(config.limits.pending / 2).max(1);
+    Ok(tcp)
 }
 
 fn dns_config(config: &Config) -> dns::Config {
@@ -151,6 +169,8 @@ fn policy(config: &Config) -> dialer::Policy {
         refresh: dial.refresh,
         parallel: dial.parallel,
         max_records: config.limits.records,
+        transports: config.name_transports(),
+        fallback: dial.fallback,
         ..dialer::Policy::default()
     }
 }
