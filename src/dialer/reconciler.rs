@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -14,10 +13,11 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
     backoff::Backoff,
+    record::{Record, State, Way, WayState, group},
     status::{NameStatus, RecordState, RecordStatus},
     words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
-use crate::config::{Target, TransportKind};
+use crate::config::Target;
 
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -38,52 +38,6 @@ struct Watch {
     /// When a failure was last told as news.
     told: Option<Instant>,
     records: BTreeSet<Multiaddr>,
-}
-
-#[derive(Debug)]
-struct Record {
-    state: State,
-    /// How it is reached, in order of preference. It is known by the first.
-    ways: Vec<Way>,
-    /// When the next way is tried beside those that are under way.
-    next_way: Option<Instant>,
-    /// The way that was connected last.
-    via: Option<Multiaddr>,
-    /// Who has to be there, when the target says so.
-    expected: Option<PeerId>,
-    /// Who was there last.
-    peer: Option<PeerId>,
-    failures: u32,
-    last: Option<String>,
-    /// When a failure was last told as news.
-    told: Option<Instant>,
-}
-
-/// One address of a record.
-#[derive(Debug)]
-struct Way {
-    address: Multiaddr,
-    state: WayState,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum WayState {
-    Idle,
-    /// Since this round of dials or an earlier one.
-    Dialing,
-    /// In this round; why.
-    Failed(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not connected; to be dialed at this moment.
-    Waiting(Instant),
-    Dialing,
-    /// `Record::peer` is connected.
-    Connected,
-    /// It is this very node.
-    Own,
 }
 
 /// See the module's documentation.
@@ -625,72 +579,4 @@ fn is_old_news(told: &mut Option<Instant>, last: &Option<String>, reason: &str, 
     }
     *told = Some(now);
     false
-}
-
-/// Addresses by record: those of one socket are ways to one record, which is known by the preferred one.
-fn group(
-    addresses: Vec<Multiaddr>,
-    preferred: &[TransportKind],
-) -> BTreeMap<Multiaddr, (Vec<Multiaddr>, Option<PeerId>)> {
-    let rank = |kind: TransportKind| preferred.iter().position(|p| *p == kind).unwrap_or(usize::MAX);
-    let mut sockets: BTreeMap<SocketAddr, Vec<(usize, Multiaddr, Option<PeerId>)>> = BTreeMap::new();
-    let mut out = BTreeMap::new();
-    for address in addresses {
-        let (address, expected) = split_peer(address);
-        match TransportKind::and_socket(&address) {
-            Some((kind, at)) => sockets.entry(at).or_default().push((rank(kind), address, expected)),
-            None => {
-                out.insert(address.clone(), (vec![address], expected));
-            }
-        }
-    }
-    for mut ways in sockets.into_values() {
-        ways.sort();
-        ways.dedup_by(|a, b| a.1 == b.1);
-        let expected = ways.iter().find_map(|(_, _, expected)| *expected);
-        let ways: Vec<_> = ways.into_iter().map(|(_, address, _)| address).collect();
-        if let Some(first) = ways.first() {
-            out.insert(first.clone(), (ways, expected));
-        }
-    }
-    out
-}
-
-impl Record {
-    fn new(now: Instant) -> Self {
-        Self {
-            state: State::Waiting(now),
-            ways: Vec::new(),
-            next_way: None,
-            via: None,
-            expected: None,
-            peer: None,
-            failures: 0,
-            last: None,
-            told: None,
-        }
-    }
-
-    fn way(&self, address: &Multiaddr) -> Option<&Way> {
-        self.ways.iter().find(|w| w.address == *address)
-    }
-
-    fn set_way(&mut self, address: &Multiaddr, state: WayState) {
-        if let Some(way) = self.ways.iter_mut().find(|w| w.address == *address) {
-            way.state = state;
-        }
-    }
-
-    fn is_at(&self, addresses: &BTreeSet<Multiaddr>) -> bool {
-        self.ways.iter().any(|w| addresses.contains(&w.address))
-    }
-}
-
-impl Way {
-    fn failure(&self) -> Option<&str> {
-        match &self.state {
-            WayState::Failed(reason) => Some(reason),
-            WayState::Idle | WayState::Dialing => None,
-        }
-    }
 }

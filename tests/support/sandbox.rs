@@ -1,9 +1,8 @@
 //! Mount and network namespaces of a test's own: the test runs again inside, as a process.
 //!
-//! Tests with the resolver async-dns need one. It asks the servers of `/etc/resolv.conf` on port 53 and cannot be told otherwise, so each
-//! test that needs a name server runs again as a process of its own where that file, and that port, are
-//! the test's. With hickory the test just runs. Never skips a test: what it needs and cannot have is a
-//! failure.
+//! Tests with the resolver async-dns need one: it asks the servers of `/etc/resolv.conf` on port 53 and
+//! cannot be told otherwise, so that file, and that port, are the test's there. With hickory those tests
+//! just run. Never skips a test: what it needs and cannot have is a failure.
 
 use std::{env, fs, net::SocketAddr, process::Command, thread};
 

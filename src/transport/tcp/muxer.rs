@@ -7,8 +7,8 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use futures::io::{AsyncRead, AsyncWrite};
@@ -23,6 +23,36 @@ use crate::runtime::TcpStream;
 
 type Secured = Negotiated<noise::Output<Negotiated<Box<dyn TcpStream>>>>;
 
+/// Who waits for what. Yamux knows one task, and wakes only that; here any of them may be the one whose poll
+/// moves the connection on.
+#[derive(Default)]
+struct Waiting(Mutex<[Option<Waker>; 3]>);
+
+/// What somebody waits for.
+#[derive(Clone, Copy)]
+enum For {
+    Progress,
+    Inbound,
+    Outbound,
+}
+
+impl Waiting {
+    fn register(&self, what: For, cx: &Context<'_>) {
+        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut wakers[what as usize] {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner).each_mut().map(Option::take);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
 /// A TCP connection that is authenticated, encrypted and multiplexed.
 pub struct Connection {
     yamux: yamux::Connection<Secured>,
@@ -30,8 +60,7 @@ pub struct Connection {
     /// Opened by the remote, and not taken yet. Each counts among Yamux's streams, so that they are
     /// bounded with them.
     incoming: VecDeque<Stream>,
-    /// Who waits for one of them.
-    waker: Option<Waker>,
+    waiting: Arc<Waiting>,
     /// Every stream holds a reference.
     open: Arc<()>,
     max_streams: usize,
@@ -46,16 +75,19 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(super) fn new(yamux: yamux::Connection<Secured>, remote: SocketAddr, max_streams: usize) -> Self {
         let open = Arc::new(());
-        Self { yamux, remote, incoming: VecDeque::new(), waker: None, open, max_streams }
+        Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), open, max_streams }
     }
 
     fn lost(&self, reason: yamux::ConnectionError) -> Error {
         Error::Lost { remote: self.remote, reason }
     }
 
-    /// Moves the connection on until it opens a stream, waits or ends.
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
-        match ready!(self.yamux.poll_next_inbound(cx)) {
+    /// Moves the connection on until it opens a stream, waits or ends. Whoever asks is woken when there is
+    /// more to do.
+    fn drive(&mut self, what: For, cx: &Context<'_>) -> Poll<Result<Stream, Error>> {
+        self.waiting.register(what, cx);
+        let waker = Waker::from(self.waiting.clone());
+        match ready!(self.yamux.poll_next_inbound(&mut Context::from_waker(&waker))) {
             Some(Ok(inner)) => Poll::Ready(Ok(Stream { inner, _open: self.open.clone() })),
             Some(Err(reason)) => Poll::Ready(Err(self.lost(reason))),
             None => Poll::Ready(Err(self.lost(yamux::ConnectionError::Closed))),
@@ -64,9 +96,8 @@ impl Connection {
 
     fn keep(&mut self, stream: Stream) {
         self.incoming.push_back(stream);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        // Somebody may wait for it, and there may be more.
+        self.waiting.clone().wake();
     }
 
     fn open_streams(&self) -> usize {
@@ -82,16 +113,12 @@ impl StreamMuxer for Connection {
         if let Some(stream) = self.incoming.pop_front() {
             return Poll::Ready(Ok(stream));
         }
-        let polled = self.drive(cx);
-        if polled.is_pending() {
-            self.waker = Some(cx.waker().clone());
-        }
-        polled
+        self.drive(For::Inbound, cx)
     }
 
     fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
         // Streams that were dropped meanwhile make room.
-        if let Poll::Ready(stream) = self.drive(cx) {
+        if let Poll::Ready(stream) = self.drive(For::Outbound, cx) {
             self.keep(stream?);
             cx.waker().wake_by_ref();
         }
@@ -99,7 +126,8 @@ impl StreamMuxer for Connection {
         if self.open_streams() >= self.max_streams {
             return Poll::Pending;
         }
-        match ready!(self.yamux.poll_new_outbound(cx)) {
+        let waker = Waker::from(self.waiting.clone());
+        match ready!(self.yamux.poll_new_outbound(&mut Context::from_waker(&waker))) {
             Ok(inner) => Poll::Ready(Ok(Stream { inner, _open: self.open.clone() })),
             Err(reason) => Poll::Ready(Err(self.lost(reason))),
         }
@@ -112,10 +140,10 @@ impl StreamMuxer for Connection {
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
-        let stream = ready!(self.drive(cx))?;
-        self.keep(stream);
+        let stream = ready!(self.drive(For::Progress, cx))?;
         // More may have arrived: after the others have had their turn.
-        cx.waker().wake_by_ref();
+        self.waiting.register(For::Progress, cx);
+        self.keep(stream);
         Poll::Pending
     }
 }
