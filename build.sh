@@ -25,6 +25,8 @@ IFS=/ read -r os arch variant <<<"$platform"
 dist=dist/$os-$arch${variant:+-$variant}
 
 if [ "${SMIDGE_BUILD:-prebuilt}" = source ]; then
+    docker buildx version >/dev/null 2>&1 ||
+        die "SMIDGE_BUILD=source needs docker buildx: install it, or take cross/build.sh's binary (without SMIDGE_BUILD)"
     exec docker buildx build --load --platform "$platform" -f Dockerfile.musl --target built -t "$image" .
 fi
 
@@ -44,7 +46,9 @@ mkdir -p "$context/$dist" "$context/cross"
 cp "$dist/smidge" "$context/$dist/"
 cp -r cross/rootfs "$context/cross/"
 cp Dockerfile.musl "$context/"
-DOCKER_BUILDKIT=0 docker build -q -f "$context/Dockerfile.musl" --target prebuilt -t "$image" \
+# Without its cache, which does not tell platforms apart: the image says what it is for.
+DOCKER_BUILDKIT=0 docker build -q --no-cache --platform "$platform" \
+    -f "$context/Dockerfile.musl" --target prebuilt -t "$image" \
     --build-arg "TARGETOS=$os" --build-arg "TARGETARCH=$arch" --build-arg "TARGETVARIANT=$variant" \
     --label "org.opencontainers.image.version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
     --label "org.opencontainers.image.revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \

@@ -5,7 +5,7 @@ set -euo pipefail
 
 die() { printf 'inspect.sh: %s\n' "$*" >&2; exit 1; }
 
-follow= stack=p2p
+follow='' stack=p2p
 for word in "$@"; do
     case $word in
         -f) follow=1 ;;

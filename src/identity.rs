@@ -303,7 +303,7 @@ fn directory(path: &Path) -> &Path {
 }
 
 /// Writes a file that was not there, whole or not at all, for its owner's eyes only.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
     let dir = directory(path);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| ("make its directory", e))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -36,11 +36,12 @@ pub mod identity;
 pub mod logging;
 mod node;
 pub mod runtime;
+pub mod store;
 pub mod transport;
 
 pub use config::Config;
 pub use node::{
     Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, Message, Node, PeerStatus,
-    PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription, Validator,
-    Verdict,
+    PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription, Traffic,
+    Validator, Verdict,
 };

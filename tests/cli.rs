@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -59,6 +60,7 @@ fn every_verb_explains_itself_with_an_example() {
         &["ping"],
         &["health"],
         &["ready"],
+        &["doctor"],
     ] {
         let (code, out, err) = said(&[verb, &["--help"]].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{verb:?}");
@@ -166,6 +168,40 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_network_key_is_made_once_and_never_shown_unless_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("network-key").display().to_string();
+    let (code, made, err) = said(&["key", "network", &path]);
+    assert_eq!((code, err.as_str(), made.len()), (0, "", 9), "a fingerprint: {made}");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("smidge-network-key-1:"), "{text}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(said(&["key", "network", "--show", &path]), (0, made.clone(), String::new()));
+    let (_, out, _) = said(&["key", "network", "--show", "--json", &path]);
+    let record: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(record, serde_json::json!({ "file": path, "fingerprints": [made.trim()] }));
+
+    let (code, out, err) = said(&["key", "network", &path]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let expected = format!(
+        "smidge: network key: {path}: a file is there already\n  hint: see what it holds: smidge key network --show {path}; or choose another\n"
+    );
+    assert_eq!(err, expected);
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+
+    let (code, first, err) = said(&["key", "network"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (_, second, _) = said(&["key", "network"]);
+    assert!(first.starts_with("smidge-network-key-1:") && first != second, "{first} {second}");
+
+    fs::write(&path, "damaged").unwrap();
+    let (code, _, err) = said(&["key", "network", "--show", &path]);
+    assert_eq!(code, 78);
+    assert!(err.starts_with(&format!("smidge: network key: {path}: line 1 does not begin with")), "{err}");
+    assert_eq!(said(&["key", "network", "--show"]).0, 2);
+}
+
+#[test]
 fn a_key_is_generated_once_and_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key").display().to_string();
@@ -196,6 +232,19 @@ fn a_key_is_generated_once_and_shown() {
     assert_eq!(code, 78);
     assert!(err.starts_with(&format!("smidge: key: {path}: holds no libp2p key")), "{err}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "damaged");
+}
+
+#[test]
+fn the_key_that_the_configuration_derives_is_shown() {
+    let secret = ["--set", "identity.derive_secret=0123456789abcdef", "--set"];
+    let show = |name: &str| said(&[&["key", "show"], &secret[..], &[name]].concat());
+    let (code, one, err) = show("identity.derive_name=smidge-0");
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(one.starts_with("12D3KooW"), "{one}");
+    assert_eq!(show("identity.derive_name=smidge-0").1, one);
+    assert_ne!(show("identity.derive_name=smidge-1").1, one);
+    let (code, _, err) = said(&["key", "show", "--set", "identity.derive_name=smidge-0"]);
+    assert_eq!(code, 78, "{err}");
 }
 
 #[test]

@@ -7,13 +7,13 @@ mod support;
 use std::{num::NonZeroUsize, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use libp2p::identity::Keypair;
+use libp2p::{PeerId, identity::Keypair};
 use smidge::{
-    Delivery, Error, Event, Node, PublishOptions, PutOptions, Quorum, Verdict,
-    config::{MessageIds, Target},
+    Client, Delivery, Error, Event, Node, PeerStatus, PublishOptions, PutOptions, Quorum, Verdict,
+    config::{MessageIds, PeerRule, Target, TopicRules},
     dialer::{Notice, RecordState},
 };
-use support::{TOPIC, now, run, text};
+use support::{TOPIC, now, process::Process, run, text};
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
     PublishOptions { wait_peers, timeout: support::PATIENCE }
@@ -81,7 +81,7 @@ fn twenty_replicas_behind_one_name_all_meet_and_get_each_message_once_also_after
 }
 
 /// Each node publishes one message, and each other node gets it once.
-async fn exchange(net: &support::Network, nodes: &[smidge::Client]) {
+async fn exchange(net: &support::Network, nodes: &[Client]) {
     join_all(nodes.iter().map(|node| net.meshed(node, 4))).await;
     let mut subscriptions = Vec::new();
     for node in nodes {
@@ -206,7 +206,7 @@ fn names_addresses_and_dnsaddr_all_lead_to_peers() {
         let dialer = net.spawn(config);
         // TXT records are beyond async-dns, which says so: a documented limit.
         let limit = if cfg!(feature = "hickory") { 4 } else { 3 };
-        net.connected(&dialer, nodes.iter().take(limit).map(smidge::Client::peer_id)).await;
+        net.connected(&dialer, nodes.iter().take(limit).map(Client::peer_id)).await;
     });
 }
 
@@ -378,13 +378,59 @@ fn a_node_without_clients_ends_and_peers_notice() {
 }
 
 #[test]
+fn a_peer_that_comes_back_elsewhere_with_its_key_is_asked_there_and_nowhere_else() {
+    run(async |net| {
+        // A connection that is dead is not noticed by itself.
+        let never = Duration::from_secs(3600);
+        let mut config = net.config(9, &["one"]);
+        config.quic.idle_timeout = never;
+        config.quic.keep_alive = never / 2;
+        config.quic.handshake_timeout = Duration::from_secs(1);
+        config.dial.refresh = Duration::from_millis(100);
+        let asker = net.spawn(config);
+        let dir = tempfile::tempdir().unwrap();
+        let key = format!("identity.key_file={}", dir.path().join("key").display());
+        let start = |n: u8| {
+            let address = net.addr(n).to_string();
+            let settings = ["quic.idle_timeout=1h", "quic.keep_alive=30m", "api.listen=off", &key];
+            let settings = settings.iter().flat_map(|s| ["--set", s]);
+            let args = ["run", "--listen", &address].into_iter().chain(settings);
+            Process::start(&format!("replica {n}"), &args.map(String::from).collect::<Vec<_>>())
+        };
+        let mut first = start(2);
+        let peer: PeerId = first.peer_id().parse().unwrap();
+        net.set("one", [2]);
+        net.until("a connection that stands", &asker, |c| async move {
+            let peers = c.peers().await.unwrap();
+            peers.iter().any(|p| p.peer == peer && p.connections.iter().any(|c| c.age_s > 1))
+        })
+        .await;
+        net.table(&asker, 1).await;
+        first.kill();
+        let second = start(3);
+        assert_eq!(second.peer_id(), peer.to_string());
+        net.set("one", [3]);
+        let there = &net.addr(3);
+        net.until("the new connection only", &asker, |c| async move {
+            let peers = c.peers().await.unwrap();
+            peers.iter().any(|p| p.connections.len() == 1 && p.connections[0].address == *there)
+        })
+        .await;
+        net.until("where it is", &asker, |c| async move {
+            c.find_peer(peer).await.is_ok_and(|found| found == [there.clone()])
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_denied_peer_is_not_let_in_and_comes_back_when_it_is_let_off() {
     run(async |net| {
         net.set("one", [2]);
         let key = Keypair::generate_ed25519();
         let id = key.public().to_peer_id();
         let mut config = net.config(2, &[]);
-        config.peers.deny = vec![id];
+        config.peers.deny = vec![PeerRule::Peer(id)];
         let one = net.spawn(config.clone());
         let two = net.spawn_as(net.config(3, &["one"]), &key);
         let mut events = two.events();
@@ -396,6 +442,81 @@ fn a_denied_peer_is_not_let_in_and_comes_back_when_it_is_let_off() {
         config.peers.deny.clear();
         one.apply(config).await.unwrap();
         net.connected(&one, [id]).await;
+    });
+}
+
+#[test]
+fn whoever_is_not_allowed_is_kept_out_by_id_and_by_address() {
+    run(async |net| {
+        net.set("one", [2]);
+        let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut config = net.config(2, &[]);
+        config.peers.allow = vec![PeerRule::Peer(key.public().to_peer_id())];
+        let one = net.spawn(config.clone());
+        let two = net.spawn_as(net.config(3, &["one"]), &key);
+        let three = net.spawn_as(net.config(4, &["one"]), &other);
+        net.connected(&one, [two.peer_id()]).await;
+        let mut events = three.events();
+        let refused = |e: &Event| {
+            matches!(e, Event::Disconnected { .. } | Event::Dialer(Notice::DialFailed { .. })).then_some(())
+        };
+        net.event(&mut events, "the connection refused", refused).await;
+        assert_eq!(one.peers().await.unwrap().len(), 1);
+        // Now by where they are; whom the new rules do not let in has to go.
+        config.peers.allow = vec![net.ip(4).to_string().parse().unwrap()];
+        one.apply(config).await.unwrap();
+        net.disconnected(&one, two.peer_id()).await;
+        net.connected(&one, [three.peer_id()]).await;
+    });
+}
+
+#[test]
+fn a_message_on_a_topic_of_others_is_dropped_and_only_its_author_loses_score() {
+    run(async |net| {
+        // good ─┐
+        //       relay ─ guard      guard alone has the rule; bad is not on its list.
+        // bad ──┘
+        net.set("relay", [2]);
+        net.set("guard", [3]);
+        let (good_key, bad_key) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let rules =
+            TopicRules { publish: Some([good_key.public().to_peer_id()].into()), ..TopicRules::default() };
+        let relay = net.node(2, &[]);
+        let mut config = net.config(3, &["relay"]);
+        config.topics.insert(TOPIC.into(), rules.clone());
+        let guard = net.spawn(config.clone());
+        let good = net.spawn_as(net.config(4, &["relay"]), &good_key);
+        let bad = net.spawn_as(net.config(5, &["relay"]), &bad_key);
+        net.meshed(&relay, 3).await;
+        net.meshed(&guard, 1).await;
+        let mut heard = relay.subscribe(TOPIC).await.unwrap();
+        let mut guarded = guard.subscribe(TOPIC).await.unwrap();
+
+        bad.publish(TOPIC, "bad", PublishOptions::default()).await.unwrap();
+        assert_eq!(&*net.message(&mut heard).await.data, b"bad", "the relay has no such rule");
+        good.publish(TOPIC, "good", PublishOptions::default()).await.unwrap();
+        assert_eq!(&*net.message(&mut guarded).await.data, b"good", "and not what came before");
+        let score = |peers: Vec<PeerStatus>, of: PeerId| peers.iter().find(|p| p.peer == of).unwrap().score;
+        let relayed = score(guard.peers().await.unwrap(), relay.peer_id());
+        assert!(relayed.is_none_or(|score| score >= 0.0), "an honest relay is not punished: {relayed:?}");
+
+        // The guard itself may not publish there either.
+        let refused = guard.publish(TOPIC, "mine", PublishOptions::default()).await;
+        assert_eq!(refused, Err(Error::NotAPublisher(TOPIC.into())));
+
+        // With the rule, the relay blames the author, and passes nothing of it on.
+        let mut config = net.config(2, &[]);
+        config.topics.insert(TOPIC.into(), rules);
+        relay.apply(config).await.unwrap();
+        bad.publish(TOPIC, "worse", PublishOptions::default()).await.unwrap();
+        let sinks = |c: Client| {
+            let bad = bad.peer_id();
+            async move { score(c.peers().await.unwrap(), bad).is_some_and(|score| score < 0.0) }
+        };
+        net.until("the author's score below zero", &relay, sinks).await;
+        good.publish(TOPIC, "again", PublishOptions::default()).await.unwrap();
+        assert_eq!(&*net.message(&mut heard).await.data, b"good");
+        assert_eq!(&*net.message(&mut heard).await.data, b"again");
     });
 }
 

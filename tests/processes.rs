@@ -166,6 +166,50 @@ fn sighup_applies_what_can_change_and_names_what_cannot() {
 }
 
 #[test]
+fn two_nodes_that_met_by_dns_meet_again_when_dns_is_gone() {
+    sandbox::run(|| {
+        let net = Net::new();
+        net.set("one", &[2]);
+        let target = net.dial("one");
+        let args = |n: u8, more: &[&str]| {
+            let at = |what: &str| net.dir.path().join(format!("{what}{n}")).display().to_string();
+            let own = [format!("identity.key_file={}", at("key")), format!("kad.store={}", at("records"))];
+            let own: Vec<_> = own.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+            net.args(n, &[&own[..], more].concat())
+        };
+        let commands = [args(2, &[]), args(3, &["--dial", &target])];
+        let start = |n: usize| Process::start(&format!("replica {}", n + 2), &commands[n]);
+        let mut nodes = [start(0), start(1)];
+        let ids = nodes.each_ref().map(Process::peer_id);
+        for (node, other) in nodes.iter().zip(ids.iter().rev()) {
+            node.line(&["added to kademlia", other]);
+        }
+        for node in &mut nodes {
+            node.signal(Signal::TERM);
+            assert_eq!(node.wait().code(), Some(0));
+        }
+        let denying = args(3, &["--dial", &target, "--set", &format!("peers.deny={}", ids[0])]);
+        let Net { names, dir, _rt, .. } = net;
+        drop(names);
+        // The one that nobody's name leads to starts last: it has to be the one that dials.
+        let late = start(1);
+        late.line(&["loaded", "1 known peers"]);
+        late.line(&["one", "is not resolved"]);
+        let first = start(0);
+        first.line(&["connected to", &ids[1]]);
+        late.line(&["connected to", &ids[0]]);
+        assert_eq!(late.count(&["resolved one"]), 0);
+        drop((late, first));
+        // A peer that is denied by now is not dialed, known or not.
+        let denying = Process::start("replica 3, denying", &denying);
+        denying.line(&["loaded", "1 known peers"]);
+        denying.line(&["one", "is not resolved"]);
+        assert_eq!(denying.count(&["dialing"]), 0);
+        drop(dir);
+    });
+}
+
+#[test]
 fn a_key_is_made_once_and_kept() {
     sandbox::run(|| {
         let net = Net::new();

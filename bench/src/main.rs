@@ -1,7 +1,10 @@
-//! The yardstick: `cargo run --release -p smidge-bench -- [SCENARIO…] [--quick] [--json FILE]`.
+//! The yardstick: `cargo run --release -p smidge-bench -- [SCENARIO…] [--quick] [--json FILE]`, and the
+//! HTTP API's own, which has no other side to be held against: `… -- api [--quick] [--smidge BINARY]`.
 //!
 //! Ours and the stock node take turns, several times in the same run, so that whatever else the
 //! machine does hits both. Every measured node is a process of its own.
+
+mod api;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +44,11 @@ fn main() -> Result<(), Failure> {
     {
         return child::main(rest);
     }
+    if let [first, rest @ ..] = &args[..]
+        && first == "api"
+    {
+        return api::main(rest);
+    }
     let (mut quick, mut json, mut chosen) = (false, None, Vec::new());
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -51,7 +59,11 @@ fn main() -> Result<(), Failure> {
                 Some((scenario, _)) => chosen.push(*scenario),
                 None => {
                     let known: Vec<_> = SCENARIOS.iter().map(|(n, what)| format!("  {n}: {what}")).collect();
-                    return Err(format!("no scenario {name:?}; there are\n{}", known.join("\n")).into());
+                    return Err(format!(
+                        "no scenario {name:?}; there are api (alone), and\n{}",
+                        known.join("\n")
+                    )
+                    .into());
                 }
             },
         }

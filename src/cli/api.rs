@@ -58,27 +58,62 @@ pub(super) fn ask<F>(args: &ApiArgs, verb: &'static str, work: impl FnOnce(Api) 
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let url = args.api.clone().or_else(|| env("SMIDGE_API")).unwrap_or_else(|| DEFAULT.into());
-    let place = Place::parse(&url).map_err(|why| {
-        Failure::new(exit::USAGE, verb, format!("--api {url}: {why}"))
-            .hint("write http://HOST:PORT or unix:/PATH")
-    })?;
-    // As the node itself reads its token: a probe in the node's container needs nothing more.
-    let token = match (env("SMIDGE__API__TOKEN"), env("SMIDGE__API__TOKEN__FILE")) {
-        (Some(token), _) => Some(token),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file).map_err(|e| {
-                Failure::new(exit::FAILED, verb, format!("SMIDGE__API__TOKEN__FILE: {file}: {e}"))
-            })?;
-            Some(text.trim().to_owned())
-        }
-        (None, None) => None,
-    };
-    // Nothing that would end the header early gets into it.
-    let token = token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())).map(Secret::from);
-    let api = |runtime| work(Api { runtime, url, place, token, verb, kept: None });
+    let url = args.told().unwrap_or_else(|| DEFAULT.into());
+    let target = Where::new(url, verb)?;
+    let api = |runtime| work(target.open(runtime));
     Executor::default().block_on(1, api).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl ApiArgs {
+    /// The node that the caller named, if any.
+    pub(super) fn told(&self) -> Option<String> {
+        self.api.clone().or_else(|| env("SMIDGE_API"))
+    }
+}
+
+/// Which node is to be asked, before anything runs.
+pub(super) struct Where {
+    url: String,
+    place: Place,
+    token: Option<Secret>,
+    verb: &'static str,
+}
+
+impl Where {
+    pub(super) fn new(url: String, verb: &'static str) -> Result<Self, Failure> {
+        let place = Place::parse(&url).map_err(|why| {
+            Failure::new(exit::USAGE, verb, format!("--api {url}: {why}"))
+                .hint("write http://HOST:PORT or unix:/PATH")
+        })?;
+        // As the node itself reads its token: a probe in the node's container needs nothing more.
+        let token = match (env("SMIDGE__API__TOKEN"), env("SMIDGE__API__TOKEN__FILE")) {
+            (Some(token), _) => Some(token),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(&file).map_err(|e| {
+                    Failure::new(exit::FAILED, verb, format!("SMIDGE__API__TOKEN__FILE: {file}: {e}"))
+                })?;
+                Some(text.trim().to_owned())
+            }
+            (None, None) => None,
+        };
+        // Nothing that would end the header early gets into it.
+        let token = token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())).map(Secret::from);
+        Ok(Self { url, place, token, verb })
+    }
+
+    /// With another token than the environment's, where there is one.
+    pub(super) fn token(self, token: Option<Secret>) -> Self {
+        Self { token: token.or(self.token), ..self }
+    }
+
+    pub(super) fn open(self, runtime: Handle) -> Api {
+        let Self { url, place, token, verb } = self;
+        Api { runtime, url, place, token, verb, kept: None }
+    }
 }
 
 enum Place {
@@ -243,8 +278,16 @@ impl Api {
     }
 
     fn unreachable(&self, why: &dyn std::fmt::Display) -> Failure {
+        let hint = match &self.place {
+            // Refused by a file that is there: it outlived its node.
+            Place::Unix(path) if path.exists() => {
+                "a node that was killed leaves its socket behind, and the next one replaces it: start one with \
+                 `smidge run --dial NAME`, or say where it is with --api URL"
+            }
+            _ => "start one with `smidge run --dial NAME`, or say where it is with --api URL",
+        };
         Failure::new(exit::UNAVAILABLE, self.verb, format!("no node answers at {}: {why}", self.url))
-            .hint("start one with `smidge run --dial NAME`, or say where it is with --api URL")
+            .hint(hint)
     }
 
     fn garbled(&self, error: WireError) -> Failure {

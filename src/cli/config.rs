@@ -20,7 +20,9 @@ pub(crate) struct ConfigVerbArgs {
 enum ConfigVerb {
     /// Checks a file together with the environment, as a node would on start
     #[command(after_help = "Example:\n  smidge config check config/peer.toml\n\n\
-                            Exit code 78 and a line for each problem if there is one.")]
+                            Exit code 78 and a line for each problem if there is one.\n\n\
+                            --json: {\"file\", \"ok\", \"problems\": [{\"source\", \"line\", \"key\", \"problem\",\n\
+                            \"expected\", \"hint\"}], \"warnings\"}")]
     Check(CheckArgs),
     /// Prints the effective configuration, and where each value came from
     #[command(

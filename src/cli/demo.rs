@@ -18,7 +18,9 @@ use report::Report;
 /// Shows bootstrap, peer and sender finding each other on this machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge demo --nodes 20\n\n\
-                        Takes about five seconds, uses loopback only, and leaves nothing behind.")]
+                        Takes about five seconds, uses loopback only, and leaves nothing behind.\n\n\
+                        --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"start_to_delivery_ms\",\n\
+                        \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}")]
 pub(crate) struct DemoArgs {
     /// How many peers there are behind the name `peer`
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]

@@ -26,21 +26,22 @@ enum DhtVerb {
     /// Stores a record here and at the nodes closest to its key
     #[command(
         after_help = "Example:\n  smidge dht put config.json -f ./config.json --quorum all --ttl 7d\n\n\
-                            Without -m and -f, the value comes from stdin."
+                            Without -m and -f, the value comes from stdin.\n\n--json: {\"confirmed\"}"
     )]
     Put(PutArgs),
     /// Prints the value of a record, byte for byte
     #[command(after_help = "Example:\n  smidge dht get config.json > config.json")]
     Get(GetArgs),
-    /// Announces the node as a provider of a key, for as long as it runs
-    #[command(after_help = "Example:\n  smidge dht provide backup")]
+    /// Announces the node as a provider of a key, for as long as it runs (or keeps it on disk: kad.store)
+    #[command(after_help = "Example:\n  smidge dht provide backup\n\n--json: {\"provider\"}")]
     Provide(KeyArgs),
     /// Prints the providers of a key
-    #[command(after_help = "Example:\n  smidge dht providers backup")]
+    #[command(after_help = "Example:\n  smidge dht providers backup\n\n--json: {\"providers\"}")]
     Providers(KeyArgs),
     /// Prints the addresses of a peer, as its neighbours know them
     #[command(
-        after_help = "Example:\n  smidge dht find-peer 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+        after_help = "Example:\n  smidge dht find-peer 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp\n\n\
+                      --json: {\"peer\", \"addresses\"}"
     )]
     FindPeer(PeerArgs),
 }

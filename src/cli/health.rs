@@ -12,7 +12,9 @@ use crate::gateway::encode;
 
 /// Says whether a running node is live: it answers and its listeners are up, peers or not.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  HEALTHCHECK CMD [\"/smidge\", \"health\"]")]
+#[command(
+    after_help = "Example:\n  smidge health\n  HEALTHCHECK CMD [\"/smidge\", \"health\"]\n\n--json: {\"live\"}"
+)]
 pub(crate) struct HealthArgs {
     /// Print a JSON record
     #[arg(long)]
@@ -25,7 +27,8 @@ pub(crate) struct HealthArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge ready --min-peers 2 --topic some_topic --min-mesh 1\n\n\
                         Exit code 75 if it is not ready. Not for Swarm's HEALTHCHECK: a service that waits\n\
-                        for its peers there is never found by them.")]
+                        for its peers there is never found by them.\n\n\
+                        --json: {\"ready\", \"peers\", \"mesh\"}; \"mesh\" with --topic only")]
 pub(crate) struct ReadyArgs {
     /// Connected peers wanted [default: 1, or 0 with --topic]
     #[arg(long, value_name = "N")]

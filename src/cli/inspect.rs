@@ -12,7 +12,9 @@ use super::{
 
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080")]
+#[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
+                        --json: {\"peer\", \"version\", \"listening\", \"peers\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
+                        \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -21,7 +23,9 @@ pub(crate) struct StatusArgs {
 /// Shows the connected peers.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds."
+    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds.\n\n\
+                  --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"age_s\"}], \"agent\",\n\
+                  \"rtt_us\", \"score\", \"topics\"}]}"
 )]
 pub(crate) struct PeersArgs {
     #[command(flatten)]
@@ -30,7 +34,7 @@ pub(crate) struct PeersArgs {
 
 /// Shows the mesh of each topic.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge mesh --json")]
+#[command(after_help = "Example:\n  smidge mesh\n\n--json: {\"topics\": {TOPIC: [PEER]}}")]
 pub(crate) struct MeshArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -38,7 +42,9 @@ pub(crate) struct MeshArgs {
 
 /// Shows each name with its records and how they stand.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge names")]
+#[command(after_help = "Example:\n  smidge names\n\n\
+                        --json: {\"names\": [{\"name\", \"last_error\", \"records\": [{\"address\", \"peer\", \"state\",\n\
+                        \"retry_in_ms\", \"failures\", \"last_error\"}]}]}")]
 pub(crate) struct NamesArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -61,11 +67,27 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         let list = |key: &str| items(&record[key]).map(word).collect::<Vec<_>>().join(", ");
         let mut table = Table::new(["peer", &word(&record["peer"])]);
         table.row(["version".into(), word(&record["version"])]);
+        table.row(["role".into(), word(&record["role"])]);
+        let stands = match (&record["live"], &record["ready"]) {
+            (live, _) if live != true => "not live: a listener is down",
+            (_, ready) if ready != true => "live, without peers",
+            _ => "live and ready",
+        };
+        table.row(["stands".into(), stands.into()]);
         table.row(["listening".into(), list("listening")]);
         table.row(["peers".into(), word(&record["peers"])]);
         table.row(["table".into(), word(&record["table"])]);
         table.row(["topics".into(), list("topics")]);
         table.row(["records".into(), word(&record["records"])]);
+        let store = &record["store"];
+        table.row(["store".into(), format!("{}, {} bytes", word(&store["place"]), store["bytes"])]);
+        if let Some(error) = store["file"]["last_error"].as_str() {
+            table.row(["store fails".into(), error.into()]);
+        }
+        let traffic = &record["traffic"];
+        let said = |what: &str| format!("{}, {} bytes", traffic[what], traffic[format!("{what}_bytes")]);
+        table.row(["received".into(), said("received")]);
+        table.row(["published".into(), said("published")]);
         table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
         table.text()
     })

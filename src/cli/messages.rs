@@ -24,7 +24,9 @@ use crate::{
 /// Publishes a message through a running node.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge pub -t some_topic -m hello\n\n\
-                        Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more.")]
+                        Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more.\n\
+                        With --lines, Ctrl-C ends with a summary; where stderr is a terminal, it shows progress.\n\n\
+                        --json, for each message: {\"id\", \"peers\"}")]
 pub(crate) struct PubArgs {
     /// The topic
     #[arg(short, long, value_name = "TOPIC")]
@@ -62,13 +64,13 @@ pub(super) struct Input {
 const MAX_INPUT: u64 = 16 << 20;
 
 impl Input {
-    fn open(&self, verb: &str) -> Result<Box<dyn BufRead>, Failure> {
+    fn open(&self, verb: &str) -> Result<Lines, Failure> {
         match &self.file {
             Some(path) if path.as_os_str() != "-" => match fs::File::open(path) {
                 Ok(file) => Ok(Box::new(io::BufReader::new(file))),
                 Err(e) => Err(Failure::new(exit::FAILED, verb, format!("{}: {e}", path.display()))),
             },
-            _ => Ok(Box::new(io::stdin().lock())),
+            _ => Ok(Box::new(io::BufReader::new(io::stdin()))),
         }
     }
 
@@ -89,46 +91,151 @@ impl Input {
 
 pub(super) fn publish(args: &PubArgs) -> Result<(), Failure> {
     api::ask(&args.api, "pub", async |mut api| {
-        if !args.lines {
-            let data = args.input.read(api.verb)?;
-            return say(&mut api, args, &data).await;
+        if args.lines {
+            return publish_lines(&mut api, args).await;
         }
-        let mut input = args.input.open(api.verb)?;
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = (&mut input).take(MAX_INPUT).read_until(b'\n', &mut line);
-            match read.map_err(|e| Failure::new(exit::FAILED, api.verb, e))? {
-                0 => return Ok(()),
-                _ => {
-                    let text = line.strip_suffix(b"\n").unwrap_or(&line);
-                    let text = text.strip_suffix(b"\r").unwrap_or(text);
-                    if !text.is_empty() {
-                        say(&mut api, args, text).await?;
-                    }
-                }
-            }
-        }
+        let data = args.input.read(api.verb)?;
+        print(&say(&mut api, args, &data).await?)
     })
 }
 
-async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<(), Failure> {
+/// Publishes line after line, and ends with the input or with a signal.
+async fn publish_lines(api: &mut Api, args: &PubArgs) -> Result<(), Failure> {
+    let signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
+    // SIGHUP is no reason to end.
+    let mut stops = signals.filter(|signal| futures::future::ready(*signal != Signal::Reload)).fuse();
+    let (verb, runtime) = (api.verb, api.runtime.clone());
+    let mut input = args.input.open(verb)?;
+    let mut progress = Progress::new();
+    loop {
+        // Where blocking is allowed: a line may be long in coming, and a signal ends the wait.
+        let read = runtime.unblock(move || next_line(input)).fuse();
+        let mut read = std::pin::pin!(read);
+        let line = loop {
+            select! {
+                read = read => break read,
+                _ = stops.next() => {
+                    progress.summary();
+                    return Ok(());
+                },
+                () = runtime.sleep(LOOK).fuse() => progress.show(),
+            }
+        };
+        let failed = |e| Failure::new(exit::FAILED, verb, format!("the input cannot be read: {e}"));
+        let (line, rest) = line.map_err(failed)?.map_err(failed)?;
+        input = rest;
+        let Some(line) = line else {
+            progress.clear();
+            return Ok(());
+        };
+        if line.is_empty() {
+            continue;
+        }
+        let said = say(api, args, &line).fuse();
+        let mut said = std::pin::pin!(said);
+        loop {
+            select! {
+                said = said => {
+                    progress.clear();
+                    print(&said?)?;
+                    progress.messages += 1;
+                    break;
+                },
+                _ = stops.next() => {
+                    progress.summary();
+                    return Ok(());
+                },
+                () = runtime.sleep(LOOK).fuse() => progress.show(),
+            }
+        }
+        progress.show();
+    }
+}
+
+type Lines = Box<dyn BufRead + Send>;
+
+/// The next line without its end, and the rest; `None` at the end.
+fn next_line(mut input: Lines) -> io::Result<(Option<Vec<u8>>, Lines)> {
+    let mut line = Vec::new();
+    if (&mut input).take(MAX_INPUT).read_until(b'\n', &mut line)? == 0 {
+        return Ok((None, input));
+    }
+    for end in *b"\n\r" {
+        if line.last() == Some(&end) {
+            line.pop();
+        }
+    }
+    Ok((Some(line), input))
+}
+
+/// How far a long input is, on one line of the terminal; nothing where stderr is none.
+struct Progress {
+    since: Instant,
+    shown: Option<Instant>,
+    on: bool,
+    messages: u64,
+}
+
+/// Who is done within this time needs no progress.
+const LONG: Duration = Duration::from_millis(500);
+
+impl Progress {
+    fn new() -> Self {
+        Self { since: Instant::now(), shown: None, on: io::stderr().is_terminal(), messages: 0 }
+    }
+
+    /// Shows it, unless it was shown a moment ago.
+    fn show(&mut self) {
+        let fresh = self.shown.is_some_and(|at| at.elapsed() < LOOK);
+        if self.on && !fresh && self.since.elapsed() >= LONG {
+            self.shown = Some(Instant::now());
+            self.write(&format!("\r\x1b[K{}", self.words()));
+        }
+    }
+
+    /// Makes room for what is printed.
+    fn clear(&self) {
+        if self.shown.is_some() {
+            self.write("\r\x1b[K");
+        }
+    }
+
+    fn summary(&self) {
+        self.clear();
+        self.write(&format!("{}\n", self.words()));
+    }
+
+    fn words(&self) -> String {
+        format!("{} messages published, in {:.1} s", self.messages, self.since.elapsed().as_secs_f64())
+    }
+
+    fn write(&self, text: &str) {
+        use io::Write;
+        let _ = write!(io::stderr(), "{text}");
+    }
+}
+
+/// Publishes one message; what is to be printed of it.
+async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failure> {
     let millis = args.timeout.as_millis();
     let topic = encode(args.topic.as_bytes());
     let path = format!("/v1/topics/{topic}?wait_peers={}&timeout={millis}ms", args.wait_peers);
     let body = api.call("POST", &path, data, args.timeout.saturating_add(AT_ONCE)).await?;
     if args.json {
-        return print(&String::from_utf8_lossy(&body));
+        return Ok(String::from_utf8_lossy(&body).into_owned());
     }
     let receipt: Value = serde_json::from_slice(&body).unwrap_or_default();
-    print(&format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"]))
+    Ok(format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"]))
 }
 
 /// Prints the messages of topics, as a running node gets them.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
                         Live, not a log: what was said before is not shown. Messages that are no text are\n\
-                        printed as base64:…; --json tells all there is to tell.")]
+                        printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\n\
+                        --json, for each message: {\"topic\", \"id\", \"source\", \"from\", \"bytes\", \"base64\", \"data\"};\n\
+                        {\"lost\"}\n\
+                        where some were lost.")]
 pub(crate) struct SubArgs {
     /// A topic (repeatable)
     #[arg(short, long, value_name = "TOPIC", required = true)]

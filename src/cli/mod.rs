@@ -16,6 +16,7 @@ use crate::{
     config::{Config, ConfigError, LoadOptions, Problem},
     identity::IdentityError,
     logging::LogError,
+    transport::admission::KeyFileError,
 };
 
 mod api;
@@ -23,6 +24,7 @@ mod completions;
 mod config;
 mod demo;
 mod dht;
+mod doctor;
 mod health;
 mod inspect;
 mod key;
@@ -75,6 +77,7 @@ enum Verb {
     Ping(ping::PingArgs),
     Health(health::HealthArgs),
     Ready(health::ReadyArgs),
+    Doctor(doctor::DoctorArgs),
     Key(key::KeyArgs),
     Config(config::ConfigVerbArgs),
     Completions(completions::CompletionsArgs),
@@ -152,6 +155,13 @@ impl From<IdentityError> for Failure {
     }
 }
 
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        Self::new(exit::CONFIG, "network key", &error)
+            .hint("make one: smidge key network FILE; network.key_file names it")
+    }
+}
+
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
         Self::new(exit::CONFIG, "bad config", error)
@@ -191,6 +201,7 @@ pub fn main() -> ExitCode {
         Verb::Ping(args) => ping::run(&args),
         Verb::Health(args) => health::health(&args),
         Verb::Ready(args) => health::ready(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Key(args) => key::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Completions(args) => completions::run(&args),
@@ -227,6 +238,55 @@ fn complain(failure: &Failure) {
         let _ = writeln!(out, "smidge: {}: {why}", failure.what);
         if let Some(hint) = hint {
             let _ = writeln!(out, "  hint: {hint}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    /// Every verb that does something, with the words that call it.
+    fn verbs(command: &Command, words: &str, all: &mut Vec<(String, Command)>) {
+        for verb in command.get_subcommands() {
+            let words = format!("{words} {}", verb.get_name());
+            all.push((words.clone(), verb.clone()));
+            verbs(verb, &words, all);
+        }
+    }
+
+    #[test]
+    fn every_verbs_help_has_an_example_and_each_example_is_understood() {
+        let mut all = Vec::new();
+        verbs(&Cli::command(), "smidge", &mut all);
+        assert!(all.len() > 20, "{}", all.len());
+        for (words, verb) in all {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(help.starts_with("Example"), "{words}: {help}");
+            assert!(examples.iter().any(|example| example.contains(&words)), "{words}: {help}");
+            for example in examples.iter().filter(|example| example.contains("smidge ")) {
+                // From the program's name to where the shell takes over.
+                let call = &example[example.find("smidge ").unwrap()..];
+                let call = call.split(['>', '|', ';']).next().unwrap();
+                let parsed = Cli::try_parse_from(call.split_whitespace());
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    #[test]
+    fn completions_of_every_shell_know_every_verb() {
+        use clap::ValueEnum;
+        for shell in clap_complete::Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "smidge", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for verb in Cli::command().get_subcommands() {
+                assert!(script.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+            }
         }
     }
 }

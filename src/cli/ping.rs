@@ -1,6 +1,9 @@
-//! `smidge ping`: round-trip times to a peer, as a running node measures them.
+//! `smidge ping`: round-trip times to a peer, as a running node measures them, printed like ping(8).
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use futures::{
@@ -16,18 +19,25 @@ use super::{
     exit, print,
     table::{millis, short},
 };
-use crate::runtime::{Signal, Signals};
+use crate::{
+    config::dialable,
+    gateway::encode,
+    runtime::{Signal, Signals},
+};
 
 /// Measures round-trip times from a running node to a peer.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  smidge ping 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp -c 3\n\n\
-                        Exit code 75 if no ping was answered."
-)]
+#[command(after_help = "Example:\n  \
+    smidge ping 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp -c 3\n  \
+    smidge ping /ip4/10.0.0.7/udp/4001/quic-v1\n  \
+    smidge ping /ip4/10.0.0.7/tcp/4001\n\n\
+    The node connects first if it has to, and learns who is at an address; that connection stays.\n\
+    Ctrl-C ends with the summary. Exit code 1 if no ping was answered.\n\n\
+    --json: {\"peer\", \"address\", \"sent\", \"answered\", \"rtt_us\": {\"all\", \"min\", \"avg\", \"max\", \"mdev\"}}")]
 pub(crate) struct PingArgs {
-    /// The peer's id, or an address that ends with /p2p/ID
-    #[arg(value_name = "PEER|ADDR", value_parser = peer)]
-    peer: PeerId,
+    /// The peer's id, or an address, with or without /p2p/ID at its end
+    #[arg(value_name = "PEER|ADDR", value_parser = whom)]
+    whom: Whom,
     /// How often
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
@@ -43,21 +53,45 @@ pub(crate) struct PingArgs {
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a ping carries (libp2p/specs ping/ping.md).
+const BYTES: usize = 32;
 
-fn peer(text: &str) -> Result<PeerId, String> {
-    if let Ok(peer) = text.parse() {
-        return Ok(peer);
-    }
-    let addr: Multiaddr = text.parse().map_err(|_| "this is neither a peer id nor an address".to_owned())?;
-    match addr.iter().last() {
-        Some(Protocol::P2p(peer)) => Ok(peer),
-        _ => Err("the address does not end with /p2p/ID".into()),
+/// Who is pinged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Whom {
+    Peer(PeerId),
+    At(Multiaddr),
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => peer.fmt(f),
+            Self::At(address) => address.fmt(f),
+        }
     }
 }
 
-/// Round-trip times in microseconds.
+fn whom(text: &str) -> Result<Whom, String> {
+    if let Ok(peer) = text.parse() {
+        return Ok(Whom::Peer(peer));
+    }
+    // An address that only names its peer: the node has to know where that is.
+    if let Ok(addr) = text.parse::<Multiaddr>()
+        && let (Some(Protocol::P2p(peer)), 1) = (addr.iter().next(), addr.iter().count())
+    {
+        return Ok(Whom::Peer(peer));
+    }
+    if !text.contains(['/', ':', '.']) {
+        return Err("this is neither a peer id nor an address".into());
+    }
+    dialable(text).map(Whom::At).map_err(|why| format!("the address {why}"))
+}
+
+/// What came back so far, times in microseconds.
 #[derive(Default)]
 struct Times {
+    peer: Option<String>,
     sent: u32,
     rtts: Vec<u64>,
 }
@@ -67,8 +101,11 @@ pub(super) fn run(args: &PingArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let start = Instant::now();
         let mut times = Times::default();
+        if let Whom::Peer(peer) = &args.whom {
+            times.peer = Some(peer.to_string());
+        }
         if !args.json {
-            print(&format!("PING {} through {}\n", args.peer, "the running node"))?;
+            print(&format!("PING {}: {BYTES} bytes of data\n", args.whom))?;
         }
         let stopped = async { while signals.next().await == Some(Signal::Reload) {} };
         let pinging = pings(&mut api, args, &mut times);
@@ -79,28 +116,31 @@ pub(super) fn run(args: &PingArgs) -> Result<(), Failure> {
         }
         print(&if args.json { times.json(args) } else { times.text(args, start.elapsed()) })?;
         if times.rtts.is_empty() {
-            return Err(Failure::new(exit::TIMED_OUT, "ping", "no ping was answered")
-                .hint("`smidge peers` tells who is connected"));
+            return Err(Failure::new(exit::FAILED, "ping", "no ping was answered")
+                .hint("`smidge peers` tells who is connected, `smidge doctor` what is in the way"));
         }
         Ok(())
     })
 }
 
 async fn pings(api: &mut Api, args: &PingArgs, times: &mut Times) -> Result<(), Failure> {
-    let path = format!("/v1/peers/{}/ping", args.peer);
-    let name = short(&args.peer.to_string(), false);
     let runtime = api.runtime.clone();
     let mut due = Instant::now();
     for seq in 1..=args.count {
         runtime.sleep_until(due).await;
         due += args.interval;
+        // Once it is known who is at an address, that peer is meant, wherever else it may be.
+        let target = times.peer.clone().unwrap_or_else(|| args.whom.to_string());
+        let path = format!("/v1/peers/{}/ping", encode(target.as_bytes()));
         times.sent = seq;
         let line = match api.call("GET", &path, b"", PATIENCE).await {
             Ok(body) => {
                 let record: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let rtt = record["rtt_us"].as_u64().unwrap_or_default();
+                let (rtt, peer) = (record["rtt_us"].as_u64().unwrap_or_default(), &record["peer"]);
                 times.rtts.push(rtt);
-                format!("answer from {name}: seq={seq} time={} ms\n", millis(rtt))
+                times.peer = peer.as_str().map(str::to_owned).or(times.peer.take());
+                let name = short(times.peer.as_deref().unwrap_or("?"), false);
+                format!("{BYTES} bytes from {name}: seq={seq} time={} ms\n", millis(rtt))
             }
             Err(failure) if failure.code == exit::TIMED_OUT => {
                 let why = failure.why.first().map(|(why, _)| why.as_str()).unwrap_or_default();
@@ -115,41 +155,50 @@ async fn pings(api: &mut Api, args: &PingArgs, times: &mut Times) -> Result<(), 
     Ok(())
 }
 
-impl Times {
-    /// Lowest, mean and highest, if there is any.
-    fn summary(&self) -> Option<[u64; 3]> {
-        let (min, max) = (self.rtts.iter().min()?, self.rtts.iter().max()?);
-        let mean = self.rtts.iter().sum::<u64>() / self.rtts.len() as u64;
-        Some([*min, mean, *max])
-    }
+/// Lowest, mean, highest and standard deviation, as ping(8) reckons them.
+fn summary(rtts: &[u64]) -> Option<[u64; 4]> {
+    let (min, max) = (rtts.iter().min()?, rtts.iter().max()?);
+    let count = rtts.len() as f64;
+    let mean = rtts.iter().map(|rtt| *rtt as f64).sum::<f64>() / count;
+    let variance = rtts.iter().map(|rtt| (*rtt as f64 - mean).powi(2)).sum::<f64>() / count;
+    Some([*min, mean.round() as u64, *max, variance.sqrt().round() as u64])
+}
 
+/// How much of what was sent did not come back.
+fn loss(sent: u32, answered: usize) -> String {
+    let lost = f64::from(sent) - answered.min(sent as usize) as f64;
+    let percent = if sent == 0 { 0.0 } else { 100.0 * lost / f64::from(sent) };
+    // Whole numbers without a point, others with three digits in all.
+    if percent.fract() == 0.0 { format!("{percent:.0}%") } else { format!("{percent:.1}%") }
+}
+
+impl Times {
     fn text(&self, args: &PingArgs, took: Duration) -> String {
         let (sent, answered) = (self.sent, self.rtts.len());
-        let lost =
-            (100 * (sent as usize - answered.min(sent as usize))).checked_div(sent as usize).unwrap_or(0);
         let mut text = format!(
-            "--- {} ping statistics ---\n{sent} sent, {answered} answered, {lost}% lost, time {} ms\n",
-            args.peer,
+            "\n--- {} ping statistics ---\n{sent} packets transmitted, {answered} received, {} packet loss, time {}ms\n",
+            args.whom,
+            loss(sent, answered),
             took.as_millis()
         );
-        if let Some([min, mean, max]) = self.summary() {
-            text.push_str(&format!(
-                "rtt min/avg/max = {}/{}/{} ms\n",
-                millis(min),
-                millis(mean),
-                millis(max)
-            ));
+        if let Some(all) = summary(&self.rtts) {
+            text.push_str(&format!("rtt min/avg/max/mdev = {} ms\n", all.map(millis).join("/")));
         }
         text
     }
 
     fn json(&self, args: &PingArgs) -> String {
-        let [min, mean, max] = self.summary().map_or([None; 3], |all| all.map(Some));
+        let [min, avg, max, mdev] = summary(&self.rtts).map_or([None; 4], |all| all.map(Some));
+        let address = match &args.whom {
+            Whom::Peer(_) => None,
+            Whom::At(address) => Some(address.to_string()),
+        };
         let record = json!({
-            "peer": args.peer.to_string(),
+            "peer": self.peer,
+            "address": address,
             "sent": self.sent,
             "answered": self.rtts.len(),
-            "rtt_us": { "all": self.rtts, "min": min, "avg": mean, "max": max },
+            "rtt_us": { "all": self.rtts, "min": min, "avg": avg, "max": max, "mdev": mdev },
         });
         format!("{record}\n")
     }
@@ -160,11 +209,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_an_id_or_stands_at_the_end_of_an_address() {
+    fn who_is_pinged_is_an_id_or_an_address() {
         let id = PeerId::random();
-        assert_eq!(peer(&id.to_string()), Ok(id));
-        assert_eq!(peer(&format!("/ip4/10.0.0.1/udp/4001/quic-v1/p2p/{id}")), Ok(id));
-        assert!(peer("/ip4/10.0.0.1/udp/4001/quic-v1").is_err());
-        assert!(peer("nobody").is_err());
+        let bare: Multiaddr = "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap();
+        let full = bare.clone().with(Protocol::P2p(id));
+        for (text, expected) in [
+            (id.to_string(), Whom::Peer(id)),
+            (format!("/p2p/{id}"), Whom::Peer(id)),
+            (bare.to_string(), Whom::At(bare.clone())),
+            (full.to_string(), Whom::At(full)),
+            ("10.0.0.1:4001".into(), Whom::At(bare.clone())),
+            ("10.0.0.1".into(), Whom::At(bare)),
+            ("/ip4/10.0.0.1/tcp/1".into(), Whom::At("/ip4/10.0.0.1/tcp/1".parse().unwrap())),
+        ] {
+            assert_eq!(whom(&text), Ok(expected), "{text}");
+        }
+        for text in
+            ["nobody", "", "/ip4/10.0.0.1/tcp/0", "/ip4//udp/4001", "/dns4/bootstrap", "bootstrap:4001"]
+        {
+            assert!(whom(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn figures_are_those_of_ping_8() {
+        assert_eq!(summary(&[]), None);
+        assert_eq!(summary(&[7]), Some([7, 7, 7, 0]));
+        assert_eq!(summary(&[100, 200, 300, 400]), Some([100, 250, 400, 112]));
+        for (sent, answered, expected) in
+            [(0, 0, "0%"), (4, 4, "0%"), (4, 0, "100%"), (4, 1, "75%"), (3, 2, "33.3%"), (1, 2, "0%")]
+        {
+            assert_eq!(loss(sent, answered), expected, "{answered} of {sent}");
+        }
     }
 }

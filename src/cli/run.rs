@@ -15,8 +15,9 @@ use crate::{
     gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
-    node::{Client, Error, Node, PublishOptions},
+    node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
+    transport::admission::Keyring,
 };
 
 /// Runs a node until it is told to stop.
@@ -25,6 +26,13 @@ use crate::{
                         SIGHUP reads the configuration again; SIGTERM and SIGINT stop within 5 seconds,\n\
                         a second one at once.")]
 pub(crate) struct RunArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// What a node is told on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// A name (or address) to stay connected to; port 4001 unless given (repeatable)
@@ -38,9 +46,9 @@ pub(crate) struct RunArgs {
     topic: Vec<String>,
 }
 
-impl RunArgs {
+impl NodeArgs {
     /// What the configuration is made from: on start, and again on SIGHUP.
-    fn options(&self) -> LoadOptions {
+    pub(crate) fn options(&self) -> LoadOptions {
         let mut options = self.config.options();
         options.flag("--dial", "dial.names", &self.dial);
         options.flag("--listen", "listen.addresses", &self.listen);
@@ -51,14 +59,14 @@ impl RunArgs {
 
 /// Reads the configuration, sets up the log and the key, and runs the node.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.options())?;
+    let config = Config::load(&args.node.options())?;
     let log = logging::init(&config.log)?;
     let identity = Identity::open(&config.identity)?;
     for warning in config.warnings().iter().chain(identity.warnings()) {
         log::warn!("{warning}");
     }
     let (executor, threads) = (config.runtime.executor, config.runtime.threads);
-    let daemon = |runtime| Daemon { args, log, config, runtime }.run(identity);
+    let daemon = |runtime| Daemon { args, log, config, runtime, keyring: None }.run(identity);
     executor.block_on(threads, daemon).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
 }
 
@@ -67,6 +75,8 @@ struct Daemon<'a> {
     log: logging::Control,
     config: Config,
     runtime: Handle,
+    /// The keys of a private network, shared with the node.
+    keyring: Option<Keyring>,
 }
 
 impl Daemon<'_> {
@@ -79,9 +89,14 @@ impl Daemon<'_> {
         );
         // Before anything else starts: a taken address is told at once.
         let api = Bound::open(&self.config, &self.runtime)?;
-        let client = Node::new(self.config.clone(), identity.keypair().clone())
-            .spawn(&self.runtime)
-            .map_err(|e| Failure::new(exit::FAILED, "node", e))?;
+        let mut node = Node::new(self.config.clone(), identity.keypair().clone());
+        if let Some(file) = &self.config.network.key_file {
+            let keyring = Keyring::read(file)?;
+            log::info!(target: "smidge", "private network: keys {}", keyring.fingerprints().join(", "));
+            self.keyring = Some(keyring.clone());
+            node = node.network(keyring);
+        }
+        let client = node.spawn(&self.runtime).map_err(Failure::from)?;
         drop(identity);
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
@@ -105,7 +120,7 @@ impl Daemon<'_> {
 
     /// Reads the configuration again and applies what can be applied while running.
     async fn reload(&mut self, client: &Client) {
-        let config = match Config::load(&self.args.options()) {
+        let config = match Config::load(&self.args.node.options()) {
             Ok(config) => config,
             Err(e) => {
                 return log::error!(target: "smidge", "reloading failed, nothing was changed: {e}");
@@ -116,6 +131,16 @@ impl Daemon<'_> {
             log::warn!(target: "smidge", "reloading: these need a restart: {}", changes.restart.join(", "));
         }
         self.log.apply(&config.log.level);
+        if let (Some(keyring), Some(file)) = (&self.keyring, &self.config.network.key_file) {
+            match Keyring::read(file) {
+                Ok(read) if read.fingerprints() == keyring.fingerprints() => {}
+                Ok(read) => {
+                    log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
+                    keyring.replace(&read);
+                }
+                Err(e) => log::error!(target: "smidge", "the network's keys stay as they were: {e}"),
+            }
+        }
         if let Err(e) = client.apply(config.clone()).await {
             return log::error!(target: "smidge", "reloading failed: {e}");
         }
@@ -126,7 +151,18 @@ impl Daemon<'_> {
         self.config.dial.addresses = config.dial.addresses;
         self.config.gossip.topics = config.gossip.topics;
         self.config.log.level = config.log.level;
-        self.config.peers.deny = config.peers.deny;
+        self.config.peers = config.peers;
+        self.config.topics = config.topics;
+    }
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::Store(e) if e.is_config() => Self::new(exit::CONFIG, "kad.store", &e).hint(e.hint()),
+            SpawnError::Store(e) => Self::new(exit::FAILED, "kad.store", &e).hint(e.hint()),
+            e => Self::new(exit::FAILED, "node", e),
+        }
     }
 }
 

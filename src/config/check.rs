@@ -2,7 +2,7 @@
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, TopicScore, Validation,
     kind::Kind,
     table::{Visitor, plain},
 };
@@ -123,10 +123,10 @@ impl Config {
                 "each address once",
             ),
             rule(
-                &["kad.store"],
-                kad.store != Store::Memory,
-                "records on disk are not in this version yet".into(),
-                "\"memory\"",
+                &["kad.max_value", "kad.max_bytes"],
+                kad.max_value > kad.max_bytes / 2,
+                format!("max_value is {}B and max_bytes is {}B", kad.max_value, kad.max_bytes),
+                "max_value at most half of max_bytes",
             ),
             rule(
                 &["dns.backend"],
@@ -144,9 +144,34 @@ impl Config {
                 "a loopback address, or a token",
             )
         });
+        let guarded = self.topics.iter().find(|(_, rules)| rules.publish.is_some());
+        rules.push(rule(
+            &["topics", "gossip.validation"],
+            gossip.validation == Validation::Permissive && guarded.is_some(),
+            format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
+            "gossip.validation = \"strict\", so that authors sign",
+        ));
+        rules.extend(self.private_rules());
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
+    }
+
+    /// Nobody is let in or dialed without the proof that a private mesh asks for, and TCP has none.
+    fn private_rules(&self) -> impl Iterator<Item = Rule<'static>> {
+        let asked = if self.network.key_file.is_some() { self.asks_for_tcp() } else { Vec::new() };
+        asked.into_iter().map(|(key, what)| Rule {
+            keys: match key {
+                "listen.addresses" => &["listen.addresses"],
+                "dial.transports" => &["dial.transports"],
+                "dial.addresses" => &["dial.addresses"],
+                _ => &["dial.names"],
+            },
+            broken: true,
+            problem: format!("{what}, and with network.key_file a mesh is QUIC only"),
+            expected: Some("QUIC, or no network.key_file: over TCP nobody can be asked for the key".into()),
+            hint: None,
+        })
     }
 
     fn identity_rules(&self) -> Vec<Rule<'static>> {
@@ -246,6 +271,9 @@ impl Config {
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {
             out.push("identity.ephemeral is set: identity.key_file is not used".into());
+        }
+        if !self.gossip.scoring && self.topics.values().any(|rules| rules.score != TopicScore::default()) {
+            out.push("topics are not scored, whatever they say: gossip.scoring is false".into());
         }
         if self.publish.topic.is_none() && !self.publish.data.is_empty() {
             out.push("publish.data is not published: publish.topic is not set".into());

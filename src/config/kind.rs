@@ -20,7 +20,7 @@ impl Refusal {
         Self { problem: problem.into(), item: None }
     }
 
-    fn wrong_type(value: &toml::Value) -> Self {
+    pub(super) fn wrong_type(value: &toml::Value) -> Self {
         Self::new(match value {
             toml::Value::String(text) => format!("found the text {}", quoted(text)),
             toml::Value::Integer(n) => format!("found the number {n}"),
@@ -63,7 +63,7 @@ fn unquoted(text: &str) -> String {
 }
 
 /// Reads one TOML value that stands alone.
-fn toml_value(text: &str) -> Result<toml::Value, String> {
+pub(super) fn toml_value(text: &str) -> Result<toml::Value, String> {
     use serde::Deserialize;
     let value = toml::de::ValueDeserializer::parse(text).map_err(|e| e.message().to_owned())?;
     toml::Value::deserialize(value).map_err(|e| e.message().to_owned())
@@ -122,6 +122,32 @@ macro_rules! whole_number {
     )* };
 }
 whole_number!(u8, u16, usize);
+
+impl Kind for f64 {
+    type Field = Self;
+
+    fn expected() -> String {
+        "a number".into()
+    }
+
+    fn from_toml(value: &toml::Value) -> Result<Self, Refusal> {
+        match value {
+            toml::Value::Float(n) if n.is_finite() => Ok(*n),
+            #[allow(clippy::cast_precision_loss, reason = "a parameter of that size is refused or rounded")]
+            toml::Value::Integer(n) => Ok(*n as Self),
+            _ => Err(Refusal::wrong_type(value)),
+        }
+    }
+
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        let finite = text.trim().parse().ok().filter(|n: &Self| n.is_finite());
+        finite.ok_or_else(|| Refusal::new(format!("found the text {}", quoted(text))))
+    }
+
+    fn to_toml(field: &Self) -> toml::Value {
+        (*field).into()
+    }
+}
 
 impl Kind for NonZeroUsize {
     type Field = Self;

@@ -29,7 +29,7 @@ const MOST_SYNTAX_ERRORS: usize = 10;
 pub(super) struct Entry {
     pub(super) raw: Raw,
     pub(super) at: Source,
-    /// The lines of a list's items, where the value is a list in a file.
+    /// The lines of a list's items or of a table's values, where the value is one in a file.
     pub(super) item_lines: Vec<usize>,
 }
 
@@ -141,6 +141,7 @@ impl Layers {
         let line = lines.line(value.span().start);
         let item_lines = match value.get_ref() {
             DeValue::Array(items) => items.iter().map(|item| lines.line(item.span().start)).collect(),
+            DeValue::Table(table) => leaves(table).map(|at| lines.line(at)).collect(),
             _ => Vec::new(),
         };
         let at = Source::File { path: path.into(), line: Some(line) };
@@ -219,6 +220,15 @@ impl Layers {
         };
         self.problem(at, Some(name), format!("unknown {what}"), None, near);
     }
+}
+
+/// Where the values of a table begin, depth first: those of the tables in it in their places; a table
+/// without values counts as one.
+fn leaves<'a>(table: &'a DeTable<'_>) -> Box<dyn Iterator<Item = usize> + 'a> {
+    Box::new(table.iter().flat_map(|(name, value)| match value.get_ref() {
+        DeValue::Table(inner) if !inner.is_empty() => leaves(inner),
+        _ => Box::new(std::iter::once(name.span().start)),
+    }))
 }
 
 /// The key of that name.

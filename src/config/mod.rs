@@ -20,12 +20,14 @@ mod error;
 pub(crate) mod kind;
 mod layers;
 mod network;
+mod peer_rule;
 mod schema;
 mod show;
 pub(crate) mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod topic_rules;
 mod transports;
 mod units;
 mod words;
@@ -34,19 +36,25 @@ pub use error::{ConfigError, Problem, Source};
 pub(crate) use error::{nearest, quoted};
 use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
+pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Peers, Publish, Quic, Runtime,
-    Tcp,
+    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Network, Peers, Publish, Quic,
+    Runtime, Tcp,
 };
 pub use show::Shown;
 pub use table::Key;
 use table::Visitor;
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
+pub use topic_rules::{TopicRules, TopicScore};
 pub use words::{
-    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
-    Validation,
+    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
+    TransportKind, Validation,
 };
-pub(crate) use {network::parse_topic, units::parse_duration};
+pub(crate) use {
+    network::parse_topic,
+    target::{check_address, dialable},
+    units::parse_duration,
+};
 
 /// The file read when no other is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";

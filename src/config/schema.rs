@@ -3,15 +3,17 @@
 //! The macro makes the structs from this table, the list of keys, the defaults of a role and the
 //! walk over all values. Nothing here reads a file.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use libp2p::{Multiaddr, StreamProtocol};
 
 use super::{
     kind::Size,
     network::{DialAddr, Domain, ListenAddr, NameServer, NodeName, Topic},
+    peer_rule::PeerRule,
     table::sections,
     target::Target,
+    topic_rules::{TopicRules, TopicTable},
     words::{
         ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
         Validation,
@@ -32,6 +34,11 @@ const DAY: u64 = 24 * 3600;
 // TYPE as KIND: how it is written, where that is not the type's own way. [live]: applied on
 // SIGHUP without a restart. [A..=B]: the bounds. Units are the type's own or in the text.
 sections! { role;
+    top {
+        /// What holds for single topics, by name: who may publish, how they are scored.
+        topics: BTreeMap<String, TopicRules> as TopicTable [live] = BTreeMap::new();
+    }
+
     /// Who this node is.
     identity: Identity {
         /// The file of the Ed25519 key (libp2p protobuf), made on first start with mode 0600.
@@ -65,12 +72,16 @@ sections! { role;
         retry_max: Duration [ms(100)..=secs(DAY)] = secs(30);
         /// How often a connected name is asked again, to find new replicas.
         refresh: Duration [ms(100)..=secs(DAY)] = secs(5);
+        /// How long a departed peer that no name led to is remembered.
+        forget: Duration [ms(100)..=secs(DAY)] = secs(60);
         /// Dials under way at once.
         parallel: usize [1..=1024] = 16;
         /// What names are dialed over, in order of preference; none: what this node listens on, QUIC first.
         transports: Vec<TransportKind> = Vec::new();
         /// How long a transport is given before the next one is tried beside it.
         fallback: Duration [ms(10)..=secs(60)] = ms(250);
+        /// Peers remembered in the file of `kad.store`, and tried on start beside the names.
+        known_peers: usize [0..=4096] = 64;
     }
 
     /// Publish and subscribe: gossipsub.
@@ -117,6 +128,12 @@ sections! { role;
         max_records: usize [1..] = 1024;
         /// The largest value of a record, in bytes.
         max_value: usize as Size [1..=1 << 20] = 64 << 10;
+        /// Bytes of all records and provider entries at most, each with 128 for itself.
+        max_bytes: usize as Size [64 << 10..=1 << 30] = 16 << 20;
+        /// Providers kept of one key at most.
+        max_providers: usize [1..=1024] = 20;
+        /// The shortest time between two commits to the disk; what comes meanwhile shares the next.
+        commit_every: Duration [secs(0)..=secs(10)] = ms(50);
     }
 
     /// What this node says by itself.
@@ -191,10 +208,22 @@ sections! { role;
         level: Directives [live] = Directives::default();
     }
 
-    /// Who is kept out.
+    /// A private mesh.
+    network: Network {
+        /// The file of the network's keys: who does not know one of them is not connected to; none: plain libp2p.
+        key_file: Option<PathBuf> = None;
+        /// How long both ends have to prove that they know a key, after the handshake.
+        timeout: Duration [ms(100)..=secs(300)] = secs(5);
+        /// Connections from one address that may fail to prove it before the next ones are refused at once.
+        failures: usize [1..=65536] = 16;
+    }
+
+    /// Who is let in.
     peers: Peers {
-        /// Peers that are neither dialed nor let in.
-        deny: Vec<PeerId> [live] = Vec::new();
+        /// The only ones let in, by peer id or address; none: all.
+        allow: Vec<PeerRule> [live] = Vec::new();
+        /// Those that are neither dialed nor let in, by peer id or address; wins over `allow`.
+        deny: Vec<PeerRule> [live] = Vec::new();
     }
 
     /// How names are resolved.

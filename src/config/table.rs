@@ -82,7 +82,14 @@ macro_rules! bounds {
 }
 
 macro_rules! sections {
-    ($role:ident; $(
+    ($role:ident;
+    top {
+        $(
+            $(#[doc = $top_meaning:literal])*
+            $top:ident: $top_field:ty $(as $top_kind:ty)? $([$($top_rule:tt)*])? = $top_default:expr;
+        )*
+    }
+    $(
         $(#[doc = $about:literal])*
         $section:ident: $Section:ident {
             $(
@@ -105,6 +112,7 @@ macro_rules! sections {
         pub struct Config {
             /// What the node is for; only changes defaults.
             pub role: Role,
+            $($(#[doc = $top_meaning])* pub $top: $top_field,)*
             $($(#[doc = $about])* pub $section: $Section,)*
             pub(super) sources: std::collections::BTreeMap<&'static str, super::Source>,
         }
@@ -116,6 +124,11 @@ macro_rules! sections {
                 meaning: "What the node is for; only changes defaults.",
                 live: false,
             },
+            $(super::table::Key {
+                name: stringify!($top),
+                meaning: concat!($($top_meaning),*),
+                live: super::table::live!($($($top_rule)*)?),
+            },)*
             $($(super::table::Key {
                 name: concat!(stringify!($section), ".", stringify!($key)),
                 meaning: concat!($($meaning),*),
@@ -128,6 +141,7 @@ macro_rules! sections {
             pub fn for_role($role: Role) -> Self {
                 Self {
                     role: $role,
+                    $($top: $top_default,)*
                     $($section: $Section { $($key: $default),* },)*
                     sources: std::collections::BTreeMap::new(),
                 }
@@ -135,6 +149,11 @@ macro_rules! sections {
 
             pub(super) fn visit(&mut self, visitor: &mut impl super::table::Visitor) {
                 visitor.key::<Role>("role", &mut self.role, |_| None);
+                $(visitor.key::<super::table::kind!($top_field $(, $top_kind)?)>(
+                    stringify!($top),
+                    &mut self.$top,
+                    super::table::bounds!(super::table::kind!($top_field $(, $top_kind)?); $($($top_rule)*)?),
+                );)*
                 $($(visitor.key::<super::table::kind!($field $(, $kind)?)>(
                     concat!(stringify!($section), ".", stringify!($key)),
                     &mut self.$section.$key,
@@ -145,6 +164,7 @@ macro_rules! sections {
             /// The keys whose values differ from those of `other`.
             pub(super) fn differing(&self, other: &Self) -> Vec<&'static super::table::Key> {
                 let mut differs = vec![self.role != other.role];
+                $(differs.push(self.$top != other.$top);)*
                 $($(differs.push(self.$section.$key != other.$section.$key);)*)*
                 KEYS.iter().zip(differs).filter_map(|(key, differs)| differs.then_some(key)).collect()
             }

@@ -199,6 +199,21 @@ impl TransportKind {
     }
 }
 
+/// Parses an address that can be dialed as it stands: no name to resolve, and a transport that is said, or
+/// QUIC.
+///
+/// # Errors
+/// Says what is wrong, to be put behind "the address".
+pub(crate) fn dialable(text: &str) -> Result<Multiaddr, String> {
+    match text.parse::<Target>().map_err(|e| e.to_string())? {
+        Target::Addr(addr) => Ok(addr),
+        Target::Socket(at) => Ok(TransportKind::Quic.at(at)),
+        Target::Name { .. } | Target::DnsAddr { .. } => {
+            Err("is a name, behind which there may be many (`smidge names` has them)".into())
+        }
+    }
+}
+
 fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
     // The multiaddr parser says "invalid IPv4 address syntax" of "/ip4//udp/4001": say where.
     if text.contains("//") {

@@ -7,6 +7,7 @@ use super::*;
 mod files;
 mod layering;
 mod refusals;
+mod rules;
 
 /// What the file `text` at the path `c.toml` is read as.
 fn load(text: &str) -> Result<Config, ConfigError> {

@@ -1,5 +1,7 @@
 //! What a node's connections are carried by, where `dial.transports` leaves that open.
 
+use libp2p::Multiaddr;
+
 use super::{Config, Target, TransportKind};
 
 /// Preferred first.
@@ -29,6 +31,27 @@ impl Config {
         });
         let asked: Vec<_> = asked.into_iter().chain(targets).collect();
         ALL.into_iter().filter(|kind| names.contains(kind) || asked.contains(kind)).collect()
+    }
+
+    /// Each key that asks for TCP, and what for.
+    pub(crate) fn asks_for_tcp(&self) -> Vec<(&'static str, String)> {
+        let is_tcp = |address: &&Multiaddr| TransportKind::listens(address) == Some(TransportKind::Tcp);
+        let listen = self.listen.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
+        let dial = self.dial.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
+        let transports = self.dial.transports.contains(&TransportKind::Tcp);
+        let by_tcp = |target: &&Target| match target {
+            Target::Name { over, .. } => *over == Some(TransportKind::Tcp),
+            Target::Addr(address) => is_tcp(&address),
+            Target::Socket(_) | Target::DnsAddr { .. } => false,
+        };
+        let names = self.dial.names.iter().find(by_tcp).map(|target| format!("{target} is TCP"));
+        let all = [
+            ("listen.addresses", listen),
+            ("dial.transports", transports.then(|| "names are to be dialed over TCP".to_owned())),
+            ("dial.addresses", dial),
+            ("dial.names", names),
+        ];
+        all.into_iter().filter_map(|(key, what)| what.map(|what| (key, what))).collect()
     }
 }
 

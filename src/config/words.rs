@@ -104,6 +104,20 @@ words! {
 }
 
 words! {
+    /// How a topic counts for the score of a peer, to begin with.
+    #[derive(Default)]
+    ScorePreset {
+        /// First deliveries count for a peer, invalid messages against it.
+        #[default]
+        Default = "default",
+        /// Invalid messages weigh more, and longer.
+        Strict = "strict",
+        /// The topic counts for nothing.
+        Off = "off",
+    }
+}
+
+words! {
     /// Whether a node answers the questions of others for the hash table.
     KadMode {
         /// Answers, and is put into the tables of others.

@@ -125,6 +125,18 @@ impl Behaviour {
         self.stir();
     }
 
+    /// Dials peers that an earlier run was connected to, for a while.
+    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>) {
+        self.reconciler.try_known(known, self.runtime.now());
+        self.stir();
+    }
+
+    /// Dials nobody any more.
+    pub fn stop(&mut self) {
+        self.reconciler.drop_known();
+        self.set_targets([]);
+    }
+
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
     pub fn on_identified(&mut self, peer: PeerId, link: ConnectionId, addresses: &[Multiaddr]) {

@@ -15,5 +15,5 @@ mod words;
 
 pub use behaviour::{Behaviour, Event};
 pub use status::{NameStatus, RecordState, RecordStatus};
-pub(crate) use words::split_peer;
 pub use words::{Action, Answer, DialFault, Notice, Policy};
+pub(crate) use {lookup::lookup, words::split_peer};

@@ -19,6 +19,8 @@ use super::{
 };
 use crate::config::Target;
 
+mod known;
+
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// A failure that changes its words is told again only after this long: two that take turns must not
@@ -53,6 +55,8 @@ pub struct Reconciler {
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     own: BTreeSet<Multiaddr>,
+    /// Records that no name leads to, from an earlier run: who was there, and until when they are dialed.
+    known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
     strangers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -71,6 +75,7 @@ impl Reconciler {
             links: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
+            known: BTreeMap::new(),
             strangers: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
@@ -218,13 +223,13 @@ impl Reconciler {
 
     /// A connection ended.
     pub fn on_disconnected(&mut self, link: ConnectionId, now: Instant) {
-        let Some((peer, _)) = self.links.remove(&link) else {
+        let Some((peer, address)) = self.links.remove(&link) else {
             return;
         };
         if let Some(links) = self.live.get_mut(&peer) {
             *links -= 1;
             if *links > 0 {
-                return;
+                return self.leave(peer, address);
             }
             self.live.remove(&peer);
         }
@@ -246,6 +251,9 @@ impl Reconciler {
             let pause = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(1, &mut self.rng);
             if let Some(record) = self.records.get_mut(&address) {
                 record.state = State::Waiting(now + pause);
+            }
+            if let Some((_, until)) = self.known.get_mut(&address) {
+                *until = now + self.policy.forget;
             }
             for watch in self.watches.values_mut() {
                 if watch.records.contains(&address)
@@ -289,10 +297,10 @@ impl Reconciler {
 
     /// One way to a record that is being dialed failed: on to the next, or this round is over.
     fn on_way_failed(&mut self, address: &Multiaddr, way: &Multiaddr, reason: String, now: Instant) {
-        let listed = self.is_listed(address);
+        let is_listed = self.is_listed(address);
         let Some(record) = self.records.get_mut(address) else { return };
         record.set_way(way, WayState::Failed(reason));
-        if listed && record.ways.iter().any(|w| w.state == WayState::Idle) {
+        if is_listed && record.ways.iter().any(|w| w.state == WayState::Idle) {
             record.next_way = Some(now);
             return;
         }
@@ -300,15 +308,20 @@ impl Reconciler {
         if record.ways.iter().any(|w| w.state == WayState::Dialing) {
             return;
         }
-        if !listed {
+        self.give_up_known(address, now);
+        if !self.is_listed(address) {
             return self.drop_record(address);
         }
+        let Some(record) = self.records.get_mut(address) else { return };
         let reasons: Vec<_> = record.ways.iter().filter_map(Way::failure).collect();
         let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
-        record.state = State::Waiting(now + retry_in);
+        // A known peer is given up on time.
+        let retry = self.known.get(address).map_or(now + retry_in, |(_, until)| (now + retry_in).min(*until));
+        record.state = State::Waiting(retry);
+        let retry_in = retry.saturating_duration_since(now);
         let repeated = record.failures > 1 && is_old_news(&mut record.told, &record.last, &reason, now);
         record.told = record.told.or(Some(now));
         record.last = Some(reason.clone());
@@ -442,13 +455,17 @@ impl Reconciler {
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
         for (address, (ways, expected)) in fresh {
-            self.follow(address, ways, expected, now);
+            let tried = self.take_known(&address, &ways);
+            self.follow(address.clone(), ways, expected, now);
+            for record in tried {
+                self.take_over(record, &address, now);
+            }
         }
     }
 
     /// Makes sure that a record is known, and settles it at once if it is us or connected already.
     fn follow(&mut self, address: Multiaddr, ways: Vec<Multiaddr>, expected: Option<PeerId>, now: Instant) {
-        let known = self.records.contains_key(&address);
+        let there = self.records.contains_key(&address);
         let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
         record.expected = expected.or(record.expected);
         for way in ways {
@@ -457,14 +474,17 @@ impl Reconciler {
                 record.ways.push(Way { address: way, state: WayState::Idle });
             }
         }
-        if known {
+        if there {
             return;
         }
         if record.is_at(&self.own) {
             self.mark_own(&address);
-        } else if let Some(peer) = self.links.values().find(|(_, a)| record.way(a).is_some()).map(|(p, _)| *p)
+        } else if let Some((peer, via)) = self.links.values().find(|(_, a)| record.way(a).is_some()).cloned()
         {
             self.attribute(&address, peer, now);
+            if let Some(record) = self.records.get_mut(&address) {
+                record.via = Some(via);
+            }
         }
     }
 
@@ -474,30 +494,47 @@ impl Reconciler {
             if self.is_listed(&address) {
                 continue;
             }
-            match self.records.get(&address).map(|r| r.state) {
-                // Still connected: it is forgotten when the connection ends. A dial under way
-                // ends by itself.
-                Some(State::Connected | State::Dialing) | None => {}
-                Some(State::Waiting(_) | State::Own) => self.drop_record(&address),
+            let Some(record) = self.records.get_mut(&address) else { continue };
+            match record.state {
+                State::Connected if record.left => self.drop_left(&address),
+                // Still connected: it is forgotten when the connection ends.
+                State::Connected => {}
+                // A dial under way ends by itself, and is the last.
+                State::Dialing => record.next_way = None,
+                State::Waiting(_) | State::Own => self.drop_record(&address),
             }
         }
     }
 
-    fn drop_record(&mut self, address: &Multiaddr) {
-        let Some(record) = self.records.remove(address) else { return };
-        let ways: Vec<_> = record.ways.into_iter().map(|w| w.address).collect();
-        for way in &ways {
-            if let Some(records) = self.by_way.get_mut(way) {
+    /// Takes a record out, with what leads to it.
+    fn unlink(&mut self, address: &Multiaddr) -> Option<Record> {
+        let record = self.records.remove(address)?;
+        for way in &record.ways {
+            if let Some(records) = self.by_way.get_mut(&way.address) {
                 records.remove(address);
                 if records.is_empty() {
-                    self.by_way.remove(way);
+                    self.by_way.remove(&way.address);
                 }
             }
         }
+        Some(record)
+    }
+
+    /// Drops a record that its peer, which is connected elsewhere, has left.
+    fn drop_left(&mut self, address: &Multiaddr) {
+        let Some(record) = self.unlink(address) else { return };
+        let Some(peer) = record.peer else { return };
+        // What another record leads to is that one's to forget.
+        let ways = record.all_ways().into_iter().filter(|way| !self.is_led_to(way)).collect();
+        self.forget_at(peer, ways);
+    }
+
+    fn drop_record(&mut self, address: &Multiaddr) {
+        let Some(record) = self.unlink(address) else { return };
         let Some(peer) = record.peer.filter(|peer| !self.is_live(peer)) else { return };
         self.strangers.remove(&peer);
         if self.records.values().any(|r| r.peer == Some(peer)) {
-            self.forget_at(peer, ways);
+            self.forget_at(peer, record.all_ways());
         } else {
             self.actions.push_back(Action::Forget { peer, address: None });
         }
@@ -506,6 +543,32 @@ impl Reconciler {
     fn forget_at(&mut self, peer: PeerId, ways: Vec<Multiaddr>) {
         let forget = |way| Action::Forget { peer, address: Some(way) };
         self.actions.extend(ways.into_iter().map(forget));
+    }
+
+    /// A connection to `peer` at `address` ended, and others stand: where none of them leads, and no record
+    /// does, the peer is not any more. One way to a record is as good as the other.
+    fn leave(&mut self, peer: PeerId, address: Multiaddr) {
+        let stands = |at: &dyn Fn(&Multiaddr) -> bool| self.links.values().any(|(p, a)| *p == peer && at(a));
+        if stands(&|a| *a == address) {
+            return;
+        }
+        let has_left = |r: &&Multiaddr| {
+            self.records.get(*r).is_some_and(|r| r.peer == Some(peer) && !stands(&|a| r.way(a).is_some()))
+        };
+        let records = self.records_at(&address);
+        let left: Vec<_> = records.iter().filter(has_left).cloned().collect();
+        let mut dropped = false;
+        for record in left {
+            if !self.is_listed(&record) {
+                dropped = true;
+                self.drop_left(&record);
+            } else if let Some(record) = self.records.get_mut(&record) {
+                record.left = true;
+            }
+        }
+        if !dropped && !self.is_led_to(&address) {
+            self.actions.push_back(Action::Forget { peer, address: Some(address) });
+        }
     }
 
     fn mark_own(&mut self, address: &Multiaddr) {
@@ -518,6 +581,7 @@ impl Reconciler {
             record.failures = 0;
             record.last = None;
             self.notices.push_back(Notice::Own { address: address.clone() });
+            self.correct_known(address, None);
         }
     }
 
@@ -527,14 +591,17 @@ impl Reconciler {
             return;
         };
         record.state = State::Connected;
+        record.left = false;
         record.next_way = None;
         record.via = None;
         record.failures = 0;
         record.last = None;
-        let Some(old) = record.peer.replace(peer).filter(|old| *old != peer) else {
+        let ways = record.all_ways();
+        let old = record.peer.replace(peer).filter(|old| *old != peer);
+        self.correct_known(address, Some(peer));
+        let Some(old) = old else {
             return;
         };
-        let ways = record.ways.iter().map(|w| w.address.clone()).collect();
         self.notices.push_back(Notice::Replaced { address: address.clone(), old, new: peer });
         self.forget_at(old, ways);
         if !self.records.values().any(|r| r.peer == Some(old)) {
@@ -548,12 +615,17 @@ impl Reconciler {
         self.by_way.get(way).into_iter().flatten().cloned().collect()
     }
 
+    /// Whether a target, or what is known from an earlier run, leads to `way`.
+    fn is_led_to(&self, way: &Multiaddr) -> bool {
+        self.by_way.get(way).into_iter().flatten().any(|record| self.is_listed(record))
+    }
+
     fn is_live(&self, peer: &PeerId) -> bool {
         self.live.contains_key(peer)
     }
 
     fn is_listed(&self, address: &Multiaddr) -> bool {
-        self.watches.values().any(|w| w.records.contains(address))
+        self.known.contains_key(address) || self.watches.values().any(|w| w.records.contains(address))
     }
 
     fn dialing(&self) -> usize {

@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub(super) expected: Option<PeerId>,
     /// Who was there last.
     pub(super) peer: Option<PeerId>,
+    /// Its connections here ended; it is connected elsewhere.
+    pub(super) left: bool,
     pub(super) failures: u32,
     pub(super) last: Option<String>,
     /// When a failure was last told as news.
@@ -95,6 +97,7 @@ impl Record {
             via: None,
             expected: None,
             peer: None,
+            left: false,
             failures: 0,
             last: None,
             told: None,
@@ -109,6 +112,10 @@ impl Record {
         if let Some(way) = self.ways.iter_mut().find(|w| w.address == *address) {
             way.state = state;
         }
+    }
+
+    pub(super) fn all_ways(&self) -> Vec<Multiaddr> {
+        self.ways.iter().map(|w| w.address.clone()).collect()
     }
 
     pub(super) fn is_at(&self, addresses: &BTreeSet<Multiaddr>) -> bool {

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::config::Target;
 
+mod known;
 mod ways;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -419,6 +420,48 @@ fn a_record_that_went_stays_connected_for_as_long_as_it_answers() {
 }
 
 #[test]
+fn a_peer_that_moved_with_its_key_is_forgotten_where_it_was() {
+    // Its old record goes before its old connection does, or after.
+    for record_goes_first in [true, false] {
+        let mut world = World::new(3);
+        let bootstrap = name("bootstrap");
+        world.names.insert(bootstrap.clone(), records([1]));
+        let peer = world.start_replica(1);
+        world.watch(&bootstrap);
+        world.run(S(1));
+        world.kill(1, S(20));
+        world.replicas.insert(at(2), peer);
+        let first = if record_goes_first { records([2]) } else { records([1, 2]) };
+        world.names.insert(bootstrap.clone(), first);
+        world.run(S(10));
+        assert!(world.is_connected(2) && world.forgotten.is_empty(), "{:?}", world.forgotten);
+        world.run(S(11));
+        if !record_goes_first {
+            assert!(world.forgotten.is_empty(), "a record still leads there");
+            world.names.insert(bootstrap, records([2]));
+            world.run(S(7));
+        }
+        assert_eq!(world.forgotten, [(peer, Some(at(1)))]);
+        assert!(world.is_connected(2));
+        world.kill(2, S(0));
+        world.run(S(60));
+        assert!(world.dials_of(1).len() == 1 && world.dials_of(2).len() > 1, "{:?}", world.dials);
+    }
+}
+
+#[test]
+fn a_peer_that_loses_one_of_two_connections_to_one_place_has_not_moved() {
+    let mut world = World::new(3);
+    let one = PeerId::random();
+    world.link(at(9), one);
+    let mut twice = world.links.keys().copied().collect::<Vec<_>>();
+    world.link(at(9), one);
+    world.due.push((world.now, Due::Lost(twice.remove(0))));
+    world.run(S(120));
+    assert!(world.forgotten.is_empty(), "{:?}", world.forgotten);
+}
+
+#[test]
 fn a_peer_that_no_name_leads_to_is_forgotten_after_a_while() {
     let mut world = World::new(3);
     let stranger = PeerId::random();
@@ -564,6 +607,8 @@ enum Step {
     Records(Vec<u32>),
     DnsFails,
     Inbound(u32),
+    /// An earlier run knew who is there, or, with `false`, who was there before.
+    Known(u32, bool),
     Wait(u64),
 }
 
@@ -574,6 +619,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::vec(0..12_u32, 0..12).prop_map(Step::Records),
         Just(Step::DnsFails),
         (0..12_u32).prop_map(Step::Inbound),
+        ((0..12_u32), any::<bool>()).prop_map(|(n, right)| Step::Known(n, right)),
         (0..40_000_u64).prop_map(Step::Wait),
     ]
 }
@@ -600,6 +646,11 @@ proptest! {
                     if let Some(peer) = world.replicas.get(&at(n)).copied() {
                         world.link(at(n), peer);
                     }
+                }
+                Step::Known(n, right) => {
+                    let there = world.replicas.get(&at(n)).copied().filter(|_| right);
+                    let known = [(there.unwrap_or_else(PeerId::random), at(n))];
+                    world.reconciler.try_known(known, world.now);
                 }
                 Step::Wait(ms) => world.run(MS(ms)),
                 Step::Start(_) => {}

@@ -35,6 +35,7 @@ contract! {
     every_record_is_found_however_many
     both_families_are_found
     short_names_are_completed
+    a_headless_service_is_found_by_its_short_name_as_in_kubernetes
     the_hosts_file_matches_whole_names_and_is_read_again
     a_missing_name_is_told_from_a_name_without_records
     each_fault_of_a_server_is_told_apart
@@ -170,6 +171,37 @@ fn short_names_are_completed(bed: &Bed) {
     bed.expect("both", Family::V4, &expected, "both, as it is first");
     bed.configure(&[server.addr()], "search a\n");
     bed.expect("both.", Family::V4, "10.0.0.6", "both, absolute");
+}
+
+/// What a pod's `resolv.conf` says, and a name server that answers as CoreDNS does: full names only, no
+/// such name where no pod stands behind a service, no IPv6, and its upstream's word on all other names.
+fn a_headless_service_is_found_by_its_short_name_as_in_kubernetes(bed: &Bed) {
+    let server = bed.server();
+    let zone =
+        "search ns.svc.cluster.local svc.cluster.local cluster.local example.internal\noptions ndots:5\n";
+    bed.configure(&[server.addr()], zone);
+    let missing = bed.by_backend("NoSuchName", "NoRecords?");
+    bed.expect("smidge", Family::Any, &missing, "no pod yet");
+    let service = "smidge.ns.svc.cluster.local";
+    server.set(service, ip("10.1.0.7 10.1.2.9 10.1.1.8")).unwrap();
+    server.set("smidge-0.smidge.ns.svc.cluster.local", ip("10.1.0.7")).unwrap();
+    server.set("smidge.other.svc.cluster.local", ip("10.1.3.1")).unwrap();
+    // The upstream knows names that look alike.
+    server.set("smidge", ip("192.0.2.1")).unwrap();
+    server.set("smidge.example.internal", ip("192.0.2.2")).unwrap();
+    for (host, expected) in [
+        ("smidge", "10.1.0.7 10.1.2.9 10.1.1.8"),
+        ("smidge.ns", "10.1.0.7 10.1.2.9 10.1.1.8"),
+        ("smidge.ns.svc", "10.1.0.7 10.1.2.9 10.1.1.8"),
+        (service, "10.1.0.7 10.1.2.9 10.1.1.8"),
+        ("smidge-0.smidge", "10.1.0.7"),
+        ("smidge.other", "10.1.3.1"),
+        ("smidge-1.smidge", missing.as_str()),
+    ] {
+        bed.expect(host, Family::Any, expected, &format!("{host} in a pod"));
+    }
+    server.set(service, ip("10.1.2.9")).unwrap();
+    bed.expect("smidge", Family::Any, "10.1.2.9", "scaled down");
 }
 
 fn the_hosts_file_matches_whole_names_and_is_read_again(bed: &Bed) {

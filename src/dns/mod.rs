@@ -40,6 +40,7 @@ mod server;
 mod stub;
 
 pub use error::{Asked, ConfigError, LookupError, What};
+pub(crate) use resolv_conf::ResolvConfSays;
 pub use server::{Fault, NameServer};
 
 #[cfg(not(any(feature = "hickory", feature = "async-dns")))]
@@ -169,4 +170,13 @@ pub fn resolver(config: Config, runtime: Handle) -> Result<Arc<dyn Resolve>, Con
         Backend::AsyncDns => return Err(ConfigError::NotCompiled("async-dns")),
     };
     Ok(Arc::new(stub::Stub::new(config, backend, runtime)?))
+}
+
+/// What the resolver file at `path` says now; nothing if there is none. Blocks on the disk.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn resolv_conf_says(path: &std::path::Path) -> std::io::Result<Option<ResolvConfSays>> {
+    let file = file::Watched::new(path.into(), stub::MAX_RESOLV_CONF, resolv_conf::ResolvConf::parse);
+    Ok(file.read()?.map(|conf| (&*conf).into()))
 }

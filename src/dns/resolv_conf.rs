@@ -15,6 +15,28 @@ const MAX_SEARCH: usize = 32;
 /// The largest `ndots` that means anything, as in glibc.
 const MAX_NDOTS: usize = 15;
 
+/// What a `resolv.conf` says, in words, for who wants to show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResolvConfSays {
+    pub(crate) servers: Vec<String>,
+    pub(crate) search: Vec<String>,
+    pub(crate) ndots: Option<usize>,
+}
+
+impl From<&ResolvConf> for ResolvConfSays {
+    fn from(conf: &ResolvConf) -> Self {
+        let server = |server: &Server| match &server.scope {
+            Some(scope) => format!("{}%{scope}", server.ip),
+            None => server.ip.to_string(),
+        };
+        Self {
+            servers: conf.servers.iter().map(server).collect(),
+            search: conf.search.iter().map(|domain| domain.as_str().to_owned()).collect(),
+            ndots: conf.ndots,
+        }
+    }
+}
+
 /// A name server as `resolv.conf` writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
@@ -77,12 +99,8 @@ mod tests {
 
     fn shown(content: &str) -> (String, String, Option<usize>) {
         let conf = ResolvConf::parse(content.as_bytes());
-        let servers = conf.servers.iter().map(|s| match &s.scope {
-            Some(scope) => format!("{}%{scope}", s.ip),
-            None => s.ip.to_string(),
-        });
-        let search = conf.search.iter().map(|d| d.as_str().to_owned());
-        (servers.collect::<Vec<_>>().join(" "), search.collect::<Vec<_>>().join(" "), conf.ndots)
+        let ResolvConfSays { servers, search, ndots } = (&conf).into();
+        (servers.join(" "), search.join(" "), ndots)
     }
 
     #[test]

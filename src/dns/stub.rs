@@ -24,7 +24,7 @@ use crate::runtime::Handle;
 /// Bytes of the hosts file that are read at most: some block half the web.
 const MAX_HOSTS: u64 = 16 << 20;
 /// Bytes of `resolv.conf` that are read at most.
-const MAX_RESOLV_CONF: u64 = 64 << 10;
+pub(super) const MAX_RESOLV_CONF: u64 = 64 << 10;
 /// The port that `resolv.conf` means.
 const PORT: u16 = 53;
 

@@ -14,13 +14,15 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) kind: &'static str,
     pub(super) body: Vec<u8>,
+    /// What a cache may do with it.
+    pub(super) caching: &'static str,
     /// Headers beyond those that every answer has.
     pub(super) headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     pub(super) fn new(kind: &'static str, body: Vec<u8>) -> Self {
-        Self { status: 200, kind, body, headers: Vec::new() }
+        Self { status: 200, kind, body, caching: NO_STORE, headers: Vec::new() }
     }
 
     /// A JSON object, and a line's end for who reads it in a terminal.
@@ -34,8 +36,11 @@ impl Answer {
     /// The answer as bytes; without its body if only the head was asked for.
     pub(super) fn bytes(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let mut text = head(self.status, self.kind, connection);
-        text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        let mut text = head(self.status, self.kind, connection, self.caching);
+        // 304 has no body, and a length would be that of the body which it spares.
+        if self.status != 304 {
+            text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
         for (name, value) in &self.headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -48,11 +53,14 @@ impl Answer {
     }
 }
 
+/// Answers of the API hold at the moment they are given, and for who asked.
+pub(super) const NO_STORE: &str = "no-store";
+
 /// The first line and the headers that every answer has, open at the end.
-pub(super) fn head(status: u16, kind: &str, connection: &str) -> String {
+pub(super) fn head(status: u16, kind: &str, connection: &str, caching: &str) -> String {
     format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nConnection: {connection}\r\n\
-         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+         Cache-Control: {caching}\r\nX-Content-Type-Options: nosniff\r\n",
         reason(status)
     )
 }
@@ -60,6 +68,7 @@ pub(super) fn head(status: u16, kind: &str, connection: &str) -> String {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -120,13 +129,18 @@ impl From<Error> for Refusal {
             Error::MessageTooLarge { .. } => (413, "send less, or raise gossip.max_message on all nodes"),
             Error::Duplicate => (409, "change the payload, or set gossip.message_id = \"source\""),
             Error::Congested(_) => (429, "publish again in a moment"),
-            Error::Store(_) => (507, "kad.max_records and kad.max_value are the bounds"),
+            Error::Store(_) => (507, "GET /v1/status says how the store stands; the bounds are kad.max_*"),
             Error::Quorum { .. } => {
                 (503, "ask for fewer with quorum=, or try again when more nodes are there")
             }
             Error::NotFound(_) => (404, "it may have expired, or never have been there"),
             Error::TimedOut(_) => (504, "try again: the nodes that know may be on their way"),
+            Error::Connect { .. } => (504, "is a node listening there? `smidge doctor` tells more"),
             Error::Ping { .. } => (504, "GET /v1/peers tells who is connected"),
+            Error::NotAPublisher(_) => (
+                403,
+                "GET /v1/status tells its id; the list is topics.\"TOPIC\".publish, the same on all nodes",
+            ),
             Error::Publish(_) => (500, "the node's log tells more"),
         };
         Self::new(status, error.to_string(), hint)

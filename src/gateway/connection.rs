@@ -8,7 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use super::{
     answer::{Answer, Refusal, too_large, unreadable},
     context::Context,
-    follow, handlers,
+    follow, handlers, page,
     target::{self, Query, Route},
     wire::{Framing, Head, RequestLine, Wire, WireError},
 };
@@ -114,6 +114,10 @@ impl Connection {
                 Err(next) => return next,
             },
         };
+        if route == Route::Page {
+            let result = page::answer(head.all("if-none-match"), query);
+            return self.answer(&result.unwrap_or_else(Refusal::answer), &head).await;
+        }
         if let Route::Follow(topic) = route {
             return follow::run(self, topic, query).await;
         }
@@ -125,7 +129,7 @@ impl Connection {
     fn admit(&self, head: &Head<RequestLine>, framing: Option<Framing>) -> Result<(Route, Query), Refusal> {
         let target = head.line.target.as_str();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        self.context.guard.check(head, path == "/healthz")?;
+        self.context.guard.check(head, matches!(path, "/" | "/healthz"))?;
         let route = target::route(&head.line.method, path)?;
         let query = Query::parse(query)?;
         let max_body = self.context.api.max_body;

@@ -11,7 +11,7 @@ use futures::{
 use serde_json::json;
 
 use super::{
-    answer::{Refusal, head},
+    answer::{NO_STORE, Refusal, head},
     connection::{Connection, Next},
     target::Query,
 };
@@ -38,7 +38,7 @@ pub(super) async fn run(connection: &mut Connection, topic: String, query: Query
     };
     context.counters.answered(200);
     // Subscribed before a byte is written: who reads the head misses nothing from then on.
-    let mut start = head(200, "text/event-stream", "close");
+    let mut start = head(200, "text/event-stream", "close", NO_STORE);
     start.push_str("\r\n: messages from now on\n\n");
     // An error says that the reader is gone, or takes nothing.
     let _ = stream(connection, &mut subscription, start).await;

@@ -48,7 +48,11 @@ impl Guard {
         };
         if foreign_site || !head.all("origin").all(same) {
             let why = "a page on another origin may not ask this node";
-            return Err(Refusal::new(403, why, "call the API from a program, not from a browser"));
+            return Err(Refusal::new(
+                403,
+                why,
+                "call the API from a program; open the page by its address, not by a link",
+            ));
         }
         match &self.token {
             Some(token) if !open => authorize(token, head),

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use libp2p::PeerId;
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     metrics,
     target::{Query, Route},
 };
-use crate::node::{PublishOptions, PutOptions, Quorum};
+use crate::node::{Client, PublishOptions, PutOptions, Quorum, Status};
 
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -33,7 +35,11 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
     Ok(match route {
         Route::Health => return health(context).await,
         Route::Metrics => return metrics::answer(context).await,
-        Route::Status => Answer::json(&client.status().await?),
+        Route::Status => {
+            let status = client.status().await?;
+            let (live, ready) = (is_live(context, &status), status.peers > 0);
+            Answer::json(&Standing { status, live, ready })
+        }
         Route::Peers => Answer::json(&json!({ "peers": client.peers().await? })),
         Route::Names => Answer::json(&json!({ "names": client.names().await? })),
         Route::Mesh => {
@@ -56,13 +62,13 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
             let addresses = client.find_peer(peer).await?;
             Answer::json(&json!({ "peer": peer.to_string(), "addresses": addresses }))
         }
-        Route::Ping(peer) => {
-            let rtt = client.ping(peer).await?;
-            let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            Answer::json(&json!({ "peer": peer.to_string(), "rtt_us": micros }))
+        Route::Ping(peer) => ping(client, peer).await?,
+        Route::PingAt(address) => {
+            let peer = client.connect(address).await?;
+            ping(client, peer).await?
         }
-        Route::Publish(_) | Route::Put(_) | Route::Get(_) | Route::Ready | Route::Follow(_) => {
-            // Answered above, and where streams are.
+        Route::Publish(_) | Route::Put(_) | Route::Get(_) | Route::Ready | Route::Follow(_) | Route::Page => {
+            // Answered above, and where streams and the page are.
             return Err(Refusal::new(
                 500,
                 "a path without an answer",
@@ -70,6 +76,12 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
             ));
         }
     })
+}
+
+async fn ping(client: &Client, peer: PeerId) -> Result<Answer, Refusal> {
+    let rtt = client.ping(peer).await?;
+    let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+    Ok(Answer::json(&json!({ "peer": peer.to_string(), "rtt_us": micros })))
 }
 
 async fn publish(
@@ -113,12 +125,26 @@ async fn get(context: &Context, key: Vec<u8>, mut query: Query) -> Result<Answer
     Ok(Answer::new("application/octet-stream", context.client.get(key, quorum).await?))
 }
 
+/// The node at a glance, with what `/healthz` and `/readyz` say of it.
+#[derive(Serialize)]
+struct Standing {
+    #[serde(flatten)]
+    status: Status,
+    live: bool,
+    ready: bool,
+}
+
+/// What is to be listened on is listened on.
+fn is_live(context: &Context, status: &Status) -> bool {
+    !context.listens || !status.listening.is_empty()
+}
+
 /// Live: the loop answers, and what is to be listened on is listened on, peers or not.
 async fn health(context: &Context) -> Result<Answer, Refusal> {
     let Ok(status) = context.runtime.timeout(ALIVE, context.client.status()).await else {
         return Err(Refusal::new(503, "the node does not answer", "its log tells more"));
     };
-    if context.listens && status?.listening.is_empty() {
+    if !is_live(context, &status?) {
         return Err(Refusal::new(503, "no listener is up", "the log tells why; listen.addresses says where"));
     }
     Ok(Answer::json(&json!({ "live": true })))

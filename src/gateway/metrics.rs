@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::channel::oneshot;
 use prometheus_client::{
     encoding::text::{encode_eof, encode_registry},
     metrics::{
@@ -21,7 +22,7 @@ use super::{
     context::Context,
     process::Process,
 };
-use crate::dialer::RecordState;
+use crate::{dialer::RecordState, store::StoreStatus};
 
 /// The media type of OpenMetrics.
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +32,7 @@ type Labels = Vec<(&'static str, String)>;
 pub(super) async fn answer(context: &Context) -> Result<Answer, Refusal> {
     let mut now = Registry::default();
     node(&mut now, context).await?;
+    executor(&mut now, context).await;
     process(&mut now, Process::now());
     let mut text = String::new();
     let encoded = encode_registry(&mut text, context.client.metrics())
@@ -48,11 +50,18 @@ pub(super) async fn answer(context: &Context) -> Result<Answer, Refusal> {
 /// How the node stands at this moment.
 async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal> {
     let client = &context.client;
-    let (status, names) = (client.status().await?, client.names().await?);
+    let asked = context.runtime.now();
+    let status = client.status().await?;
+    let delay = context.runtime.now().saturating_duration_since(asked);
+    let names = client.names().await?;
     let (meshes, peers) = (client.mesh().await?, client.peers().await?);
     let own = registry.sub_registry_with_prefix("smidge");
-    let build = Info::new(vec![("version", status.version)]);
-    own.register("build", "The version that runs", build);
+    let build = [("version", status.version), ("os", std::env::consts::OS), ("arch", std::env::consts::ARCH)];
+    own.register("build", "The version that runs, and on what", Info::new(build.to_vec()));
+    let who = vec![("peer", status.peer), ("role", status.role.to_string())];
+    own.register("node", "Who this node is", Info::new(who));
+    let help = "How long the event loop took to answer, tried when this was asked for";
+    own.register_with_unit("loop_delay", help, Unit::Seconds, seconds(delay));
     own.register_with_unit(
         "uptime",
         "How long the node has been running",
@@ -64,10 +73,17 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("connections", "Connections with peers", gauge(connections));
     own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));
     own.register("dht_records", "Records kept for the hash table", gauge(status.records as u64));
+    store(own, &status.store);
     own.register("topics", "Topics followed", gauge(status.topics.len() as u64));
 
     let mesh = family(meshes.into_iter().map(|(topic, peers)| (vec![("topic", topic)], peers.len())));
     own.register("mesh_peers", "Peers in the mesh of a topic", mesh);
+    let mut followers: BTreeMap<Labels, usize> =
+        status.topics.iter().map(|topic| (vec![("topic", topic.clone())], 0)).collect();
+    for topic in peers.iter().flat_map(|peer| &peer.topics) {
+        *followers.entry(vec![("topic", topic.clone())]).or_default() += 1;
+    }
+    own.register("topic_peers", "Peers that follow a topic, in its mesh or not", family(followers));
     own.register("names", "Names to stay connected to", gauge(names.len() as u64));
     let mut states: BTreeMap<Labels, usize> = BTreeMap::new();
     for name in &names {
@@ -90,12 +106,53 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     Ok(())
 }
 
+/// What is kept, and how the disk takes it.
+fn store(own: &mut Registry, store: &StoreStatus) {
+    own.register("dht_providers", "Provider entries kept", gauge(store.providers as u64));
+    own.register("known_peers", "Peers remembered for the next start", gauge(store.known_peers as u64));
+    let help = "Records and provider entries, as they count against kad.max_bytes";
+    own.register_with_unit("dht_stored", help, Unit::Bytes, gauge(store.bytes as u64));
+    let help = "Records and provider entries refused: too large, too many, or no room on the disk";
+    own.register("dht_refused", help, ConstCounter::new(store.refused));
+    let Some(file) = &store.file else { return };
+    own.register_with_unit("store_file", "Length of the file of kad.store", Unit::Bytes, gauge(file.bytes));
+    own.register("store_unsynced", "Changes that are not on the disk yet", gauge(file.unsynced as u64));
+    own.register("store_commits", "Commits to the disk", ConstCounter::new(file.commits));
+    own.register("store_changes", "Changes committed to the disk", ConstCounter::new(file.changes));
+    own.register("store_failures", "Commits to the disk that failed", ConstCounter::new(file.failures));
+    let failing = u64::from(file.last_error.is_some());
+    own.register("store_failing", "1 while the disk takes nothing, else 0", gauge(failing));
+}
+
+/// How the executor stands at this moment.
+async fn executor(registry: &mut Registry, context: &Context) {
+    let runtime = &context.runtime;
+    let own = registry.sub_registry_with_prefix("smidge_executor");
+    let (started, ended) = runtime.tasks();
+    own.register("tasks", "Tasks that run or wait", gauge(started - ended));
+    own.register("tasks_started", "Tasks started so far", ConstCounter::new(started));
+    let (turn, came) = oneshot::channel();
+    let asked = runtime.now();
+    runtime.spawn(async move {
+        // Nobody waits any more when the caller has gone.
+        let _ = turn.send(());
+    });
+    // An error says that the executor has ended; then nobody reads this.
+    let _ = came.await;
+    let delay = runtime.now().saturating_duration_since(asked);
+    let help = "How long a new task waited for its turn, tried when this was asked for";
+    own.register_with_unit("delay", help, Unit::Seconds, seconds(delay));
+}
+
 /// What the kernel says, under the names that dashboards know.
 fn process(registry: &mut Registry, process: Process) {
     let own = registry.sub_registry_with_prefix("process");
-    let Process { resident, threads, descriptors, cpu } = process;
+    let Process { resident, virtual_size, threads, descriptors, max_descriptors, cpu } = process;
     if let Some(bytes) = resident {
         own.register_with_unit("resident_memory", "Resident memory", Unit::Bytes, gauge(bytes));
+    }
+    if let Some(bytes) = virtual_size {
+        own.register_with_unit("virtual_memory", "Virtual memory", Unit::Bytes, gauge(bytes));
     }
     if let Some(threads) = threads {
         own.register("threads", "Threads", gauge(threads));
@@ -103,12 +160,19 @@ fn process(registry: &mut Registry, process: Process) {
     if let Some(descriptors) = descriptors {
         own.register("open_fds", "Open file descriptors", gauge(descriptors));
     }
+    if let Some(descriptors) = max_descriptors {
+        own.register("max_fds", "File descriptors that it may open", gauge(descriptors));
+    }
     let cpu: ConstCounter<f64> = ConstCounter::new(Duration::as_secs_f64(&cpu));
     own.register_with_unit("cpu", "Time on a processor, in user and kernel mode", Unit::Seconds, cpu);
 }
 
 fn gauge(value: u64) -> ConstGauge<i64> {
     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn seconds(value: Duration) -> ConstGauge<f64> {
+    ConstGauge::new(value.as_secs_f64())
 }
 
 fn family(values: impl IntoIterator<Item = (Labels, usize)>) -> Family<Labels, Gauge> {

@@ -12,6 +12,7 @@ mod follow;
 mod guard;
 mod handlers;
 mod metrics;
+mod page;
 mod process;
 mod target;
 pub(crate) mod wire;

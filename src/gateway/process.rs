@@ -7,8 +7,12 @@ use std::{fs, time::Duration};
 pub(super) struct Process {
     /// Resident memory, in bytes.
     pub(super) resident: Option<u64>,
+    /// Address space, in bytes.
+    pub(super) virtual_size: Option<u64>,
     pub(super) threads: Option<u64>,
     pub(super) descriptors: Option<u64>,
+    /// How many of them there may be; `None`: as many as there is memory for.
+    pub(super) max_descriptors: Option<u64>,
     /// Time on a processor, in user and kernel mode.
     pub(super) cpu: Duration,
 }
@@ -20,8 +24,10 @@ impl Process {
         let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Self {
             resident: field(&status, "VmRSS:").map(|kib| kib * 1024),
+            virtual_size: field(&status, "VmSize:").map(|kib| kib * 1024),
             threads: field(&status, "Threads:"),
             descriptors: fs::read_dir("/proc/self/fd").ok().map(|dir| dir.count() as u64),
+            max_descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             cpu: Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32),
         }
     }

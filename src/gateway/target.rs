@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 use super::answer::Refusal;
 use crate::{config::parse_duration, node::Quorum};
@@ -17,6 +17,7 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// What can be asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    Page,
     Health,
     Ready,
     Metrics,
@@ -32,10 +33,11 @@ pub(super) enum Route {
     Providers(Vec<u8>),
     FindPeer(PeerId),
     Ping(PeerId),
+    PingAt(Multiaddr),
 }
 
 /// The paths, for who asks for another one.
-const PATHS: &str = "there are /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
+const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
 /// What `method` on `path` asks for.
@@ -47,6 +49,7 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let segments: Vec<&[u8]> = decoded.iter().map(Vec::as_slice).collect();
     let get = || only(method, &["GET", "HEAD"]);
     Ok(match segments[..] {
+        [b""] => get().map(|_| Route::Page)?,
         [b"healthz"] => get().map(|_| Route::Health)?,
         [b"readyz"] => get().map(|_| Route::Ready)?,
         [b"metrics"] => get().map(|_| Route::Metrics)?,
@@ -67,7 +70,10 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
             _ => Route::Providers(key(name)?),
         },
         [b"v1", b"peers", id] => get().and_then(|_| peer(id)).map(Route::FindPeer)?,
-        [b"v1", b"peers", id, b"ping"] => get().and_then(|_| peer(id)).map(Route::Ping)?,
+        [b"v1", b"peers", id, b"ping"] => match get().and_then(|_| address(id))? {
+            Some(address) => Route::PingAt(address),
+            None => Route::Ping(peer(id)?),
+        },
         _ => return Err(Refusal::new(404, "there is no such path", PATHS)),
     })
 }
@@ -97,6 +103,17 @@ fn peer(bytes: &[u8]) -> Result<PeerId, Refusal> {
     let text = std::str::from_utf8(bytes).ok();
     text.and_then(|id| id.parse().ok()).ok_or_else(|| {
         Refusal::bad("this is no peer id", "a peer id looks like 12D3KooW…; GET /v1/peers has some")
+    })
+}
+
+/// An address in place of a peer id, percent-encoded; `None` if it does not look like one.
+fn address(bytes: &[u8]) -> Result<Option<Multiaddr>, Refusal> {
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.starts_with('/')) else {
+        return Ok(None);
+    };
+    let dialed = crate::config::dialable(text);
+    dialed.map(Some).map_err(|why| {
+        Refusal::bad(format!("the address {why}"), "such as /ip4/10.0.0.1/udp/4001/quic-v1, encoded")
     })
 }
 
@@ -234,12 +251,16 @@ mod tests {
     #[test]
     fn paths_lead_where_they_say() {
         let id = PeerId::random();
+        assert_eq!(route("GET", "/"), Ok(Route::Page));
         assert_eq!(route("GET", "/v1/topics/a%2Fb%20%C3%A9"), Ok(Route::Follow("a/b é".into())));
         assert_eq!(route("POST", "/v1/topics/t"), Ok(Route::Publish("t".into())));
         assert_eq!(route("PUT", "/v1/dht/%00%ff"), Ok(Route::Put(vec![0, 255])));
         assert_eq!(route("HEAD", "/v1/dht/k"), Ok(Route::Get(b"k".to_vec())));
         assert_eq!(route("POST", "/v1/dht/k/providers"), Ok(Route::Provide(b"k".to_vec())));
         assert_eq!(route("GET", &format!("/v1/peers/{id}/ping")), Ok(Route::Ping(id)));
+        let address = "/ip4/10.0.0.1/udp/4001/quic-v1";
+        let path = format!("/v1/peers/{}/ping", encode(address.as_bytes()));
+        assert_eq!(route("GET", &path), Ok(Route::PingAt(address.parse().unwrap())));
     }
 
     #[test]
@@ -248,7 +269,8 @@ mod tests {
             ("GET", "", 400),
             ("GET", "http://127.0.0.1/healthz", 400),
             ("GET", "*", 400),
-            ("GET", "/", 404),
+            ("GET", "//", 404),
+            ("POST", "/", 405),
             ("GET", "/healthz/", 404),
             ("GET", "/v1", 404),
             ("GET", "/v1//status", 404),
@@ -269,6 +291,9 @@ mod tests {
             ("GET", "/v1/dht/", 400),
             ("GET", "/v1/peers/nobody", 400),
             ("GET", "/v1/peers//ping", 400),
+            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Ftcp%2F0/ping", 400),
+            ("GET", "/v1/peers/%2Fdns4%2Fbootstrap/ping", 400),
+            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Fudp%2F4001%2Fquic-v1", 400),
         ] {
             assert_eq!(status(method, path), expected, "{method} {path}");
         }

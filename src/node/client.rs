@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_broadcast::InactiveReceiver;
 use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, metrics::Registry};
+use prometheus_client::metrics::counter::Counter;
 
 use super::{
     command::{Command, PublishOptions, PutOptions, Reply, Stored},
@@ -31,6 +32,8 @@ pub struct Client {
     commands: async_channel::Sender<Command>,
     events: InactiveReceiver<Event>,
     metrics: Arc<Registry>,
+    /// Events that listeners were too slow for.
+    lost: Counter,
 }
 
 impl Client {
@@ -39,8 +42,9 @@ impl Client {
         commands: async_channel::Sender<Command>,
         events: InactiveReceiver<Event>,
         metrics: Arc<Registry>,
+        lost: Counter,
     ) -> Self {
-        Self { peer, commands, events, metrics }
+        Self { peer, commands, events, metrics, lost }
     }
 
     /// The node's own peer id.
@@ -56,7 +60,7 @@ impl Client {
     /// Everything that happens from now on. A listener that falls more than `limits.events` behind
     /// loses the oldest and is told how many.
     pub fn events(&self) -> Events {
-        listen(&self.events)
+        listen(&self.events, &self.lost)
     }
 
     /// Stays connected to every replica behind `target`, from now on and whatever happens.
@@ -97,7 +101,9 @@ impl Client {
         self.ask(|reply| Command::Publish { topic, data, options, reply }).await
     }
 
-    /// Stores a record here and at the nodes closest to its key.
+    /// Stores a record here and at the nodes closest to its key. When this returns, this node and those
+    /// that confirmed have the record where they keep records: on the disk, fsynced, with `kad.store` as
+    /// a file; in memory otherwise.
     ///
     /// # Errors
     /// [`Error::Store`] when this node cannot keep it; [`Error::Quorum`] when too few others confirmed
@@ -122,7 +128,8 @@ impl Client {
         self.ask(|reply| Command::Get { key, quorum: quorum.max(1), reply }).await
     }
 
-    /// Announces this node as a provider of `key`, now and for as long as it runs.
+    /// Announces this node as a provider of `key`, now and for as long as it runs; with `kad.store` as a
+    /// file, until [`stop_providing`](Self::stop_providing), however often it is started again.
     ///
     /// # Errors
     /// [`Error::Store`] with too many keys provided; [`Error::TimedOut`].
@@ -160,6 +167,15 @@ impl Client {
     /// [`Error::Ping`].
     pub async fn ping(&self, peer: PeerId) -> Result<Duration, Error> {
         self.ask(|reply| Command::Ping { peer, reply }).await
+    }
+
+    /// Who is at `address`, which is connected to unless it is already. The connection stays, as with
+    /// every peer, for as long as both sides keep it.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]; [`Error::Limit`].
+    pub async fn connect(&self, address: Multiaddr) -> Result<PeerId, Error> {
+        self.ask(|reply| Command::Connect { address, reply }).await
     }
 
     /// The connected peers, sorted by peer id.

@@ -68,6 +68,10 @@ pub(crate) enum Command {
         peer: PeerId,
         reply: Reply<Duration>,
     },
+    Connect {
+        address: Multiaddr,
+        reply: Reply<PeerId>,
+    },
     Peers {
         reply: Reply<Vec<PeerStatus>>,
     },
@@ -145,7 +149,8 @@ impl From<Quorum> for kad::Quorum {
     }
 }
 
-/// A put that succeeded: this node keeps the record, and `confirmed` others said that they do.
+/// A put that succeeded: this node keeps the record, on its disk if it has one for records, and
+/// `confirmed` others said that they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Stored {
     /// Other nodes that confirmed the record.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 /// Why a node could not do what a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,9 @@ pub enum Error {
     /// The queues to all peers are full.
     #[error("the queues to all {0} peers are full: publish more slowly")]
     Congested(usize),
+    /// A topic's rules do not let this node publish on it.
+    #[error("this node may not publish on {0:?}: its peer id is not in the topic's publish list")]
+    NotAPublisher(String),
     /// gossipsub refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),
@@ -80,6 +83,14 @@ pub enum Error {
     /// The question took too long.
     #[error("no answer in time: {0}")]
     TimedOut(String),
+    /// Nobody answers at an address, or somebody else than expected.
+    #[error("cannot connect to {address}: {why}")]
+    Connect {
+        /// Where.
+        address: Multiaddr,
+        /// What went wrong.
+        why: String,
+    },
     /// A ping did not come back.
     #[error("no ping answer from {peer}: {why}")]
     Ping {

@@ -115,6 +115,20 @@ pub enum Event {
     },
     /// The dialer has something to say about names, records and dials.
     Dialer(Notice),
+    /// What is stored could not be written to the disk.
+    NotStored {
+        /// Why.
+        why: String,
+        /// When it is tried again.
+        retry_in: Duration,
+        /// Whether it failed in the same way before.
+        repeated: bool,
+    },
+    /// What is stored was written to the disk, after it could not be for a while.
+    StoredAgain {
+        /// How often it had failed.
+        failures: u32,
+    },
     /// The node is about to end.
     Stopping,
 }
@@ -124,7 +138,8 @@ impl Event {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
-            Self::SlowPeer(_) | Self::NotListening(..) => Level::Warn,
+            Self::NotStored { repeated: true, .. } => Level::Debug,
+            Self::SlowPeer(_) | Self::NotListening(..) | Self::NotStored { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, .. }
                 | Notice::NotResolved { repeated: true, .. }
@@ -171,6 +186,14 @@ impl fmt::Display for Event {
             Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
             Self::Ping { peer, rtt } => write!(f, "ping {peer} {rtt:?}"),
             Self::Dialer(notice) => notice.fmt(f),
+            Self::NotStored { why, retry_in, .. } => write!(
+                f,
+                "retrying in {} ms: records are not on the disk, and no new ones are taken: {why}",
+                retry_in.as_millis()
+            ),
+            Self::StoredAgain { failures } => {
+                write!(f, "records are on the disk again, after {failures} failures")
+            }
             Self::Stopping => f.write_str("stopping"),
         }
     }

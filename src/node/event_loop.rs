@@ -18,7 +18,7 @@ use futures::{
     stream::Fuse,
 };
 use libp2p::{
-    Swarm,
+    Multiaddr, Swarm,
     gossipsub::{self, TopicHash},
     request_response::OutboundRequestId,
 };
@@ -28,6 +28,7 @@ use super::{
     Validator,
     behaviour::Behaviour,
     command::{Command, Reply},
+    connects::Connects,
     error::Error,
     event::{Event, Receipt},
     metrics::Metrics,
@@ -38,7 +39,7 @@ use super::{
     topics::{self, Topics},
 };
 use crate::{
-    config::Config,
+    config::{Config, TransportKind},
     runtime::{Handle, Interface, Interfaces, Timer},
 };
 
@@ -83,6 +84,7 @@ pub(crate) struct EventLoop {
     publishes: Publishes<Reply<Receipt>>,
     queries: Queries,
     pings: HashMap<OutboundRequestId, Reply<Duration>>,
+    connects: Connects,
     timer: Box<dyn Timer>,
     started: Instant,
     bootstrap: Instant,
@@ -121,10 +123,11 @@ impl EventLoop {
             interfaces,
             validator,
             peers: Peers::default(),
-            topics: Topics::new(limits.events, limits.subscriptions),
+            topics: Topics::new(limits.events, limits.subscriptions, metrics.lost.messages.clone()),
             publishes: Publishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
+            connects: Connects::default(),
             timer: runtime.timer(),
             started: now,
             bootstrap: now + BOOTSTRAP,
@@ -138,7 +141,16 @@ impl EventLoop {
     /// Runs until the node is shut down or its last client is gone.
     pub(crate) async fn run(mut self) {
         self.follow_configured();
-        self.swarm.behaviour_mut().dialer.set_targets(setup::targets(&self.config));
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dialer.set_targets(setup::targets(&self.config));
+        let known = behaviour.kad.store_mut().known();
+        let access = behaviour.access.access().clone();
+        let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
+        // A run before may have spoken other transports.
+        let spoken = self.config.dialed_transports();
+        let known = known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a)));
+        let is_spoken = |a: &Multiaddr| TransportKind::of(a).is_none_or(|kind| spoken.contains(&kind));
+        behaviour.dialer.try_known(known.filter(|(_, address)| is_spoken(address)));
         while !self.is_done() {
             self.arm_timer();
             let timer = &mut self.timer;
@@ -156,8 +168,9 @@ impl EventLoop {
     fn on_timer(&mut self) {
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        for (reply, error) in self.publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t))) {
-            answer(reply, Err(error));
+        let late = self.publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        for (reply, error) in late {
+            self.answer_publish(reply, 0, Err(error));
         }
         if self.bootstrap <= now {
             self.bootstrap = now + BOOTSTRAP;

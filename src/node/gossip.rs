@@ -4,7 +4,7 @@
 //! to; this wrapper does both and changes nothing else.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     task::{Context, Poll},
 };
 
@@ -99,6 +99,14 @@ impl Behaviour {
     /// Our meshes by topic.
     pub(crate) fn meshes(&self) -> &BTreeMap<TopicHash, BTreeSet<PeerId>> {
         &self.meshes
+    }
+
+    /// For each peer, those of our topics that it follows as well.
+    pub(crate) fn shared_topics(&self) -> HashMap<PeerId, Vec<String>> {
+        let ours = |topic: &&TopicHash| self.meshes.contains_key(*topic);
+        let texts =
+            |topics: Vec<&TopicHash>| topics.into_iter().filter(ours).map(ToString::to_string).collect();
+        self.inner.all_peers().map(|(peer, topics)| (*peer, texts(topics))).collect()
     }
 
     pub(crate) fn score(&self, peer: &PeerId) -> Option<f64> {

@@ -5,11 +5,35 @@
 
 use std::sync::Arc;
 
-use libp2p::metrics::{Recorder, Registry};
-use prometheus_client::{metrics::counter::Counter, registry::Unit};
+use libp2p::{
+    metrics::{Recorder, Registry},
+    swarm::{DialError, SwarmEvent},
+};
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Unit,
+};
 
-use super::event::Event;
+use super::{
+    Verdict,
+    error::Error,
+    event::{Event, Receipt},
+    status::Traffic,
+};
 use crate::dialer::Notice;
+
+/// Counters that a label tells apart. Every value is there from the start: a rate needs a first zero.
+type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+
+const PUBLISHES: [&str; 6] = ["handed", "no_peers", "too_large", "duplicate", "congested", "refused"];
+const DIALS: [&str; 6] = ["connected", "failed", "own", "other_peer", "denied", "aborted"];
+
+/// What subscribers on this machine lost, by kind of stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lost {
+    pub(crate) messages: Counter,
+    pub(crate) events: Counter,
+}
 
 /// The counters of a node.
 pub(crate) struct Metrics {
@@ -17,12 +41,18 @@ pub(crate) struct Metrics {
     messages: Counter,
     message_bytes: Counter,
     published: Counter,
+    published_bytes: Counter,
     handed: Counter,
+    publishes: Labelled,
+    dials: Labelled,
+    meshes: Labelled,
     connected: Counter,
     disconnected: Counter,
-    dials_failed: Counter,
     lookups_failed: Counter,
     slow_peers: Counter,
+    ignored: Counter,
+    rejected: Counter,
+    pub(crate) lost: Lost,
 }
 
 impl Metrics {
@@ -31,33 +61,61 @@ impl Metrics {
         let mut registry = Registry::default();
         let libp2p = libp2p::metrics::Metrics::new(&mut registry);
         let own = registry.sub_registry_with_prefix("smidge");
-        let mut counter = |name: &str, help: &str| {
-            let counter = Counter::default();
-            own.register(name, help, counter.clone());
-            counter
-        };
-        let messages = counter("messages_received", "Messages that arrived on the topics followed");
-        let published = counter("messages_published", "Messages of this node that were handed to peers");
-        let handed = counter("messages_handed", "Peers that messages of this node were handed to, added up");
-        let connected = counter("peers_connected", "Peers whose first connection came to stand");
-        let disconnected = counter("peers_disconnected", "Peers whose last connection ended");
-        let dials_failed = counter("dials_failed", "Dials of records that failed");
-        let lookups_failed = counter("lookups_failed", "Lookups of names that gave no record");
-        let slow_peers = counter("slow_peers", "Times that a peer took messages slower than they came");
-        let message_bytes = Counter::default();
-        let help = "Payload of the messages that arrived on the topics followed";
-        own.register_with_unit("messages_received", help, Unit::Bytes, message_bytes.clone());
         let metrics = Self {
             libp2p,
-            messages,
-            message_bytes,
-            published,
-            handed,
-            connected,
-            disconnected,
-            dials_failed,
-            lookups_failed,
-            slow_peers,
+            messages: counter(own, "messages_received", "Messages that arrived on the topics followed"),
+            message_bytes: bytes(
+                own,
+                "messages_received",
+                "Payload of the messages that arrived on the topics followed",
+            ),
+            published: counter(own, "messages_published", "Messages of this node that were handed to peers"),
+            published_bytes: bytes(
+                own,
+                "messages_published",
+                "Payload of the messages of this node that were handed to peers",
+            ),
+            handed: counter(
+                own,
+                "messages_handed",
+                "Peers that messages of this node were handed to, added up: what its receipts say",
+            ),
+            connected: counter(own, "peers_connected", "Peers whose first connection came to stand"),
+            disconnected: counter(own, "peers_disconnected", "Peers whose last connection ended"),
+            lookups_failed: counter(own, "lookups_failed", "Lookups of names that gave no record"),
+            slow_peers: counter(own, "slow_peers", "Times that a peer took messages slower than they came"),
+            publishes: labelled(
+                own,
+                "publishes",
+                "Publishes that were asked for, by outcome",
+                "outcome",
+                &PUBLISHES,
+            ),
+            dials: labelled(own, "dials", "Dials that came to an end, by outcome", "outcome", &DIALS),
+            meshes: labelled(
+                own,
+                "mesh_changes",
+                "Peers that joined or left a mesh of this node",
+                "change",
+                &["joined", "left"],
+            ),
+            lost: {
+                let help =
+                    "What subscribers on this machine, the API's event streams included, were too slow for";
+                let lost = labelled(own, "events_lost", help, "stream", &["messages", "events"]);
+                let of = |stream| lost.get_or_create_owned(&[("stream", stream)]);
+                Lost { messages: of("messages"), events: of("events") }
+            },
+            ignored: counter(
+                own,
+                "messages_ignored",
+                "Messages dropped by a rule or by the application's check",
+            ),
+            rejected: counter(
+                own,
+                "messages_rejected",
+                "Messages dropped for which the peer that sent them lost score",
+            ),
         };
         (metrics, Arc::new(registry))
     }
@@ -70,33 +128,108 @@ impl Metrics {
         self.libp2p.record(event);
     }
 
-    /// Counts something that happened to the node.
-    pub(crate) fn note(&self, event: &Event) {
-        match event {
-            Event::Message(message) => {
-                self.messages.inc();
-                self.message_bytes.inc_by(message.data.len() as u64);
+    /// Counts a message that was dropped.
+    pub(crate) fn refused(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Accept => {}
+            Verdict::Ignore => {
+                self.ignored.inc();
             }
-            Event::Published { receipt, .. } => {
-                self.published.inc();
-                self.handed.inc_by(receipt.peers as u64);
+            Verdict::Reject => {
+                self.rejected.inc();
             }
-            Event::Connected { .. } => {
-                self.connected.inc();
-            }
-            Event::Disconnected { .. } => {
-                self.disconnected.inc();
-            }
-            Event::Dialer(Notice::DialFailed { .. }) => {
-                self.dials_failed.inc();
-            }
-            Event::Dialer(Notice::NotResolved { .. }) => {
-                self.lookups_failed.inc();
-            }
-            Event::SlowPeer(_) => {
-                self.slow_peers.inc();
-            }
-            _ => {}
         }
     }
+
+    /// Counts how a dial ended, if that is what the swarm reports.
+    pub(crate) fn dialed<T>(&self, event: &SwarmEvent<T>) {
+        let outcome = match event {
+            SwarmEvent::ConnectionEstablished { endpoint, .. } if endpoint.is_dialer() => "connected",
+            SwarmEvent::OutgoingConnectionError { error, .. } => match error {
+                // Nothing was dialed.
+                DialError::NoAddresses | DialError::DialPeerConditionFalse(_) => return,
+                DialError::LocalPeerId { .. } => "own",
+                DialError::WrongPeerId { .. } => "other_peer",
+                DialError::Denied { .. } => "denied",
+                DialError::Aborted => "aborted",
+                DialError::Transport(_) => "failed",
+            },
+            _ => return,
+        };
+        self.dials.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts what became of a publish of `bytes`.
+    pub(crate) fn published(&self, bytes: usize, result: &Result<Receipt, Error>) {
+        let outcome = match result {
+            Ok(receipt) => {
+                self.published.inc();
+                self.published_bytes.inc_by(bytes as u64);
+                self.handed.inc_by(receipt.peers as u64);
+                "handed"
+            }
+            Err(Error::NoPeers { .. }) => "no_peers",
+            Err(Error::MessageTooLarge { .. }) => "too_large",
+            Err(Error::Duplicate) => "duplicate",
+            Err(Error::Congested(_)) => "congested",
+            Err(_) => "refused",
+        };
+        self.publishes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts something that happened to the node.
+    pub(crate) fn note(&self, event: &Event) {
+        let count = match event {
+            Event::Message(message) => {
+                self.message_bytes.inc_by(message.data.len() as u64);
+                &self.messages
+            }
+            Event::JoinedMesh { .. } => &self.meshes.get_or_create_owned(&[("change", "joined")]),
+            Event::LeftMesh { .. } => &self.meshes.get_or_create_owned(&[("change", "left")]),
+            Event::Connected { .. } => &self.connected,
+            Event::Disconnected { .. } => &self.disconnected,
+            Event::Dialer(Notice::NotResolved { .. }) => &self.lookups_failed,
+            Event::SlowPeer(_) => &self.slow_peers,
+            _ => return,
+        };
+        count.inc();
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            received: self.messages.get(),
+            received_bytes: self.message_bytes.get(),
+            published: self.published.get(),
+            published_bytes: self.published_bytes.get(),
+            handed: self.handed.get(),
+            lost: self.lost.messages.get(),
+        }
+    }
+}
+
+fn labelled(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: &[&'static str],
+) -> Labelled {
+    let family = Labelled::default();
+    for value in values {
+        let _ = family.get_or_create(&[(label, *value)]);
+    }
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn bytes(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
+    counter
 }

@@ -2,13 +2,16 @@
 //!
 //! Knows nothing of signals, command lines or HTTP: those are clients.
 
+mod access;
 mod behaviour;
 mod client;
 mod command;
+mod connects;
 mod error;
 mod event;
 mod event_loop;
 mod gossip;
+mod judge;
 mod metrics;
 mod peers;
 mod ping;
@@ -17,6 +20,7 @@ mod queries;
 mod reachable;
 mod setup;
 mod status;
+mod table;
 mod topics;
 
 use std::{fmt, sync::Arc};
@@ -28,10 +32,17 @@ pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
-pub use status::Status;
+pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
+pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
 
-use crate::{config::Config, dns, error::chain, runtime::Handle};
+use crate::{
+    config::Config,
+    dns,
+    error::chain,
+    runtime::Handle,
+    transport::admission::{KeyFileError, Keyring},
+};
 
 /// What an application says of a message before it is forwarded and delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +91,20 @@ pub enum SpawnError {
     /// The TCP transport cannot be set up.
     #[error("cannot set up the TCP transport: {0}")]
     Tcp(#[from] crate::transport::tcp::Error),
+    /// The network's keys cannot be read.
+    #[error("cannot read the network's keys: {0}")]
+    NetworkKey(#[from] KeyFileError),
+    /// A private mesh is QUIC only: over TCP nobody could be asked for a key.
+    #[error("{what} ({key}), and a private mesh is QUIC only")]
+    TcpInPrivateMesh {
+        /// The config's key that asks for TCP.
+        key: &'static str,
+        /// What it asks for.
+        what: String,
+    },
+    /// Records cannot be kept where the config says.
+    #[error("cannot keep records: {0}")]
+    Store(#[from] crate::store::StoreError),
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),
@@ -91,6 +116,7 @@ pub struct Node {
     config: Config,
     key: Keypair,
     validator: Option<Arc<dyn Validator>>,
+    keyring: Option<Keyring>,
 }
 
 impl fmt::Debug for Node {
@@ -102,12 +128,20 @@ impl fmt::Debug for Node {
 impl Node {
     /// A node with this config and key.
     pub fn new(config: Config, key: Keypair) -> Self {
-        Self { config, key, validator: None }
+        Self { config, key, validator: None, keyring: None }
     }
 
     /// Asks `validator` about every message before it is forwarded and delivered.
     pub fn validator(mut self, validator: impl Validator) -> Self {
         self.validator = Some(Arc::new(validator));
+        self
+    }
+
+    /// Connects only to those who know a key of `keyring`, and proves the same to them. Without it,
+    /// `network.key_file` of the config is read when the node starts. The ring's keys may be replaced while
+    /// the node runs. Such a node is on QUIC alone: TCP in the config is an error when it starts.
+    pub fn network(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
         self
     }
 
@@ -117,8 +151,17 @@ impl Node {
     /// # Errors
     /// [`SpawnError`]: nothing runs then.
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
-        let Self { config, key, validator } = self;
-        let (mut swarm, closed) = setup::swarm(&config, &key, validator.is_some(), runtime)?;
+        let Self { config, key, validator, keyring } = self;
+        let keyring = match (keyring, &config.network.key_file) {
+            (None, Some(file)) => Some(Keyring::read(file)?),
+            (given, _) => given,
+        };
+        if keyring.is_some()
+            && let Some((key, what)) = config.asks_for_tcp().into_iter().next()
+        {
+            return Err(SpawnError::TcpInPrivateMesh { key, what });
+        }
+        let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
         for address in &config.listen.addresses {
             swarm
                 .listen_on(address.clone())
@@ -128,7 +171,9 @@ impl Node {
         let commands = async_channel::bounded(config.limits.commands);
         let events = topics::channel(config.limits.events);
         let (metrics, registry) = metrics::Metrics::new();
-        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry);
+        let lost = metrics.lost.events.clone();
+        let client =
+            Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry, lost);
         let parts = event_loop::Parts {
             swarm,
             closed,

@@ -8,6 +8,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
+use super::gossip;
+
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeerStatus {
@@ -22,6 +24,8 @@ pub struct PeerStatus {
     pub rtt_us: Option<u64>,
     /// Its gossipsub score, if scores are kept.
     pub score: Option<f64>,
+    /// Topics of this node that it follows as well, whether or not it is in their mesh.
+    pub topics: Vec<String>,
 }
 
 /// A connection to a peer.
@@ -76,6 +80,21 @@ impl Peers {
         peer.links.len() == 1
     }
 
+    /// The connections that stood for `age` before `link`, to the same peer, came up.
+    ///
+    /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it
+    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent.
+    pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
+        let Some(peer) = self.0.get(peer) else {
+            return Vec::new();
+        };
+        let Some(new) = peer.links.get(&link) else {
+            return Vec::new();
+        };
+        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age;
+        peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
+    }
+
     /// Notes the end of a connection; says whether it was the peer's last.
     pub(crate) fn disconnected(&mut self, peer: PeerId, link: ConnectionId) -> bool {
         let Some(known) = self.0.get_mut(&peer) else {
@@ -106,11 +125,18 @@ impl Peers {
         self.0.get(peer)?.links.get(&link).map(|l| &l.address)
     }
 
+    /// Who is connected at this address.
+    pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
+        let has = |peer: &Peer| peer.links.values().any(|link| link.address == *address);
+        self.0.iter().find(|(_, peer)| has(peer)).map(|(id, _)| *id)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn status(&self, now: Instant, score: impl Fn(&PeerId) -> Option<f64>) -> Vec<PeerStatus> {
+    pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour) -> Vec<PeerStatus> {
+        let mut shared = gossip.shared_topics();
         let mut all: Vec<_> = self
             .0
             .iter()
@@ -127,7 +153,8 @@ impl Peers {
                     .collect(),
                 agent: peer.agent.clone(),
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                score: score(id),
+                score: gossip.score(id),
+                topics: shared.remove(id).unwrap_or_default(),
             })
             .collect();
         all.sort_by_key(|p| p.peer);

@@ -1,6 +1,7 @@
 //! Questions put to the hash table, and who waits for their answers.
 //!
-//! Answers are matched to questions by query id. Never talks to the network: kad does.
+//! Answers are matched to questions by query id. What promises that something is kept waits until the
+//! disk has it. Never talks to the network: kad does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,13 +15,18 @@ use super::{
     command::{Reply, Stored},
     error::Error,
 };
-use crate::dialer::split_peer;
+use crate::{
+    dialer::split_peer,
+    store::{Mark, Store},
+};
 
 /// A question under way.
 pub(crate) enum Query {
     Put {
         reply: Reply<Stored>,
         quorum: usize,
+        /// Where the store stood with the record in it.
+        mark: Mark,
     },
     Get {
         reply: Reply<Vec<u8>>,
@@ -29,6 +35,7 @@ pub(crate) enum Query {
     },
     Provide {
         reply: Reply<()>,
+        mark: Mark,
     },
     Providers {
         reply: Reply<Vec<PeerId>>,
@@ -42,36 +49,71 @@ pub(crate) enum Query {
     },
 }
 
+/// A promise that can be made when the disk has kept it.
+enum Promise {
+    Stored(Reply<Stored>, Stored),
+    Done(Reply<()>),
+}
+
 /// The questions under way.
 #[derive(Default)]
-pub(crate) struct Queries(HashMap<QueryId, Query>);
+pub(crate) struct Queries {
+    asked: HashMap<QueryId, Query>,
+    promises: Vec<(Mark, Promise)>,
+}
 
 impl Queries {
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.asked.len() + self.promises.len()
     }
 
     pub(crate) fn insert(&mut self, id: QueryId, query: Query) {
-        self.0.insert(id, query);
+        self.asked.insert(id, query);
+    }
+
+    /// Says "done" when the disk has what the store held at `mark`.
+    pub(crate) fn promise(&mut self, mark: Mark, reply: Reply<()>) {
+        self.promises.push((mark, Promise::Done(reply)));
+    }
+
+    /// Makes the promises that the disk has kept, and takes back those that it will not keep soon.
+    pub(crate) fn settle(&mut self, store: &Store) {
+        let trouble = store.trouble();
+        let due = |mark: Mark| trouble.is_some() || store.is_safe(mark);
+        for (mark, promise) in self.promises.extract_if(.., |(mark, _)| due(*mark)) {
+            let safe = match trouble {
+                Some(why) if !store.is_safe(mark) => Err(Error::Store(format!("not on the disk: {why}"))),
+                _ => Ok(()),
+            };
+            let _ = match promise {
+                Promise::Stored(reply, stored) => send(reply, safe.map(|()| stored)),
+                Promise::Done(reply) => send(reply, safe),
+            };
+        }
     }
 
     /// Takes in what kad found out; says whether the query has all it wanted and can be ended.
     pub(crate) fn on_progress(&mut self, id: QueryId, result: QueryResult, last: bool) -> bool {
-        let Some(query) = self.0.remove(&id) else {
+        let Some(query) = self.asked.remove(&id) else {
             return false; // one of kad's own
         };
-        let Some(more) = answer(query, result, last) else {
+        let Some(more) = answer(query, result, last, &mut self.promises) else {
             return !last;
         };
-        self.0.insert(id, more);
+        self.asked.insert(id, more);
         false
     }
 }
 
 /// Answers a query if that is possible now, or gives it back to wait for more.
-fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
+fn answer(
+    query: Query,
+    result: QueryResult,
+    last: bool,
+    promises: &mut Vec<(Mark, Promise)>,
+) -> Option<Query> {
     match (query, result) {
-        (Query::Put { reply, quorum }, QueryResult::PutRecord(result)) => {
+        (Query::Put { reply, quorum, mark }, QueryResult::PutRecord(result)) => {
             let stored = match result {
                 Ok(_) => Ok(Stored { confirmed: quorum }),
                 Err(
@@ -86,7 +128,11 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
                     }
                 }
             };
-            send(reply, stored)
+            match stored {
+                Ok(stored) => promises.push((mark, Promise::Stored(reply, stored))),
+                Err(error) => return send(reply, Err(error)),
+            }
+            None
         }
         (Query::Get { reply, quorum, mut found }, QueryResult::GetRecord(result)) => {
             match result {
@@ -105,9 +151,12 @@ fn answer(query: Query, result: QueryResult, last: bool) -> Option<Query> {
             };
             send(reply, answer)
         }
-        (Query::Provide { reply }, QueryResult::StartProviding(result)) => {
-            let done = result.map(|_| ()).map_err(|e| Error::TimedOut(e.to_string()));
-            send(reply, done)
+        (Query::Provide { reply, mark }, QueryResult::StartProviding(result)) => {
+            match result {
+                Ok(_) => promises.push((mark, Promise::Done(reply))),
+                Err(e) => return send(reply, Err(Error::TimedOut(e.to_string()))),
+            }
+            None
         }
         (Query::Providers { reply, mut found }, QueryResult::GetProviders(result)) => {
             let failed = match result {

@@ -6,22 +6,27 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, allow_block_list, connection_limits, gossipsub, identify,
-    identity::Keypair,
-    kad::{
-        self,
-        store::{MemoryStore, MemoryStoreConfig},
-    },
-    memory_connection_limits, swarm,
+    PeerId, Swarm, Transport, connection_limits, core::muxing::StreamMuxerBox, gossipsub, identify,
+    identity::Keypair, kad, memory_connection_limits, swarm,
 };
 use sha2::{Digest, Sha256};
 
-use super::{SpawnError, behaviour::Behaviour, gossip, ping};
+use super::{
+    SpawnError,
+    access::{self, Access},
+    behaviour::Behaviour,
+    gossip, ping, table,
+};
 use crate::{
-    config::{Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
+    config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
     dialer, dns,
     runtime::Handle,
-    transport::{SideBySide, quic, tcp},
+    store::{Limits, Store},
+    transport::{
+        SideBySide,
+        admission::{Admitted, Keyring, Rules},
+        quic, tcp,
+    },
 };
 
 /// Protocol family told to other nodes by identify.
@@ -36,6 +41,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PINGS: usize = 16;
 /// Peers with one address before their scores suffer: replicas behind one NAT are no attack.
 const COLOCATED: f64 = 64.0;
+/// How long until one failed admission of an address is forgiven.
+const FORGIVE: Duration = Duration::from_secs(10);
 /// How long peers wait before they take us back after we left a topic: a restarted node is back
 /// within seconds and must not be punished for it.
 const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
@@ -44,30 +51,51 @@ const UNSUBSCRIBE_BACKOFF: Duration = Duration::from_secs(1);
 pub(crate) fn swarm(
     config: &Config,
     key: &Keypair,
-    validated: bool,
+    keyring: Option<Keyring>,
     runtime: &Handle,
 ) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
-    let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+    let local = PeerId::from(key.public());
     let dials = config.dialed_transports();
     let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
-    let transport = SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed();
+    let is_private = keyring.is_some();
+    let transport = match keyring {
+        None => {
+            let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+            SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed()
+        }
+        // Admission exists for QUIC only. So TCP is not there: nobody gets in by it, and nobody whom the hash
+        // table or a client names is reached by it.
+        Some(keys) => Admitted::new(transport, local, rules(config, keys), runtime.clone())
+            .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+            .boxed(),
+    };
     let executor = runtime.clone();
     let limits = &config.limits;
     let mut swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
         // Replicas stay connected, whether they talk or not.
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
-    if over_quic && over_tcp {
+    if over_quic && over_tcp && !is_private {
         // Of the addresses that the hash table has for a peer, those of QUIC first.
         swarm_config = swarm_config.with_smart_dial();
     }
-    let peer = PeerId::from(key.public());
-    Ok((Swarm::new(transport, behaviour(config, key, validated, runtime)?, peer, swarm_config), closed))
+    Ok((Swarm::new(transport, behaviour(config, key, runtime)?, local, swarm_config), closed))
 }
 
-fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
+fn rules(config: &Config, keys: Keyring) -> Rules {
+    let told = &config.network;
+    Rules {
+        keys,
+        timeout: told.timeout,
+        failures: u32::try_from(told.failures).unwrap_or(u32::MAX),
+        forgive: FORGIVE,
+    }
+}
+
+/// What the transport is told.
+pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
     let told = &config.quic;
     let mut quic = quic::Config::new(key)?;
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -87,7 +115,8 @@ fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnErro
     Ok(quic)
 }
 
-fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError> {
+/// What the transport is told.
+pub(crate) fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError> {
     let told = &config.tcp;
     let mut tcp = tcp::Config::new(key)?;
     tcp.handshake_timeout = told.handshake_timeout;
@@ -100,7 +129,8 @@ fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError>
     Ok(tcp)
 }
 
-fn dns_config(config: &Config) -> dns::Config {
+/// What the resolver is told.
+pub(crate) fn dns_config(config: &Config) -> dns::Config {
     let told = &config.dns;
     dns::Config {
         servers: told.servers.clone(),
@@ -123,19 +153,10 @@ pub(crate) fn targets(config: &Config) -> Vec<Target> {
     config.dial.names.iter().cloned().chain(addresses).collect()
 }
 
-fn behaviour(
-    config: &Config,
-    key: &Keypair,
-    validated: bool,
-    runtime: &Handle,
-) -> Result<Behaviour, SpawnError> {
+fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behaviour, SpawnError> {
     let peer = PeerId::from(key.public());
     let limits = &config.limits;
     let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
-    let mut denied = allow_block_list::Behaviour::default();
-    for peer in &config.peers.deny {
-        denied.block_peer(*peer);
-    }
     let resolver = dns::resolver(dns_config(config), runtime.clone())?;
     let identify = identify::Config::new(PROTOCOL_VERSION.into(), key.public())
         .with_agent_version(AGENT.into())
@@ -143,7 +164,7 @@ fn behaviour(
         // Addresses of peers are learned by the routing table, not guessed from a cache.
         .with_cache_size(0);
     Ok(Behaviour {
-        denied,
+        access: access::Behaviour::new(Access::new(&config.peers)),
         limits: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established(count(limits.connections))
@@ -154,8 +175,8 @@ fn behaviour(
         memory: memory_connection_limits::Behaviour::with_max_bytes(limits.memory),
         dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
         identify: identify::Behaviour::new(identify),
-        kad: kad_behaviour(config, peer),
-        gossip: gossip_behaviour(&config.gossip, limits.topics, key, validated)?,
+        kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
+        gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
     })
@@ -167,25 +188,40 @@ fn policy(config: &Config) -> dialer::Policy {
         lookup_max: dial.lookup_max,
         retry_max: dial.retry_max,
         refresh: dial.refresh,
+        forget: dial.forget,
         parallel: dial.parallel,
         max_records: config.limits.records,
         transports: config.name_transports(),
         fallback: dial.fallback,
-        ..dialer::Policy::default()
     }
 }
 
-fn kad_behaviour(config: &Config, peer: PeerId) -> kad::Behaviour<MemoryStore> {
+/// Opens the store that the config names.
+fn store(config: &Config, peer: PeerId, runtime: &Handle) -> Result<Store, SpawnError> {
     let settings = &config.kad;
-    let store = MemoryStore::with_config(
-        peer,
-        MemoryStoreConfig {
-            max_records: settings.max_records,
-            max_value_bytes: settings.max_value,
-            max_provided_keys: settings.max_records,
-            max_providers_per_key: settings.replication.get(),
-        },
+    let limits = Limits {
+        records: settings.max_records,
+        value: settings.max_value,
+        bytes: settings.max_bytes,
+        providers: settings.max_providers,
+        peers: config.dial.known_peers,
+    };
+    let config::Store::File(path) = &settings.store else { return Ok(Store::memory(peer, limits)) };
+    let (store, warning) = Store::open(path, peer, limits, settings.commit_every, runtime)?;
+    if let Some(warning) = warning {
+        log::warn!(target: "smidge", "{warning}");
+    }
+    let told = store.status();
+    log::info!(
+        target: "smidge",
+        "loaded {} records, {} provider entries and {} known peers from {}",
+        told.records, told.providers, told.known_peers, told.place
     );
+    Ok(store)
+}
+
+fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviour {
+    let settings = &config.kad;
     let mut kad_config = kad::Config::new(settings.protocol.clone());
     kad_config
         .set_replication_factor(settings.replication)
@@ -202,14 +238,13 @@ fn kad_behaviour(config: &Config, peer: PeerId) -> kad::Behaviour<MemoryStore> {
         KadMode::Server => kad::Mode::Server,
         KadMode::Client => kad::Mode::Client,
     }));
-    kad
+    table::Behaviour::new(kad)
 }
 
 fn gossip_behaviour(
     settings: &Gossip,
     topics: usize,
     key: &Keypair,
-    validated: bool,
 ) -> Result<gossip::Behaviour, SpawnError> {
     let mut builder = gossipsub::ConfigBuilder::default();
     builder
@@ -223,8 +258,13 @@ fn gossip_behaviour(
         .heartbeat_initial_delay(Duration::from_millis(100))
         .unsubscribe_backoff(UNSUBSCRIBE_BACKOFF)
         .flood_publish(settings.flood_publish)
+        // What this node said before it was started again comes back from peers that do no wrong by
+        // that; gossipsub would punish them for it. The loop drops it instead.
+        .allow_self_origin(true)
         .max_transmit_size(settings.max_message)
         .connection_handler_queue_len(QUEUE)
+        // Nothing is forwarded before the loop has judged it.
+        .validate_messages()
         .validation_mode(match settings.validation {
             Validation::Strict => gossipsub::ValidationMode::Strict,
             Validation::Permissive => gossipsub::ValidationMode::Permissive,
@@ -234,9 +274,6 @@ fn gossip_behaviour(
     }
     if settings.floodsub {
         builder.support_floodsub();
-    }
-    if validated {
-        builder.validate_messages();
     }
     let config = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
@@ -261,23 +298,6 @@ fn gossip_behaviour(
 /// Messages waiting for one peer.
 const QUEUE: usize = 1024;
 
-/// How a topic counts for a peer's score: first deliveries for it, invalid messages against it. How
-/// often a topic speaks is its own business, so that silence costs nobody anything.
-pub(crate) fn topic_score() -> gossipsub::TopicScoreParams {
-    gossipsub::TopicScoreParams {
-        time_in_mesh_weight: 0.01,
-        time_in_mesh_quantum: Duration::from_secs(1),
-        time_in_mesh_cap: 3600.0,
-        first_message_deliveries_weight: 0.5,
-        first_message_deliveries_cap: 100.0,
-        mesh_message_deliveries_weight: 0.0,
-        mesh_failure_penalty_weight: 0.0,
-        invalid_message_deliveries_weight: -20.0,
-        invalid_message_deliveries_decay: 0.9,
-        ..gossipsub::TopicScoreParams::default()
-    }
-}
-
 /// The id of a message that is told by what it says: the first 20 bytes of SHA-256 over the topic,
 /// a zero byte and the payload.
 fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
@@ -286,4 +306,76 @@ fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     hash.update([0]);
     hash.update(&message.data);
     gossipsub::MessageId::new(&hash.finalize()[..20])
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use libp2p::{
+        Multiaddr, TransportError,
+        swarm::{DialError, SwarmEvent},
+    };
+
+    use super::*;
+    use crate::{runtime::Executor, transport::admission::NetworkKey};
+
+    const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+    /// A node that is told to listen and dial over both, with a key of its own.
+    fn node(runtime: &Handle, keyring: Option<Keyring>) -> Swarm<Behaviour> {
+        let mut config = Config::default();
+        config.limits.memory = usize::MAX; // of all tests in this process
+        config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap(), TCP.parse().unwrap()];
+        swarm(&config, &Keypair::generate_ed25519(), keyring, runtime).unwrap().0
+    }
+
+    /// Dials `peer` at the address that only the hash table has; what comes of it.
+    async fn dial_by_table(
+        from: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        at: Multiaddr,
+    ) -> Result<PeerId, DialError> {
+        from.behaviour_mut().kad.add_address(&peer, at);
+        from.dial(peer)?;
+        loop {
+            match from.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
+                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_network_key_nobody_is_listened_to_or_dialed_over_tcp() {
+        let done = Executor::default().block_on(1, |rt| async move {
+            let mut open = node(&rt, None);
+            let peer = *open.local_peer_id();
+            open.listen_on(TCP.parse().unwrap()).unwrap();
+            let at = loop {
+                if let SwarmEvent::NewListenAddr { address, .. } = open.select_next_some().await {
+                    break address;
+                }
+            };
+            rt.spawn(Box::pin(async move { while open.next().await.is_some() {} }));
+
+            // Without a key the same address is listened on and dialed: it is the key that makes the difference.
+            let mut plain = node(&rt, None);
+            assert_eq!(dial_by_table(&mut plain, peer, at.clone()).await.unwrap(), peer);
+
+            let mut private = node(&rt, Some(Keyring::new(NetworkKey::generate().unwrap())));
+            let refused = private.listen_on(TCP.parse().unwrap());
+            assert!(matches!(refused, Err(TransportError::MultiaddrNotSupported(_))), "{refused:?}");
+            private.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+            match dial_by_table(&mut private, peer, at).await {
+                Err(DialError::Transport(errors)) => {
+                    let not_supported =
+                        |e: &TransportError<_>| matches!(e, TransportError::MultiaddrNotSupported(_));
+                    assert!(!errors.is_empty() && errors.iter().all(|(_, e)| not_supported(e)), "{errors:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        done.unwrap();
+    }
 }

@@ -3,6 +3,8 @@
 use libp2p::Multiaddr;
 use serde::Serialize;
 
+use crate::{config::Role, store::StoreStatus};
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -10,6 +12,8 @@ pub struct Status {
     pub peer: String,
     /// Its version.
     pub version: &'static str,
+    /// What it is told to be.
+    pub role: Role,
     /// Where it listens.
     pub listening: Vec<Multiaddr>,
     /// Connected peers.
@@ -20,6 +24,27 @@ pub struct Status {
     pub topics: Vec<String>,
     /// Records that it keeps for the hash table.
     pub records: usize,
+    /// How its store stands.
+    pub store: StoreStatus,
     /// How long it has been running, in seconds.
     pub uptime_s: u64,
+    /// What it has said and heard since it started.
+    pub traffic: Traffic,
+}
+
+/// Messages of a node since it started; they only ever grow, so that two readings make a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Messages that arrived on the topics followed.
+    pub received: u64,
+    /// Their payload, in bytes.
+    pub received_bytes: u64,
+    /// Messages of this node that were handed to peers.
+    pub published: u64,
+    /// Their payload, in bytes.
+    pub published_bytes: u64,
+    /// Peers that they were handed to, added up.
+    pub handed: u64,
+    /// What was lost to subscribers on this machine that were too slow.
+    pub lost: u64,
 }

@@ -11,6 +11,7 @@ use std::{
 
 use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
 use futures::{Stream, StreamExt};
+use prometheus_client::metrics::counter::Counter;
 
 use super::{
     command::Command,
@@ -29,7 +30,11 @@ pub enum Delivery<T> {
 
 /// A bounded stream of what happens, oldest first; it ends when the node does.
 #[derive(Debug)]
-pub struct Feed<T>(Pin<Box<Receiver<T>>>);
+pub struct Feed<T> {
+    receiver: Pin<Box<Receiver<T>>>,
+    /// Where what is lost is counted.
+    lost: Counter,
+}
 
 /// The messages of one topic. Dropping the last one leaves the topic, unless the config names it. A
 /// subscription alone does not keep the node running: a client does.
@@ -47,9 +52,12 @@ impl<T: Clone> Stream for Feed<T> {
     type Item = Delivery<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.0.as_mut().poll_recv(cx).map(|received| match received? {
+        self.receiver.as_mut().poll_recv(cx).map(|received| match received? {
             Ok(item) => Some(Delivery::Item(item)),
-            Err(RecvError::Overflowed(lost)) => Some(Delivery::Lost(lost)),
+            Err(RecvError::Overflowed(lost)) => {
+                self.lost.inc_by(lost);
+                Some(Delivery::Lost(lost))
+            }
             Err(RecvError::Closed) => None,
         })
     }
@@ -87,9 +95,9 @@ pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, InactiveReceiver<T>) {
     (sender, receiver.deactivate())
 }
 
-/// Opens a stream on a channel made by [`channel`].
-pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>) -> Feed<T> {
-    Feed(Box::pin(receiver.activate_cloned()))
+/// Opens a stream on a channel made by [`channel`]; what it loses is added to `lost`.
+pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>, lost: &Counter) -> Feed<T> {
+    Feed { receiver: Box::pin(receiver.activate_cloned()), lost: lost.clone() }
 }
 
 /// Gives `item` to all who listen; nobody is fine.
@@ -111,11 +119,13 @@ pub(crate) struct Topics {
     queue: usize,
     /// Topics and subscribers at once.
     limit: usize,
+    /// Messages that subscribers were too slow for.
+    lost: Counter,
 }
 
 impl Topics {
-    pub(crate) fn new(queue: usize, limit: usize) -> Self {
-        Self { topics: BTreeMap::new(), queue, limit }
+    pub(crate) fn new(queue: usize, limit: usize, lost: Counter) -> Self {
+        Self { topics: BTreeMap::new(), queue, limit, lost }
     }
 
     /// The topics that are followed now.
@@ -156,7 +166,8 @@ impl Topics {
             });
         }
         let fresh = !self.topics.contains_key(topic);
-        let messages = listen(&self.open(topic).receiver);
+        let lost = self.lost.clone();
+        let messages = listen(&self.open(topic).receiver, &lost);
         Ok((Subscription { messages, topic: topic.to_owned(), commands }, fresh))
     }
 
@@ -223,7 +234,7 @@ mod tests {
     use super::*;
 
     fn topics(queue: usize, limit: usize) -> (Topics, async_channel::WeakSender<Command>) {
-        (Topics::new(queue, limit), async_channel::bounded(8).0.downgrade())
+        (Topics::new(queue, limit, Counter::default()), async_channel::bounded(8).0.downgrade())
     }
 
     fn message(topic: &str, n: u8) -> Message {
@@ -250,6 +261,7 @@ mod tests {
             assert!(matches!(next(&mut slow), Some(Delivery::Item(m)) if m.data[0] == n));
         }
         assert_eq!(next(&mut slow), None);
+        assert_eq!(topics.lost.get(), 6);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -29,6 +32,7 @@ pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 #[cfg(feature = "async-std")]
 mod async_std;
 mod interfaces;
+mod links;
 mod reactor;
 mod signals;
 #[cfg(test)]
@@ -42,6 +46,7 @@ mod unix;
 
 #[cfg(feature = "async-std")]
 pub use async_std::AsyncStd;
+pub use links::Link;
 pub use signals::{Signal, Signals};
 pub use smol::Smol;
 
@@ -131,6 +136,14 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// When the kernel offers no way to list or to watch them.
     fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
         interfaces::watch()
+    }
+
+    /// The network links of this host, whether they are up or not. The kernel answers at once.
+    ///
+    /// # Errors
+    /// When it does not, and where there is no Linux.
+    fn links(&self) -> io::Result<Vec<Link>> {
+        links::list()
     }
 }
 
@@ -328,11 +341,30 @@ pub trait Interfaces: Send + Sync + Unpin {
 
 /// A shared reference to a [`Runtime`], with the conveniences built on top of it.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<dyn Runtime>);
+pub struct Handle {
+    runtime: Arc<dyn Runtime>,
+    tasks: Arc<Tasks>,
+}
+
+/// Tasks that were started through a [`Handle`] and its clones.
+#[derive(Debug, Default)]
+struct Tasks {
+    started: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Counts its task as ended when it is dropped, whether it came to its end or not.
+struct Running(Arc<Tasks>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl<R: Runtime> From<R> for Handle {
     fn from(runtime: R) -> Self {
-        Self(Arc::new(runtime))
+        Self { runtime: Arc::new(runtime), tasks: Arc::default() }
     }
 }
 
@@ -340,14 +372,27 @@ impl std::ops::Deref for Handle {
     type Target = dyn Runtime;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &*self.runtime
     }
 }
 
 impl Handle {
     /// Runs `task` to its end in the background.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(task.boxed());
+        self.tasks.started.fetch_add(1, Ordering::Relaxed);
+        let running = Running(self.tasks.clone());
+        let task = async move {
+            let _running = running;
+            task.await;
+        };
+        self.runtime.spawn(task.boxed());
+    }
+
+    /// How many tasks were started through this handle and its clones, and how many of them have ended.
+    pub fn tasks(&self) -> (u64, u64) {
+        // A task that starts and ends between the two readings must not be seen to end only.
+        let ended = self.tasks.ended.load(Ordering::Relaxed);
+        (self.tasks.started.load(Ordering::Relaxed).max(ended), ended)
     }
 
     /// A future that is ready at `at`.
@@ -513,6 +558,28 @@ mod tests {
             })
             .unwrap();
         assert_eq!(out, 8);
+    }
+
+    #[test]
+    fn tasks_are_counted_from_their_start_to_their_end() {
+        let ended = async |rt: &Handle| {
+            while rt.tasks() != (2, 2) {
+                rt.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let out = Executor::default().block_on(1, |rt| async move {
+            assert_eq!(rt.tasks(), (0, 0));
+            let (go, wait) = oneshot::channel::<()>();
+            let inner = rt.clone();
+            rt.spawn(async move {
+                inner.spawn(async {});
+                let _ = wait.await;
+            });
+            assert!(rt.tasks().0 > rt.tasks().1, "the first one waits");
+            drop(go);
+            rt.timeout(Duration::from_secs(60), ended(&rt)).await
+        });
+        assert_eq!(out.unwrap(), Ok(()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
+pub mod admission;
 mod listening;
 pub mod quic;
 mod side_by_side;

@@ -167,11 +167,15 @@ fn changes_are_told_apart_by_what_it_takes_to_apply_them() {
     let new = load(
         "[dial]\nnames = [\"a\"]\naddresses = [\"/ip4/10.0.0.1/udp/1/quic-v1\"]\n[gossip]\ntopics = [\"t\"]\nheartbeat = \"1s\"\n\
          [log]\nlevel = \"debug\"\nformat = \"json\"\n[api]\ntoken = \"s3cret\"\n\
-         [peers]\ndeny = [\"12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz\"]",
+         [peers]\ndeny = [\"12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz\"]\n\
+         [topics.t.score]\npreset = \"off\"",
     )
     .unwrap();
     let changes = old.changes(&new);
-    assert_eq!(changes.live, ["dial.names", "dial.addresses", "gossip.topics", "log.level", "peers.deny"]);
+    assert_eq!(
+        changes.live,
+        ["topics", "dial.names", "dial.addresses", "gossip.topics", "log.level", "peers.deny"]
+    );
     assert_eq!(changes.restart, ["gossip.heartbeat", "api.token", "log.format"]);
     let mut other = new.clone();
     other.api.token = Some(Secret::from("0ther".to_owned()));

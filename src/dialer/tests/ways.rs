@@ -148,6 +148,112 @@ fn a_peer_that_is_gone_is_forgotten_at_all_its_ways() {
     assert_eq!(world.states().len(), 0);
 }
 
+#[test]
+fn a_peer_that_moved_with_its_key_is_forgotten_at_all_ways_to_where_it_was() {
+    // Its old record goes before its old connection does, or after.
+    for record_goes_first in [true, false] {
+        let (mut world, name) = both([Quic, Tcp]);
+        let peer = PeerId::random();
+        without_udp(&mut world);
+        answers_over(&mut world, tcp(1), peer);
+        world.run(S(60));
+        let old = *world.links.keys().next().expect("connected over TCP");
+        world.replicas.clear();
+        answers_over(&mut world, at(2), peer);
+        let both = vec![tcp(1), at(1), at(2), tcp(2)];
+        world.names.insert(name.clone(), if record_goes_first { vec![at(2), tcp(2)] } else { both });
+        world.run(S(10));
+        assert!(world.is_connected(2) && world.forgotten.is_empty(), "{:?}", world.forgotten);
+        world.due.push((world.now, Due::Lost(old)));
+        world.run(S(1));
+        if !record_goes_first {
+            assert!(world.forgotten.is_empty(), "a record still leads there");
+            world.names.insert(name, vec![at(2), tcp(2)]);
+            world.run(S(7));
+        }
+        assert_eq!(world.forgotten, [(peer, Some(at(1))), (peer, Some(tcp(1)))]);
+        assert!(world.is_connected(2));
+        // Nothing of the old record is left that a connection could be taken for.
+        assert!(!world.reconciler.is_one_record(&at(1), &tcp(1)));
+        assert!(world.reconciler.is_one_record(&at(2), &tcp(2)));
+    }
+}
+
+#[test]
+fn a_peer_that_loses_one_of_two_ways_to_one_record_has_not_moved() {
+    let (mut world, name) = both([Quic, Tcp]);
+    let peer = PeerId::random();
+    answers_over(&mut world, at(1), peer);
+    world.run(S(1));
+    world.link(tcp(1), peer);
+    let over_quic = *world.links.iter().find(|(_, (a, _))| *a == at(1)).expect("a link").0;
+    world.due.push((world.now, Due::Lost(over_quic)));
+    world.run(S(10));
+    // The record goes, and the peer is where it was, over TCP.
+    world.names.insert(name, vec![]);
+    world.run(S(60));
+    assert_eq!(world.forgotten, []);
+    let over_tcp = *world.links.keys().next().expect("still connected");
+    world.due.push((world.now, Due::Lost(over_tcp)));
+    world.run(S(1));
+    assert_eq!(world.forgotten, [(peer, None)]);
+}
+
+#[test]
+fn a_peers_known_addresses_of_one_socket_are_one_record_and_dropped_as_one() {
+    let mut world = World::with(3, Policy { transports: vec![Quic, Tcp], ..Policy::default() });
+    let (there, never) = (PeerId::random(), PeerId::random());
+    answers_over(&mut world, at(1), there);
+    answers_over(&mut world, tcp(1), there);
+    let known = [(never, tcp(2)), (there, tcp(1)), (never, at(2)), (there, at(1))];
+    world.reconciler.try_known(known, world.now);
+    world.run(S(100));
+    assert_eq!(world.links.values().map(|(a, _)| a).collect::<Vec<_>>(), [&at(1)], "over QUIC alone");
+    let (quic, over_tcp) =
+        (world.dials_of(2).len(), world.dials.iter().filter(|(_, a)| *a == tcp(2)).count());
+    assert!(quic == over_tcp && quic > 3, "each way was tried: {quic} {over_tcp}");
+    assert_eq!(world.forgotten, [(never, Some(at(2))), (never, Some(tcp(2)))]);
+}
+
+#[test]
+fn a_name_takes_over_a_record_that_was_known_by_another_way() {
+    // Known over TCP only, and connected; under way; or waiting: the name has QUIC, too.
+    for (answers, slow) in [(true, false), (true, true), (false, false)] {
+        let mut world = World::with(3, Policy { transports: vec![Quic, Tcp], ..Policy::default() });
+        let (peer, name) = (PeerId::random(), name("peer"));
+        if answers {
+            answers_over(&mut world, tcp(1), peer);
+        }
+        if slow {
+            world.slow.insert(tcp(1), S(3));
+        }
+        world.reconciler.try_known([(peer, tcp(1))], world.now);
+        world.run(S(1));
+        let before = world.dials.len();
+        world.names.insert(name.clone(), vec![at(1), tcp(1)]);
+        world.watch(&name);
+        world.run(S(100));
+        assert_eq!(world.states().len(), 1);
+        assert_eq!(world.forgotten, [], "the name says that somebody is there");
+        if answers {
+            let way = world.states().into_iter().next();
+            assert_eq!(way, Some((tcp(1), (RecordState::Connected, Some(peer)))));
+            let over_tcp = world.dials.iter().filter(|(_, a)| *a == tcp(1)).count();
+            assert_eq!((before, over_tcp, world.links.len()), (1, 1, 1), "{:?}", world.dials);
+        }
+        // Gone with the name, and nothing of it goes on as known.
+        world.names.insert(name, vec![]);
+        let links: Vec<_> = world.links.keys().copied().collect();
+        world.due.extend(links.into_iter().map(|link| (world.now, Due::Lost(link))));
+        world.replicas.clear();
+        world.run(S(40));
+        let dials = world.dials.len();
+        world.run(S(600));
+        assert_eq!(world.dials.len(), dials);
+        assert_eq!(world.forgotten.len(), usize::from(answers), "{:?}", world.forgotten);
+    }
+}
+
 proptest! {
     #[test]
     fn whichever_ways_answer_and_whenever_a_record_is_connected_soon_after_one_does(

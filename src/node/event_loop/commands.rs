@@ -7,25 +7,29 @@ use std::{
 };
 
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     gossipsub::{IdentTopic, PublishError, TopicHash},
-    kad::{self, store::RecordStore},
+    kad,
+    swarm::dial_opts::DialOpts,
 };
 
-use super::{EventLoop, answer, id_text};
+use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
-    config::Config,
+    config::{self, Config},
+    dialer,
     error::chain,
     node::{
+        access::Access,
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
-        ping,
+        judge, ping,
         queries::{self, Query},
         setup,
         status::Status,
         topics,
     },
+    store::Store,
 };
 
 impl EventLoop {
@@ -36,7 +40,7 @@ impl EventLoop {
         match command {
             Command::Peers { reply } => {
                 let gossip = &self.swarm.behaviour().gossip;
-                answer(reply, Ok(self.peers.status(self.runtime.now(), |p| gossip.score(p))));
+                answer(reply, Ok(self.peers.status(self.runtime.now(), gossip)));
             }
             Command::Mesh { reply } => {
                 let meshes = self.swarm.behaviour().gossip.meshes();
@@ -72,6 +76,7 @@ impl EventLoop {
             }
             Command::Publish { topic, data, options, reply } => self.publish(topic, data, options, reply),
             Command::Ping { peer, reply } => self.ping(peer, reply),
+            Command::Connect { address, reply } => self.connect(address, reply),
             Command::Apply { config, reply } => {
                 self.apply(*config);
                 answer(reply, Ok(()));
@@ -96,13 +101,17 @@ impl EventLoop {
     }
 
     fn join(&mut self, topic: &str) {
-        let topic = IdentTopic::new(topic);
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        if let Err(e) = gossip.subscribe(&topic) {
+        if let Err(e) = self.swarm.behaviour_mut().gossip.subscribe(&IdentTopic::new(topic)) {
             log::warn!("topic {topic} is not joined: {e}");
         }
+        self.score(topic);
+    }
+
+    /// Scores a topic as its rules say.
+    fn score(&mut self, topic: &str) {
         if self.config.gossip.scoring {
-            gossip.set_topic_params(&topic, setup::topic_score());
+            let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
+            self.swarm.behaviour_mut().gossip.set_topic_params(&IdentTopic::new(topic), params);
         }
     }
 
@@ -118,16 +127,25 @@ impl EventLoop {
 
     fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
         if let Err(e) = topics::check(&topic) {
-            return answer(reply, Err(e));
+            return self.answer_publish(reply, 0, Err(e));
         }
         let (bytes, limit) = (data.len(), self.config.gossip.max_message);
         if bytes > limit {
-            return answer(reply, Err(Error::MessageTooLarge { bytes, limit }));
+            return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
+        }
+        if !judge::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
+            return answer(reply, Err(Error::NotAPublisher(topic)));
         }
         match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),
-            Err((reply, e)) => answer(reply, Err(e)),
+            Err((reply, e)) => self.answer_publish(reply, bytes, Err(e)),
         }
+    }
+
+    /// Answers who published, and counts what became of it.
+    pub(super) fn answer_publish(&self, reply: Reply<Receipt>, bytes: usize, result: Result<Receipt, Error>) {
+        self.metrics.published(bytes, &result);
+        answer(reply, result);
     }
 
     /// Publishes what has enough subscribers by now.
@@ -153,7 +171,7 @@ impl EventLoop {
             if let Ok(receipt) = &receipt {
                 self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
             }
-            answer(publish.waiter, receipt);
+            self.answer_publish(publish.waiter, bytes, receipt);
         }
     }
 
@@ -165,6 +183,24 @@ impl EventLoop {
         }
         let request = self.swarm.behaviour_mut().ping_on_request.send_request(&peer, ping::payload());
         self.pings.insert(request, reply);
+    }
+
+    fn connect(&mut self, address: Multiaddr, reply: Reply<PeerId>) {
+        let (bare, expected) = dialer::split_peer(address.clone());
+        if let Some(peer) = self.peers.at(&bare).filter(|peer| expected.is_none_or(|e| e == *peer)) {
+            return answer(reply, Ok(peer));
+        }
+        let limit = self.config.limits.pending;
+        if self.connects.len() >= limit {
+            let error = Error::Limit { what: "dials on request", limit, key: "limits.pending" };
+            return answer(reply, Err(error));
+        }
+        let dial = DialOpts::unknown_peer_id().address(address.clone()).build();
+        let link = dial.connection_id();
+        match self.swarm.dial(dial) {
+            Ok(()) => self.connects.insert(link, address, reply),
+            Err(e) => answer(reply, Err(Error::Connect { address, why: dial_error(&e) })),
+        }
     }
 
     fn start_query(&mut self, command: Command) {
@@ -186,8 +222,11 @@ impl EventLoop {
                 };
                 let confirmations = NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
                 match kad.put_record(record, confirmations) {
-                    Ok(id) => self.queries.insert(id, Query::Put { reply, quorum }),
-                    Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+                    Ok(id) => {
+                        let mark = kad.store_mut().mark();
+                        self.queries.insert(id, Query::Put { reply, quorum, mark });
+                    }
+                    Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
                 }
             }
             Command::Get { key, quorum, reply } => {
@@ -195,12 +234,16 @@ impl EventLoop {
                 self.queries.insert(id, Query::Get { reply, quorum, found: Vec::new() });
             }
             Command::Provide { key, reply } => match kad.start_providing(key.into()) {
-                Ok(id) => self.queries.insert(id, Query::Provide { reply }),
-                Err(e) => answer(reply, Err(Error::Store(chain(&e)))),
+                Ok(id) => {
+                    let mark = kad.store_mut().mark();
+                    self.queries.insert(id, Query::Provide { reply, mark });
+                }
+                Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
             },
             Command::StopProviding { key, reply } => {
                 kad.stop_providing(&key.into());
-                answer(reply, Ok(()));
+                self.queries.promise(kad.store_mut().mark(), reply);
+                self.queries.settle(kad.store_mut());
             }
             Command::Providers { key, reply } => {
                 let id = kad.get_providers(key.into());
@@ -217,35 +260,53 @@ impl EventLoop {
 
     fn apply(&mut self, config: Config) {
         let behaviour = self.swarm.behaviour_mut();
-        let denied: Vec<_> = behaviour.denied.blocked_peers().iter().copied().collect();
-        for peer in denied.iter().filter(|p| !config.peers.deny.contains(p)) {
-            behaviour.denied.unblock_peer(*peer);
-        }
-        for peer in &config.peers.deny {
-            behaviour.denied.block_peer(*peer);
-        }
+        behaviour.access.set(Access::new(&config.peers));
         behaviour.dialer.set_targets(setup::targets(&config));
         self.config.dial = config.dial;
         self.config.peers = config.peers;
         self.config.gossip.topics = config.gossip.topics;
+        if self.config.topics != config.topics {
+            self.config.topics = config.topics;
+            let followed: Vec<_> = self.topics.names().cloned().collect();
+            followed.iter().for_each(|topic| self.score(topic));
+        }
         self.follow_configured();
     }
 
     fn status(&mut self) -> Status {
         let table = self.table_size();
+        let store = self.swarm.behaviour_mut().kad.store_mut().status();
         let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
         listening.sort();
         Status {
             peer: self.swarm.local_peer_id().to_string(),
             version: env!("CARGO_PKG_VERSION"),
+            role: self.config.role,
             listening,
             peers: self.peers.len(),
             table,
             topics: self.topics.names().cloned().collect(),
-            records: self.swarm.behaviour_mut().kad.store_mut().records().count(),
+            records: store.records,
+            store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
+            traffic: self.metrics.traffic(),
         }
     }
+}
+
+/// Why the store did not take something in, with the key to turn.
+fn not_stored(error: &kad::store::Error, store: &Store, bounds: &config::Kad) -> Error {
+    let held = store.status();
+    Error::Store(match (store.trouble(), error) {
+        (Some(why), _) => format!("the disk takes nothing: {why}"),
+        (None, kad::store::Error::ValueTooLarge) => {
+            format!("its value is larger than kad.max_value = {} bytes", bounds.max_value)
+        }
+        (None, _) => format!(
+            "the store is full: {} records (kad.max_records = {}), {} bytes (kad.max_bytes = {})",
+            held.records, bounds.max_records, held.bytes, bounds.max_bytes
+        ),
+    })
 }
 
 fn refuse(command: Command) {
@@ -267,6 +328,7 @@ fn refuse_with(command: Command, error: &Error) {
         Command::Providers { reply, .. } => answer(reply, Err(error)),
         Command::FindPeer { reply, .. } => answer(reply, Err(error)),
         Command::Ping { reply, .. } => answer(reply, Err(error)),
+        Command::Connect { reply, .. } => answer(reply, Err(error)),
         Command::Peers { reply } => answer(reply, Err(error)),
         Command::Mesh { reply } => answer(reply, Err(error)),
         Command::Names { reply } => answer(reply, Err(error)),

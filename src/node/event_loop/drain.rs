@@ -34,13 +34,14 @@ impl EventLoop {
                 flushed: Some(now + FLUSH),
                 deadline: now + FLUSH + CLOSE,
             });
-            self.swarm.behaviour_mut().dialer.set_targets([]);
+            self.swarm.behaviour_mut().dialer.stop();
             let topics: Vec<_> = self.topics.names().cloned().collect();
             for topic in topics {
                 self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
             }
-            for reply in self.publishes.take_all() {
-                answer(reply, Err(Error::ShuttingDown));
+            let waiting: Vec<_> = self.publishes.take_all().collect();
+            for reply in waiting {
+                self.answer_publish(reply, 0, Err(Error::ShuttingDown));
             }
         }
         if let Some(drain) = &mut self.drain {
@@ -56,14 +57,19 @@ impl EventLoop {
         })
     }
 
-    pub(super) async fn finish(self) {
+    pub(super) async fn finish(mut self) {
         // From here on every call is told that the node has stopped.
         drop(self.inbox);
         let replies = self.drain.map(|d| d.replies).unwrap_or_default();
         // Connections that are still open, and the listeners, go with the swarm. A task that still
         // holds one is not waited for long.
+        let stored = self.swarm.behaviour_mut().kad.store_mut().close();
         drop(self.swarm);
-        let _ = self.runtime.timeout(SOCKETS, self.closed).await;
+        let limit = |task| self.runtime.timeout(SOCKETS, task);
+        let (_, stored) = futures::join!(limit(self.closed), limit(stored));
+        if stored.is_err() {
+            log::warn!(target: "smidge", "the disk is slow: what was stored last may not be on it");
+        }
         for reply in replies {
             answer(reply, Ok(()));
         }

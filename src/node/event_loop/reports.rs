@@ -1,7 +1,9 @@
 //! What the swarm and its behaviours report.
 
+use std::collections::BTreeSet;
+
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, TransportError,
     gossipsub::{self, MessageAcceptance},
     identify, kad, request_response,
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
@@ -9,6 +11,7 @@ use libp2p::{
 
 use super::{EventLoop, answer, id_text};
 use crate::{
+    config::{Config, TransportKind},
     dialer,
     error::chain,
     node::{
@@ -16,14 +19,19 @@ use crate::{
         behaviour::BehaviourEvent,
         error::Error,
         event::{Event, Message},
-        gossip, ping,
+        gossip,
+        judge::judge,
+        ping,
         reachable::is_reachable,
+        table,
     },
+    store::Report,
 };
 
 impl EventLoop {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         self.metrics.record(&event);
+        self.metrics.dialed(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
@@ -41,8 +49,17 @@ impl EventLoop {
                 let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
                 let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
+                self.connects.connected(connection_id, peer_id);
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
+                }
+                // Two that dial each other at once are no further apart than a handshake may take, and the
+                // step to the next transport.
+                let Config { quic, tcp, dial, .. } = &self.config;
+                let age = quic.handshake_timeout.max(tcp.handshake_timeout) + dial.fallback;
+                for former in self.peers.former(&peer_id, connection_id, age) {
+                    log::debug!("{peer_id} came back: its connection from before is closed");
+                    self.swarm.close_connection(former);
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
@@ -59,11 +76,15 @@ impl EventLoop {
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
                 error: DialError::WrongPeerId { obtained, address },
-                ..
+                connection_id,
             } => {
+                self.connects.failed(connection_id, || format!("{obtained} is there, not {peer}"));
                 let (address, _) = dialer::split_peer(address);
                 log::debug!("{obtained} answers at {address}, where {peer} was");
                 self.forget(peer, Some(address));
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.connects.failed(connection_id, || dial_error(&error));
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
@@ -76,7 +97,7 @@ impl EventLoop {
         match &event {
             BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
-            BehaviourEvent::Kad(event) => self.metrics.record(event),
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
             BehaviourEvent::Ping(event) => self.metrics.record(event),
             _ => {}
         }
@@ -87,19 +108,37 @@ impl EventLoop {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);
             }
-            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
-                if self.queries.on_progress(id, result, step.last)
-                    && let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id)
-                {
-                    query.finish();
-                }
-            }
+            BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
+            BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
             BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(rtt), .. }) => {
                 self.peers.pinged(&peer, rtt);
                 self.emit(Event::Ping { peer, rtt });
             }
             BehaviourEvent::PingOnRequest(event) => self.on_ping_answer(event),
             _ => {}
+        }
+    }
+
+    fn on_kad_event(&mut self, event: kad::Event) {
+        if let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event {
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            if self.queries.on_progress(id, result, step.last)
+                && let Some(mut query) = kad.query_mut(&id)
+            {
+                query.finish();
+            }
+            self.queries.settle(kad.store_mut());
+        }
+    }
+
+    fn on_store_report(&mut self, report: Report) {
+        self.queries.settle(self.swarm.behaviour_mut().kad.store_mut());
+        match report {
+            Report::Safe { after: 0, .. } => {}
+            Report::Safe { after, .. } => self.emit(Event::StoredAgain { failures: after }),
+            Report::Failed { why, retry_in, repeated } => {
+                self.emit(Event::NotStored { why, retry_in, repeated });
+            }
         }
     }
 
@@ -130,6 +169,10 @@ impl EventLoop {
     }
 
     fn on_message(&mut self, from: PeerId, id: &gossipsub::MessageId, message: gossipsub::Message) {
+        if message.source.as_ref() == Some(self.swarm.local_peer_id()) {
+            // Said before this node was started again: news to nobody, and nobody's fault.
+            return self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+        }
         let told = Message {
             id: id_text(id),
             topic: message.topic.into_string(),
@@ -137,20 +180,31 @@ impl EventLoop {
             from,
             data: message.data.into(),
         };
-        if let Some(validator) = &self.validator {
-            let verdict = validator.validate(&told);
-            let acceptance = match verdict {
-                Verdict::Accept => MessageAcceptance::Accept,
-                Verdict::Ignore => MessageAcceptance::Ignore,
-                Verdict::Reject => MessageAcceptance::Reject,
-            };
-            self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
-            if verdict != Verdict::Accept {
-                return;
-            }
+        let verdict = self.verdict(&told);
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
+        if verdict != Verdict::Accept {
+            return self.metrics.refused(verdict);
         }
         self.topics.deliver(&told);
         self.emit(Event::Message(told));
+    }
+
+    /// What the rules say of a message and then, if they let it through, the application.
+    fn verdict(&self, message: &Message) -> Verdict {
+        let Message { id, topic, source, from, .. } = message;
+        let access = self.swarm.behaviour().access.access();
+        match judge(access, &self.config.topics, topic, source.as_ref(), from) {
+            Err((verdict, reason)) => {
+                log::debug!("message {id} on {topic} is dropped: {reason}");
+                verdict
+            }
+            Ok(()) => self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(message)),
+        }
     }
 
     /// Addresses that a peer announces go into the table if they can be reached from here.
@@ -162,15 +216,16 @@ impl EventLoop {
         let remote = remote.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
-        if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
-            return; // not part of our table
-        }
-        let reachable: Vec<_> = info
+        let reachable: BTreeSet<_> = info
             .listen_addrs
             .into_iter()
             .filter(|a| is_reachable(a, &remote, &self.here))
             .map(|a| dialer::split_peer(a).0)
             .collect();
+        behaviour.kad.store_mut().remember(peer, &reachable);
+        if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
+            return; // not part of our table
+        }
         for address in reachable {
             let known = self.is_in_table(&peer, &address);
             let update = self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
@@ -203,12 +258,23 @@ impl EventLoop {
 
     fn forget(&mut self, peer: PeerId, address: Option<Multiaddr>) {
         let kad = &mut self.swarm.behaviour_mut().kad;
-        let removed = match &address {
-            Some(address) => kad.remove_address(&peer, address).is_some(),
-            None => kad.remove_peer(&peer).is_some(),
+        if self.drain.is_none() {
+            // A node that ends lets go of everybody, and wants to find them again.
+            kad.store_mut().forget(&peer, address.as_ref());
+        }
+        let Some(address) = address else {
+            kad.remove_peer(&peer);
+            return self.emit(Event::Forgotten { peer, address: None });
         };
-        if removed || address.is_none() {
-            self.emit(Event::Forgotten { peer, address });
+        // kad has an address twice, with the peer's id at the end and, from the connection, without;
+        // its own `remove_address` leaves the latter.
+        let held = addresses(kad, &peer);
+        if held.contains(&address) {
+            kad.remove_peer(&peer);
+            for other in held.into_iter().filter(|a| *a != address) {
+                kad.add_address(&peer, other);
+            }
+            self.emit(Event::Forgotten { peer, address: Some(address) });
         }
     }
 
@@ -217,11 +283,32 @@ impl EventLoop {
     }
 }
 
-/// Where the routing table has a peer.
-pub(super) fn addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: &PeerId) -> Vec<Multiaddr> {
+/// Where the routing table has a peer, each address once, without the peer's id at its end.
+pub(super) fn addresses(kad: &mut table::Behaviour, peer: &PeerId) -> Vec<Multiaddr> {
     let Some(bucket) = kad.kbucket(*peer) else {
         return Vec::new(); // ourselves
     };
     let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
-    entry.map(|entry| entry.node.value.iter().cloned().collect()).unwrap_or_default()
+    let held = entry.into_iter().flat_map(|entry| entry.node.value.iter());
+    held.map(|address| dialer::split_peer(address.clone()).0).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Why a dial failed, in words for whoever asked for it.
+pub(super) fn dial_error(error: &DialError) -> String {
+    match error {
+        // The swarm leaves out the addresses that it listens on.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => "it is this node itself".into(),
+        DialError::Transport(errors) => {
+            let said = errors.iter().map(|(_, error)| match error {
+                TransportError::MultiaddrNotSupported(address) => match TransportKind::of(address) {
+                    Some(kind) => format!("this node does not dial over {kind} (dial.transports)"),
+                    None => chain(error),
+                },
+                error => chain(error),
+            });
+            said.collect::<Vec<_>>().join("; ")
+        }
+        DialError::Denied { cause } => chain(cause),
+        other => chain(other),
+    }
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
-use quinn_proto::ConnectionError;
+use quinn_proto::{ConnectionError, Side};
+
+use crate::transport::admission::ChannelBinding;
 
 use super::{
     Error, Stream, addr,
@@ -34,6 +36,27 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, closing: false, last_turn: false }
+    }
+
+    /// The round-trip time as QUIC has measured it so far; the handshake is the first measurement.
+    pub fn rtt(&self) -> std::time::Duration {
+        self.shared.lock().quic.rtt()
+    }
+}
+
+/// What the TLS exporter is asked for (RFC 8446, section 7.5).
+const EXPORTER: &[u8] = b"EXPORTER-smidge-admission-v1";
+
+impl ChannelBinding for Connection {
+    fn binding(&self) -> Option<[u8; 32]> {
+        let mut secret = [0; 32];
+        let state = self.shared.lock();
+        state.quic.crypto_session().export_keying_material(&mut secret, EXPORTER, &[]).ok()?;
+        Some(secret)
+    }
+
+    fn is_initiator(&self) -> bool {
+        self.shared.lock().quic.side() == Side::Client
     }
 }
 

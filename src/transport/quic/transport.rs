@@ -232,7 +232,7 @@ impl Transport {
     }
 
     /// Connections in all endpoints.
-    pub(super) fn open_connections(&self) -> usize {
+    pub(in crate::transport) fn open_connections(&self) -> usize {
         let endpoints = self.listeners.iter().map(|listener| &listener.endpoint);
         endpoints
             .chain(&self.dialer_v4)

@@ -86,7 +86,7 @@ pub enum Error {
         /// The other side.
         remote: SocketAddr,
         /// What Noise said.
-        reason: libp2p::noise::Error,
+        reason: Box<libp2p::noise::Error>,
     },
     /// The connection was not made in time.
     #[error("no connection with TCP {remote} within {limit:?}")]

@@ -142,7 +142,7 @@ async fn upgrade(
 ) -> Result<(PeerId, Connection), Error> {
     let noise = config.noise.clone();
     let negotiation = |protocol| move |reason| Error::Negotiation { remote, protocol, reason };
-    let handshake = |reason| Error::Handshake { remote, reason };
+    let handshake = |reason| Error::Handshake { remote, reason: Box::new(reason) };
     let (peer, stream, mode) = match role {
         Role::Dialer => {
             let offer = noise.protocol_info();

@@ -106,7 +106,7 @@ fn a_crowd_that_says_nothing_keeps_nobody_out() {
         while upgrades.len() + cut.len() < 20 {
             upgrades.push(listener.incoming().await.0);
             while let Some(Some(ended)) = upgrades.next().now_or_never() {
-                cut.push(ended.err().expect("no peer"));
+                cut.push(ended.expect_err("no peer"));
             }
             assert!(listener.transport.half_made() <= 4);
         }

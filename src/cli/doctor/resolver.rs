@@ -1,0 +1,165 @@
+//! Who is asked for names: resolv.conf, and whether each of its servers answers.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+
+use super::finding::Finding;
+use crate::{
+    config::{Backend, Config, Target},
+    dns::{self, Family, LookupError, ResolvConfSays},
+    node::{dns_config, targets},
+    runtime::Handle,
+};
+
+const FILE: &str = "dns.resolv_conf";
+const SERVER: &str = "dns.server";
+/// More dots than this, and most names are asked for with each search domain first.
+const MANY_DOTS: usize = 2;
+/// What is asked where no name is configured: it never exists (RFC 6761), and any answer will do.
+const NOBODY: &str = "smidge.invalid.";
+
+pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
+    let told = dns_config(config);
+    let path = told.resolv_conf.clone();
+    let shown = path.display().to_string();
+    let said = runtime.unblock(move || dns::resolv_conf_says(&path)).await.unwrap_or_else(Err);
+    let servers = match &said {
+        _ if !config.dns.servers.is_empty() => config.dns.servers.clone(),
+        Ok(Some(said)) => {
+            said.servers.iter().filter_map(|s| s.parse::<IpAddr>().ok()).map(|ip| (ip, 53).into()).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (search, ndots) = (told.search.clone(), told.ndots);
+    let mut findings = vec![file(&shown, &said, !config.dns.servers.is_empty(), search, ndots)];
+    if config.dns.backend == Backend::AsyncDns {
+        // It cannot be told which server to ask.
+        return findings;
+    }
+    let names = targets(config);
+    let host = names.iter().find_map(Target::host).unwrap_or(NOBODY);
+    let answers = join_all(servers.iter().map(|server| ask(&told, *server, host, runtime))).await;
+    let any = answers.iter().any(|(_, answer)| answer.is_ok());
+    findings.extend(answers.into_iter().map(|(server, answer)| judge(server, answer, any)));
+    findings
+}
+
+/// How long `server` takes to answer, whatever it says.
+async fn ask(
+    told: &dns::Config,
+    server: SocketAddr,
+    host: &str,
+    runtime: &Handle,
+) -> (SocketAddr, Result<Duration, String>) {
+    // Without the hosts file: what stands there is asked of nobody.
+    let hosts = std::path::PathBuf::new();
+    let alone = dns::Config { servers: vec![server], attempts: 1, hosts, ..told.clone() };
+    let resolver = match dns::resolver(alone, runtime.clone()) {
+        Ok(resolver) => resolver,
+        Err(e) => return (server, Err(e.to_string())),
+    };
+    let start = Instant::now();
+    let silent = match resolver.addresses(host, Family::V4).await {
+        Err(e @ (LookupError::TimedOut { .. } | LookupError::Unreachable { .. })) => Some(e.to_string()),
+        // Silence cannot be told from here, for instance for `localhost`.
+        Ok(_) | Err(_) => None,
+    };
+    (server, silent.map_or_else(|| Ok(start.elapsed()), Err))
+}
+
+fn judge(server: SocketAddr, answer: Result<Duration, String>, any: bool) -> Finding {
+    let subject = server.to_string();
+    match answer {
+        Ok(took) => Finding::ok(SERVER, subject, format!("answers in {:.1} ms", took.as_secs_f64() * 1000.0)),
+        Err(why) if any => {
+            let advice = "take it out: every name that another server does not answer waits for it";
+            Finding::warn(SERVER, subject, why, advice)
+        }
+        Err(why) => {
+            let advice =
+                "mend or replace this server (dns.servers names others); no name is found without one";
+            Finding::fail(SERVER, subject, why, advice)
+        }
+    }
+}
+
+fn file(
+    path: &str,
+    said: &std::io::Result<Option<ResolvConfSays>>,
+    replaced: bool,
+    search: Option<Vec<String>>,
+    ndots: Option<usize>,
+) -> Finding {
+    let subject = "resolv.conf";
+    let advice = format!("write a line `nameserver ADDRESS` into {path}, or set dns.servers");
+    let said = match said {
+        _ if replaced => return Finding::ok(FILE, subject, "not asked for servers: dns.servers is set"),
+        Err(e) => return Finding::fail(FILE, subject, format!("{path} cannot be read: {e}"), advice),
+        Ok(None) => return Finding::fail(FILE, subject, format!("{path} is not there"), advice),
+        Ok(Some(said)) if said.servers.is_empty() => {
+            return Finding::fail(FILE, subject, format!("{path} names no server"), advice);
+        }
+        Ok(Some(said)) => said,
+    };
+    let search = search.as_ref().unwrap_or(&said.search);
+    let ndots = ndots.or(said.ndots).unwrap_or(1);
+    let list = if search.is_empty() { "none".into() } else { search.join(" ") };
+    let found = format!("{path}: servers {}, search {list}, ndots {ndots}", said.servers.join(" "));
+    if ndots > MANY_DOTS && !search.is_empty() {
+        let found = format!(
+            "{found}: a name with fewer dots costs up to {} questions; one that ends in a dot costs one",
+            search.len() + 1
+        );
+        return Finding::ok(FILE, subject, found);
+    }
+    Finding::ok(FILE, subject, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{super::finding::Verdict, *};
+
+    fn says(servers: &[&str], search: &[&str], ndots: Option<usize>) -> io::Result<Option<ResolvConfSays>> {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        Ok(Some(ResolvConfSays { servers: list(servers), search: list(search), ndots }))
+    }
+
+    #[test]
+    fn a_resolver_file_names_servers_or_is_replaced() {
+        for (said, replaced, expected) in [
+            (says(&["127.0.0.11"], &[], Some(0)), false, Verdict::Ok),
+            (says(&[], &["a"], None), false, Verdict::Fail),
+            (says(&[], &[], None), true, Verdict::Ok),
+            (Ok(None), false, Verdict::Fail),
+            (Ok(None), true, Verdict::Ok),
+            (Err(io::ErrorKind::PermissionDenied.into()), false, Verdict::Fail),
+        ] {
+            let finding = file("/etc/resolv.conf", &said, replaced, None, None);
+            assert_eq!(finding.verdict, expected, "{finding:?}");
+        }
+        let kubernetes = says(&["10.96.0.10"], &["a.svc", "svc"], Some(5));
+        let found = file("/r", &kubernetes, false, None, None).found;
+        assert!(found.starts_with("/r: servers 10.96.0.10, search a.svc svc, ndots 5: "), "{found}");
+        assert!(found.contains("up to 3 questions"), "{found}");
+        let found = file("/r", &kubernetes, false, Some(Vec::new()), Some(1)).found;
+        assert_eq!(found, "/r: servers 10.96.0.10, search none, ndots 1");
+    }
+
+    #[test]
+    fn one_silent_server_is_a_warning_and_only_silent_ones_are_a_failure() {
+        let server = "10.0.0.1:53".parse().unwrap();
+        for (answer, any, expected) in [
+            (Ok(Duration::from_millis(3)), true, Verdict::Ok),
+            (Err("silence".to_owned()), true, Verdict::Warn),
+            (Err("silence".to_owned()), false, Verdict::Fail),
+        ] {
+            assert_eq!(judge(server, answer, any).verdict, expected);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What holds for single topics: `[topics."NAME"]`, a table of tables that people name themselves.
+//!
+//! A topic that is not in it follows no rule and is scored by the preset "default".
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use libp2p::{PeerId, gossipsub::TopicScoreParams};
+use toml::Value;
+
+use super::{
+    error::{nearest, quoted},
+    kind::{Kind, Refusal},
+    network::parse_topic,
+    words::ScorePreset,
+};
+
+/// Topics that rules are kept for, at most.
+const MOST_TOPICS: usize = 1024;
+
+/// What holds for one topic.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicRules {
+    /// Whose messages are let in; `None`: everybody's. Never empty.
+    pub publish: Option<BTreeSet<PeerId>>,
+    /// How the topic counts for a peer's score.
+    pub score: TopicScore,
+}
+
+/// A preset, and what was said to differ from it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicScore {
+    /// What holds unless told otherwise.
+    pub preset: ScorePreset,
+    /// Parameters by gossipsub's own names, each one of [`NAMES`].
+    changed: BTreeMap<&'static str, Number>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Number {
+    Real(f64),
+    Time(Duration),
+}
+
+macro_rules! parameters {
+    ($($name:ident: $kind:ident,)*) => {
+        /// The parameters there are: gossipsub v1.1, "peer scoring", per topic.
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        fn read_parameter(name: &str, value: &Value) -> Option<Result<(&'static str, Number), Refusal>> {
+            match name {
+                $(stringify!($name) => Some(parameters!(@read $kind, value).map(|n| (stringify!($name), n))),)*
+                _ => None,
+            }
+        }
+
+        fn set_parameter(params: &mut TopicScoreParams, name: &str, number: Number) {
+            match (name, number) {
+                $((stringify!($name), Number::$kind(n)) => params.$name = n,)*
+                _ => {}
+            }
+        }
+    };
+    (@read Real, $value:expr) => { f64::from_toml($value).map(Number::Real) };
+    (@read Time, $value:expr) => { Duration::from_toml($value).map(Number::Time) };
+}
+
+parameters! {
+    topic_weight: Real,
+    time_in_mesh_weight: Real,
+    time_in_mesh_quantum: Time,
+    time_in_mesh_cap: Real,
+    first_message_deliveries_weight: Real,
+    first_message_deliveries_decay: Real,
+    first_message_deliveries_cap: Real,
+    mesh_message_deliveries_weight: Real,
+    mesh_message_deliveries_decay: Real,
+    mesh_message_deliveries_cap: Real,
+    mesh_message_deliveries_threshold: Real,
+    mesh_message_deliveries_window: Time,
+    mesh_message_deliveries_activation: Time,
+    mesh_failure_penalty_weight: Real,
+    mesh_failure_penalty_decay: Real,
+    invalid_message_deliveries_weight: Real,
+    invalid_message_deliveries_decay: Real,
+}
+
+impl TopicScore {
+    /// The parameters for gossipsub.
+    pub fn params(&self) -> TopicScoreParams {
+        let mut params = self.preset.params();
+        for (name, number) in &self.changed {
+            set_parameter(&mut params, name, *number);
+        }
+        params
+    }
+}
+
+impl ScorePreset {
+    /// How often a topic speaks is its own business: no preset lets silence cost anybody anything
+    /// (`mesh_message_deliveries_weight` is 0 in all of them). In a small mesh the author of all
+    /// messages never gets one back from its peers, and would turn on every one of them.
+    fn params(self) -> TopicScoreParams {
+        let default = TopicScoreParams {
+            time_in_mesh_weight: 0.01,
+            time_in_mesh_quantum: Duration::from_secs(1),
+            time_in_mesh_cap: 3600.0,
+            first_message_deliveries_weight: 0.5,
+            first_message_deliveries_cap: 100.0,
+            mesh_message_deliveries_weight: 0.0,
+            mesh_failure_penalty_weight: 0.0,
+            invalid_message_deliveries_weight: -20.0,
+            invalid_message_deliveries_decay: 0.9,
+            ..TopicScoreParams::default()
+        };
+        match self {
+            Self::Default => default,
+            // One invalid message: pruned from the mesh; two: cut, for about a quarter of an hour.
+            Self::Strict => TopicScoreParams {
+                topic_weight: 1.0,
+                invalid_message_deliveries_weight: -40.0,
+                invalid_message_deliveries_decay: 0.999,
+                ..default
+            },
+            Self::Off => TopicScoreParams { topic_weight: 0.0, ..default },
+        }
+    }
+}
+
+/// How the table of all topics is written.
+pub(crate) enum TopicTable {}
+
+impl Kind for TopicTable {
+    type Field = BTreeMap<String, TopicRules>;
+
+    fn expected() -> String {
+        "tables such as [topics.\"prices\"], with publish = [peer ids], and [topics.\"prices\".score]".into()
+    }
+
+    fn from_toml(value: &Value) -> Result<Self::Field, Refusal> {
+        let table = value.as_table().ok_or_else(|| Refusal::wrong_type(value))?;
+        if table.len() > MOST_TOPICS {
+            return Err(Refusal::new(format!("{} topics, more than {MOST_TOPICS}", table.len())));
+        }
+        let mut leaf = 0;
+        let mut topics = BTreeMap::new();
+        for (topic, rules) in table {
+            let of = |refusal: Refusal| Refusal {
+                problem: format!("of {}: {}", quoted(topic), refusal.problem),
+                item: Some(leaf),
+            };
+            parse_topic(topic).map_err(|why| of(Refusal::new(why)))?;
+            let rules = read_rules(rules, &mut leaf).map_err(|(refusal, item)| Refusal {
+                problem: format!("of {}: {}", quoted(topic), refusal.problem),
+                item: Some(item),
+            })?;
+            topics.insert(topic.clone(), rules);
+        }
+        Ok(topics)
+    }
+
+    fn from_text(text: &str) -> Result<Self::Field, Refusal> {
+        match text.trim() {
+            "" => Ok(BTreeMap::new()),
+            text => Self::from_toml(&super::kind::toml_value(text).map_err(|why| {
+                Refusal::new(format!(
+                    "{} is no TOML table such as {{ prices = {{ publish = […] }} }}: {why}",
+                    quoted(text)
+                ))
+            })?),
+        }
+    }
+
+    fn to_toml(field: &Self::Field) -> Value {
+        Value::Table(field.iter().map(|(topic, rules)| (topic.clone(), write_rules(rules))).collect())
+    }
+}
+
+/// A refusal, and which value of the whole table it is about, counted depth first; a table without
+/// values counts as one.
+type At<T> = Result<T, (Refusal, usize)>;
+
+fn read_rules(value: &Value, leaf: &mut usize) -> At<TopicRules> {
+    let table = value.as_table().ok_or_else(|| (Refusal::wrong_type(value), *leaf))?;
+    let mut rules = TopicRules::default();
+    *leaf += usize::from(table.is_empty());
+    for (key, value) in table {
+        match key.as_str() {
+            "publish" => {
+                let peers = Vec::<PeerId>::from_toml(value).map_err(|r| (inside("publish", r), *leaf))?;
+                if peers.is_empty() {
+                    let why = "publish is empty, so that nobody could: leave it out to let everybody";
+                    return Err((Refusal::new(why), *leaf));
+                }
+                rules.publish = Some(peers.into_iter().collect());
+                *leaf += 1;
+            }
+            "score" => rules.score = read_score(value, leaf)?,
+            other => return Err((unknown(other, &["publish", "score"]), *leaf)),
+        }
+    }
+    Ok(rules)
+}
+
+fn read_score(value: &Value, leaf: &mut usize) -> At<TopicScore> {
+    let table = value.as_table().ok_or_else(|| (inside("score", Refusal::wrong_type(value)), *leaf))?;
+    let first = *leaf;
+    let mut score = TopicScore::default();
+    *leaf += usize::from(table.is_empty());
+    for (key, value) in table {
+        let at = |refusal| (inside(&format!("score.{key}"), refusal), *leaf);
+        if key == "preset" {
+            score.preset = ScorePreset::from_toml(value).map_err(|r| {
+                at(Refusal::new(format!("{} (expected {})", r.problem, ScorePreset::expected())))
+            })?;
+        } else {
+            let (name, number) = read_parameter(key, value)
+                .unwrap_or_else(|| {
+                    let names: Vec<_> = NAMES.iter().copied().chain(["preset"]).collect();
+                    Err(unknown(key, &names))
+                })
+                .map_err(at)?;
+            score.changed.insert(name, number);
+        }
+        *leaf += 1;
+    }
+    score.params().validate().map_err(|why| (inside("score", Refusal::new(why)), first))?;
+    Ok(score)
+}
+
+fn inside(key: &str, refusal: Refusal) -> Refusal {
+    let item = refusal.item.map(|item| format!("[{item}]")).unwrap_or_default();
+    Refusal::new(format!("{key}{item}: {}", refusal.problem))
+}
+
+fn unknown(key: &str, names: &[&str]) -> Refusal {
+    let near = nearest(key, names.iter().copied()).map(|near| format!("; did you mean {near}?"));
+    Refusal::new(format!("unknown key {}{}", quoted(key), near.unwrap_or_default()))
+}
+
+fn write_rules(rules: &TopicRules) -> Value {
+    let mut table = toml::Table::new();
+    if let Some(peers) = &rules.publish {
+        table.insert("publish".into(), Value::Array(peers.iter().map(PeerId::to_toml).collect()));
+    }
+    let mut score = toml::Table::new();
+    score.insert("preset".into(), ScorePreset::to_toml(&rules.score.preset));
+    for (name, number) in &rules.score.changed {
+        let value = match number {
+            Number::Real(n) => f64::to_toml(n),
+            Number::Time(time) => Duration::to_toml(time),
+        };
+        score.insert((*name).into(), value);
+    }
+    table.insert("score".into(), Value::Table(score));
+    Value::Table(table)
+}

@@ -1,0 +1,196 @@
+//! Kademlia, with promises that the disk has kept: a peer that hands us a record is told that we have
+//! it when it is where it is to be kept, and not before.
+//!
+//! kad answers a `PUT_VALUE` as soon as its store took the record in. This wrapper holds that answer
+//! back until the store says that everything up to then is safe, and changes nothing else. With a
+//! store in memory that is at once.
+
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    kad,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+
+use crate::store::{Mark, Report, Store};
+
+type Kad = kad::Behaviour<Store>;
+
+/// What the hash table tells the node.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// kad's own event.
+    Kad(Box<kad::Event>),
+    /// What became of a commit.
+    Store(Report),
+}
+
+/// An answer that waits for the disk.
+struct Held {
+    mark: Mark,
+    peer: PeerId,
+    link: ConnectionId,
+    answer: THandlerInEvent<Kad>,
+}
+
+pub(crate) struct Behaviour {
+    inner: Kad,
+    /// kad has reported a record of this peer: the next thing it hands to that connection is the answer.
+    answered: Option<(PeerId, ConnectionId)>,
+    /// In the order of their marks. A connection has as many as it has streams for kad, 32.
+    held: VecDeque<Held>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(inner: Kad) -> Self {
+        Self { inner, answered: None, held: VecDeque::new() }
+    }
+
+    /// Takes note of what kad does; what may go out now is given back.
+    fn pass(&mut self, event: ToSwarm<kad::Event, THandlerInEvent<Kad>>) -> Option<Out> {
+        match (event, self.answered.take()) {
+            (ToSwarm::GenerateEvent(event), _) => {
+                if let kad::Event::InboundRequest {
+                    request: kad::InboundRequest::PutRecord { source, connection, .. },
+                } = &event
+                {
+                    self.answered = Some((*source, *connection));
+                }
+                Some(ToSwarm::GenerateEvent(Event::Kad(event.into())))
+            }
+            (
+                ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(link), event },
+                Some(answered),
+            ) if answered == (peer_id, link) => {
+                let store = self.inner.store_mut();
+                let mark = store.mark();
+                if store.is_safe(mark) {
+                    return Some(answer(peer_id, link, event));
+                }
+                self.held.push_back(Held { mark, peer: peer_id, link, answer: event });
+                None
+            }
+            (event, _) => Some(event.map_out(|event| Event::Kad(event.into()))),
+        }
+    }
+
+    /// The next answer that the disk has caught up with.
+    fn released(&mut self) -> Option<Out> {
+        let mark = self.held.front()?.mark;
+        if !self.inner.store_mut().is_safe(mark) {
+            return None;
+        }
+        let held = self.held.pop_front()?;
+        Some(answer(held.peer, held.link, held.answer))
+    }
+}
+
+type Out = ToSwarm<Event, THandlerInEvent<Kad>>;
+
+fn answer(peer_id: PeerId, link: ConnectionId, event: THandlerInEvent<Kad>) -> Out {
+    ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(link), event }
+}
+
+impl Deref for Behaviour {
+    type Target = Kad;
+
+    fn deref(&self) -> &Kad {
+        &self.inner
+    }
+}
+
+impl DerefMut for Behaviour {
+    fn deref_mut(&mut self) -> &mut Kad {
+        &mut self.inner
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = <Kad as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(link, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(link, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.held.retain(|held| held.link != closed.connection_id);
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        link: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, link, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            if let Some(answer) = self.released() {
+                return Poll::Ready(answer);
+            }
+            match self.inner.poll(cx) {
+                Poll::Ready(event) => {
+                    if let Some(event) = self.pass(event) {
+                        return Poll::Ready(event);
+                    }
+                }
+                // What kad has just stored is written now: the store is polled last.
+                Poll::Pending => {
+                    let report = std::task::ready!(self.inner.store_mut().poll(cx));
+                    return Poll::Ready(ToSwarm::GenerateEvent(Event::Store(report)));
+                }
+            }
+        }
+    }
+}

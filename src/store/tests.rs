@@ -1,0 +1,5 @@
+//! The store against crashes, full disks, damaged files and its bounds.
+
+mod crashes;
+mod files;
+mod image;

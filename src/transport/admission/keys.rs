@@ -1,0 +1,174 @@
+//! Network keys: how they are made, kept in a file, and told apart without being shown.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use aws_lc_rs::{digest, hkdf};
+use zeroize::Zeroizing;
+
+/// What a key begins with when it is written down: format and version.
+const PREFIX: &str = "smidge-network-key-1:";
+/// A key's length in bytes.
+const LENGTH: usize = 32;
+/// Keys that one file may hold.
+const MOST_KEYS: usize = 8;
+/// The largest key file read, in bytes.
+const LARGEST: u64 = 8 << 10;
+/// Keeps what is derived here apart from whatever else is derived from the same key.
+const SALT: &[u8] = b"smidge/admission/v1";
+
+/// 32 random bytes that all nodes of one network know, and nobody else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NetworkKey(Zeroizing<[u8; LENGTH]>);
+
+/// Shows the fingerprint only.
+impl fmt::Debug for NetworkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkKey({})", self.fingerprint())
+    }
+}
+
+impl NetworkKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn generate() -> io::Result<Self> {
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| io::Error::other("no random bytes can be had"))?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads a key as [`encode`](Self::encode) writes it.
+    ///
+    /// # Errors
+    /// What is wrong with the text, which is not quoted.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let encoded = text.strip_prefix(PREFIX).ok_or_else(|| match text.split_once(':') {
+            Some((word, _)) if word.starts_with("smidge-network-key-") => {
+                "is a network key of a newer version".to_owned()
+            }
+            _ => format!("does not begin with {PREFIX:?}"),
+        })?;
+        let bytes = data_encoding::BASE64.decode(encoded.as_bytes()).map(Zeroizing::new);
+        let bytes = bytes.map_err(|_| "is not base64".to_owned())?;
+        let key = <[u8; LENGTH]>::try_from(bytes.as_slice());
+        key.map(|key| Self(Zeroizing::new(key)))
+            .map_err(|_| format!("has {} bytes, where a key has {LENGTH}", bytes.len()))
+    }
+
+    /// The key as text: secret.
+    pub fn encode(&self) -> Zeroizing<String> {
+        let encoded = Zeroizing::new(data_encoding::BASE64.encode(&*self.0));
+        Zeroizing::new([PREFIX, &encoded].concat())
+    }
+
+    /// Eight hexadecimal digits that tell keys apart and give nothing away. Never sent to a peer.
+    pub fn fingerprint(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, &*self.derive(b"fingerprint"));
+        data_encoding::HEXLOWER.encode(&hash.as_ref()[..4])
+    }
+
+    /// HKDF-SHA256 (RFC 5869) of the key, with the salt `smidge/admission/v1` and `info`, 32 bytes.
+    pub(super) fn derive(&self, info: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut out = Zeroizing::new([0; 32]);
+        let info = [info];
+        let filled = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT)
+            .extract(&*self.0)
+            .expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|key| key.fill(&mut *out));
+        // Fails for lengths that HKDF cannot give; 32 bytes it can.
+        debug_assert!(filled.is_ok());
+        out
+    }
+}
+
+/// Why a file gives no keys. No part of the file is quoted.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+pub struct KeyFileError {
+    /// Which file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The keys of a node: the first proves, all are accepted. Clones are the same ring, so that keys can be
+/// changed while a node runs; connections that stand are not touched by it.
+#[derive(Clone)]
+pub struct Keyring(Arc<RwLock<Vec<NetworkKey>>>);
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys()).finish()
+    }
+}
+
+impl Keyring {
+    /// A ring of one key.
+    pub fn new(key: NetworkKey) -> Self {
+        Self(Arc::new(RwLock::new(vec![key])))
+    }
+
+    /// Reads a file of one key a line, eight at most; blank lines and lines that begin with `#` are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]: it cannot be read, is too large, or a line is no key, or there is none.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        read(path)
+            .map(|keys| Self(Arc::new(RwLock::new(keys))))
+            .map_err(|why| KeyFileError { path: path.into(), why })
+    }
+
+    /// Takes the keys of `other` in place of its own.
+    pub fn replace(&self, other: &Self) {
+        let keys = other.keys();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// The keys' fingerprints, the one that proves first.
+    pub fn fingerprints(&self) -> Vec<String> {
+        self.keys().iter().map(NetworkKey::fingerprint).collect()
+    }
+
+    /// The keys, the one that proves first. Never empty.
+    pub(super) fn keys(&self) -> Vec<NetworkKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<NetworkKey>, String> {
+    let unreadable = |error: io::Error| format!("cannot be read: {error}");
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    if !path.metadata().map_err(unreadable)?.is_file() {
+        return Err("is not a file".into());
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 64));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(LARGEST + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > LARGEST {
+        return Err(format!("is larger than {LARGEST} bytes"));
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| "is not text".to_owned())?;
+    let mut keys = Vec::new();
+    for (line, text) in text.lines().map(str::trim).enumerate() {
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let key = NetworkKey::decode(text).map_err(|why| format!("line {} {why}", line + 1))?;
+        if keys.contains(&key) {
+            return Err(format!("line {} holds a key for the second time", line + 1));
+        }
+        keys.push(key);
+    }
+    match keys.len() {
+        0 => Err("holds no key: make one with smidge key network".into()),
+        1..=MOST_KEYS => Ok(keys),
+        more => Err(format!("holds {more} keys, more than {MOST_KEYS}")),
+    }
+}

@@ -1,0 +1,145 @@
+//! A private mesh: whole nodes with and without the network's key, and a change of keys while they talk.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
+
+mod support;
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use futures::StreamExt;
+use libp2p::{Multiaddr, identity::Keypair};
+use smidge::{
+    Client, Config, Delivery, Event, Node, PublishOptions,
+    config::TransportKind,
+    dialer::Notice,
+    transport::admission::{Keyring, NetworkKey},
+};
+use support::{Network, TOPIC, run, text};
+
+fn keyring(keys: &[&NetworkKey]) -> Keyring {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    let lines: Vec<_> = keys.iter().map(|key| key.encode().to_string()).collect();
+    fs::write(&file, lines.join("\n")).unwrap();
+    Keyring::read(&file).unwrap()
+}
+
+fn private(net: &Network, n: u8, names: &[&str], key: &Keypair, ring: &Keyring) -> Client {
+    Node::new(net.config(n, names), key.clone()).network(ring.clone()).spawn(&net.rt).unwrap()
+}
+
+#[test]
+fn who_has_no_key_or_another_one_is_not_connected_and_both_sides_say_so() {
+    run(async |net| {
+        net.set("one", [2]);
+        let key = NetworkKey::generate().unwrap();
+        let ring = Keyring::new(key.clone());
+        let one = private(&net, 2, &[], &Keypair::generate_ed25519(), &ring);
+        let two = private(&net, 3, &["one"], &Keypair::generate_ed25519(), &Keyring::new(key));
+        let other = Keyring::new(NetworkKey::generate().unwrap());
+        let three = private(&net, 4, &["one"], &Keypair::generate_ed25519(), &other);
+        let four = net.node(5, &["one"]);
+        net.connected(&one, [two.peer_id()]).await;
+        let refused = |e: &Event| match e {
+            Event::Dialer(Notice::DialFailed { reason, .. }) => Some(reason.clone()),
+            _ => None,
+        };
+        let said = net.event(&mut three.events(), "the dial refused", refused).await;
+        assert!(said.contains("not admitted") && said.contains("network.key_file"), "{said}");
+        // Without a key, the handshake is all that comes to stand.
+        let lost = |e: &Event| matches!(e, Event::Disconnected { .. }).then_some(());
+        net.event(&mut four.events(), "the connection closed", lost).await;
+        let peers = one.peers().await.unwrap();
+        assert_eq!(peers.iter().map(|p| p.peer).collect::<Vec<_>>(), [two.peer_id()]);
+        // Given the key, the other one is let in.
+        other.replace(&ring);
+        net.connected(&one, [three.peer_id()]).await;
+    });
+}
+
+#[test]
+fn a_node_with_a_key_that_is_told_of_tcp_does_not_start_and_says_which_key_asks_for_it() {
+    run(async |net| {
+        let ring = Keyring::new(NetworkKey::generate().unwrap());
+        let tcp = "/ip4/127.0.0.1/tcp/0";
+        let with = |change: fn(&mut Config, Multiaddr)| {
+            let mut config = net.config(2, &[]);
+            change(&mut config, tcp.parse().unwrap());
+            let node = Node::new(config, Keypair::generate_ed25519());
+            node.network(ring.clone()).spawn(&net.rt).map(|_| ()).unwrap_err().to_string()
+        };
+        let only = "a private mesh is QUIC only";
+        let listen = with(|config, tcp| config.listen.addresses.push(tcp));
+        assert_eq!(listen, format!("{tcp} is TCP (listen.addresses), and {only}"));
+        let transports = with(|config, _| config.dial.transports = vec![TransportKind::Tcp]);
+        assert_eq!(transports, format!("names are to be dialed over TCP (dial.transports), and {only}"));
+        let dial = with(|config, tcp| config.dial.addresses.push(tcp));
+        assert_eq!(dial, format!("{tcp} is TCP (dial.addresses), and {only}"));
+        let names = with(|config, _| config.dial.names.push("/dns4/a/tcp/1".parse().unwrap()));
+        assert_eq!(names, format!("/dns4/a/tcp/1 is TCP (dial.names), and {only}"));
+        // Told of it while it runs, by whoever asks it to ping: refused in words.
+        let one = private(&net, 2, &[], &Keypair::generate_ed25519(), &ring);
+        let refused = one.connect("/ip4/127.0.0.1/tcp/9".parse().unwrap()).await.unwrap_err().to_string();
+        assert!(refused.contains("this node does not dial over tcp"), "{refused}");
+    });
+}
+
+#[test]
+fn a_rolling_change_of_keys_loses_no_message() {
+    run(async |net| {
+        let (old, new) = (NetworkKey::generate().unwrap(), NetworkKey::generate().unwrap());
+        net.set("mesh", 2..7);
+        let keys: Vec<_> = (0..5).map(|_| Keypair::generate_ed25519()).collect();
+        let rings: Vec<_> = (0..5).map(|_| Keyring::new(old.clone())).collect();
+        let start = |n: usize| private(&net, n as u8 + 2, &["mesh"], &keys[n], &rings[n]);
+        let mut nodes: Vec<_> = (0..5).map(start).collect();
+        net.everyone(&nodes).await;
+
+        // The first node listens and the second speaks, all the time; the others are restarted in each
+        // round, so that every pair of rounds meets in a new handshake.
+        let mut heard = nodes[0].subscribe(TOPIC).await.unwrap();
+        let speaker = nodes[1].clone();
+        let (stop, mut stopped) = futures::channel::oneshot::channel::<()>();
+        let rt = net.rt.clone();
+        let (said, all_said) = futures::channel::oneshot::channel();
+        net.rt.spawn(Box::pin(async move {
+            let mut sent = 0_u32;
+            while stopped.try_recv() == Ok(None) {
+                let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+                speaker.publish(TOPIC, sent.to_string(), options).await.unwrap();
+                sent += 1;
+                rt.sleep(Duration::from_millis(20)).await;
+            }
+            said.send(sent).unwrap();
+        }));
+        for round in [&[&old, &new][..], &[&new, &old], &[&new]] {
+            for n in 0..5 {
+                rings[n].replace(&keyring(round));
+                if n >= 2 {
+                    nodes[n].shutdown().await.unwrap();
+                    nodes[n] = start(n);
+                    let others: Vec<_> = (0..5).filter(|o| *o != n).map(|o| nodes[o].peer_id()).collect();
+                    net.connected(&nodes[n], others).await;
+                }
+            }
+        }
+        stop.send(()).unwrap();
+        let sent = all_said.await.unwrap();
+        let mut counts = BTreeMap::new();
+        while counts.len() < sent as usize {
+            match net.patiently("every message", heard.next()).await {
+                Some(Delivery::Item(message)) => {
+                    *counts.entry(text(&message).parse::<u32>().unwrap()).or_insert(0) += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(counts.values().all(|times| *times == 1), "none twice: {counts:?}");
+        println!("{sent} messages during three rounds over five nodes, each heard once");
+        // The old key is worth nothing any more.
+        let late = private(&net, 9, &["mesh"], &Keypair::generate_ed25519(), &Keyring::new(old));
+        let refused = |e: &Event| matches!(e, Event::Dialer(Notice::DialFailed { .. })).then_some(());
+        net.event(&mut late.events(), "the old key refused", refused).await;
+    });
+}
