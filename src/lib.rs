@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! To use only the transport, and any behaviour of rust-libp2p on smol, see [`transport::quic`].
+//! To use only the transport, and any behaviour of rust-libp2p on smol, see [`transport`].
 
 pub mod cli;
 pub mod config;

@@ -158,6 +158,36 @@ fn a_port_that_our_own_node_has_is_fine_and_the_node_is_known_by_its_id() {
 }
 
 #[test]
+fn addresses_of_tcp_are_bound_and_tried_like_those_of_quic() {
+    let node = Daemon::start(&["--listen", "/ip4/127.0.0.1/tcp/0"]);
+    let status: Value = serde_json::from_str(&node.ask(&["status", "--json"]).1).unwrap();
+    let listening = status["listening"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let tcp = listening.into_iter().find(|a| a.contains("/tcp/")).expect("listening over TCP").to_owned();
+    let own = ["doctor", "--set", "identity.ephemeral=true", "--listen", &tcp, "--dial", &tcp];
+    let (_, record) = doctor(smidge(&own).args(["--api", &node.url]));
+    assert_eq!(one(&record, "listen.address").1, "our own node listens there");
+    assert_eq!(one(&record, "records.handshake").1, "this node itself, which is running");
+
+    let (code, record) = doctor(smidge(&own).args(["--set", "api.listen=127.0.0.1:0"]));
+    let (verdict, found, _) = one(&record, "listen.address");
+    assert!(code == 1 && verdict == "fail" && found.starts_with("taken by a smidge node"), "{found}");
+    assert_eq!(one(&record, "records.handshake").1, node.peer);
+
+    // Nobody listens there over TCP, whoever has the UDP port of that number.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _udp = UdpSocket::bind(free);
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+    let (code, record) = doctor(&mut asked(&["--listen", &address, "--dial", &address]));
+    let listen = of(&record, "listen.address");
+    assert!(listen.iter().any(|f| f["subject"] == address && f["found"] == "free"), "{record:#}");
+    assert_eq!((code, one(&record, "records.handshake").0.as_str()), (0, "ok"), "its own, not running");
+    let (code, record) = doctor(&mut asked(&["--dial", &address]));
+    let (verdict, _, advice) = one(&record, "records.handshake");
+    assert_eq!((code, verdict.as_str()), (1, "fail"));
+    assert!(advice.contains(&format!("TCP port {}", free.port())), "{advice}");
+}
+
+#[test]
 fn a_socket_file_that_a_killed_node_left_is_fine() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.sock");

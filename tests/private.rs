@@ -8,9 +8,10 @@ mod support;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use futures::StreamExt;
-use libp2p::identity::Keypair;
+use libp2p::{Multiaddr, identity::Keypair};
 use smidge::{
-    Client, Delivery, Event, Node, PublishOptions,
+    Client, Config, Delivery, Event, Node, PublishOptions,
+    config::TransportKind,
     dialer::Notice,
     transport::admission::{Keyring, NetworkKey},
 };
@@ -54,6 +55,33 @@ fn who_has_no_key_or_another_one_is_not_connected_and_both_sides_say_so() {
         // Given the key, the other one is let in.
         other.replace(&ring);
         net.connected(&one, [three.peer_id()]).await;
+    });
+}
+
+#[test]
+fn a_node_with_a_key_that_is_told_of_tcp_does_not_start_and_says_which_key_asks_for_it() {
+    run(async |net| {
+        let ring = Keyring::new(NetworkKey::generate().unwrap());
+        let tcp = "/ip4/127.0.0.1/tcp/0";
+        let with = |change: fn(&mut Config, Multiaddr)| {
+            let mut config = net.config(2, &[]);
+            change(&mut config, tcp.parse().unwrap());
+            let node = Node::new(config, Keypair::generate_ed25519());
+            node.network(ring.clone()).spawn(&net.rt).map(|_| ()).unwrap_err().to_string()
+        };
+        let only = "a private mesh is QUIC only";
+        let listen = with(|config, tcp| config.listen.addresses.push(tcp));
+        assert_eq!(listen, format!("{tcp} is TCP (listen.addresses), and {only}"));
+        let transports = with(|config, _| config.dial.transports = vec![TransportKind::Tcp]);
+        assert_eq!(transports, format!("names are to be dialed over TCP (dial.transports), and {only}"));
+        let dial = with(|config, tcp| config.dial.addresses.push(tcp));
+        assert_eq!(dial, format!("{tcp} is TCP (dial.addresses), and {only}"));
+        let names = with(|config, _| config.dial.names.push("/dns4/a/tcp/1".parse().unwrap()));
+        assert_eq!(names, format!("/dns4/a/tcp/1 is TCP (dial.names), and {only}"));
+        // Told of it while it runs, by whoever asks it to ping: refused in words.
+        let one = private(&net, 2, &[], &Keypair::generate_ed25519(), &ring);
+        let refused = one.connect("/ip4/127.0.0.1/tcp/9".parse().unwrap()).await.unwrap_err().to_string();
+        assert!(refused.contains("this node does not dial over tcp"), "{refused}");
     });
 }
 

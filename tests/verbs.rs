@@ -98,7 +98,7 @@ fn wrong_arguments_are_usage_errors() {
         &["dht", "get", "k", "--quorum", "x"],
         &["ping"],
         &["ping", "nobody"],
-        &["ping", "/ip4/10.0.0.1/tcp/4001"],
+        &["ping", "/ip4/10.0.0.1/tcp/0"],
         &["ping", "bootstrap:4001"],
         &["doctor", "--api", "https://127.0.0.1:1"],
         &["ready", "--min-mesh", "1"],
@@ -200,6 +200,21 @@ fn ping_takes_addresses_and_learns_who_is_there() {
     let own = format!("/ip4/127.0.0.1/udp/{}/quic-v1", one.addr.rsplit(':').next().unwrap());
     let (code, out, _) = one.ask(&["ping", &own, "-c", "1"]);
     assert!(code == 1 && out.contains("it is this node itself"), "{code} {out}");
+}
+
+#[test]
+fn ping_goes_over_tcp_where_the_node_dials_over_it_and_is_refused_in_words_elsewhere() {
+    const TCP: [&str; 2] = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    let (one, two, quic_only) = (Daemon::start(&TCP), Daemon::start(&TCP), Daemon::start(&[]));
+    let status = json(&two.ask(&["status", "--json"]).1);
+    let listening = status["listening"].as_array().unwrap().iter().filter_map(|a| a.as_str());
+    let tcp = listening.into_iter().find(|a| a.contains("/tcp/")).expect("listening over TCP").to_owned();
+    let (code, out, err) = one.ask(&["ping", &tcp, "-c", "1", "--json"]);
+    assert_eq!((code, &json(&out)["peer"]), (0, &two.peer.clone().into()), "{err}");
+    let peers = json(&one.ask(&["peers", "--json"]).1);
+    assert_eq!(peers["peers"][0]["connections"][0]["address"], tcp.as_str());
+    let (code, out, _) = quic_only.ask(&["ping", &tcp, "-c", "1"]);
+    assert!(code == 1 && out.contains("this node does not dial over tcp (dial.transports)"), "{code} {out}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ const EVENTS: usize = 1024;
 pub struct Driven<B: NetworkBehaviour> {
     /// Who it is.
     pub peer: PeerId,
+    loopback: &'static str,
     calls: mpsc::Sender<Call<B>>,
     /// What happens, in order.
     pub events: mpsc::Receiver<SwarmEvent<B::ToSwarm>>,
@@ -97,7 +98,7 @@ impl<B: NetworkBehaviour<ToSwarm: Send> + Send> Driven<B> {
                 }
             }
         });
-        Self { peer, calls, events }
+        Self { peer, loopback: tuning.loopback(), calls, events }
     }
 
     /// Runs `work` on the swarm and returns what it returned.
@@ -121,7 +122,7 @@ impl<B: NetworkBehaviour<ToSwarm: Send> + Send> Driven<B> {
 
     /// Listens on a free port of loopback. To be called before events are of interest.
     pub async fn listen(&mut self) -> Multiaddr {
-        let address = "/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("a multiaddr");
+        let address = self.loopback.parse().expect("a multiaddr");
         self.call(move |swarm| swarm.listen_on(address)).await.expect("a free port");
         self.event(|event| match event {
             SwarmEvent::NewListenAddr { address, .. } => Some(address),

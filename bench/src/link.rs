@@ -13,6 +13,7 @@ use futures::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt,
     channel::{mpsc, oneshot},
     future::{FutureExt, Shared},
+    task::AtomicWaker,
 };
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
@@ -41,6 +42,7 @@ enum Command {
 pub struct Endpoint {
     /// Who it is.
     pub peer: PeerId,
+    loopback: &'static str,
     commands: mpsc::Sender<Command>,
     incoming: mpsc::Receiver<Result<Link, String>>,
 }
@@ -59,7 +61,7 @@ impl Endpoint {
         let (arrivals, incoming) = mpsc::channel(BACKLOG);
         let spawner = side.spawner();
         spawn(&spawner, drive(side.transport(&key, tuning), requests, arrivals, spawner.clone()));
-        Self { peer: key.public().to_peer_id(), commands, incoming }
+        Self { peer: key.public().to_peer_id(), loopback: tuning.loopback(), commands, incoming }
     }
 
     /// Listens on `address` and returns where that really is.
@@ -72,7 +74,7 @@ impl Endpoint {
 
     /// Listens on a free port of IPv4 loopback.
     pub async fn listen_v4(&self) -> Multiaddr {
-        self.listen("/ip4/127.0.0.1/udp/0/quic-v1").await
+        self.listen(self.loopback).await
     }
 
     /// Dials `address`.
@@ -185,6 +187,8 @@ pub struct Link {
     /// The other side.
     pub peer: PeerId,
     muxer: Arc<Mutex<StreamMuxerBox>>,
+    /// Wakes the task that moves the connection on: Yamux remembers only who polled last.
+    driver: Arc<AtomicWaker>,
     /// A muxer remembers one waiting task for each direction.
     turns: [futures::lock::Mutex<()>; 2],
     closing: Mutex<Option<oneshot::Sender<oneshot::Sender<io::Result<()>>>>>,
@@ -207,10 +211,13 @@ impl Link {
         let weak = Arc::downgrade(&muxer);
         let mut ended_in = Some(ended_in);
         let mut closed = None;
+        let driver = Arc::<AtomicWaker>::default();
+        let driven = driver.clone();
         // As in a swarm, one task moves the connection on and closes it.
         spawn(
             spawner,
             poll_fn(move |cx| {
+                driven.register(cx.waker());
                 let Some(muxer) = weak.upgrade() else { return Poll::Ready(()) };
                 if closed.is_none()
                     && let Poll::Ready(Ok(reply)) = close.poll_unpin(cx)
@@ -244,6 +251,7 @@ impl Link {
         Self {
             peer,
             muxer,
+            driver,
             turns: Default::default(),
             closing: Mutex::new(Some(closing)),
             ended: ended.shared(),
@@ -257,7 +265,7 @@ impl Link {
     /// When the connection has ended.
     pub async fn open(&self) -> io::Result<SubstreamBox> {
         let _turn = self.turns[0].lock().await;
-        poll_fn(|cx| Pin::new(&mut *lock(&self.muxer)).poll_outbound(cx)).await
+        poll_fn(|cx| self.polled(Pin::new(&mut *lock(&self.muxer)).poll_outbound(cx))).await
     }
 
     /// The next stream that the remote opened.
@@ -266,7 +274,12 @@ impl Link {
     /// When the connection has ended.
     pub async fn accept(&self) -> io::Result<SubstreamBox> {
         let _turn = self.turns[1].lock().await;
-        poll_fn(|cx| Pin::new(&mut *lock(&self.muxer)).poll_inbound(cx)).await
+        poll_fn(|cx| self.polled(Pin::new(&mut *lock(&self.muxer)).poll_inbound(cx))).await
+    }
+
+    fn polled<T>(&self, polled: T) -> T {
+        self.driver.wake();
+        polled
     }
 
     /// Closes the connection as a swarm does, once.

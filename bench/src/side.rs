@@ -81,6 +81,15 @@ pub struct Tuning {
     pub retry_above: usize,
     /// What all connections may hold together. Only ours can be told, and by default it does not bind.
     pub memory: usize,
+    /// TCP with Noise and Yamux instead of QUIC. Of the above it knows streams and the handshake's limit.
+    pub tcp: bool,
+}
+
+impl Tuning {
+    /// Any free port of IPv4 loopback.
+    pub fn loopback(&self) -> &'static str {
+        if self.tcp { "/ip4/127.0.0.1/tcp/0" } else { "/ip4/127.0.0.1/udp/0/quic-v1" }
+    }
 }
 
 impl Default for Tuning {
@@ -95,6 +104,7 @@ impl Default for Tuning {
             streams: 256,
             retry_above: 64,
             memory: 16 << 30,
+            tcp: false,
         }
     }
 }
@@ -141,7 +151,16 @@ impl Side for Ours {
     }
 
     fn transport(&self, key: &Keypair, tuning: &Tuning) -> Wire {
-        use smidge::transport::quic;
+        use smidge::transport::{quic, tcp};
+        if tuning.tcp {
+            let mut config = tcp::Config::new(key).expect("an ed25519 key signs");
+            config.handshake_timeout = tuning.handshake_timeout;
+            config.max_concurrent_streams = tuning.streams as usize;
+            return tcp::Transport::new(config, self.0.clone())
+                .expect("these values are in range")
+                .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+                .boxed();
+        }
         let mut config = quic::Config::new(key).expect("an ed25519 key makes a certificate");
         config.handshake_timeout = tuning.handshake_timeout;
         config.keep_alive = tuning.keep_alive;
@@ -201,7 +220,17 @@ impl Side for Stock {
     }
 
     fn transport(&self, key: &Keypair, tuning: &Tuning) -> Wire {
-        use libp2p::quic;
+        use libp2p::{core::upgrade::Version, noise, quic, tcp, yamux};
+        if tuning.tcp {
+            let mut muxer = yamux::Config::default();
+            muxer.set_max_num_streams(tuning.streams as usize);
+            return tcp::tokio::Transport::new(tcp::Config::default())
+                .upgrade(Version::V1Lazy)
+                .authenticate(noise::Config::new(key).expect("an ed25519 key signs"))
+                .multiplex(muxer)
+                .timeout(tuning.handshake_timeout)
+                .boxed();
+        }
         let mut config = quic::Config::new(key).mtu_upper_bound(1452);
         config.handshake_timeout = tuning.handshake_timeout;
         config.keep_alive_interval = tuning.keep_alive;

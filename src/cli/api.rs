@@ -20,7 +20,7 @@ use crate::{
         encode,
         wire::{Framing, Wire, WireError},
     },
-    runtime::{ByteStream, Executor, Handle},
+    runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
 
 /// Where a node is, unless told otherwise.
@@ -269,7 +269,7 @@ impl Api {
             move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name leads nowhere");
         for addr in self.runtime.unblock(resolve).await?? {
-            match self.runtime.connect_tcp(addr).await {
+            match self.runtime.connect_tcp(addr, TcpOptions::default()).await {
                 Ok(stream) => return Ok(Box::new(stream)),
                 Err(e) => last = e,
             }

@@ -29,7 +29,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     smidge ping 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp -c 3\n  \
-    smidge ping /ip4/10.0.0.7/udp/4001/quic-v1\n\n\
+    smidge ping /ip4/10.0.0.7/udp/4001/quic-v1\n  \
+    smidge ping /ip4/10.0.0.7/tcp/4001\n\n\
     The node connects first if it has to, and learns who is at an address; that connection stays.\n\
     Ctrl-C ends with the summary. Exit code 1 if no ping was answered.\n\n\
     --json: {\"peer\", \"address\", \"sent\", \"answered\", \"rtt_us\": {\"all\", \"min\", \"avg\", \"max\", \"mdev\"}}")]
@@ -219,11 +220,12 @@ mod tests {
             (full.to_string(), Whom::At(full)),
             ("10.0.0.1:4001".into(), Whom::At(bare.clone())),
             ("10.0.0.1".into(), Whom::At(bare)),
+            ("/ip4/10.0.0.1/tcp/1".into(), Whom::At("/ip4/10.0.0.1/tcp/1".parse().unwrap())),
         ] {
             assert_eq!(whom(&text), Ok(expected), "{text}");
         }
         for text in
-            ["nobody", "", "/ip4/10.0.0.1/tcp/1", "/ip4//udp/4001", "/dns4/bootstrap", "bootstrap:4001"]
+            ["nobody", "", "/ip4/10.0.0.1/tcp/0", "/ip4//udp/4001", "/dns4/bootstrap", "bootstrap:4001"]
         {
             assert!(whom(text).is_err(), "{text}");
         }

@@ -42,7 +42,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule<'static>> {
-        let Self { gossip, kad, quic, limits, api, listen, .. } = self;
+        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, .. } = self;
         let rule = |keys, broken, problem: String, expected: &str| Rule {
             keys,
             broken,
@@ -99,6 +99,18 @@ impl Config {
                 "initial_mtu ≤ max_mtu",
             ),
             rule(
+                &["tcp.keep_alive", "tcp.idle_timeout"],
+                tcp.keep_alive >= tcp.idle_timeout,
+                format!("keep_alive is {:?} and idle_timeout is {:?}", tcp.keep_alive, tcp.idle_timeout),
+                "keep_alive < idle_timeout, or silent connections are lost",
+            ),
+            rule(
+                &["dial.transports"],
+                (1..dial.transports.len()).any(|i| dial.transports[..i].contains(&dial.transports[i])),
+                "the same transport twice".into(),
+                "each transport once",
+            ),
+            rule(
                 &["limits.per_peer", "limits.connections"],
                 limits.per_peer > limits.connections,
                 format!("per_peer is {} and connections is {}", limits.per_peer, limits.connections),
@@ -139,9 +151,27 @@ impl Config {
             format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
             "gossip.validation = \"strict\", so that authors sign",
         ));
+        rules.extend(self.private_rules());
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
+    }
+
+    /// Nobody is let in or dialed without the proof that a private mesh asks for, and TCP has none.
+    fn private_rules(&self) -> impl Iterator<Item = Rule<'static>> {
+        let asked = if self.network.key_file.is_some() { self.asks_for_tcp() } else { Vec::new() };
+        asked.into_iter().map(|(key, what)| Rule {
+            keys: match key {
+                "listen.addresses" => &["listen.addresses"],
+                "dial.transports" => &["dial.transports"],
+                "dial.addresses" => &["dial.addresses"],
+                _ => &["dial.names"],
+            },
+            broken: true,
+            problem: format!("{what}, and with network.key_file a mesh is QUIC only"),
+            expected: Some("QUIC, or no network.key_file: over TCP nobody can be asked for the key".into()),
+            hint: None,
+        })
     }
 
     fn identity_rules(&self) -> Vec<Rule<'static>> {

@@ -28,6 +28,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod topic_rules;
+mod transports;
 mod units;
 mod words;
 
@@ -38,7 +39,7 @@ use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
     Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Network, Peers, Publish, Quic,
-    Runtime,
+    Runtime, Tcp,
 };
 pub use show::Shown;
 pub use table::Key;
@@ -47,11 +48,11 @@ pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use topic_rules::{TopicRules, TopicScore};
 pub use words::{
     ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
-    Validation,
+    TransportKind, Validation,
 };
 pub(crate) use {
     network::parse_topic,
-    target::{check_quic, dialable},
+    target::{check_address, dialable},
     units::parse_duration,
 };
 

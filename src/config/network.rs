@@ -29,8 +29,8 @@ pub(crate) enum ListenAddr {}
 
 text_kind!(
     ListenAddr as Multiaddr,
-    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1",
-    |text| match quic(text)? {
+    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
+    |text| match address(text)? {
         (_, Some(_)) => Err("has a peer id, which a listener gets from its key".into()),
         (addr, None) => Ok(addr),
     },
@@ -42,7 +42,7 @@ pub(crate) enum DialAddr {}
 
 text_kind!(
     DialAddr as Multiaddr,
-    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID]",
+    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID] or /ip4|ip6/ADDRESS/tcp/PORT[/p2p/ID]",
     |text| match text.parse::<Target>() {
         Ok(Target::Addr(addr)) if text.starts_with('/') => Ok(addr),
         Err(why) if text.starts_with('/') => Err(why.to_string()),
@@ -51,12 +51,12 @@ text_kind!(
     |addr| addr.to_string()
 );
 
-fn quic(text: &str) -> Result<(Multiaddr, Option<PeerId>), String> {
+fn address(text: &str) -> Result<(Multiaddr, Option<PeerId>), String> {
     if text.contains("//") {
         return Err("has an empty part (\"//\")".into());
     }
     let addr: Multiaddr = text.parse().map_err(|e| format!("is no multiaddr: {e}"))?;
-    let (_, peer) = target::check_quic(&addr)?;
+    let (_, _, peer) = target::check_address(&addr)?;
     Ok((addr, peer))
 }
 

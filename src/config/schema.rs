@@ -14,7 +14,10 @@ use super::{
     table::sections,
     target::Target,
     topic_rules::{TopicRules, TopicTable},
-    words::{ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, Validation},
+    words::{
+        ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
+        Validation,
+    },
 };
 use crate::{logging::Directives, runtime::Executor};
 
@@ -53,7 +56,7 @@ sections! { role;
     listen: Listen {
         /// The addresses to listen on; port 0 picks one.
         addresses: Vec<Multiaddr> as Vec<ListenAddr> = vec![
-            super::target::quic_multiaddr(([0, 0, 0, 0], super::target::DEFAULT_PORT).into()),
+            TransportKind::Quic.at(([0, 0, 0, 0], super::target::DEFAULT_PORT).into()),
         ];
     }
 
@@ -73,6 +76,10 @@ sections! { role;
         forget: Duration [ms(100)..=secs(DAY)] = secs(60);
         /// Dials under way at once.
         parallel: usize [1..=1024] = 16;
+        /// What names are dialed over, in order of preference; none: what this node listens on, QUIC first.
+        transports: Vec<TransportKind> = Vec::new();
+        /// How long a transport is given before the next one is tried beside it.
+        fallback: Duration [ms(10)..=secs(60)] = ms(250);
         /// Peers remembered in the file of `kad.store`, and tried on start beside the names.
         known_peers: usize [0..=4096] = 64;
     }
@@ -270,6 +277,22 @@ sections! { role;
         max_mtu: u16 [1200..=65527] = 1452;
         /// Whether larger ones are probed for at all.
         mtu_discovery: bool = true;
+    }
+
+    /// The TCP transport, with Noise and Yamux.
+    tcp: Tcp {
+        /// How long a connection may take to be made.
+        handshake_timeout: Duration [ms(100)..=secs(300)] = secs(5);
+        /// How often a silent connection is probed.
+        keep_alive: Duration [secs(1)..=secs(3600)] = secs(2);
+        /// How long nothing may be acknowledged before the connection is lost; a dead peer is noticed
+        /// within this and `keep_alive` together.
+        idle_timeout: Duration [secs(2)..=secs(DAY)] = secs(8);
+        /// Connections that wait in the kernel to be accepted.
+        backlog: usize [1..=65535] = 1024;
+        /// Incoming connections that are not made yet; one more, and the oldest of them is cut. Half of
+        /// `limits.pending` at most.
+        half_made: usize [1..=65536] = 32;
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::TransportKind;
+
 /// The port of a target that names none.
 pub const DEFAULT_PORT: u16 = 4001;
 
@@ -29,15 +31,19 @@ pub enum Family {
 /// Something to dial and to stay connected to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// A DNS name: each of its A and AAAA records is a replica, at `port` over QUIC.
+    /// A DNS name: each of its A and AAAA records is a replica, at `port`.
     Name {
         /// The host in lower case; with a final dot it is absolute (no search list).
         host: String,
         /// Which records are asked for.
         family: Family,
-        /// The UDP port, never 0.
+        /// The port, never 0: of UDP and of TCP alike.
         port: u16,
+        /// What carries the connections; `None`: what `dial.transports` says.
+        over: Option<TransportKind>,
     },
+    /// A socket address, over what `dial.transports` says.
+    Socket(SocketAddr),
     /// A `/dnsaddr/` name: its TXT records hold whole multiaddrs (libp2p/specs addressing).
     DnsAddr {
         /// The host in lower case, without the `_dnsaddr.` label.
@@ -45,7 +51,8 @@ pub enum Target {
         /// Only records of this peer, when given.
         peer: Option<PeerId>,
     },
-    /// An address: `/ip4|ip6/…/udp/PORT/quic-v1`, with `/p2p/ID` at its end if the peer is known.
+    /// An address: `/ip4|ip6/…/udp/PORT/quic-v1` or `/ip4|ip6/…/tcp/PORT`, with `/p2p/ID` at its end if the
+    /// peer is known.
     Addr(Multiaddr),
 }
 
@@ -70,7 +77,7 @@ impl FromStr for Target {
             return from_multiaddr(text);
         }
         if let Ok(ip) = text.parse::<Ipv6Addr>() {
-            return Ok(Self::socket(SocketAddr::new(ip.into(), DEFAULT_PORT)));
+            return Ok(Self::Socket(SocketAddr::new(ip.into(), DEFAULT_PORT)));
         }
         if let Some(rest) = text.strip_prefix('[') {
             let Some((ip, after)) = rest.split_once(']') else {
@@ -86,7 +93,7 @@ impl FromStr for Target {
                     None => return refuse(format!("{after:?} behind the IPv6 address is no port")),
                 },
             };
-            return Ok(Self::socket(SocketAddr::new(ip.into(), port)));
+            return Ok(Self::Socket(SocketAddr::new(ip.into(), port)));
         }
         let (host, port) = match text.split_once(':') {
             None => (text, DEFAULT_PORT),
@@ -96,34 +103,56 @@ impl FromStr for Target {
             Some((host, port)) => (host, parse_port(port)?),
         };
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(Self::socket(SocketAddr::new(ip, port)));
+            return Ok(Self::Socket(SocketAddr::new(ip, port)));
         }
-        Ok(Self::Name { host: parse_host(host)?, family: Family::Any, port })
+        Ok(Self::Name { host: parse_host(host)?, family: Family::Any, port, over: None })
     }
 }
 
 impl Target {
-    /// The target that is one QUIC socket address.
-    pub fn socket(addr: SocketAddr) -> Self {
-        Self::Addr(quic_multiaddr(addr))
-    }
-
     /// The DNS name to resolve, for targets that have one.
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Name { host, .. } | Self::DnsAddr { host, .. } => Some(host),
-            Self::Addr(_) => None,
+            Self::Socket(_) | Self::Addr(_) => None,
         }
     }
 }
 
-/// `/ip4|ip6/ADDR/udp/PORT/quic-v1`.
-pub(crate) fn quic_multiaddr(addr: SocketAddr) -> Multiaddr {
-    Multiaddr::from(addr.ip()).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
+impl TransportKind {
+    /// What carries connections to `address`, if it can be dialed: an IP address, a port that is not 0,
+    /// and at most a peer id behind them.
+    pub fn of(address: &Multiaddr) -> Option<Self> {
+        Self::and_socket(address).map(|(kind, _)| kind)
+    }
+
+    /// The same, with the socket it leads to.
+    pub fn and_socket(address: &Multiaddr) -> Option<(Self, SocketAddr)> {
+        let (kind, at, _) = check_address(address).ok()?;
+        (at.port() != 0).then_some((kind, at))
+    }
+
+    /// What `address` listens on; port 0 is fine there.
+    pub(crate) fn listens(address: &Multiaddr) -> Option<Self> {
+        check_address(address).ok().map(|(kind, _, _)| kind)
+    }
+
+    /// The address at which this transport reaches a socket.
+    pub fn at(self, addr: SocketAddr) -> Multiaddr {
+        let ip = Multiaddr::from(addr.ip());
+        match self {
+            Self::Quic => ip.with(Protocol::Udp(addr.port())).with(Protocol::QuicV1),
+            Self::Tcp => ip.with(Protocol::Tcp(addr.port())),
+        }
+    }
 }
 
-/// Checks that `addr` is `/ip4|ip6/ADDR/udp/PORT/quic-v1`, with `/p2p/ID` behind it at most.
-pub(crate) fn check_quic(addr: &Multiaddr) -> Result<(SocketAddr, Option<PeerId>), String> {
+/// What a port of `over` looks like in an address.
+const PORTS: &str = "/udp/PORT/quic-v1 or /tcp/PORT";
+
+/// Checks that `addr` is `/ip4|ip6/ADDR/udp/PORT/quic-v1` or `/ip4|ip6/ADDR/tcp/PORT`, with `/p2p/ID` behind
+/// it at most.
+pub(crate) fn check_address(addr: &Multiaddr) -> Result<(TransportKind, SocketAddr, Option<PeerId>), String> {
     let mut parts = addr.iter();
     let ip = match parts.next() {
         Some(Protocol::Ip4(ip)) => IpAddr::from(ip),
@@ -131,34 +160,54 @@ pub(crate) fn check_quic(addr: &Multiaddr) -> Result<(SocketAddr, Option<PeerId>
         Some(other) => return Err(format!("starts with {other}, not with /ip4 or /ip6")),
         None => return Err("an empty address".into()),
     };
-    let port = match parts.next() {
-        Some(Protocol::Udp(port)) => port,
-        Some(other) => return Err(format!("has {other} where /udp/PORT belongs")),
-        None => return Err("ends before /udp/PORT/quic-v1".into()),
-    };
-    match parts.next() {
-        Some(Protocol::QuicV1) => {}
-        Some(other) => return Err(format!("has {other} where /quic-v1 belongs")),
-        None => return Err("ends before /quic-v1".into()),
-    }
+    let (port, over) = check_port(parts.next(), &mut parts)?;
     let peer = match parts.next() {
         None => None,
         Some(Protocol::P2p(peer)) => Some(peer),
-        Some(other) => return Err(format!("has {other} behind /quic-v1")),
+        Some(other) => return Err(format!("has {other} behind {}", over.end())),
     };
     match parts.next() {
-        None => Ok((SocketAddr::new(ip, port), peer)),
+        None => Ok((over, SocketAddr::new(ip, port), peer)),
         Some(other) => Err(format!("has {other} behind the peer id")),
     }
 }
 
-/// Parses an address that can be dialed as it stands: no name to resolve.
+/// The port that an address goes on with, and what carries connections there.
+fn check_port<'a>(
+    part: Option<Protocol<'a>>,
+    rest: &mut impl Iterator<Item = Protocol<'a>>,
+) -> Result<(u16, TransportKind), String> {
+    match part {
+        Some(Protocol::Tcp(port)) => Ok((port, TransportKind::Tcp)),
+        Some(Protocol::Udp(port)) => match rest.next() {
+            Some(Protocol::QuicV1) => Ok((port, TransportKind::Quic)),
+            Some(other) => Err(format!("has {other} where /quic-v1 belongs")),
+            None => Err("ends before /quic-v1".into()),
+        },
+        Some(other) => Err(format!("has {other} where {PORTS} belongs")),
+        None => Err(format!("ends before {PORTS}")),
+    }
+}
+
+impl TransportKind {
+    /// What the addresses of this transport end with.
+    fn end(self) -> &'static str {
+        match self {
+            Self::Quic => "/quic-v1",
+            Self::Tcp => "/tcp/PORT",
+        }
+    }
+}
+
+/// Parses an address that can be dialed as it stands: no name to resolve, and a transport that is said, or
+/// QUIC.
 ///
 /// # Errors
 /// Says what is wrong, to be put behind "the address".
 pub(crate) fn dialable(text: &str) -> Result<Multiaddr, String> {
     match text.parse::<Target>().map_err(|e| e.to_string())? {
         Target::Addr(addr) => Ok(addr),
+        Target::Socket(at) => Ok(TransportKind::Quic.at(at)),
         Target::Name { .. } | Target::DnsAddr { .. } => {
             Err("is a name, behind which there may be many (`smidge names` has them)".into())
         }
@@ -188,7 +237,7 @@ fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
             };
         }
         _ => {
-            let (socket, _) = check_quic(&addr).map_err(TargetError)?;
+            let (_, socket, _) = check_address(&addr).map_err(TargetError)?;
             if socket.port() == 0 {
                 return refuse("port 0 cannot be dialed");
             }
@@ -196,21 +245,21 @@ fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
         }
     };
     let host = parse_host(&host)?;
-    let port = match parts.next() {
-        None => DEFAULT_PORT,
-        Some(Protocol::Udp(0)) => return refuse("port 0 cannot be dialed"),
-        Some(Protocol::Udp(port)) => port,
-        Some(other) => return refuse(format!("has {other} where /udp/PORT belongs")),
+    // A name alone, or with nothing but its UDP port, is one of QUIC.
+    let (port, over) = match parts.next() {
+        None => (DEFAULT_PORT, TransportKind::Quic),
+        Some(Protocol::Udp(port)) if addr.iter().count() == 2 => (port, TransportKind::Quic),
+        part => check_port(part, &mut parts).map_err(TargetError)?,
     };
-    match (parts.next(), parts.next()) {
-        (None | Some(Protocol::QuicV1), None) => Ok(Target::Name { host, family, port }),
-        (Some(Protocol::QuicV1), Some(Protocol::P2p(_))) => {
+    if port == 0 {
+        return refuse("port 0 cannot be dialed");
+    }
+    match parts.next() {
+        None => Ok(Target::Name { host, family, port, over: Some(over) }),
+        Some(Protocol::P2p(_)) => {
             refuse("has a peer id, but a name stands for all the replicas behind it: leave /p2p/… out")
         }
-        (Some(Protocol::QuicV1), Some(other)) => refuse(format!("has {other} behind /quic-v1")),
-        (Some(other), _) => refuse(format!("has {other} where /quic-v1 belongs")),
-        // An iterator that has ended gives nothing more.
-        (None, Some(_)) => refuse("is malformed"),
+        Some(other) => refuse(format!("has {other} behind {}", over.end())),
     }
 }
 
@@ -258,9 +307,19 @@ pub(crate) fn parse_host(text: &str) -> Result<String, TargetError> {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name { host, family: Family::Any, port } => write!(f, "{host}:{port}"),
-            Self::Name { host, family: Family::V4, port } => write!(f, "/dns4/{host}/udp/{port}/quic-v1"),
-            Self::Name { host, family: Family::V6, port } => write!(f, "/dns6/{host}/udp/{port}/quic-v1"),
+            Self::Name { host, family: Family::Any, port, over: None } => write!(f, "{host}:{port}"),
+            Self::Name { host, family, port, over } => {
+                let dns = match family {
+                    Family::Any => "dns",
+                    Family::V4 => "dns4",
+                    Family::V6 => "dns6",
+                };
+                match over {
+                    Some(TransportKind::Tcp) => write!(f, "/{dns}/{host}/tcp/{port}"),
+                    Some(TransportKind::Quic) | None => write!(f, "/{dns}/{host}/udp/{port}/quic-v1"),
+                }
+            }
+            Self::Socket(addr) => addr.fmt(f),
             Self::DnsAddr { host, peer: None } => write!(f, "/dnsaddr/{host}"),
             Self::DnsAddr { host, peer: Some(peer) } => write!(f, "/dnsaddr/{host}/p2p/{peer}"),
             Self::Addr(addr) => addr.fmt(f),

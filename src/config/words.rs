@@ -15,7 +15,7 @@ use crate::runtime::Executor;
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[$vmeta])* $variant,)* }
 
         impl $name {
@@ -70,6 +70,16 @@ words! {
         Peer = "peer",
         /// Finds the others and publishes on start.
         Sender = "sender",
+    }
+}
+
+words! {
+    /// What carries a connection.
+    TransportKind {
+        /// QUIC over UDP: `/udp/PORT/quic-v1`.
+        Quic = "quic",
+        /// TCP with Noise and Yamux: `/tcp/PORT`.
+        Tcp = "tcp",
     }
 }
 

@@ -34,7 +34,7 @@ use super::{
     words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
 use crate::{
-    config::Target,
+    config::{Target, TransportKind},
     dns::Resolve,
     error::chain,
     runtime::{Handle, Timer},
@@ -61,13 +61,28 @@ pub struct Behaviour {
     runtime: Handle,
     lookups: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
     dials: HashMap<ConnectionId, Multiaddr>,
-    links: HashMap<ConnectionId, Multiaddr>,
+    links: HashMap<ConnectionId, Link>,
+    transports: Arc<[TransportKind]>,
     own: BTreeSet<Multiaddr>,
     timer: Box<dyn Timer>,
     /// Whether the reconciler was told anything since it was last asked what to do.
     stirred: bool,
     waker: Option<Waker>,
 }
+
+/// A connection.
+#[derive(Debug)]
+struct Link {
+    /// Where it leads to.
+    address: Multiaddr,
+    /// Whether it is one of our dials.
+    dialed: bool,
+}
+
+/// Why a dial that succeeded is dropped all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("the same record answered over {0} first")]
+struct Late(Multiaddr);
 
 impl fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,6 +94,7 @@ impl Behaviour {
     /// A dialer without targets.
     pub fn new(policy: Policy, resolver: Arc<dyn Resolve>, runtime: Handle, rng: fastrand::Rng) -> Self {
         Self {
+            transports: policy.transports.clone().into(),
             reconciler: Reconciler::new(policy, rng),
             resolver,
             timer: runtime.timer(),
@@ -124,7 +140,7 @@ impl Behaviour {
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
     pub fn on_identified(&mut self, peer: PeerId, link: ConnectionId, addresses: &[Multiaddr]) {
-        let Some(ip) = self.links.get(&link).and_then(ip_part) else {
+        let Some(ip) = self.links.get(&link).and_then(|link| ip_part(&link.address)) else {
             return;
         };
         let same_host = addresses.iter().filter(|a| ip_part(a).as_ref() == Some(&ip)).cloned();
@@ -181,7 +197,7 @@ impl Behaviour {
             }
             match self.reconciler.poll(self.runtime.now())? {
                 Action::Lookup(target) => {
-                    let answer = lookup(self.resolver.clone(), target.clone());
+                    let answer = lookup(self.resolver.clone(), target.clone(), self.transports.clone());
                     self.lookups.push(answer.map(|answer| (target, answer)).boxed());
                 }
                 Action::Dial(address, expected) => {
@@ -217,29 +233,39 @@ impl NetworkBehaviour for Behaviour {
         Ok(dummy::ConnectionHandler)
     }
 
+    /// Of two ways to a record that both answered, the first stays.
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        if let Some(way) = self.dials.get(&connection)
+            && let Some(first) = self.links.values().find(|link| {
+                link.dialed && link.address != *way && self.reconciler.is_one_record(&link.address, way)
+            })
+        {
+            return Err(ConnectionDenied::new(Late(first.address.clone())));
+        }
         Ok(dummy::ConnectionHandler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
-                self.dials.remove(&e.connection_id);
+                let dialed = self.dials.remove(&e.connection_id).is_some();
                 let (address, _) = split_peer(e.endpoint.get_remote_address().clone());
-                self.links.insert(e.connection_id, address.clone());
+                self.links.insert(e.connection_id, Link { address: address.clone(), dialed });
                 self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
                 self.stir();
             }
             FromSwarm::AddressChange(e) => {
                 let (address, _) = split_peer(e.new.get_remote_address().clone());
-                self.links.insert(e.connection_id, address.clone());
+                if let Some(link) = self.links.get_mut(&e.connection_id) {
+                    link.address = address.clone();
+                }
                 self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
                 self.stir();
             }

@@ -3,14 +3,18 @@
 //! Follows `/dnsaddr` (libp2p/specs addressing/README.md) through a bounded number of steps. Never
 //! retries: the reconciler decides when to ask again.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use super::words::{Answer, split_peer};
 use crate::{
-    config::{self, Target},
+    config::{self, Target, TransportKind},
     dns::{Family, LookupError, Resolve},
 };
 
@@ -19,15 +23,22 @@ const DEPTH: usize = 3;
 /// TXT records of one `/dnsaddr` that are followed.
 const TEXTS: usize = 64;
 
-/// What `target` resolves to now.
-pub(crate) async fn lookup(resolver: Arc<dyn Resolve>, target: Target) -> Answer {
+/// What `target` resolves to now, over these transports.
+pub(crate) async fn lookup(
+    resolver: Arc<dyn Resolve>,
+    target: Target,
+    transports: Arc<[TransportKind]>,
+) -> Answer {
     let found = match target {
         Target::Addr(address) => Ok(vec![address]),
-        Target::Name { host, family, port } => {
+        Target::Socket(at) => Ok(transports.iter().map(|kind| kind.at(at)).collect()),
+        Target::Name { host, family, port, over } => {
+            let asked: Vec<_> = over.map_or_else(|| transports.to_vec(), |kind| vec![kind]);
             let ips = resolver.addresses(&host, records_of(family)).await;
-            ips.map(|ips| ips.into_iter().map(|ip| quic(ip, port)).collect())
+            let ways = |ip| asked.iter().map(move |kind| kind.at(SocketAddr::new(ip, port)));
+            ips.map(|ips| ips.into_iter().flat_map(ways).collect())
         }
-        Target::DnsAddr { host, peer } => follow(resolver, host, peer, DEPTH).await,
+        Target::DnsAddr { host, peer } => follow(resolver, host, peer, transports, DEPTH).await,
     };
     match found {
         Ok(addresses) => Answer::Records(addresses),
@@ -44,15 +55,12 @@ fn records_of(family: config::Family) -> Family {
     }
 }
 
-fn quic(ip: IpAddr, port: u16) -> Multiaddr {
-    Multiaddr::from(ip).with(Protocol::Udp(port)).with(Protocol::QuicV1)
-}
-
 /// The addresses that `_dnsaddr.<host>` names, perhaps only those of `peer`.
 fn follow(
     resolver: Arc<dyn Resolve>,
     host: String,
     peer: Option<PeerId>,
+    transports: Arc<[TransportKind]>,
     depth: usize,
 ) -> BoxFuture<'static, Result<Vec<Multiaddr>, LookupError>> {
     async move {
@@ -65,7 +73,8 @@ fn follow(
                 peer.is_none() || named.is_none() || named == peer
             })
             .take(TEXTS);
-        let resolved = join_all(entries.map(|address| entry(resolver.clone(), address, peer, depth))).await;
+        let entry = |address| entry(resolver.clone(), address, peer, transports.clone(), depth);
+        let resolved = join_all(entries.map(entry)).await;
         let mut first_error = None;
         let mut found = BTreeSet::new();
         for result in resolved {
@@ -87,6 +96,7 @@ async fn entry(
     resolver: Arc<dyn Resolve>,
     address: Multiaddr,
     peer: Option<PeerId>,
+    transports: Arc<[TransportKind]>,
     depth: usize,
 ) -> Result<Vec<Multiaddr>, LookupError> {
     let (family, host) = match address.iter().next() {
@@ -95,28 +105,24 @@ async fn entry(
         Some(Protocol::Dns6(host)) => (Family::V6, host.into_owned()),
         Some(Protocol::Dnsaddr(host)) if depth > 1 => {
             let peer = split_peer(address.clone()).1.or(peer);
-            return follow(resolver, host.into_owned(), peer, depth - 1).await;
+            return follow(resolver, host.into_owned(), peer, transports, depth - 1).await;
         }
-        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) if is_quic(&address) => return Ok(vec![address]),
-        // Transports that this node does not speak.
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => {
+            return Ok(if is_spoken(&address, &transports) { vec![address] } else { Vec::new() });
+        }
         _ => return Ok(Vec::new()),
     };
-    if !is_quic(&address) {
+    let rest: Vec<_> = address.iter().skip(1).map(Protocol::acquire).collect();
+    let at = |ip: IpAddr| rest.iter().fold(Multiaddr::from(ip), |address, part| address.with(part.clone()));
+    // The rest of it says over what, whichever address the name has.
+    if !is_spoken(&at(Ipv4Addr::LOCALHOST.into()), &transports) {
         return Ok(Vec::new());
     }
     let ips = resolver.addresses(&host, family).await?;
-    let rest: Vec<_> = address.iter().skip(1).map(Protocol::acquire).collect();
-    Ok(ips
-        .into_iter()
-        .map(|ip| rest.iter().fold(Multiaddr::from(ip), |address, part| address.with(part.clone())))
-        .collect())
+    Ok(ips.into_iter().map(at).collect())
 }
 
-fn is_quic(address: &Multiaddr) -> bool {
-    let (address, _) = split_peer(address.clone());
-    let mut parts = address.iter().skip(1);
-    matches!(
-        (parts.next(), parts.next(), parts.next()),
-        (Some(Protocol::Udp(port)), Some(Protocol::QuicV1), None) if port != 0
-    )
+/// Whether this node dials over the transport of an address.
+fn is_spoken(address: &Multiaddr, transports: &[TransportKind]) -> bool {
+    TransportKind::of(address).is_some_and(|kind| transports.contains(&kind))
 }

@@ -7,6 +7,7 @@ pub mod backoff;
 mod behaviour;
 mod lookup;
 pub mod reconciler;
+mod record;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -13,10 +13,13 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
     backoff::Backoff,
+    record::{Record, State, Way, WayState, group},
     status::{NameStatus, RecordState, RecordStatus},
     words::{Action, Answer, DialFault, Notice, Policy, split_peer},
 };
 use crate::config::Target;
+
+mod known;
 
 /// First pause of both backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -39,32 +42,6 @@ struct Watch {
     records: BTreeSet<Multiaddr>,
 }
 
-#[derive(Debug)]
-struct Record {
-    state: State,
-    /// Who has to be there, when the target says so.
-    expected: Option<PeerId>,
-    /// Who was there last.
-    peer: Option<PeerId>,
-    /// Its connection here ended; it is connected elsewhere.
-    left: bool,
-    failures: u32,
-    last: Option<String>,
-    /// When a failure was last told as news.
-    told: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not connected; to be dialed at this moment.
-    Waiting(Instant),
-    Dialing,
-    /// `Record::peer` is connected.
-    Connected,
-    /// It is this very node.
-    Own,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -72,6 +49,8 @@ pub struct Reconciler {
     rng: fastrand::Rng,
     watches: BTreeMap<Target, Watch>,
     records: BTreeMap<Multiaddr, Record>,
+    /// Which records each way leads to.
+    by_way: HashMap<Multiaddr, BTreeSet<Multiaddr>>,
     links: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
@@ -92,6 +71,7 @@ impl Reconciler {
             rng,
             watches: BTreeMap::new(),
             records: BTreeMap::new(),
+            by_way: HashMap::new(),
             links: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
@@ -135,36 +115,17 @@ impl Reconciler {
             records: BTreeSet::new(),
         };
         let fixed = match &target {
-            Target::Addr(address) => Some(address.clone()),
-            _ => None,
+            Target::Addr(address) => Some(vec![address.clone()]),
+            Target::Socket(at) => Some(self.policy.transports.iter().map(|kind| kind.at(*at)).collect()),
+            Target::Name { .. } | Target::DnsAddr { .. } => None,
         };
         if fixed.is_some() {
             watch.next = None;
         }
         self.watches.insert(target.clone(), watch);
-        if let Some(address) = fixed {
-            self.replace_records(&target, vec![address], now);
+        if let Some(addresses) = fixed {
+            self.replace_records(&target, addresses, now);
         }
-    }
-
-    /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
-    /// or [`Policy::forget`] has passed; those that have not answered by then are forgotten. Whoever
-    /// answers is as welcome as behind a name, and as soon as a name leads there, the name alone
-    /// decides.
-    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
-        for (peer, address) in known {
-            let (address, _) = split_peer(address);
-            if !self.is_listed(&address) {
-                self.known.insert(address.clone(), (peer, now + self.policy.forget));
-                self.follow(address, None, now);
-            }
-        }
-    }
-
-    /// Dials none of those any more.
-    pub fn drop_known(&mut self) {
-        let known = std::mem::take(&mut self.known);
-        self.retire(known.into_keys().collect());
     }
 
     /// The addresses this node listens on, as others see them.
@@ -173,7 +134,7 @@ impl Reconciler {
         let mine: Vec<_> = self
             .records
             .iter()
-            .filter(|(a, r)| self.own.contains(*a) && matches!(r.state, State::Waiting(_)))
+            .filter(|(_, r)| matches!(r.state, State::Waiting(_)) && r.is_at(&self.own))
             .map(|(a, _)| a.clone())
             .collect();
         for address in mine {
@@ -221,7 +182,22 @@ impl Reconciler {
             *self.live.entry(peer).or_default() += 1;
         }
         self.strangers.remove(&peer);
-        self.attribute(&address, peer, now);
+        for record in self.records_at(&address) {
+            self.attribute(&record, peer, now);
+            let Some(record) = self.records.get_mut(&record) else { continue };
+            record.via = Some(address.clone());
+            if let Some(way) = record.ways.iter_mut().find(|w| w.address == address) {
+                way.state = WayState::Idle;
+            }
+        }
+    }
+
+    /// Whether both are ways to one record.
+    pub fn is_one_record(&self, one: &Multiaddr, other: &Multiaddr) -> bool {
+        match (self.by_way.get(one), self.by_way.get(other)) {
+            (Some(a), Some(b)) => !a.is_disjoint(b),
+            _ => false,
+        }
     }
 
     /// A connected peer proved that it answers at `addresses` too. A record that is connected to
@@ -237,8 +213,10 @@ impl Reconciler {
         }
         for address in addresses {
             let (address, _) = split_peer(address);
-            if self.records.get(&address).is_some_and(|r| matches!(r.state, State::Waiting(_))) {
-                self.attribute(&address, peer, now);
+            for record in self.records_at(&address) {
+                if self.records.get(&record).is_some_and(|r| matches!(r.state, State::Waiting(_))) {
+                    self.attribute(&record, peer, now);
+                }
             }
         }
     }
@@ -294,33 +272,49 @@ impl Reconciler {
         }
     }
 
-    /// A dial of `address` failed.
-    pub fn on_dial_failed(&mut self, address: &Multiaddr, fault: DialFault, now: Instant) {
-        let Some(record) = self.records.get_mut(address) else {
+    /// A dial of `way` failed.
+    pub fn on_dial_failed(&mut self, way: &Multiaddr, fault: DialFault, now: Instant) {
+        let dialing = |r: &Record| r.way(way).is_some_and(|w| w.state == WayState::Dialing);
+        let Some(address) =
+            self.records_at(way).into_iter().find(|a| self.records.get(a).is_some_and(dialing))
+        else {
             return;
         };
-        if record.state == State::Dialing {
-            record.state = State::Waiting(now);
-        }
+        let Some(record) = self.records.get_mut(&address) else { return };
+        let under_way = record.state == State::Dialing;
+        record.set_way(way, WayState::Idle);
         let reason = match fault {
-            DialFault::OwnPeer => return self.mark_own(address),
-            DialFault::Enough(peer) if self.is_live(&peer) => return self.attribute(address, peer, now),
+            DialFault::OwnPeer => return self.mark_own(&address),
+            DialFault::Enough(peer) if self.is_live(&peer) => return self.attribute(&address, peer, now),
             DialFault::Enough(peer) => format!("connection limit reached for {peer}"),
             DialFault::Failed(reason) => reason,
         };
-        if record_is_settled(&self.records, address) {
-            return; // an inbound connection was faster
+        // Not under way: another way or an inbound connection was faster.
+        if under_way {
+            self.on_way_failed(&address, way, reason, now);
         }
-        if let Some((peer, _)) = self.known.get(address).copied().filter(|(_, until)| *until <= now) {
-            self.known.remove(address);
-            if self.records.get(address).is_some_and(|r| r.peer.is_none()) {
-                self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
-            }
+    }
+
+    /// One way to a record that is being dialed failed: on to the next, or this round is over.
+    fn on_way_failed(&mut self, address: &Multiaddr, way: &Multiaddr, reason: String, now: Instant) {
+        let is_listed = self.is_listed(address);
+        let Some(record) = self.records.get_mut(address) else { return };
+        record.set_way(way, WayState::Failed(reason));
+        if is_listed && record.ways.iter().any(|w| w.state == WayState::Idle) {
+            record.next_way = Some(now);
+            return;
         }
+        record.next_way = None;
+        if record.ways.iter().any(|w| w.state == WayState::Dialing) {
+            return;
+        }
+        self.give_up_known(address, now);
         if !self.is_listed(address) {
             return self.drop_record(address);
         }
         let Some(record) = self.records.get_mut(address) else { return };
+        let reasons: Vec<_> = record.ways.iter().filter_map(Way::failure).collect();
+        let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
@@ -345,19 +339,54 @@ impl Reconciler {
             watch.asking = true;
             return Some(Action::Lookup(target.clone()));
         }
-        if self.dialing() < self.policy.parallel
+        if let Some(dial) = self.next_way(now).or_else(|| self.next_round(now)) {
+            return Some(dial);
+        }
+        let gone = self.strangers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
+        self.strangers.remove(&gone);
+        Some(Action::Forget { peer: gone, address: None })
+    }
+
+    /// A record that is being dialed gets its next way tried.
+    fn next_way(&mut self, now: Instant) -> Option<Action> {
+        let due = |r: &Record| r.state == State::Dialing && r.next_way.is_some_and(|at| at <= now);
+        let address = self.records.iter().find(|(_, r)| due(r))?.0.clone();
+        self.start_way(&address, now)
+    }
+
+    /// A record that waited long enough is dialed again.
+    fn next_round(&mut self, now: Instant) -> Option<Action> {
+        while self.dialing() < self.policy.parallel
             && let Some((at, address)) = self.next_dial()
             && at <= now
         {
             let record = self.records.get_mut(&address)?;
             record.state = State::Dialing;
-            let repeated = record.failures > 0;
-            self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
-            return Some(Action::Dial(address, record.expected));
+            for way in &mut record.ways {
+                if way.failure().is_some() {
+                    way.state = WayState::Idle;
+                }
+            }
+            // None: every way is still being dialed, since an earlier round.
+            if let Some(dial) = self.start_way(&address, now) {
+                return Some(dial);
+            }
         }
-        let gone = self.strangers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
-        self.strangers.remove(&gone);
-        Some(Action::Forget { peer: gone, address: None })
+        None
+    }
+
+    fn start_way(&mut self, address: &Multiaddr, now: Instant) -> Option<Action> {
+        let fallback = self.policy.fallback;
+        let record = self.records.get_mut(address)?;
+        record.next_way = None;
+        let mut idle = record.ways.iter_mut().filter(|w| w.state == WayState::Idle);
+        let way = idle.next()?;
+        record.next_way = idle.next().map(|_| now + fallback);
+        way.state = WayState::Dialing;
+        let address = way.address.clone();
+        let repeated = record.failures > 0;
+        self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
+        Some(Action::Dial(address, record.expected))
     }
 
     /// What happened since the last call, oldest first.
@@ -370,7 +399,8 @@ impl Reconciler {
         let lookups = self.watches.values().filter(|w| !w.asking).filter_map(|w| w.next);
         let dial = (self.dialing() < self.policy.parallel).then(|| self.next_dial()).flatten();
         let strangers = self.strangers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
-        lookups.chain(dial.map(|(at, _)| at)).chain(strangers).min()
+        let ways = self.records.values().filter(|r| r.state == State::Dialing).filter_map(|r| r.next_way);
+        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(strangers).min()
     }
 
     /// Every target with its records.
@@ -385,8 +415,9 @@ impl Reconciler {
                 State::Connected => RecordState::Connected,
                 State::Own => RecordState::Own,
             };
+            let via = record.via.as_ref().filter(|_| record.state == State::Connected);
             Some(RecordStatus {
-                address: address.clone(),
+                address: via.unwrap_or(address).clone(),
                 peer: record.peer,
                 state,
                 failures: record.failures,
@@ -404,13 +435,12 @@ impl Reconciler {
     }
 
     fn replace_records(&mut self, target: &Target, addresses: Vec<Multiaddr>, now: Instant) {
-        let found = addresses.len();
-        let mut fresh: BTreeMap<_, _> = addresses.into_iter().map(split_peer).collect();
-        let distinct = fresh.len();
+        let mut fresh = group(addresses, &self.policy.transports);
+        let found = fresh.len();
         while fresh.len() > self.policy.max_records {
             fresh.pop_last();
         }
-        if distinct > fresh.len() {
+        if found > fresh.len() {
             let followed = fresh.len();
             self.notices.push_back(Notice::TooManyRecords { target: target.clone(), found, followed });
         }
@@ -418,38 +448,43 @@ impl Reconciler {
         let set: BTreeSet<_> = fresh.keys().cloned().collect();
         let changed = set != watch.records;
         let old = std::mem::replace(&mut watch.records, set);
-        if !fresh.is_empty() && !matches!(target, Target::Addr(_)) {
+        if !fresh.is_empty() && target.host().is_some() {
             let records = fresh.len();
             self.notices.push_back(Notice::Resolved { target: target.clone(), records, changed });
         }
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
-        for (address, expected) in fresh {
-            self.known.remove(&address);
-            self.follow(address, expected, now);
+        for (address, (ways, expected)) in fresh {
+            let tried = self.take_known(&address, &ways);
+            self.follow(address.clone(), ways, expected, now);
+            for record in tried {
+                self.take_over(record, &address, now);
+            }
         }
     }
 
     /// Makes sure that a record is known, and settles it at once if it is us or connected already.
-    fn follow(&mut self, address: Multiaddr, expected: Option<PeerId>, now: Instant) {
-        if let Some(record) = self.records.get_mut(&address) {
-            record.expected = expected.or(record.expected);
+    fn follow(&mut self, address: Multiaddr, ways: Vec<Multiaddr>, expected: Option<PeerId>, now: Instant) {
+        let there = self.records.contains_key(&address);
+        let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
+        record.expected = expected.or(record.expected);
+        for way in ways {
+            if record.way(&way).is_none() {
+                self.by_way.entry(way.clone()).or_default().insert(address.clone());
+                record.ways.push(Way { address: way, state: WayState::Idle });
+            }
+        }
+        if there {
             return;
         }
-        let record = Record {
-            state: State::Waiting(now),
-            expected,
-            peer: None,
-            left: false,
-            failures: 0,
-            last: None,
-            told: None,
-        };
-        self.records.insert(address.clone(), record);
-        if self.own.contains(&address) {
+        if record.is_at(&self.own) {
             self.mark_own(&address);
-        } else if let Some(peer) = self.links.values().find(|(_, a)| *a == address).map(|(p, _)| *p) {
+        } else if let Some((peer, via)) = self.links.values().find(|(_, a)| record.way(a).is_some()).cloned()
+        {
             self.attribute(&address, peer, now);
+            if let Some(record) = self.records.get_mut(&address) {
+                record.via = Some(via);
+            }
         }
     }
 
@@ -459,46 +494,79 @@ impl Reconciler {
             if self.is_listed(&address) {
                 continue;
             }
-            let Some(record) = self.records.get(&address) else { continue };
+            let Some(record) = self.records.get_mut(&address) else { continue };
             match record.state {
-                State::Connected if record.left => {
-                    if let Some(peer) = self.records.remove(&address).and_then(|r| r.peer) {
-                        self.actions.push_back(Action::Forget { peer, address: Some(address) });
-                    }
-                }
-                // Still connected: it is forgotten when the connection ends. A dial under way
-                // ends by itself.
-                State::Connected | State::Dialing => {}
+                State::Connected if record.left => self.drop_left(&address),
+                // Still connected: it is forgotten when the connection ends.
+                State::Connected => {}
+                // A dial under way ends by itself, and is the last.
+                State::Dialing => record.next_way = None,
                 State::Waiting(_) | State::Own => self.drop_record(&address),
             }
         }
     }
 
+    /// Takes a record out, with what leads to it.
+    fn unlink(&mut self, address: &Multiaddr) -> Option<Record> {
+        let record = self.records.remove(address)?;
+        for way in &record.ways {
+            if let Some(records) = self.by_way.get_mut(&way.address) {
+                records.remove(address);
+                if records.is_empty() {
+                    self.by_way.remove(&way.address);
+                }
+            }
+        }
+        Some(record)
+    }
+
+    /// Drops a record that its peer, which is connected elsewhere, has left.
+    fn drop_left(&mut self, address: &Multiaddr) {
+        let Some(record) = self.unlink(address) else { return };
+        let Some(peer) = record.peer else { return };
+        // What another record leads to is that one's to forget.
+        let ways = record.all_ways().into_iter().filter(|way| !self.is_led_to(way)).collect();
+        self.forget_at(peer, ways);
+    }
+
     fn drop_record(&mut self, address: &Multiaddr) {
-        if let Some(peer) = self.records.remove(address).and_then(|r| r.peer)
-            && !self.is_live(&peer)
-        {
-            let elsewhere = self.records.values().any(|r| r.peer == Some(peer));
-            let address = elsewhere.then(|| address.clone());
-            self.strangers.remove(&peer);
-            self.actions.push_back(Action::Forget { peer, address });
+        let Some(record) = self.unlink(address) else { return };
+        let Some(peer) = record.peer.filter(|peer| !self.is_live(peer)) else { return };
+        self.strangers.remove(&peer);
+        if self.records.values().any(|r| r.peer == Some(peer)) {
+            self.forget_at(peer, record.all_ways());
+        } else {
+            self.actions.push_back(Action::Forget { peer, address: None });
         }
     }
 
-    /// A connection to `peer` at `address` ended, and others stand: if none of them leads there, and no
-    /// record does, the peer has moved.
+    fn forget_at(&mut self, peer: PeerId, ways: Vec<Multiaddr>) {
+        let forget = |way| Action::Forget { peer, address: Some(way) };
+        self.actions.extend(ways.into_iter().map(forget));
+    }
+
+    /// A connection to `peer` at `address` ended, and others stand: where none of them leads, and no record
+    /// does, the peer is not any more. One way to a record is as good as the other.
     fn leave(&mut self, peer: PeerId, address: Multiaddr) {
-        if self.links.values().any(|(p, a)| *p == peer && *a == address) {
+        let stands = |at: &dyn Fn(&Multiaddr) -> bool| self.links.values().any(|(p, a)| *p == peer && at(a));
+        if stands(&|a| *a == address) {
             return;
         }
-        let listed = self.is_listed(&address);
-        if let Some(record) = self.records.get_mut(&address).filter(|r| r.peer == Some(peer)) {
-            record.left = true;
-            if !listed {
-                self.records.remove(&address);
+        let has_left = |r: &&Multiaddr| {
+            self.records.get(*r).is_some_and(|r| r.peer == Some(peer) && !stands(&|a| r.way(a).is_some()))
+        };
+        let records = self.records_at(&address);
+        let left: Vec<_> = records.iter().filter(has_left).cloned().collect();
+        let mut dropped = false;
+        for record in left {
+            if !self.is_listed(&record) {
+                dropped = true;
+                self.drop_left(&record);
+            } else if let Some(record) = self.records.get_mut(&record) {
+                record.left = true;
             }
         }
-        if !listed {
+        if !dropped && !self.is_led_to(&address) {
             self.actions.push_back(Action::Forget { peer, address: Some(address) });
         }
     }
@@ -508,14 +576,12 @@ impl Reconciler {
             && record.state != State::Own
         {
             record.state = State::Own;
+            record.next_way = None;
             record.peer = None;
             record.failures = 0;
             record.last = None;
-            if let Some((peer, _)) = self.known.remove(address) {
-                // Somebody else was here before us.
-                self.actions.push_back(Action::Forget { peer, address: Some(address.clone()) });
-            }
             self.notices.push_back(Notice::Own { address: address.clone() });
+            self.correct_known(address, None);
         }
     }
 
@@ -526,23 +592,32 @@ impl Reconciler {
         };
         record.state = State::Connected;
         record.left = false;
+        record.next_way = None;
+        record.via = None;
         record.failures = 0;
         record.last = None;
-        if let Some((known, _)) = self.known.get_mut(address)
-            && *known != peer
-        {
-            let old = std::mem::replace(known, peer);
-            self.actions.push_back(Action::Forget { peer: old, address: Some(address.clone()) });
-        }
-        let Some(old) = record.peer.replace(peer).filter(|old| *old != peer) else {
+        let ways = record.all_ways();
+        let old = record.peer.replace(peer).filter(|old| *old != peer);
+        self.correct_known(address, Some(peer));
+        let Some(old) = old else {
             return;
         };
         self.notices.push_back(Notice::Replaced { address: address.clone(), old, new: peer });
-        self.actions.push_back(Action::Forget { peer: old, address: Some(address.clone()) });
+        self.forget_at(old, ways);
         if !self.records.values().any(|r| r.peer == Some(old)) {
             // Forgotten everywhere, now or when its connection has timed out.
             self.strangers.insert(old, now);
         }
+    }
+
+    /// The records that `way` leads to.
+    fn records_at(&self, way: &Multiaddr) -> Vec<Multiaddr> {
+        self.by_way.get(way).into_iter().flatten().cloned().collect()
+    }
+
+    /// Whether a target, or what is known from an earlier run, leads to `way`.
+    fn is_led_to(&self, way: &Multiaddr) -> bool {
+        self.by_way.get(way).into_iter().flatten().any(|record| self.is_listed(record))
     }
 
     fn is_live(&self, peer: &PeerId) -> bool {
@@ -576,8 +651,4 @@ fn is_old_news(told: &mut Option<Instant>, last: &Option<String>, reason: &str, 
     }
     *told = Some(now);
     false
-}
-
-fn record_is_settled(records: &BTreeMap<Multiaddr, Record>, address: &Multiaddr) -> bool {
-    records.get(address).is_some_and(|r| matches!(r.state, State::Connected | State::Own))
 }

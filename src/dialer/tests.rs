@@ -18,6 +18,7 @@ use super::{
 use crate::config::Target;
 
 mod known;
+mod ways;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -39,6 +40,8 @@ struct World {
     names: BTreeMap<Target, Vec<Multiaddr>>,
     /// Who answers where.
     replicas: BTreeMap<Multiaddr, PeerId>,
+    /// How long it takes until a dial of an address has an outcome, where that is not at once.
+    slow: BTreeMap<Multiaddr, Duration>,
     /// Addresses at which this node itself answers without knowing.
     mirrors: BTreeSet<Multiaddr>,
     links: BTreeMap<ConnectionId, (Multiaddr, PeerId)>,
@@ -54,13 +57,18 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with(seed, Policy::default())
+    }
+
+    fn with(seed: u64, policy: Policy) -> Self {
         let now = Instant::now();
         Self {
             start: now,
             now,
-            reconciler: Reconciler::new(Policy::default(), fastrand::Rng::with_seed(seed)),
+            reconciler: Reconciler::new(policy, fastrand::Rng::with_seed(seed)),
             names: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            slow: BTreeMap::new(),
             mirrors: BTreeSet::new(),
             links: BTreeMap::new(),
             due: Vec::new(),
@@ -118,6 +126,7 @@ impl World {
                     self.dials.push((self.now - self.start, address.clone()));
                     self.dialing += 1;
                     self.dialing_peak = self.dialing_peak.max(self.dialing);
+                    let soon = self.slow.get(&address).map_or(soon, |late| self.now + *late);
                     let due = if self.mirrors.contains(&address) {
                         Due::Failed(address, DialFault::OwnPeer)
                     } else if let Some(peer) = self.replicas.get(&address) {

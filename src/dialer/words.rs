@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::config::Target;
+use crate::config::{Target, TransportKind};
 
 /// What the reconciler goes by.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +17,12 @@ pub struct Policy {
     pub refresh: Duration,
     /// How long a departed peer that no name leads to is remembered.
     pub forget: Duration,
-    /// Dials under way at once.
+    /// Records dialed at once.
     pub parallel: usize,
+    /// What names are dialed over, in order of preference.
+    pub transports: Vec<TransportKind>,
+    /// How long a way to a record is given before the next one is tried beside it.
+    pub fallback: Duration,
     /// Records followed per name; more are ignored, and a notice says so.
     pub max_records: usize,
 }
@@ -31,6 +35,8 @@ impl Default for Policy {
             refresh: Duration::from_secs(5),
             forget: Duration::from_secs(60),
             parallel: 16,
+            transports: vec![TransportKind::Quic],
+            fallback: Duration::from_millis(250),
             max_records: 1024,
         }
     }
@@ -39,7 +45,7 @@ impl Default for Policy {
 /// What a lookup of a target came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// These addresses, perhaps with a peer id each.
+    /// These addresses, perhaps with a peer id each. Those of one socket are ways to one record.
     Records(Vec<Multiaddr>),
     /// The name certainly has no record now; why, in words.
     Nothing(String),

@@ -27,7 +27,7 @@ use futures::{
 
 use self::zone::{Via, Zone};
 use super::{LookupError, name::HostName};
-use crate::runtime::{Handle, RecvMeta, TcpListener, TcpStream, Transmit, UdpOptions, UdpSocket};
+use crate::runtime::{Handle, RecvMeta, TcpListener, TcpOptions, TcpStream, Transmit, UdpOptions, UdpSocket};
 
 /// Answers over UDP that may be under way at the same time; more questions wait in the kernel.
 const MAX_REPLIES: usize = 256;
@@ -202,7 +202,7 @@ fn bind(runtime: &Handle, addr: SocketAddr) -> io::Result<Sockets> {
     loop {
         tries += 1;
         let udp = runtime.bind_udp(addr, UdpOptions::default())?;
-        match runtime.bind_tcp(udp.local_addr()) {
+        match runtime.bind_tcp(udp.local_addr(), TcpOptions::default()) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(e) if addr.port() == 0 && e.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => {}
             Err(e) => return Err(e),

@@ -27,7 +27,7 @@ use futures::{
 use crate::{
     config::{ApiListen, Config},
     node::Client,
-    runtime::{ByteStream, Handle, TcpListener, UnixListener},
+    runtime::{ByteStream, Handle, TcpListener, TcpOptions, UnixListener},
 };
 use context::Context;
 pub(crate) use target::encode;
@@ -100,7 +100,8 @@ impl Bound {
         Ok(Some(match &config.api.listen {
             ApiListen::Off => return Ok(None),
             ApiListen::Tcp(addr) => {
-                let listener = runtime.bind_tcp(*addr).map_err(fail(addr.to_string()))?;
+                let listener =
+                    runtime.bind_tcp(*addr, TcpOptions::default()).map_err(fail(addr.to_string()))?;
                 let url = format!("http://{}", listener.local_addr());
                 Self { listener: Listener::Tcp(listener), url }
             }

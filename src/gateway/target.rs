@@ -291,7 +291,7 @@ mod tests {
             ("GET", "/v1/dht/", 400),
             ("GET", "/v1/peers/nobody", 400),
             ("GET", "/v1/peers//ping", 400),
-            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Ftcp%2F1/ping", 400),
+            ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Ftcp%2F0/ping", 400),
             ("GET", "/v1/peers/%2Fdns4%2Fbootstrap/ping", 400),
             ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Fudp%2F4001%2Fquic-v1", 400),
         ] {

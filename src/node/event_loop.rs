@@ -18,7 +18,7 @@ use futures::{
     stream::Fuse,
 };
 use libp2p::{
-    Swarm,
+    Multiaddr, Swarm,
     gossipsub::{self, TopicHash},
     request_response::OutboundRequestId,
 };
@@ -39,7 +39,7 @@ use super::{
     topics::{self, Topics},
 };
 use crate::{
-    config::Config,
+    config::{Config, TransportKind},
     runtime::{Handle, Interface, Interfaces, Timer},
 };
 
@@ -146,7 +146,11 @@ impl EventLoop {
         let known = behaviour.kad.store_mut().known();
         let access = behaviour.access.access().clone();
         let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
-        behaviour.dialer.try_known(known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a))));
+        // A run before may have spoken other transports.
+        let spoken = self.config.dialed_transports();
+        let known = known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a)));
+        let is_spoken = |a: &Multiaddr| TransportKind::of(a).is_none_or(|kind| spoken.contains(&kind));
+        behaviour.dialer.try_known(known.filter(|(_, address)| is_spoken(address)));
         while !self.is_done() {
             self.arm_timer();
             let timer = &mut self.timer;

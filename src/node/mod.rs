@@ -32,7 +32,7 @@ pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Receipt};
 pub use peers::{ConnectionStatus, PeerStatus};
-pub(crate) use setup::{dns_config, quic_config, targets};
+pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
 
@@ -88,9 +88,20 @@ pub enum SpawnError {
     /// The transport cannot be set up.
     #[error("cannot set up the QUIC transport: {0}")]
     Quic(#[from] crate::transport::quic::Error),
+    /// The TCP transport cannot be set up.
+    #[error("cannot set up the TCP transport: {0}")]
+    Tcp(#[from] crate::transport::tcp::Error),
     /// The network's keys cannot be read.
     #[error("cannot read the network's keys: {0}")]
     NetworkKey(#[from] KeyFileError),
+    /// A private mesh is QUIC only: over TCP nobody could be asked for a key.
+    #[error("{what} ({key}), and a private mesh is QUIC only")]
+    TcpInPrivateMesh {
+        /// The config's key that asks for TCP.
+        key: &'static str,
+        /// What it asks for.
+        what: String,
+    },
     /// Records cannot be kept where the config says.
     #[error("cannot keep records: {0}")]
     Store(#[from] crate::store::StoreError),
@@ -128,7 +139,7 @@ impl Node {
 
     /// Connects only to those who know a key of `keyring`, and proves the same to them. Without it,
     /// `network.key_file` of the config is read when the node starts. The ring's keys may be replaced while
-    /// the node runs.
+    /// the node runs. Such a node is on QUIC alone: TCP in the config is an error when it starts.
     pub fn network(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(keyring);
         self
@@ -145,6 +156,11 @@ impl Node {
             (None, Some(file)) => Some(Keyring::read(file)?),
             (given, _) => given,
         };
+        if keyring.is_some()
+            && let Some((key, what)) = config.asks_for_tcp().into_iter().next()
+        {
+            return Err(SpawnError::TcpInPrivateMesh { key, what });
+        }
         let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
         for address in &config.listen.addresses {
             swarm

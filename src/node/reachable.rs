@@ -93,6 +93,9 @@ mod tests {
             ("/ip6/fd00:12::9/udp/4001/quic-v1", "/ip6/fd00:11::2/udp/4001/quic-v1", false),
             ("/ip6/2001:db8::1/udp/4001/quic-v1", "/ip6/2a00::1/udp/4001/quic-v1", false),
             ("/ip6/2a01::1/udp/4001/quic-v1", "/ip6/2a00::1/udp/4001/quic-v1", true),
+            ("/ip4/10.0.11.9/tcp/4001", "/ip4/10.0.11.2/udp/4001/quic-v1", true),
+            ("/ip4/10.0.11.2/tcp/4001", "/ip4/10.0.11.2/tcp/51234", true),
+            ("/ip4/172.18.0.4/tcp/4001", "/ip4/10.0.11.2/tcp/4001", false),
             ("/dns4/peer/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
             ("/memory/5", "/memory/5", false),
         ] {

@@ -18,13 +18,14 @@ use super::{
     gossip, ping, table,
 };
 use crate::{
-    config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, Validation},
+    config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
     dialer, dns,
     runtime::Handle,
     store::{Limits, Store},
     transport::{
+        SideBySide,
         admission::{Admitted, Keyring, Rules},
-        quic,
+        quic, tcp,
     },
 };
 
@@ -58,18 +59,30 @@ pub(crate) fn swarm(
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
     let local = PeerId::from(key.public());
+    let dials = config.dialed_transports();
+    let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
+    let is_private = keyring.is_some();
     let transport = match keyring {
-        None => transport.map(|(peer, link), _| (peer, StreamMuxerBox::new(link))).boxed(),
+        None => {
+            let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+            SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed()
+        }
+        // Admission exists for QUIC only. So TCP is not there: nobody gets in by it, and nobody whom the hash
+        // table or a client names is reached by it.
         Some(keys) => Admitted::new(transport, local, rules(config, keys), runtime.clone())
             .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
             .boxed(),
     };
     let executor = runtime.clone();
     let limits = &config.limits;
-    let swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
+    let mut swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
         // Replicas stay connected, whether they talk or not.
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
+    if over_quic && over_tcp && !is_private {
+        // Of the addresses that the hash table has for a peer, those of QUIC first.
+        swarm_config = swarm_config.with_smart_dial();
+    }
     Ok((Swarm::new(transport, behaviour(config, key, runtime)?, local, swarm_config), closed))
 }
 
@@ -102,6 +115,20 @@ pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config
     quic.initial_mtu = told.initial_mtu;
     quic.mtu_upper_bound = told.mtu_discovery.then_some(told.max_mtu);
     Ok(quic)
+}
+
+/// What the transport is told.
+pub(crate) fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError> {
+    let told = &config.tcp;
+    let mut tcp = tcp::Config::new(key)?;
+    tcp.handshake_timeout = told.handshake_timeout;
+    tcp.keep_alive = told.keep_alive;
+    tcp.idle_timeout = told.idle_timeout;
+    tcp.max_concurrent_streams = config.limits.streams;
+    tcp.backlog = u32::try_from(told.backlog).unwrap_or(u32::MAX);
+    // The other half is for QUIC: who says nothing over TCP must not keep anybody out there.
+    tcp.max_half_made = told.half_made.min(config.limits.pending / 2).max(1);
+    Ok(tcp)
 }
 
 /// What the resolver is told.
@@ -166,6 +193,8 @@ fn policy(config: &Config) -> dialer::Policy {
         forget: dial.forget,
         parallel: dial.parallel,
         max_records: config.limits.records,
+        transports: config.name_transports(),
+        fallback: dial.fallback,
     }
 }
 
@@ -281,4 +310,76 @@ fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     hash.update([0]);
     hash.update(&message.data);
     gossipsub::MessageId::new(&hash.finalize()[..20])
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use libp2p::{
+        Multiaddr, TransportError,
+        swarm::{DialError, SwarmEvent},
+    };
+
+    use super::*;
+    use crate::{runtime::Executor, transport::admission::NetworkKey};
+
+    const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+    /// A node that is told to listen and dial over both, with a key of its own.
+    fn node(runtime: &Handle, keyring: Option<Keyring>) -> Swarm<Behaviour> {
+        let mut config = Config::default();
+        config.limits.memory = usize::MAX; // of all tests in this process
+        config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap(), TCP.parse().unwrap()];
+        swarm(&config, &Keypair::generate_ed25519(), keyring, runtime).unwrap().0
+    }
+
+    /// Dials `peer` at the address that only the hash table has; what comes of it.
+    async fn dial_by_table(
+        from: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        at: Multiaddr,
+    ) -> Result<PeerId, DialError> {
+        from.behaviour_mut().kad.add_address(&peer, at);
+        from.dial(peer)?;
+        loop {
+            match from.select_next_some().await {
+                SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
+                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_network_key_nobody_is_listened_to_or_dialed_over_tcp() {
+        let done = Executor::default().block_on(1, |rt| async move {
+            let mut open = node(&rt, None);
+            let peer = *open.local_peer_id();
+            open.listen_on(TCP.parse().unwrap()).unwrap();
+            let at = loop {
+                if let SwarmEvent::NewListenAddr { address, .. } = open.select_next_some().await {
+                    break address;
+                }
+            };
+            rt.spawn(Box::pin(async move { while open.next().await.is_some() {} }));
+
+            // Without a key the same address is listened on and dialed: it is the key that makes the difference.
+            let mut plain = node(&rt, None);
+            assert_eq!(dial_by_table(&mut plain, peer, at.clone()).await.unwrap(), peer);
+
+            let mut private = node(&rt, Some(Keyring::new(NetworkKey::generate().unwrap())));
+            let refused = private.listen_on(TCP.parse().unwrap());
+            assert!(matches!(refused, Err(TransportError::MultiaddrNotSupported(_))), "{refused:?}");
+            private.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+            match dial_by_table(&mut private, peer, at).await {
+                Err(DialError::Transport(errors)) => {
+                    let not_supported =
+                        |e: &TransportError<_>| matches!(e, TransportError::MultiaddrNotSupported(_));
+                    assert!(!errors.is_empty() && errors.iter().all(|(_, e)| not_supported(e)), "{errors:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        done.unwrap();
+    }
 }

@@ -40,6 +40,8 @@ mod signals;
 #[cfg(test)]
 pub mod sim;
 mod smol;
+mod stream;
+mod tcp;
 mod udp;
 #[cfg(unix)]
 mod unix;
@@ -81,13 +83,19 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever the operating system says of the address.
-    fn bind_tcp(&self, addr: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
-        reactor::bind_tcp(addr)
+    fn bind_tcp(&self, addr: SocketAddr, options: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
+        tcp::bind(addr, options)
     }
 
-    /// Opens a TCP connection to `addr`, without a time limit of its own.
-    fn connect_tcp(&self, addr: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
-        reactor::connect_tcp(addr)
+    /// Opens a TCP connection to `addr`, without a time limit of its own. One that is to leave from
+    /// where another to the same `addr` does fails with [`io::ErrorKind::AddrNotAvailable`] or
+    /// [`io::ErrorKind::AddrInUse`].
+    fn connect_tcp(
+        &self,
+        addr: SocketAddr,
+        options: TcpOptions,
+    ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+        tcp::connect(addr, options)
     }
 
     /// Binds and starts a listener on a Unix socket at `path`, which only this user may open (mode
@@ -223,6 +231,36 @@ pub trait UdpSocket: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// How a TCP socket is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Whether connections may leave from the address that a listener is bound to (`SO_REUSEPORT`).
+    /// Another listener may not be there all the same.
+    pub share: bool,
+    /// Connections that wait for a listener to accept them; the system turns more away.
+    pub backlog: u32,
+    /// Where a connection leaves from: a listener's address that is shared. `None`: a port of its own.
+    pub from: Option<SocketAddr>,
+    /// How a connection that is silent is treated; `None` waits for ever.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { share: false, backlog: 1024, from: None, keep_alive: None }
+    }
+}
+
+/// How the operating system finds out that nobody is at the other end of a TCP connection any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// A silent connection is probed after this, and again each time it passes; whole seconds.
+    pub after: Duration,
+    /// The connection is lost when nothing was acknowledged for this long. Linux only: elsewhere the
+    /// system's own number of probes decides.
+    pub lost_after: Duration,
+}
+
 /// A TCP connection.
 pub trait TcpStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'static {
     /// The address of the other side.
@@ -230,6 +268,12 @@ pub trait TcpStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin + 'stati
     /// # Errors
     /// When the connection is gone.
     fn peer_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
 /// A TCP socket that accepts connections.

@@ -4,24 +4,19 @@
 
 use std::{
     fs, io,
-    net::Shutdown,
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net,
     },
     path::{Path, PathBuf},
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use async_io::Async;
-use futures::{
-    future::{BoxFuture, FutureExt},
-    io::{AsyncRead, AsyncWrite},
-};
+use futures::future::{BoxFuture, FutureExt};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ByteStream, UnixListener};
+use super::{ByteStream, UnixListener, stream::ReactorStream};
 
 /// For this user's eyes only.
 const MODE: u32 = 0o600;
@@ -79,35 +74,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-struct ReactorUnixStream(Async<net::UnixStream>);
-
-impl AsyncRead for ReactorUnixStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ReactorUnixStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    /// Tells the other side that nothing more will be written; reading goes on.
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
-    }
-}
-
 impl UnixListener for ReactorUnixListener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>> {
         loop {
             match self.inner.get_ref().accept() {
                 Ok((stream, _)) => {
-                    return Poll::Ready(Async::new(stream).map(|s| Box::new(ReactorUnixStream(s)) as _));
+                    return Poll::Ready(Async::new(stream).map(|s| Box::new(ReactorStream(s)) as _));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.inner.poll_readable(cx))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -130,7 +102,7 @@ impl Drop for ReactorUnixListener {
 pub(super) fn connect(path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
     async move {
         let stream = Async::<net::UnixStream>::connect(path).await?;
-        Ok(Box::new(ReactorUnixStream(stream)) as _)
+        Ok(Box::new(ReactorStream(stream)) as _)
     }
     .boxed()
 }

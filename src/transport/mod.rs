@@ -4,4 +4,9 @@
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
 pub mod admission;
+mod listening;
 pub mod quic;
+mod side_by_side;
+pub mod tcp;
+
+pub use side_by_side::{Error, SideBySide};

@@ -20,7 +20,7 @@ use smidge::{
     Client, Config,
     config::ApiListen,
     gateway::{Bound, Gateway},
-    runtime::{Handle, TcpStream},
+    runtime::{Handle, TcpOptions, TcpStream},
 };
 
 /// An answer.
@@ -63,7 +63,7 @@ impl Api {
     }
 
     pub async fn connect(&self) -> Box<dyn TcpStream> {
-        self.rt.connect_tcp(self.addr).await.unwrap()
+        self.rt.connect_tcp(self.addr, TcpOptions::default()).await.unwrap()
     }
 
     /// Writes `bytes` and reads until the node closes.

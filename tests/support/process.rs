@@ -27,14 +27,13 @@ pub struct Process {
 impl Process {
     /// Starts `smidge` with `args`, without any configuration from outside.
     pub fn start(name: &str, args: &[String]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_smidge"))
-            .args(args)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(name, Command::new(env!("CARGO_BIN_EXE_smidge")).args(args).env_clear())
+    }
+
+    /// Starts `command`, whose log is read.
+    pub fn spawn(name: &str, command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log: Arc<(Mutex<Log>, Condvar)> = Arc::default();
         let shared = log.clone();

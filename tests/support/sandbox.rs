@@ -1,9 +1,8 @@
-//! A mount and network namespace for tests with the resolver async-dns.
+//! Mount and network namespaces of a test's own: the test runs again inside, as a process.
 //!
-//! async-dns asks the servers of `/etc/resolv.conf` on port 53 and cannot be told otherwise, so each
-//! test that needs a name server runs again as a process of its own where that file, and that port, are
-//! the test's. With hickory the test just runs. Never skips a test: what it needs and cannot have is a
-//! failure.
+//! Tests with the resolver async-dns need one: it asks the servers of `/etc/resolv.conf` on port 53 and
+//! cannot be told otherwise, so that file, and that port, are the test's there. With hickory those tests
+//! just run. Never skips a test: what it needs and cannot have is a failure.
 
 use std::{env, fs, net::SocketAddr, process::Command, thread};
 
@@ -24,7 +23,19 @@ pub fn server(own: SocketAddr) -> SocketAddr {
 
 /// Runs `test`, in a sandbox if one is needed.
 pub fn run(test: impl FnOnce()) {
-    if !is_needed() || env::var_os(INSIDE).is_some() {
+    if !is_needed() {
+        return test();
+    }
+    let prepare = format!(
+        "mount --bind \"${INSIDE}/hosts\" /etc/hosts && \
+         mount --bind \"${INSIDE}/resolv.conf\" /etc/resolv.conf"
+    );
+    inside(&prepare, test);
+}
+
+/// Runs `test` in namespaces of its own, with loopback up and after the shell has run `prepare`.
+pub fn inside(prepare: &str, test: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
         return test();
     }
     let name = thread::current().name().unwrap_or_default().to_owned();
@@ -35,10 +46,7 @@ pub fn run(test: impl FnOnce()) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
     fs::write(dir.path().join("resolv.conf"), format!("nameserver {SERVER}\noptions ndots:0\n")).unwrap();
-    let script = format!(
-        "set -e; ip link set lo up; mount --bind \"${INSIDE}/hosts\" /etc/hosts; \
-         mount --bind \"${INSIDE}/resolv.conf\" /etc/resolv.conf; exec \"$0\" --exact \"$1\" --nocapture"
-    );
+    let script = format!("set -e; ip link set lo up; {prepare}; exec \"$0\" --exact \"$1\" --nocapture");
     let mut unshare = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
@@ -51,6 +59,9 @@ pub fn run(test: impl FnOnce()) {
         .output()
         .expect("this test needs `unshare` (util-linux), `ip` (iproute2) and `sh`");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for line in err.lines().filter(|line| line.starts_with("measured: ")) {
+        eprintln!("{line}");
+    }
     assert!(
         output.status.success() && out.contains("1 passed"),
         "{name} in the sandbox (which needs root or unprivileged user namespaces): {}\n{out}\n{err}",

@@ -7,6 +7,7 @@ mod net;
 mod node;
 mod raw;
 mod streams;
+mod tcp;
 mod transport;
 
 use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};

@@ -21,14 +21,14 @@ use crate::{Sides, patiently, run};
 
 const TOPIC: &str = "some_topic";
 
-type StockNode = Driven<Whole>;
+pub(crate) type StockNode = Driven<Whole>;
 
 fn stock_node(sides: &Sides, gossip: gossipsub::Config) -> StockNode {
     let key = Keypair::generate_ed25519();
     Driven::new(&*sides.stock, &key, &Tuning::default(), Whole::new(&key, gossip), |_| true)
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
     config.gossip.topics = vec![TOPIC.into()];
@@ -37,12 +37,12 @@ fn config() -> Config {
     config
 }
 
-fn spawn(sides: &Sides, config: Config) -> Client {
+pub(crate) fn spawn(sides: &Sides, config: Config) -> Client {
     Node::new(config, Keypair::generate_ed25519()).spawn(sides.ours.handle().unwrap()).unwrap()
 }
 
 /// Waits until `done` holds, looking again after every event and now and then.
-async fn until<F: Future<Output = bool>>(what: &str, client: &Client, done: impl Fn(Client) -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, client: &Client, done: impl Fn(Client) -> F) {
     let mut events = client.events();
     patiently(what, async {
         while !done(client.clone()).await {
@@ -53,7 +53,7 @@ async fn until<F: Future<Output = bool>>(what: &str, client: &Client, done: impl
     .await;
 }
 
-async fn listening(client: &Client) -> Multiaddr {
+pub(crate) async fn listening(client: &Client) -> Multiaddr {
     until("a listener", client, async |c| !c.status().await.unwrap().listening.is_empty()).await;
     client.status().await.unwrap().listening.remove(0)
 }
@@ -84,7 +84,11 @@ async fn message(subscription: &mut Subscription) -> Message {
 }
 
 /// The next event of the behaviours that `pick` takes.
-async fn told<B, T>(what: &str, stock: &mut Driven<B>, mut pick: impl FnMut(B::ToSwarm) -> Option<T>) -> T
+pub(crate) async fn told<B, T>(
+    what: &str,
+    stock: &mut Driven<B>,
+    mut pick: impl FnMut(B::ToSwarm) -> Option<T>,
+) -> T
 where
     B: NetworkBehaviour<ToSwarm: Send> + Send,
 {

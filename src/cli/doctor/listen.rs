@@ -6,12 +6,15 @@ use libp2p::Multiaddr;
 
 use super::{finding::Finding, paths};
 use crate::{
-    config::{ApiListen, Config, check_quic},
-    runtime::{Handle, UdpOptions},
+    config::{ApiListen, Config, TransportKind, check_address},
+    runtime::{Handle, TcpOptions, UdpOptions},
 };
 
 const CHECK: &str = "listen.address";
 const API: &str = "listen.api";
+/// Where the kernel lists its sockets.
+const UDP: &[&str] = &["/proc/net/udp", "/proc/net/udp6"];
+const TCP: &[&str] = &["/proc/net/tcp", "/proc/net/tcp6"];
 /// Processes whose descriptors are looked through for a socket's owner.
 const PROCESSES: usize = 4096;
 /// Descriptors of one process that are looked through.
@@ -31,11 +34,14 @@ pub(super) async fn check(config: &Config, runtime: &Handle, running: &Running) 
         findings.push(Finding::ok(CHECK, "addresses", "none: this node dials, and is dialed by nobody"));
     }
     for address in &config.listen.addresses {
-        let Ok((socket, _)) = check_quic(address) else { continue };
-        // Without a wish for buffers: only the address counts.
-        let bound = runtime.bind_udp(socket, UdpOptions::default()).map(|_| ());
-        let holder = holder_of(runtime, &bound, socket, &["/proc/net/udp", "/proc/net/udp6"]).await;
-        let ours = running.listening.iter().any(|other| is_same(socket, other));
+        let Ok((over, socket, _)) = check_address(address) else { continue };
+        // Without a wish for buffers or a backlog: only the address counts.
+        let (bound, tables) = match over {
+            TransportKind::Quic => (runtime.bind_udp(socket, UdpOptions::default()).map(|_| ()), UDP),
+            TransportKind::Tcp => (runtime.bind_tcp(socket, TcpOptions::default()).map(|_| ()), TCP),
+        };
+        let holder = holder_of(runtime, &bound, socket, tables).await;
+        let ours = running.listening.iter().any(|other| is_same(over, socket, other));
         findings.push(judge(CHECK, &address.to_string(), &bound, socket, ours, holder));
     }
     findings.extend(api(config, runtime, running).await);
@@ -46,8 +52,8 @@ async fn api(config: &Config, runtime: &Handle, running: &Running) -> Option<Fin
     match &config.api.listen {
         ApiListen::Off => None,
         ApiListen::Tcp(socket) => {
-            let bound = runtime.bind_tcp(*socket).map(|_| ());
-            let holder = holder_of(runtime, &bound, *socket, &["/proc/net/tcp", "/proc/net/tcp6"]).await;
+            let bound = runtime.bind_tcp(*socket, TcpOptions::default()).map(|_| ());
+            let holder = holder_of(runtime, &bound, *socket, TCP).await;
             Some(judge(API, &format!("api {socket}"), &bound, *socket, running.api, holder))
         }
         ApiListen::Unix(path) => {
@@ -150,9 +156,10 @@ fn judge(
 }
 
 /// Whether a node that listens at `other` has what `socket` asks for.
-fn is_same(socket: SocketAddr, other: &Multiaddr) -> bool {
-    check_quic(other).is_ok_and(|(other, _)| {
-        other.port() == socket.port()
+fn is_same(over: TransportKind, socket: SocketAddr, other: &Multiaddr) -> bool {
+    check_address(other).is_ok_and(|(kind, other, _)| {
+        kind == over
+            && other.port() == socket.port()
             && (other.ip() == socket.ip()
                 || (socket.ip().is_unspecified() && socket.is_ipv4() == other.is_ipv4()))
     })
@@ -239,10 +246,14 @@ mod tests {
     fn a_node_that_listens_everywhere_says_so_by_its_addresses() {
         let at = |text: &str| text.parse::<Multiaddr>().unwrap();
         let any: SocketAddr = "0.0.0.0:4001".parse().unwrap();
-        assert!(is_same(any, &at("/ip4/10.0.0.1/udp/4001/quic-v1")));
-        assert!(!is_same(any, &at("/ip6/::1/udp/4001/quic-v1")));
-        assert!(!is_same(any, &at("/ip4/10.0.0.1/udp/4002/quic-v1")));
-        assert!(!is_same("10.0.0.2:4001".parse().unwrap(), &at("/ip4/10.0.0.1/udp/4001/quic-v1")));
+        use TransportKind::{Quic, Tcp};
+        assert!(is_same(Tcp, any, &at("/ip4/10.0.0.1/tcp/4001")));
+        assert!(!is_same(Tcp, any, &at("/ip4/10.0.0.1/udp/4001/quic-v1")));
+        assert!(!is_same(Quic, any, &at("/ip4/10.0.0.1/tcp/4001")));
+        assert!(is_same(Quic, any, &at("/ip4/10.0.0.1/udp/4001/quic-v1")));
+        assert!(!is_same(Quic, any, &at("/ip6/::1/udp/4001/quic-v1")));
+        assert!(!is_same(Quic, any, &at("/ip4/10.0.0.1/udp/4002/quic-v1")));
+        assert!(!is_same(Quic, "10.0.0.2:4001".parse().unwrap(), &at("/ip4/10.0.0.1/udp/4001/quic-v1")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use libp2p::Multiaddr;
 use self::finding::Report;
 use super::{Failure, api::ApiArgs, exit, print, run::NodeArgs};
 use crate::{
-    config::{Config, check_quic},
+    config::{Config, check_address},
     runtime::Handle,
 };
 
@@ -35,7 +35,7 @@ mod udp;
     after_help = "Example:\n  smidge doctor --config config/peer.toml\n  smidge doctor --dial bootstrap:4001 --json\n\n\
     Takes the same configuration as `run` and needs no running node; one that runs is asked\n\
     through --api, or where api.listen puts it. Each line is ok, warn or fail, with what to do.\n\
-    Records are tried with a QUIC handshake under a key of its own: the nodes there log a peer\n\
+    Records are tried with a handshake under a key of its own: the nodes there log a peer\n\
     that comes and goes. Exit code 1 if a line says fail, 0 otherwise.\n\n\
     --json: {\"ok\", \"counts\": {\"ok\", \"warn\", \"fail\"}, \"checks\": [{\"group\", \"check\", \"subject\",\n\
     \"verdict\", \"found\", \"advice\"}]}; `check` and `verdict` are stable, the words are not."
@@ -103,11 +103,11 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
 
 /// Whether `address` is one that this host's node listens on, or would.
 fn is_here(address: &Multiaddr, ips: &[IpAddr], listen: &[Multiaddr]) -> bool {
-    let Ok((socket, _)) = check_quic(address) else { return false };
+    let Ok((over, socket, _)) = check_address(address) else { return false };
     let listens = |on: &Multiaddr| {
-        check_quic(on).is_ok_and(|(on, _)| {
+        check_address(on).is_ok_and(|(kind, on, _)| {
             let everywhere = on.ip().is_unspecified() && on.is_ipv4() == socket.is_ipv4();
-            on.port() == socket.port() && (everywhere || on.ip() == socket.ip())
+            kind == over && on.port() == socket.port() && (everywhere || on.ip() == socket.ip())
         })
     };
     (ips.contains(&socket.ip()) || socket.ip().is_loopback()) && listen.iter().any(listens)
@@ -131,6 +131,7 @@ mod tests {
             ("/ip4/10.0.0.7/udp/4002/quic-v1", &everywhere, false),
             ("/ip4/10.0.0.8/udp/4001/quic-v1", &everywhere, false),
             ("/ip6/::1/udp/4001/quic-v1", &everywhere, false),
+            ("/ip4/10.0.0.7/tcp/4001", &everywhere, false),
         ] {
             assert_eq!(is_here(&at(address), &ips, listen), expected, "{address} {listen:?}");
         }

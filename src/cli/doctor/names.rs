@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use super::finding::Finding;
 use crate::{
-    config::{Config, Target},
+    config::{Config, Target, TransportKind},
     dialer::{Answer, lookup},
     dns::{self, Family, Resolve},
     node::{dns_config, targets},
@@ -38,11 +38,12 @@ pub(super) async fn check(
         }
     };
     let all = targets(config);
-    let looked = all.iter().map(|target| look(resolver.clone(), target.clone()));
+    let over: Arc<[TransportKind]> = config.name_transports().into();
+    let looked = all.iter().map(|target| look(resolver.clone(), target.clone(), over.clone()));
     let (mut findings, mut names) = (Vec::new(), Vec::new());
     for (target, (answer, tasks)) in all.iter().zip(futures::future::join_all(looked).await) {
         let name = target.to_string();
-        if !matches!(target, Target::Addr(_)) {
+        if target.host().is_some() {
             findings.push(judge(
                 &name,
                 &answer,
@@ -59,7 +60,11 @@ pub(super) async fn check(
 }
 
 /// The records of a target, and of its tasks if it may be a Swarm service.
-async fn look(resolver: Arc<dyn Resolve>, target: Target) -> (Answer, Option<Vec<IpAddr>>) {
+async fn look(
+    resolver: Arc<dyn Resolve>,
+    target: Target,
+    over: Arc<[TransportKind]>,
+) -> (Answer, Option<Vec<IpAddr>>) {
     let tasks = async {
         match &target {
             Target::Name { host, .. } if !host.starts_with(TASKS) && host.len() + TASKS.len() < 254 => {
@@ -68,7 +73,7 @@ async fn look(resolver: Arc<dyn Resolve>, target: Target) -> (Answer, Option<Vec
             _ => None,
         }
     };
-    futures::future::join(lookup(resolver.clone(), target.clone()), tasks).await
+    futures::future::join(lookup(resolver.clone(), target.clone(), over), tasks).await
 }
 
 /// How a service answers for its replicas.
@@ -88,6 +93,11 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip6(ip) => Some(ip.into()),
         _ => None,
     }
+}
+
+/// How many sockets these addresses lead to.
+fn count<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> usize {
+    addresses.filter_map(|a| TransportKind::and_socket(a).map(|(_, at)| at)).collect::<BTreeSet<_>>().len()
 }
 
 fn kind(answer: &Answer, tasks: Option<&[IpAddr]>) -> Service {
@@ -116,8 +126,8 @@ fn judge(
             return Finding::fail(CHECK, name, why, "mend what the group dns says first, then try again");
         }
     };
-    let count = records.len();
-    let own = records.iter().filter(|address| here(address)).count();
+    // One record may be an address for each transport.
+    let (count, own) = (count(records.iter()), count(records.iter().filter(|address| here(address))));
     let mut found = if count == 1 { "1 record".to_owned() } else { format!("{count} records") };
     if own > 0 {
         found.push_str(", this node among them");
@@ -175,9 +185,17 @@ mod tests {
     #[test]
     fn each_answer_has_its_verdict() {
         let two = answer(&["10.0.0.2", "10.0.0.3"]);
+        let over_both = match answer(&["10.0.0.2"]) {
+            Answer::Records(mut one) => {
+                one.push("/ip4/10.0.0.2/tcp/4001".parse().unwrap());
+                Answer::Records(one)
+            }
+            other => other,
+        };
         let own = |address: &Multiaddr| address.to_string().contains("10.0.0.3");
         for (answer, service, most, expected, words) in [
             (&two, Service::Plain, 9, Verdict::Ok, "2 records, this node among them"),
+            (&over_both, Service::Plain, 1, Verdict::Ok, "1 record"),
             (&two, Service::EachTask, 9, Verdict::Ok, "one for each task (dnsrr)"),
             (&two, Service::Virtual(4), 9, Verdict::Warn, "in front of 4 tasks"),
             (&two, Service::Plain, 1, Verdict::Warn, "limits.records = 1"),

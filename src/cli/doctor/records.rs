@@ -1,10 +1,14 @@
-//! Who is behind each record: a QUIC handshake under a key of this moment, and at once goodbye.
+//! Who is behind each record: a handshake under a key of this moment, and at once goodbye.
 //!
 //! The nodes that are tried log a peer that came and went. Nothing else is asked of them.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, FutureExt, ready},
+    stream,
+};
 use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
@@ -16,11 +20,11 @@ use libp2p::{
 
 use super::{finding::Finding, names::Named};
 use crate::{
-    config::{Config, check_quic},
+    config::{Config, TransportKind},
     error::chain,
-    node::quic_config,
+    node::{quic_config, tcp_config},
     runtime::Handle,
-    transport::quic::Transport,
+    transport::{quic, tcp},
 };
 
 const CHECK: &str = "records.handshake";
@@ -30,7 +34,11 @@ const TRIED: usize = 64;
 /// What became of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
-    Answered { peer: PeerId, rtt: Duration },
+    /// Only QUIC measures how long that took.
+    Answered {
+        peer: PeerId,
+        rtt: Option<Duration>,
+    },
     Failed(String),
 }
 
@@ -49,32 +57,16 @@ pub(super) async fn check(
     here: &(dyn Fn(&Multiaddr) -> bool + Sync),
     me: Option<PeerId>,
 ) -> Vec<Finding> {
-    let set_up =
-        |why: String| vec![Finding::fail(CHECK, "QUIC", why, "mend the section [quic] of the configuration")];
-    let mut transport = match quic_config(config, &Keypair::generate_ed25519()) {
-        Ok(quic) => match Transport::new(quic, runtime.clone()) {
-            Ok(transport) => transport,
-            Err(e) => return set_up(chain(&e)),
-        },
-        Err(e) => return set_up(chain(&e)),
+    let mut transports = match Transports::new(config, runtime) {
+        Ok(transports) => transports,
+        Err(why) => return vec![why],
     };
     let mut findings = Vec::new();
     for Named { name, addresses } in names {
         let all = addresses.len();
         let dials = addresses.into_iter().take(TRIED).map(|address| {
-            let dial =
-                transport.dial(address.clone(), DialOpts { role: Endpoint::Dialer, port_use: PortUse::New });
-            async move {
-                let outcome = match dial {
-                    Err(e) => Outcome::Failed(chain(&e)),
-                    Ok(connecting) => match connecting.await {
-                        // Dropped, it is closed.
-                        Ok((peer, connection)) => Outcome::Answered { peer, rtt: connection.rtt() },
-                        Err(e) => Outcome::Failed(chain(&e)),
-                    },
-                };
-                (address, outcome)
-            }
+            let dial = transports.dial(&address);
+            async move { (address, dial.await.unwrap_or_else(Outcome::Failed)) }
         });
         // Each is begun when there is room for it: the time limit of a handshake runs from then.
         let outcomes: Vec<_> = stream::iter(dials).buffered(config.dial.parallel).collect().await;
@@ -87,10 +79,62 @@ pub(super) async fn check(
     findings
 }
 
+/// Both, under one key that nobody knows.
+struct Transports {
+    quic: quic::Transport,
+    tcp: tcp::Transport,
+}
+
+impl Transports {
+    fn new(config: &Config, runtime: &Handle) -> Result<Self, Finding> {
+        let key = Keypair::generate_ed25519();
+        let quic = quic_config(config, &key).map_err(|e| chain(&e)).and_then(|quic| {
+            let transport = quic::Transport::new(quic, runtime.clone());
+            transport.map_err(|e| chain(&e))
+        });
+        let tcp = tcp_config(config, &key).map_err(|e| chain(&e)).and_then(|tcp| {
+            let transport = tcp::Transport::new(tcp, runtime.clone());
+            transport.map_err(|e| chain(&e))
+        });
+        let set_up = |kind: &'static str, why| {
+            let advice = format!("mend the section [{}] of the configuration", kind.to_lowercase());
+            Finding::fail(CHECK, kind, why, advice)
+        };
+        Ok(Self {
+            quic: quic.map_err(|why| set_up("QUIC", why))?,
+            tcp: tcp.map_err(|why| set_up("TCP", why))?,
+        })
+    }
+
+    /// Dials, and says goodbye at once to whoever answers. A failure is said in words.
+    fn dial(&mut self, address: &Multiaddr) -> BoxFuture<'static, Result<Outcome, String>> {
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        // A connection that is dropped is closed.
+        match TransportKind::of(address) {
+            Some(TransportKind::Tcp) => match self.tcp.dial(address.clone(), opts) {
+                Ok(dial) => async {
+                    let (peer, _) = dial.await.map_err(|e| chain(&e))?;
+                    Ok(Outcome::Answered { peer, rtt: None })
+                }
+                .boxed(),
+                Err(e) => ready(Err(chain(&e))).boxed(),
+            },
+            Some(TransportKind::Quic) | None => match self.quic.dial(address.clone(), opts) {
+                Ok(dial) => async {
+                    let (peer, connection) = dial.await.map_err(|e| chain(&e))?;
+                    Ok(Outcome::Answered { peer, rtt: Some(connection.rtt()) })
+                }
+                .boxed(),
+                Err(e) => ready(Err(chain(&e))).boxed(),
+            },
+        }
+    }
+}
+
 fn judge(name: &str, tried: &[Tried], all: usize, me: Option<PeerId>) -> Vec<Finding> {
     let is_me = |peer: &PeerId| me == Some(*peer);
     let answered = tried.iter().any(|t| matches!(&t.outcome, Outcome::Answered { peer, .. } if !is_me(peer)));
-    let mut seen: BTreeMap<(PeerId, bool), &Multiaddr> = BTreeMap::new();
+    let mut seen: BTreeMap<(PeerId, Option<Way>), &Multiaddr> = BTreeMap::new();
     let mut findings: Vec<_> = tried
         .iter()
         .map(|Tried { address, here, outcome }| {
@@ -101,8 +145,10 @@ fn judge(name: &str, tried: &[Tried], all: usize, me: Option<PeerId>) -> Vec<Fin
                 }
                 Outcome::Answered { peer, rtt } => {
                     // Both sides have reckoned with keys in it: a ping is faster.
-                    let found = format!("{peer}, handshake round trip {:.1} ms", rtt.as_secs_f64() * 1000.0);
-                    match seen.insert((*peer, family(address)), address) {
+                    let took =
+                        rtt.map(|rtt| format!(", handshake round trip {:.1} ms", rtt.as_secs_f64() * 1000.0));
+                    let found = format!("{peer}{}", took.unwrap_or_default());
+                    match seen.insert((*peer, way(address)), address) {
                         Some(other) => Finding::warn(
                             CHECK,
                             subject,
@@ -139,14 +185,19 @@ fn judge(name: &str, tried: &[Tried], all: usize, me: Option<PeerId>) -> Vec<Fin
     findings
 }
 
-/// Whether an address is of IPv6: a node may well have one of each family.
-fn family(address: &Multiaddr) -> bool {
-    check_quic(address).is_ok_and(|(socket, _)| socket.is_ipv6())
+/// The transport and whether it is over IPv6: a node may well have an address for each.
+type Way = (TransportKind, bool);
+
+fn way(address: &Multiaddr) -> Option<Way> {
+    TransportKind::and_socket(address).map(|(kind, socket)| (kind, socket.is_ipv6()))
 }
 
 fn port(address: &Multiaddr) -> String {
-    let socket = check_quic(address).map(|(socket, _): (SocketAddr, _)| socket);
-    socket.map_or_else(|_| "UDP".into(), |socket| format!("UDP port {}", socket.port()))
+    match TransportKind::and_socket(address) {
+        Some((TransportKind::Quic, socket)) => format!("UDP port {}", socket.port()),
+        Some((TransportKind::Tcp, socket)) => format!("TCP port {}", socket.port()),
+        None => "UDP".into(),
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +206,7 @@ mod tests {
 
     fn tried(ip: &str, here: bool, peer: Option<PeerId>) -> Tried {
         let outcome = match peer {
-            Some(peer) => Outcome::Answered { peer, rtt: Duration::from_micros(1234) },
+            Some(peer) => Outcome::Answered { peer, rtt: Some(Duration::from_micros(1234)) },
             None => Outcome::Failed("nobody".into()),
         };
         let version = if ip.contains(':') { "ip6" } else { "ip4" };
@@ -189,5 +240,23 @@ mod tests {
         let findings = judge("peer:4001", &[tried("10.0.0.1", false, Some(one))], 70, None);
         assert_eq!(findings[0].found, format!("{one}, handshake round trip 1.2 ms"));
         assert_eq!(findings[1].found, "69 more records were not tried");
+    }
+
+    #[test]
+    fn one_peer_may_answer_over_both_transports_and_a_port_that_does_not_is_named() {
+        let one = PeerId::random();
+        let quic = tried("10.0.0.1", false, None);
+        let answered = Outcome::Answered { peer: one, rtt: None };
+        let tcp =
+            Tried { address: "/ip4/10.0.0.1/tcp/4001".parse().unwrap(), here: false, outcome: answered };
+        let findings = judge("peer:4001", &[quic, tcp.clone()], 2, None);
+        assert_eq!((findings[0].verdict, findings[1].verdict), (Verdict::Warn, Verdict::Ok));
+        assert!(findings[0].advice.as_ref().unwrap().contains("UDP port 4001"));
+        assert_eq!(findings[1].found, one.to_string());
+        let both = judge("peer:4001", &[tried("10.0.0.1", false, Some(one)), tcp.clone()], 2, None);
+        assert!(both.iter().all(|f| f.verdict == Verdict::Ok), "{both:?}");
+        let silent = Tried { outcome: Outcome::Failed("nobody".into()), ..tcp };
+        let advice = judge("peer:4001", &[silent], 1, None).remove(0).advice.unwrap();
+        assert!(advice.contains("TCP port 4001"), "{advice}");
     }
 }

@@ -93,19 +93,36 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         ),
         (
             "[dial]\naddresses = [\"peer:4001\"]",
-            "c.toml:2: dial.addresses: \"peer:4001\": is no multiaddr with an IP address (names belong into dial.names); expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID]",
+            "c.toml:2: dial.addresses: \"peer:4001\": is no multiaddr with an IP address (names belong into dial.names); expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID] or /ip4|ip6/ADDRESS/tcp/PORT[/p2p/ID]",
         ),
         (
             "[dial]\naddresses = [\"/ip4/1.2.3.4/udp/0/quic-v1\"]",
-            "c.toml:2: dial.addresses: \"/ip4/1.2.3.4/udp/0/quic-v1\": port 0 cannot be dialed; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID]",
+            "c.toml:2: dial.addresses: \"/ip4/1.2.3.4/udp/0/quic-v1\": port 0 cannot be dialed; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID] or /ip4|ip6/ADDRESS/tcp/PORT[/p2p/ID]",
         ),
         (
-            "[listen]\naddresses = [\"/ip4/0.0.0.0/tcp/4001\"]",
-            "c.toml:2: listen.addresses: \"/ip4/0.0.0.0/tcp/4001\": has /tcp/4001 where /udp/PORT belongs; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1",
+            "[listen]\naddresses = [\"/ip4/0.0.0.0/sctp/4001\"]",
+            "c.toml:2: listen.addresses: \"/ip4/0.0.0.0/sctp/4001\": has /sctp/4001 where /udp/PORT/quic-v1 or /tcp/PORT belongs; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
         ),
         (
             "[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/udp/1/quic-v1\"]",
             "c.toml:2: listen.addresses: the same address twice; expected each address once",
+        ),
+        // What a private mesh has no proof for.
+        (
+            "[network]\nkey_file = \"k\"\n[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/tcp/1\"]",
+            "c.toml:4: listen.addresses: /ip4/0.0.0.0/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
+        ),
+        (
+            "[network]\nkey_file = \"k\"\n[dial]\ntransports = [\"quic\", \"tcp\"]",
+            "c.toml:4: dial.transports: names are to be dialed over TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
+        ),
+        (
+            "[network]\nkey_file = \"k\"\n[dial]\naddresses = [\"/ip4/1.2.3.4/tcp/1\"]",
+            "c.toml:4: dial.addresses: /ip4/1.2.3.4/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
+        ),
+        (
+            "[network]\nkey_file = \"k\"\n[dial]\nnames = [\"a\", \"/dns4/peer/tcp/1\"]",
+            "c.toml:4: dial.names: /dns4/peer/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
         ),
         (
             "[gossip]\ntopics = [\"a\", \"\"]",
@@ -159,6 +176,18 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         (
             "[quic]\nidle_timeout = \"2s\"",
             "c.toml:2: quic.idle_timeout: keep_alive is 2.5s and idle_timeout is 2s; expected keep_alive < idle_timeout, or silent connections are lost",
+        ),
+        (
+            "[tcp]\nkeep_alive = \"9s\"",
+            "c.toml:2: tcp.keep_alive: keep_alive is 9s and idle_timeout is 8s; expected keep_alive < idle_timeout, or silent connections are lost",
+        ),
+        (
+            "[dial]\ntransports = [\"tcp\", \"quic\", \"tcp\"]",
+            "c.toml:2: dial.transports: the same transport twice; expected each transport once",
+        ),
+        (
+            "[dial]\ntransports = [\"udp\"]",
+            "c.toml:2: dial.transports: found \"udp\"; expected a list, each item \"quic\" or \"tcp\"",
         ),
         (
             "[quic]\nmax_mtu = 1300\ninitial_mtu = 1400",

@@ -21,7 +21,7 @@ use futures::{
 };
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
-use crate::runtime::{Handle, RecvMeta, TcpStream, Transmit, UdpOptions, UdpSocket};
+use crate::runtime::{Handle, RecvMeta, TcpOptions, TcpStream, Transmit, UdpOptions, UdpSocket};
 
 thread_local! {
     static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
@@ -158,7 +158,7 @@ impl RuntimeProvider for Door {
         let Self { runtime, server, trouble } = self.clone();
         async move {
             let limit = limit.unwrap_or(Duration::from_secs(5));
-            match runtime.timeout(limit, runtime.connect_tcp(server)).await {
+            match runtime.timeout(limit, runtime.connect_tcp(server, TcpOptions::default())).await {
                 Ok(Ok(stream)) => Ok(Tcp { stream: Mutex::new(stream), trouble }),
                 Ok(Err(e)) => {
                     trouble.note(format!("{TOO_LONG}: {e}"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use libp2p::{
-    Multiaddr, PeerId,
+    Multiaddr, PeerId, TransportError,
     gossipsub::{self, MessageAcceptance},
     identify, kad, request_response,
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
@@ -11,6 +11,7 @@ use libp2p::{
 
 use super::{EventLoop, answer, id_text};
 use crate::{
+    config::{Config, TransportKind},
     dialer,
     error::chain,
     node::{
@@ -52,8 +53,10 @@ impl EventLoop {
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
-                // Two that dial each other at once are no further apart than a handshake may take.
-                let age = self.config.quic.handshake_timeout;
+                // Two that dial each other at once are no further apart than a handshake may take, and the
+                // step to the next transport.
+                let Config { quic, tcp, dial, .. } = &self.config;
+                let age = quic.handshake_timeout.max(tcp.handshake_timeout) + dial.fallback;
                 for former in self.peers.former(&peer_id, connection_id, age) {
                     log::debug!("{peer_id} came back: its connection from before is closed");
                     self.swarm.close_connection(former);
@@ -295,7 +298,16 @@ pub(super) fn dial_error(error: &DialError) -> String {
     match error {
         // The swarm leaves out the addresses that it listens on.
         DialError::LocalPeerId { .. } | DialError::NoAddresses => "it is this node itself".into(),
-        DialError::Transport(errors) => errors.iter().map(|(_, e)| chain(e)).collect::<Vec<_>>().join("; "),
+        DialError::Transport(errors) => {
+            let said = errors.iter().map(|(_, error)| match error {
+                TransportError::MultiaddrNotSupported(address) => match TransportKind::of(address) {
+                    Some(kind) => format!("this node does not dial over {kind} (dial.transports)"),
+                    None => chain(error),
+                },
+                error => chain(error),
+            });
+            said.collect::<Vec<_>>().join("; ")
+        }
         DialError::Denied { cause } => chain(cause),
         other => chain(other),
     }

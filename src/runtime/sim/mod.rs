@@ -24,7 +24,9 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt, ready};
 
-use super::{Handle, Interface, Interfaces, Runtime, TcpListener, TcpStream, Timer, UdpOptions, UdpSocket};
+use super::{
+    Handle, Interface, Interfaces, Runtime, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket,
+};
 
 pub use net::Link;
 
@@ -227,11 +229,15 @@ impl Runtime for Host {
         net::bind(&self.world.0, self.host, addr)
     }
 
-    fn bind_tcp(&self, _: SocketAddr) -> io::Result<Box<dyn TcpListener>> {
+    fn bind_tcp(&self, _: SocketAddr, _: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn connect_tcp(&self, _: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+    fn connect_tcp(
+        &self,
+        _: SocketAddr,
+        _: TcpOptions,
+    ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
         ready(Err(io::ErrorKind::Unsupported.into())).boxed()
     }
 

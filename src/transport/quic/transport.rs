@@ -17,7 +17,10 @@ use libp2p::{
     },
 };
 
-use crate::runtime::{Handle, Interface, Interfaces};
+use crate::{
+    runtime::{Handle, Interface},
+    transport::listening::Watch,
+};
 
 use super::{
     Config, Connecting, Connection, Error, addr,
@@ -34,7 +37,7 @@ pub struct Transport {
     dialer_v4: Option<Arc<Endpoint>>,
     dialer_v6: Option<Arc<Endpoint>>,
     /// Opened with the first listener whose addresses may change.
-    interfaces: Option<Box<dyn Interfaces>>,
+    interfaces: Watch,
     events: VecDeque<Event>,
     /// Which listener is asked first: no busy one starves the others.
     turn: usize,
@@ -54,11 +57,11 @@ impl Transport {
     /// [`Error::Config`] when a value of `config` cannot work.
     pub fn new(config: Config, runtime: Handle) -> Result<Self, Error> {
         Ok(Self {
-            shared: Arc::new(Shared::new(config.build()?, runtime)),
+            shared: Arc::new(Shared::new(config.build()?, runtime.clone())),
             listeners: Vec::new(),
             dialer_v4: None,
             dialer_v6: None,
-            interfaces: None,
+            interfaces: Watch::new(runtime),
             events: VecDeque::new(),
             turn: 0,
             waker: None,
@@ -78,7 +81,10 @@ impl Transport {
 
     /// The listening endpoint that a dial to `remote` may leave from.
     fn listening(&self, remote: SocketAddr) -> Option<&Arc<Endpoint>> {
-        self.listeners.iter().find(|listener| listener.reaches(remote)).map(|listener| &listener.endpoint)
+        self.listeners
+            .iter()
+            .find(|listener| listener.announced.reaches(remote))
+            .map(|listener| &listener.endpoint)
     }
 
     /// The endpoint for dials that leave from no listener.
@@ -125,47 +131,22 @@ impl Transport {
 
     /// The interfaces there are now; `None`, and an event for `listener`, when they cannot be told.
     fn list_interfaces(&mut self, listener: &Listener) -> Option<Vec<Interface>> {
-        if !listener.follows_interfaces() {
+        if !listener.announced.follows_interfaces() {
             return None;
         }
-        let listed = match &self.interfaces {
-            Some(watch) => watch.list(),
-            None => self.shared.runtime.interfaces().and_then(|watch| {
-                let list = watch.list();
-                self.interfaces = Some(watch);
-                list
-            }),
-        };
-        listed
-            .map_err(|reason| {
-                let error = Error::Interfaces { addr: listener.endpoint.local_addr(), reason };
-                self.events.push_back(Event::ListenerError { listener_id: listener.id, error });
-            })
-            .ok()
+        let listed = self.interfaces.list().map_err(|reason| {
+            let error = Error::Interfaces { addr: listener.endpoint.local_addr(), reason };
+            self.events.push_back(Event::ListenerError { listener_id: listener.id, error });
+        });
+        listed.ok()
     }
 
     fn poll_interfaces(&mut self, cx: &mut Context<'_>) {
-        let Some(watch) = &mut self.interfaces else { return };
-        let mut changed = false;
-        // Bounded: an interface that flaps without end must not hold the swarm.
-        for _ in 0..4 {
-            if watch.poll_changed(cx).is_pending() {
-                break;
-            }
-            changed = true;
+        if let Poll::Ready(list) = self.interfaces.poll(cx) {
+            let listeners = self.listeners.iter_mut();
+            let following = listeners.filter(|listener| listener.announced.follows_interfaces());
+            self.events.extend(following.flat_map(|listener| listener.refresh(Some(&list))));
         }
-        if !changed {
-            return;
-        }
-        match watch.list() {
-            Ok(list) => {
-                let following = self.listeners.iter_mut().filter(|listener| listener.follows_interfaces());
-                self.events.extend(following.flat_map(|listener| listener.refresh(Some(&list))));
-            }
-            Err(e) => log::warn!("cannot list the network interfaces after a change: {e}"),
-        }
-        // Registers again in case the loop above ended on a change.
-        cx.waker().wake_by_ref();
     }
 
     fn push(&mut self, event: Event) {

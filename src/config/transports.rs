@@ -1,0 +1,89 @@
+//! What a node's connections are carried by, where `dial.transports` leaves that open.
+
+use libp2p::Multiaddr;
+
+use super::{Config, Target, TransportKind};
+
+/// Preferred first.
+const ALL: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
+
+impl Config {
+    /// What names are dialed over, in order of preference: `dial.transports`, or else what this node
+    /// listens on. Whoever listens on QUIC alone dials nothing twice.
+    pub fn name_transports(&self) -> Vec<TransportKind> {
+        if !self.dial.transports.is_empty() {
+            return self.dial.transports.clone();
+        }
+        let listens = |kind| self.listen.addresses.iter().any(|a| TransportKind::listens(a) == Some(kind));
+        let all: Vec<_> = ALL.into_iter().filter(|kind| listens(*kind)).collect();
+        if all.is_empty() { vec![TransportKind::Quic] } else { all }
+    }
+
+    /// What this node dials over at all: what names are dialed over, and what a target asks for by
+    /// itself. Addresses that others tell of are of no use beyond that.
+    pub fn dialed_transports(&self) -> Vec<TransportKind> {
+        let names = self.name_transports();
+        let asked: Vec<_> = self.dial.addresses.iter().filter_map(TransportKind::of).collect();
+        let targets = self.dial.names.iter().filter_map(|target| match target {
+            Target::Name { over, .. } => *over,
+            Target::Addr(address) => TransportKind::of(address),
+            Target::Socket(_) | Target::DnsAddr { .. } => None,
+        });
+        let asked: Vec<_> = asked.into_iter().chain(targets).collect();
+        ALL.into_iter().filter(|kind| names.contains(kind) || asked.contains(kind)).collect()
+    }
+
+    /// Each key that asks for TCP, and what for.
+    pub(crate) fn asks_for_tcp(&self) -> Vec<(&'static str, String)> {
+        let is_tcp = |address: &&Multiaddr| TransportKind::listens(address) == Some(TransportKind::Tcp);
+        let listen = self.listen.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
+        let dial = self.dial.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
+        let transports = self.dial.transports.contains(&TransportKind::Tcp);
+        let by_tcp = |target: &&Target| match target {
+            Target::Name { over, .. } => *over == Some(TransportKind::Tcp),
+            Target::Addr(address) => is_tcp(&address),
+            Target::Socket(_) | Target::DnsAddr { .. } => false,
+        };
+        let names = self.dial.names.iter().find(by_tcp).map(|target| format!("{target} is TCP"));
+        let all = [
+            ("listen.addresses", listen),
+            ("dial.transports", transports.then(|| "names are to be dialed over TCP".to_owned())),
+            ("dial.addresses", dial),
+            ("dial.names", names),
+        ];
+        all.into_iter().filter_map(|(key, what)| what.map(|what| (key, what))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use TransportKind::{Quic, Tcp};
+
+    use super::*;
+
+    fn config(listen: &[&str], names: &[&str], transports: &[TransportKind]) -> Config {
+        let mut config = Config::default();
+        config.listen.addresses = listen.iter().map(|a| a.parse().unwrap()).collect();
+        config.dial.names = names.iter().map(|n| n.parse().unwrap()).collect();
+        config.dial.transports = transports.to_vec();
+        config
+    }
+
+    #[test]
+    fn names_are_dialed_over_what_the_node_listens_on_unless_told_otherwise() {
+        let (quic, tcp) = ("/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/0");
+        for (listen, names, transports, by_name, at_all) in [
+            (&[quic][..], &["peer:4001"][..], &[][..], &[Quic][..], &[Quic][..]),
+            (&[tcp, quic], &["peer:4001"], &[], &[Quic, Tcp], &[Quic, Tcp]),
+            (&[tcp], &["peer:4001"], &[], &[Tcp], &[Tcp]),
+            (&[], &["peer:4001"], &[], &[Quic], &[Quic]),
+            (&[quic], &["/dns4/peer/tcp/4001"], &[], &[Quic], &[Quic, Tcp]),
+            (&[tcp, quic], &["peer:4001"], &[Quic], &[Quic], &[Quic]),
+            (&[quic], &["peer:4001"], &[Tcp, Quic], &[Tcp, Quic], &[Quic, Tcp]),
+        ] {
+            let config = config(listen, names, transports);
+            assert_eq!(config.name_transports(), by_name, "{listen:?} {transports:?}");
+            assert_eq!(config.dialed_transports(), at_all, "{listen:?} {names:?} {transports:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Peers that an earlier run was connected to: dialed for a while beside what names lead to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::{Reconciler, group, split_peer};
+use crate::dialer::record::{Record, State, WayState};
+
+impl Reconciler {
+    /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
+    /// or [`Policy::forget`](super::Policy::forget) has passed; those that have not answered by then are
+    /// forgotten. Whoever answers is as welcome as behind a name, and as soon as a name leads there, the
+    /// name alone decides. A peer's addresses of one socket are ways to one record here, too.
+    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
+        let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+        for (peer, address) in known {
+            peers.entry(peer).or_default().push(split_peer(address).0);
+        }
+        for (peer, addresses) in peers {
+            for (address, (ways, _)) in group(addresses, &self.policy.transports) {
+                if !ways.iter().any(|way| self.is_led_to(way)) {
+                    self.known.insert(address.clone(), (peer, now + self.policy.forget));
+                    self.follow(address, ways, None, now);
+                }
+            }
+        }
+    }
+
+    /// Dials none of those any more.
+    pub fn drop_known(&mut self) {
+        let known = std::mem::take(&mut self.known);
+        self.retire(known.into_keys().collect());
+    }
+
+    /// A round of dials of a record is over: if it is a known one whose time has passed, that was it.
+    pub(super) fn give_up_known(&mut self, address: &Multiaddr, now: Instant) {
+        let Some((peer, _)) = self.known.get(address).copied().filter(|(_, until)| *until <= now) else {
+            return;
+        };
+        self.known.remove(address);
+        if let Some(ways) = self.records.get(address).filter(|r| r.peer.is_none()).map(Record::all_ways) {
+            self.forget_at(peer, ways);
+        }
+    }
+
+    /// Whoever was known at a record is not there: it is `found`, or this very node.
+    pub(super) fn correct_known(&mut self, address: &Multiaddr, found: Option<PeerId>) {
+        let Some((peer, until)) = self.known.get(address).copied().filter(|(p, _)| Some(*p) != found) else {
+            return;
+        };
+        match found {
+            Some(found) => self.known.insert(address.clone(), (found, until)),
+            None => self.known.remove(address),
+        };
+        if let Some(ways) = self.records.get(address).map(Record::all_ways) {
+            self.forget_at(peer, ways);
+        }
+    }
+
+    /// A name leads to `address` by these ways: known records that it has under another address, because
+    /// fewer ways to them were known, are taken out.
+    pub(super) fn take_known(&mut self, address: &Multiaddr, ways: &[Multiaddr]) -> Vec<Record> {
+        self.known.remove(address);
+        let others: BTreeSet<_> = ways.iter().flat_map(|way| self.records_at(way)).collect();
+        let others = others.into_iter().filter(|other| other != address);
+        let known: Vec<_> = others.filter(|other| self.known.remove(other).is_some()).collect();
+        let gone: Vec<_> = known.into_iter().filter(|other| !self.is_listed(other)).collect();
+        gone.iter().filter_map(|other| self.unlink(other)).collect()
+    }
+
+    /// What is going on with a record that was taken out goes on under `address`.
+    pub(super) fn take_over(&mut self, from: Record, address: &Multiaddr, now: Instant) {
+        let Some(record) = self.records.get_mut(address) else { return };
+        for way in from.ways.iter().filter(|way| way.state == WayState::Dialing) {
+            record.set_way(&way.address, WayState::Dialing);
+        }
+        match (from.peer, from.state) {
+            (Some(peer), State::Connected) if record.peer.is_none() => {
+                self.attribute(address, peer, now);
+                if let Some(record) = self.records.get_mut(address) {
+                    (record.via, record.left) = (from.via, from.left);
+                }
+            }
+            (peer, _) => record.peer = record.peer.or(peer),
+        }
+    }
+}

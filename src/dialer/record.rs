@@ -1,0 +1,133 @@
+//! A record as the reconciler keeps it: how it stands, and the ways that lead to it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::words::split_peer;
+use crate::config::TransportKind;
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) state: State,
+    /// How it is reached, in order of preference. It is known by the first.
+    pub(super) ways: Vec<Way>,
+    /// When the next way is tried beside those that are under way.
+    pub(super) next_way: Option<Instant>,
+    /// The way that was connected last.
+    pub(super) via: Option<Multiaddr>,
+    /// Who has to be there, when the target says so.
+    pub(super) expected: Option<PeerId>,
+    /// Who was there last.
+    pub(super) peer: Option<PeerId>,
+    /// Its connections here ended; it is connected elsewhere.
+    pub(super) left: bool,
+    pub(super) failures: u32,
+    pub(super) last: Option<String>,
+    /// When a failure was last told as news.
+    pub(super) told: Option<Instant>,
+}
+
+/// One address of a record.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) address: Multiaddr,
+    pub(super) state: WayState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WayState {
+    Idle,
+    /// Since this round of dials or an earlier one.
+    Dialing,
+    /// In this round; why.
+    Failed(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not connected; to be dialed at this moment.
+    Waiting(Instant),
+    Dialing,
+    /// `Record::peer` is connected.
+    Connected,
+    /// It is this very node.
+    Own,
+}
+
+/// Addresses by record: those of one socket are ways to one record, which is known by the preferred one.
+pub(super) fn group(
+    addresses: Vec<Multiaddr>,
+    preferred: &[TransportKind],
+) -> BTreeMap<Multiaddr, (Vec<Multiaddr>, Option<PeerId>)> {
+    let rank = |kind: TransportKind| preferred.iter().position(|p| *p == kind).unwrap_or(usize::MAX);
+    let mut sockets: BTreeMap<SocketAddr, Vec<(usize, Multiaddr, Option<PeerId>)>> = BTreeMap::new();
+    let mut out = BTreeMap::new();
+    for address in addresses {
+        let (address, expected) = split_peer(address);
+        match TransportKind::and_socket(&address) {
+            Some((kind, at)) => sockets.entry(at).or_default().push((rank(kind), address, expected)),
+            None => {
+                out.insert(address.clone(), (vec![address], expected));
+            }
+        }
+    }
+    for mut ways in sockets.into_values() {
+        ways.sort();
+        ways.dedup_by(|a, b| a.1 == b.1);
+        let expected = ways.iter().find_map(|(_, _, expected)| *expected);
+        let ways: Vec<_> = ways.into_iter().map(|(_, address, _)| address).collect();
+        if let Some(first) = ways.first() {
+            out.insert(first.clone(), (ways, expected));
+        }
+    }
+    out
+}
+
+impl Record {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            state: State::Waiting(now),
+            ways: Vec::new(),
+            next_way: None,
+            via: None,
+            expected: None,
+            peer: None,
+            left: false,
+            failures: 0,
+            last: None,
+            told: None,
+        }
+    }
+
+    pub(super) fn way(&self, address: &Multiaddr) -> Option<&Way> {
+        self.ways.iter().find(|w| w.address == *address)
+    }
+
+    pub(super) fn set_way(&mut self, address: &Multiaddr, state: WayState) {
+        if let Some(way) = self.ways.iter_mut().find(|w| w.address == *address) {
+            way.state = state;
+        }
+    }
+
+    pub(super) fn all_ways(&self) -> Vec<Multiaddr> {
+        self.ways.iter().map(|w| w.address.clone()).collect()
+    }
+
+    pub(super) fn is_at(&self, addresses: &BTreeSet<Multiaddr>) -> bool {
+        self.ways.iter().any(|w| addresses.contains(&w.address))
+    }
+}
+
+impl Way {
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.state {
+            WayState::Failed(reason) => Some(reason),
+            WayState::Idle | WayState::Dialing => None,
+        }
+    }
+}
