@@ -1,5 +1,7 @@
 //! What a node's connections are carried by, where `dial.transports` leaves that open.
 
+use std::time::Duration;
+
 use libp2p::Multiaddr;
 
 use super::{Config, Target, TransportKind};
@@ -31,6 +33,19 @@ impl Config {
         });
         let asked: Vec<_> = asked.into_iter().chain(targets).collect();
         ALL.into_iter().filter(|kind| names.contains(kind) || asked.contains(kind)).collect()
+    }
+
+    /// How long it may take until a peer is connected: a handshake, and where there is a second transport, the
+    /// step to it.
+    pub(crate) fn longest_dial(&self) -> Duration {
+        let listens = self.listen.addresses.iter().filter_map(TransportKind::listens);
+        let mut spoken = self.dialed_transports().into_iter().chain(listens);
+        let quic = self.quic.handshake_timeout;
+        if spoken.any(|kind| kind == TransportKind::Tcp) {
+            quic.max(self.tcp.handshake_timeout) + self.dial.fallback
+        } else {
+            quic
+        }
     }
 
     /// Each key that asks for TCP, and what for.
@@ -84,6 +99,12 @@ mod tests {
             let config = config(listen, names, transports);
             assert_eq!(config.name_transports(), by_name, "{listen:?} {transports:?}");
             assert_eq!(config.dialed_transports(), at_all, "{listen:?} {names:?} {transports:?}");
+            let Config { quic, tcp, dial, .. } = &config;
+            let longest = match (at_all, listen.contains(&"/ip4/0.0.0.0/tcp/0")) {
+                ([Quic], false) => quic.handshake_timeout,
+                _ => quic.handshake_timeout.max(tcp.handshake_timeout) + dial.fallback,
+            };
+            assert_eq!(config.longest_dial(), longest, "{listen:?} {names:?} {transports:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use libp2p::{
 
 use super::{EventLoop, answer, id_text};
 use crate::{
-    config::{Config, TransportKind},
+    config::TransportKind,
     dialer,
     error::chain,
     node::{
@@ -53,10 +53,8 @@ impl EventLoop {
                 if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
-                // Two that dial each other at once are no further apart than a handshake may take, and the
-                // step to the next transport.
-                let Config { quic, tcp, dial, .. } = &self.config;
-                let age = quic.handshake_timeout.max(tcp.handshake_timeout) + dial.fallback;
+                // Two that dial each other at once are no further apart than that.
+                let age = self.config.longest_dial();
                 for former in self.peers.former(&peer_id, connection_id, age) {
                     log::debug!("{peer_id} came back: its connection from before is closed");
                     self.swarm.close_connection(former);
