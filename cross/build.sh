@@ -98,7 +98,7 @@ build() {
     local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
     if [ "$name" = x86_64 ]; then
         flags="$flags -Cllvm-args=-enable-machine-outliner=always"
-        c_flags="$c_flags -DMY_ASSEMBLER_IS_TOO_OLD_FOR_ADX_AVX2 -DOPENSSL_SMALL"
+        c_flags="$c_flags -DMY_ASSEMBLER_IS_TOO_OLD_FOR_ADX_AVX2"
     fi
     case $way in
         target) say "$triple: rustup has its standard library" ;;

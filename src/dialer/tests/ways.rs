@@ -200,6 +200,18 @@ fn a_peer_that_loses_one_of_two_ways_to_one_record_has_not_moved() {
 }
 
 #[test]
+fn a_record_that_goes_while_it_is_dialed_is_tried_by_no_further_way() {
+    let (mut world, name) = both([Quic, Tcp]);
+    without_udp(&mut world);
+    world.run(MS(100));
+    assert_eq!(world.dials.len(), 1);
+    world.reconciler.set_targets([], world.now);
+    world.run(S(60));
+    assert_eq!(world.dials.len(), 1, "{name}: {:?}", world.dials);
+    assert_eq!(world.states().len(), 0);
+}
+
+#[test]
 fn a_peers_known_addresses_of_one_socket_are_one_record_and_dropped_as_one() {
     let mut world = World::with(3, Policy { transports: vec![Quic, Tcp], ..Policy::default() });
     let (there, never) = (PeerId::random(), PeerId::random());
