@@ -245,7 +245,10 @@ fn a_name_that_does_not_resolve_is_a_failure_with_the_servers_words() {
         let (verdict, found, advice) = one(&record, "names.resolves");
         assert_eq!((code, verdict.as_str()), (1, "fail"));
         assert!(found.starts_with("`bootstrap`: no "), "{found}");
-        assert!(advice.contains("endpoint_mode: dnsrr"), "{advice}");
+        // async-dns cannot tell a missing name from a server that failed.
+        if cfg!(feature = "hickory") {
+            assert!(advice.contains("endpoint_mode: dnsrr"), "{advice}");
+        }
         assert!(of(&record, "dns.server").iter().all(|f| f["verdict"] == "ok"), "{record:#}");
     });
 }
