@@ -5,7 +5,7 @@
 //! How the parts fit:
 //!
 //! - A [`Transport`] holds its listeners. A connection that one of them accepts, or that a dial
-//!   opens, is `raw` first; [`upgrade`] makes a [`Connection`] of it, within one deadline from
+//!   opens, is `raw` first; `upgrade` makes a [`Connection`] of it, within one deadline from
 //!   the first SYN to the muxer.
 //! - Incoming connections that are not made yet are counted (`half_made`). One too many, and the
 //!   oldest of them is cut: whoever opens connections and says nothing cannot keep others out.
