@@ -198,7 +198,10 @@ fn verbs_without_a_node_print_the_fields_that_are_documented() {
         &["config", "check", "--set", "kad.max_records=x"],
     ];
     compare("config check", &said.map(printed));
-    compare("demo", &[printed(&["demo"])]);
+    // async-dns cannot be pointed at the demo's name server: a documented limit.
+    if cfg!(feature = "hickory") {
+        compare("demo", &[printed(&["demo"])]);
+    }
 }
 
 #[test]

@@ -83,7 +83,8 @@ pub(crate) struct EventLoop {
     topics: Topics,
     publishes: Publishes<Reply<Receipt>>,
     queries: Queries,
-    pings: HashMap<OutboundRequestId, Reply<Duration>>,
+    /// Who waits for which ping, and how often it was sent again.
+    pings: HashMap<OutboundRequestId, (Reply<Duration>, u8)>,
     connects: Connects,
     timer: Box<dyn Timer>,
     started: Instant,

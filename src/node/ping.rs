@@ -16,6 +16,9 @@ pub(crate) type Behaviour = request_response::Behaviour<Codec>;
 pub(crate) type Event = request_response::Event<Payload, Duration>;
 
 const SIZE: usize = 32;
+/// How often a ping is sent again whose stream the other side dropped. libp2p's ping answers one stream of a
+/// peer at a time: ours is dropped for the one that our own ping at an interval opens meanwhile.
+pub(crate) const AGAIN: u8 = 2;
 type Payload = [u8; SIZE];
 
 /// A behaviour whose pings end after `timeout`, with at most `parallel` under way per connection.

@@ -182,7 +182,7 @@ impl EventLoop {
             return answer(reply, Err(error));
         }
         let request = self.swarm.behaviour_mut().ping_on_request.send_request(&peer, ping::payload());
-        self.pings.insert(request, reply);
+        self.pings.insert(request, (reply, 0));
     }
 
     fn connect(&mut self, address: Multiaddr, reply: Reply<PeerId>) {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use libp2p::{
     Multiaddr, PeerId, TransportError,
     gossipsub::{self, MessageAcceptance},
-    identify, kad, request_response,
+    identify, kad,
+    request_response::{self, OutboundFailure},
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
@@ -241,12 +242,17 @@ impl EventLoop {
                 ..
             } => {
                 self.peers.pinged(&peer, rtt);
-                if let Some(reply) = self.pings.remove(&request_id) {
+                if let Some((reply, _)) = self.pings.remove(&request_id) {
                     answer(reply, Ok(rtt));
                 }
             }
             request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
-                if let Some(reply) = self.pings.remove(&request_id) {
+                let Some((reply, again)) = self.pings.remove(&request_id) else { return };
+                if matches!(error, OutboundFailure::Io(_)) && again < ping::AGAIN {
+                    let behaviour = &mut self.swarm.behaviour_mut().ping_on_request;
+                    let request = behaviour.send_request(&peer, ping::payload());
+                    self.pings.insert(request, (reply, again + 1));
+                } else {
                     answer(reply, Err(Error::Ping { peer, why: chain(&error) }));
                 }
             }
