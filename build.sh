@@ -46,11 +46,29 @@ mkdir -p "$context/$dist" "$context/cross"
 cp "$dist/smidge" "$context/$dist/"
 cp -r cross/rootfs "$context/cross/"
 cp Dockerfile.musl "$context/"
-# Without its cache, which does not tell platforms apart: the image says what it is for.
-DOCKER_BUILDKIT=0 docker build -q --no-cache --platform "$platform" \
-    -f "$context/Dockerfile.musl" --target prebuilt -t "$image" \
-    --build-arg "TARGETOS=$os" --build-arg "TARGETARCH=$arch" --build-arg "TARGETVARIANT=$variant" \
-    --label "org.opencontainers.image.version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)" \
-    --label "org.opencontainers.image.revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
-    "$context" >"$context/said" 2>&1 || die "the engine does not build it: $(tail -1 "$context/said")"
+arguments=(-q -f "$context/Dockerfile.musl" --target prebuilt -t "$image"
+    --build-arg "TARGETOS=$os" --build-arg "TARGETARCH=$arch" --build-arg "TARGETVARIANT=$variant"
+    --label "org.opencontainers.image.version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)"
+    --label "org.opencontainers.image.revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
+if [ "$platform" != "$here" ] && docker buildx version >/dev/null 2>&1; then
+    build=(docker buildx build --load --platform "$platform")
+else
+    build=(env DOCKER_BUILDKIT=0 docker build)
+fi
+"${build[@]}" "${arguments[@]}" "$context" >"$context/said" 2>&1 ||
+    die "the engine does not build it: $(tail -1 "$context/said")"
+
+# What the plain builder makes from nothing is marked as of the machine's own architecture, whatever it is told: the
+# image is marked anew.
+if [ "$platform" != "$here" ] && [ "${build[0]}" = env ]; then
+    mkdir "$context/image"
+    unmarked=$(docker image inspect -f '{{.Id}}' "$image")
+    docker save "$image" | tar -x -C "$context/image"
+    config=$(sed -n 's/.*"Config":"\([^"]*\)".*/\1/p' "$context/image/manifest.json")
+    mark="\"architecture\":\"$arch\"${variant:+,\"variant\":\"$variant\"}"
+    sed -i "s/\"architecture\":\"[^\"]*\"/$mark/" "$context/image/$config"
+    tar -c -C "$context/image" . | docker load -q >"$context/said" 2>&1 ||
+        die "the engine does not take the image: $(tail -1 "$context/said")"
+    docker image rm "$unmarked" >/dev/null 2>&1 || true
+fi
 printf 'build.sh: %s for %s, %s bytes\n' "$image" "$platform" "$(docker image inspect -f '{{.Size}}' "$image")"
