@@ -9,7 +9,10 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -62,7 +65,7 @@ pub(crate) fn main(args: &[String]) -> Result<(), Failure> {
         publish(&node, connections, count / 10)?;
         let before = Reading::of(node.child.id())?;
         let began = Instant::now();
-        let mut times = publish(&node, connections, count)?;
+        let (mut times, refused) = publish(&node, connections, count)?;
         let took = began.elapsed().as_secs_f64();
         let cpu = Reading::of(node.child.id())?.cpu - before.cpu;
         let of = |what: &str| format!("publish 100 B, {connections} connection(s){what}");
@@ -70,6 +73,7 @@ pub(crate) fn main(args: &[String]) -> Result<(), Failure> {
         line(&of(", p50"), "µs", percentile(&mut times, 0.5));
         line(&of(", p99"), "µs", percentile(&mut times, 0.99));
         line(&of(", CPU of the node"), "µs", cpu * 1e6 / times.len() as f64);
+        line(&of(", tries refused (429)"), "", refused as f64);
     }
     memory(&node, &first)?;
     println!("load of the machine after: {}", load());
@@ -120,9 +124,12 @@ fn load() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
 }
 
-/// Publishes `count` messages over `connections` at once; how long each request took, in µs.
-fn publish(node: &Node, connections: usize, count: usize) -> Result<Vec<f64>, Failure> {
-    thread::scope(|scope| {
+/// Publishes `count` messages over `connections` at once.
+/// The time of each publish in microseconds, from the first try until it was taken, and how many tries were
+/// refused for full queues.
+fn publish(node: &Node, connections: usize, count: usize) -> Result<(Vec<f64>, usize), Failure> {
+    let refused = AtomicUsize::new(0);
+    let times = thread::scope(|scope| {
         let callers: Vec<_> = (0..connections)
             .map(|_| {
                 scope.spawn(|| {
@@ -130,7 +137,7 @@ fn publish(node: &Node, connections: usize, count: usize) -> Result<Vec<f64>, Fa
                     (0..count / connections)
                         .map(|_| {
                             let began = Instant::now();
-                            post(&mut stream, &node.api)?;
+                            refused.fetch_add(post(&mut stream, &node.api)?, Ordering::Relaxed);
                             Ok(began.elapsed().as_secs_f64() * 1e6)
                         })
                         .collect::<Result<Vec<_>, Failure>>()
@@ -141,12 +148,26 @@ fn publish(node: &Node, connections: usize, count: usize) -> Result<Vec<f64>, Fa
         for caller in callers {
             times.extend(caller.join().map_err(|_| "a caller has panicked")??);
         }
-        Ok(times)
-    })
+        Ok::<_, Failure>(times)
+    })?;
+    Ok((times, refused.into_inner()))
 }
 
-/// One publish of 100 bytes, and the whole of its answer.
-fn post(stream: &mut TcpStream, host: &str) -> Result<(), Failure> {
+/// How long a caller that is told to publish more slowly waits.
+const SLOWER: Duration = Duration::from_millis(1);
+
+/// One publish of 100 bytes, until it is taken. Gives how often it was refused for full queues before.
+fn post(stream: &mut TcpStream, host: &str) -> Result<usize, Failure> {
+    let mut refused = 0;
+    while !post_once(stream, host)? {
+        refused += 1;
+        thread::sleep(SLOWER);
+    }
+    Ok(refused)
+}
+
+/// One publish of 100 bytes, and the whole of its answer. Gives whether it was taken.
+fn post_once(stream: &mut TcpStream, host: &str) -> Result<bool, Failure> {
     let mut request =
         format!("POST /v1/topics/{TOPIC} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n")
             .into_bytes();
@@ -163,7 +184,11 @@ fn post(stream: &mut TcpStream, host: &str) -> Result<(), Failure> {
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         if body.len() >= length.ok_or("no Content-Length")?.parse::<usize>()? {
-            return if head.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(text.into()) };
+            return match head.split(' ').nth(1) {
+                Some("200") => Ok(true),
+                Some("429") => Ok(false),
+                _ => Err(text.into()),
+            };
         }
     }
 }

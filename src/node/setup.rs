@@ -292,6 +292,9 @@ fn gossip_behaviour(
     if settings.scoring {
         let params = gossipsub::PeerScoreParams {
             ip_colocation_factor_threshold: COLOCATED,
+            // Who takes messages slower than they come loses them, and whoever publishes is told. Punished
+            // for it as well, both peers of a small mesh would soon be cut off for a burst of ours.
+            slow_peer_weight: 0.0,
             ..gossipsub::PeerScoreParams::default()
         };
         inner.with_peer_score(params, thresholds.clone()).map_err(SpawnError::Gossip)?;
