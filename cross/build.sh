@@ -93,7 +93,7 @@ build() {
     local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src= -Cforce-unwind-tables=no"
     local build_std=() tools="$target_dir/tools" settings=()
     # What an x86-64 binary does without, with the figures in cross/README.md: instructions that repeat are
-    # put into functions (LLVM does so by itself for ARM), and X25519 comes in one version for all processors
+    # put into functions (LLVM does so by itself for AArch64), and X25519 comes in one version for all processors
     # instead of two in assembler. aws-lc leaves out AVX-512 by itself in a build for size.
     local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
     if [ "$name" = x86_64 ]; then

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use smidge::{
     dns::NameServer,
     runtime::{Executor, Handle},
+    transport::admission::NetworkKey,
 };
 use support::{process::Process, sandbox};
 
@@ -228,6 +229,26 @@ fn two_nodes_that_met_by_dns_meet_again_when_dns_is_gone() {
         denying.line(&["one", "is not resolved"]);
         assert_eq!(denying.count(&["dialing"]), 0);
         drop(dir);
+    });
+}
+
+#[test]
+fn sighup_reads_the_networks_keys_again_and_keeps_them_when_the_file_is_damaged() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let [old, new] = [(); 2].map(|()| NetworkKey::generate().unwrap());
+        let file = net.dir.path().join("network");
+        fs::write(&file, old.encode().as_str()).unwrap();
+        let set = format!("network.key_file={}", file.display());
+        let node = net.start(2, &[&EPHEMERAL[..], &["--set", &set]].concat());
+        node.line(&[&format!("private network: keys {}", old.fingerprint())]);
+        node.line(&["listening on"]);
+        fs::write(&file, [new.encode().as_str(), "\n", old.encode().as_str()].concat()).unwrap();
+        node.signal(Signal::HUP);
+        node.line(&[&format!("private network: keys {}, {}", new.fingerprint(), old.fingerprint())]);
+        fs::write(&file, "garbage").unwrap();
+        node.signal(Signal::HUP);
+        node.line(&["the network's keys stay as they were", "line 1 does not begin with"]);
     });
 }
 

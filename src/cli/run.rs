@@ -133,10 +133,10 @@ impl Daemon<'_> {
         self.log.apply(&config.log.level);
         if let (Some(keyring), Some(file)) = (&self.keyring, &self.config.network.key_file) {
             match Keyring::read(file) {
-                Ok(read) if read.fingerprints() == keyring.fingerprints() => {}
                 Ok(read) => {
-                    log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
-                    keyring.replace(&read);
+                    if keyring.replace(&read) {
+                        log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
+                    }
                 }
                 Err(e) => log::error!(target: "smidge", "the network's keys stay as they were: {e}"),
             }

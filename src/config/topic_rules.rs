@@ -117,7 +117,8 @@ impl ScorePreset {
         };
         match self {
             Self::Default => default,
-            // One invalid message: pruned from the mesh; two: cut, for about a quarter of an hour.
+            // One invalid message costs 40: out of the mesh, and no gossip. Two at once cost 160: below the
+            // graylist threshold of 80, until the counter has decayed to the root of 2, some six minutes.
             Self::Strict => TopicScoreParams {
                 topic_weight: 1.0,
                 invalid_message_deliveries_weight: -40.0,

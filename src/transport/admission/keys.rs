@@ -125,10 +125,13 @@ impl Keyring {
             .map_err(|why| KeyFileError { path: path.into(), why })
     }
 
-    /// Takes the keys of `other` in place of its own.
-    pub fn replace(&self, other: &Self) {
-        let keys = other.keys();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    /// Takes the keys of `other` in place of its own, and says whether they differ.
+    pub fn replace(&self, other: &Self) -> bool {
+        let new = other.keys();
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let differ = *keys != new;
+        *keys = new;
+        differ
     }
 
     /// The keys' fingerprints, the one that proves first.
