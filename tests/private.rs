@@ -8,10 +8,9 @@ mod support;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use futures::StreamExt;
-use libp2p::{Multiaddr, identity::Keypair};
+use libp2p::identity::Keypair;
 use smidge::{
-    Client, Config, Delivery, Event, Node, PublishOptions,
-    config::TransportKind,
+    Client, Delivery, Event, Node, PublishOptions,
     dialer::Notice,
     transport::admission::{Keyring, NetworkKey},
 };
@@ -59,29 +58,37 @@ fn who_has_no_key_or_another_one_is_not_connected_and_both_sides_say_so() {
 }
 
 #[test]
-fn a_node_with_a_key_that_is_told_of_tcp_does_not_start_and_says_which_key_asks_for_it() {
+fn over_tcp_the_key_is_asked_for_as_well() {
     run(async |net| {
+        net.set("one", [2]);
         let ring = Keyring::new(NetworkKey::generate().unwrap());
-        let tcp = "/ip4/127.0.0.1/tcp/0";
-        let with = |change: fn(&mut Config, Multiaddr)| {
-            let mut config = net.config(2, &[]);
-            change(&mut config, tcp.parse().unwrap());
+        let spawn = |n, names: &[&str], ring: Option<&Keyring>| {
+            let mut config = net.config(n, names);
+            config.listen.addresses = vec![format!("/ip4/{}/tcp/{}", net.ip(n), net.port).parse().unwrap()];
             let node = Node::new(config, Keypair::generate_ed25519());
-            node.network(ring.clone()).spawn(&net.rt).map(|_| ()).unwrap_err().to_string()
+            match ring {
+                Some(ring) => node.network(ring.clone()),
+                None => node,
+            }
+            .spawn(&net.rt)
+            .unwrap()
         };
-        let only = "a private mesh is QUIC only";
-        let listen = with(|config, tcp| config.listen.addresses.push(tcp));
-        assert_eq!(listen, format!("{tcp} is TCP (listen.addresses), and {only}"));
-        let transports = with(|config, _| config.dial.transports = vec![TransportKind::Tcp]);
-        assert_eq!(transports, format!("names are to be dialed over TCP (dial.transports), and {only}"));
-        let dial = with(|config, tcp| config.dial.addresses.push(tcp));
-        assert_eq!(dial, format!("{tcp} is TCP (dial.addresses), and {only}"));
-        let names = with(|config, _| config.dial.names.push("/dns4/a/tcp/1".parse().unwrap()));
-        assert_eq!(names, format!("/dns4/a/tcp/1 is TCP (dial.names), and {only}"));
-        // Told of it while it runs, by whoever asks it to ping: refused in words.
-        let one = private(&net, 2, &[], &Keypair::generate_ed25519(), &ring);
-        let refused = one.connect("/ip4/127.0.0.1/tcp/9".parse().unwrap()).await.unwrap_err().to_string();
-        assert!(refused.contains("this node does not dial over tcp"), "{refused}");
+        let one = spawn(2, &[], Some(&ring));
+        let two = spawn(3, &["one"], Some(&ring));
+        let other = spawn(4, &["one"], Some(&Keyring::new(NetworkKey::generate().unwrap())));
+        let open = spawn(5, &["one"], None);
+        net.connected(&one, [two.peer_id()]).await;
+        let refused = |e: &Event| match e {
+            Event::Dialer(Notice::DialFailed { reason, .. }) => Some(reason.clone()),
+            _ => None,
+        };
+        let said = net.event(&mut other.events(), "the dial refused", refused).await;
+        assert!(said.contains("not admitted") && said.contains("network.key_file"), "{said}");
+        let lost = |e: &Event| matches!(e, Event::Disconnected { .. }).then_some(());
+        net.event(&mut open.events(), "the connection closed", lost).await;
+        let peers = one.peers().await.unwrap();
+        assert_eq!(peers.iter().map(|p| p.peer).collect::<Vec<_>>(), [two.peer_id()]);
+        assert!(peers[0].connections[0].address.to_string().contains("/tcp/"), "{peers:?}");
     });
 }
 

@@ -151,27 +151,9 @@ impl Config {
             format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
             "gossip.validation = \"strict\", so that authors sign",
         ));
-        rules.extend(self.private_rules());
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
-    }
-
-    /// Nobody is let in or dialed without the proof that a private mesh asks for, and TCP has none.
-    fn private_rules(&self) -> impl Iterator<Item = Rule<'static>> {
-        let asked = if self.network.key_file.is_some() { self.asks_for_tcp() } else { Vec::new() };
-        asked.into_iter().map(|(key, what)| Rule {
-            keys: match key {
-                "listen.addresses" => &["listen.addresses"],
-                "dial.transports" => &["dial.transports"],
-                "dial.addresses" => &["dial.addresses"],
-                _ => &["dial.names"],
-            },
-            broken: true,
-            problem: format!("{what}, and with network.key_file a mesh is QUIC only"),
-            expected: Some("QUIC, or no network.key_file: over TCP nobody can be asked for the key".into()),
-            hint: None,
-        })
     }
 
     fn identity_rules(&self) -> Vec<Rule<'static>> {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use libp2p::Multiaddr;
-
 use super::{Config, Target, TransportKind};
 
 /// Preferred first.
@@ -46,27 +44,6 @@ impl Config {
         } else {
             quic
         }
-    }
-
-    /// Each key that asks for TCP, and what for.
-    pub(crate) fn asks_for_tcp(&self) -> Vec<(&'static str, String)> {
-        let is_tcp = |address: &&Multiaddr| TransportKind::listens(address) == Some(TransportKind::Tcp);
-        let listen = self.listen.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
-        let dial = self.dial.addresses.iter().find(is_tcp).map(|a| format!("{a} is TCP"));
-        let transports = self.dial.transports.contains(&TransportKind::Tcp);
-        let by_tcp = |target: &&Target| match target {
-            Target::Name { over, .. } => *over == Some(TransportKind::Tcp),
-            Target::Addr(address) => is_tcp(&address),
-            Target::Socket(_) | Target::DnsAddr { .. } => false,
-        };
-        let names = self.dial.names.iter().find(by_tcp).map(|target| format!("{target} is TCP"));
-        let all = [
-            ("listen.addresses", listen),
-            ("dial.transports", transports.then(|| "names are to be dialed over TCP".to_owned())),
-            ("dial.addresses", dial),
-            ("dial.names", names),
-        ];
-        all.into_iter().filter_map(|(key, what)| what.map(|what| (key, what))).collect()
     }
 }
 

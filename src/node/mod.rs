@@ -94,14 +94,6 @@ pub enum SpawnError {
     /// The network's keys cannot be read.
     #[error("cannot read the network's keys: {0}")]
     NetworkKey(#[from] KeyFileError),
-    /// A private mesh is QUIC only: over TCP nobody could be asked for a key.
-    #[error("{what} ({key}), and a private mesh is QUIC only")]
-    TcpInPrivateMesh {
-        /// The config's key that asks for TCP.
-        key: &'static str,
-        /// What it asks for.
-        what: String,
-    },
     /// Records cannot be kept where the config says.
     #[error("cannot keep records: {0}")]
     Store(#[from] crate::store::StoreError),
@@ -156,11 +148,6 @@ impl Node {
             (None, Some(file)) => Some(Keyring::read(file)?),
             (given, _) => given,
         };
-        if keyring.is_some()
-            && let Some((key, what)) = config.asks_for_tcp().into_iter().next()
-        {
-            return Err(SpawnError::TcpInPrivateMesh { key, what });
-        }
         let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
         for address in &config.listen.addresses {
             swarm

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, connection_limits, core::muxing::StreamMuxerBox, gossipsub, identify,
-    identity::Keypair, kad, memory_connection_limits, swarm,
+    PeerId, Swarm, Transport, connection_limits, gossipsub, identify, identity::Keypair, kad,
+    memory_connection_limits, swarm,
 };
 use sha2::{Digest, Sha256};
 
@@ -24,7 +24,7 @@ use crate::{
     store::{Limits, Store},
     transport::{
         SideBySide,
-        admission::{Admitted, Keyring, Rules},
+        admission::{Admitted, Gate, Keyring, Rules},
         quic, tcp,
     },
 };
@@ -61,17 +61,15 @@ pub(crate) fn swarm(
     let local = PeerId::from(key.public());
     let dials = config.dialed_transports();
     let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
-    let is_private = keyring.is_some();
+    let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
     let transport = match keyring {
-        None => {
-            let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
-            SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed()
+        None => SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed(),
+        Some(keys) => {
+            let gate = Gate::new(local, rules(config, keys), runtime.clone());
+            SideBySide::new(Admitted::new(transport, gate.clone()), Admitted::new(tcp, gate))
+                .dialing(over_quic, over_tcp)
+                .boxed()
         }
-        // Admission exists for QUIC only. So TCP is not there: nobody gets in by it, and nobody whom the hash
-        // table or a client names is reached by it.
-        Some(keys) => Admitted::new(transport, local, rules(config, keys), runtime.clone())
-            .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
-            .boxed(),
     };
     let executor = runtime.clone();
     let limits = &config.limits;
@@ -79,7 +77,7 @@ pub(crate) fn swarm(
         // Replicas stay connected, whether they talk or not.
         .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
         .with_max_negotiating_inbound_streams(limits.streams);
-    if over_quic && over_tcp && !is_private {
+    if over_quic && over_tcp {
         // Of the addresses that the hash table has for a peer, those of QUIC first.
         swarm_config = swarm_config.with_smart_dial();
     }
@@ -313,76 +311,4 @@ fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     hash.update([0]);
     hash.update(&message.data);
     gossipsub::MessageId::new(&hash.finalize()[..20])
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt;
-    use libp2p::{
-        Multiaddr, TransportError,
-        swarm::{DialError, SwarmEvent},
-    };
-
-    use super::*;
-    use crate::{runtime::Executor, transport::admission::NetworkKey};
-
-    const TCP: &str = "/ip4/127.0.0.1/tcp/0";
-
-    /// A node that is told to listen and dial over both, with a key of its own.
-    fn node(runtime: &Handle, keyring: Option<Keyring>) -> Swarm<Behaviour> {
-        let mut config = Config::default();
-        config.limits.memory = usize::MAX; // of all tests in this process
-        config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap(), TCP.parse().unwrap()];
-        swarm(&config, &Keypair::generate_ed25519(), keyring, runtime).unwrap().0
-    }
-
-    /// Dials `peer` at the address that only the hash table has; what comes of it.
-    async fn dial_by_table(
-        from: &mut Swarm<Behaviour>,
-        peer: PeerId,
-        at: Multiaddr,
-    ) -> Result<PeerId, DialError> {
-        from.behaviour_mut().kad.add_address(&peer, at);
-        from.dial(peer)?;
-        loop {
-            match from.select_next_some().await {
-                SwarmEvent::ConnectionEstablished { peer_id, .. } => return Ok(peer_id),
-                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error),
-                _ => {}
-            }
-        }
-    }
-
-    #[test]
-    fn with_a_network_key_nobody_is_listened_to_or_dialed_over_tcp() {
-        let done = Executor::default().block_on(1, |rt| async move {
-            let mut open = node(&rt, None);
-            let peer = *open.local_peer_id();
-            open.listen_on(TCP.parse().unwrap()).unwrap();
-            let at = loop {
-                if let SwarmEvent::NewListenAddr { address, .. } = open.select_next_some().await {
-                    break address;
-                }
-            };
-            rt.spawn(Box::pin(async move { while open.next().await.is_some() {} }));
-
-            // Without a key the same address is listened on and dialed: it is the key that makes the difference.
-            let mut plain = node(&rt, None);
-            assert_eq!(dial_by_table(&mut plain, peer, at.clone()).await.unwrap(), peer);
-
-            let mut private = node(&rt, Some(Keyring::new(NetworkKey::generate().unwrap())));
-            let refused = private.listen_on(TCP.parse().unwrap());
-            assert!(matches!(refused, Err(TransportError::MultiaddrNotSupported(_))), "{refused:?}");
-            private.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
-            match dial_by_table(&mut private, peer, at).await {
-                Err(DialError::Transport(errors)) => {
-                    let not_supported =
-                        |e: &TransportError<_>| matches!(e, TransportError::MultiaddrNotSupported(_));
-                    assert!(!errors.is_empty() && errors.iter().all(|(_, e)| not_supported(e)), "{errors:?}");
-                }
-                other => panic!("{other:?}"),
-            }
-        });
-        done.unwrap();
-    }
 }

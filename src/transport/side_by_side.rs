@@ -1,49 +1,48 @@
-//! QUIC and TCP side by side as one transport: an address says which of the two it means.
+//! Two transports side by side as one, QUIC and TCP: an address says which of the two it means.
 
 use std::{
+    error,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use libp2p::{
-    Multiaddr, PeerId, Transport as _,
+    Multiaddr, PeerId, Transport,
     core::{
-        muxing::StreamMuxerBox,
+        muxing::{StreamMuxer, StreamMuxerBox},
         transport::{DialOpts, ListenerId, TransportError, TransportEvent},
     },
 };
 
-use super::{quic, tcp};
-
 /// A connection on its way.
-type Made = BoxFuture<'static, Result<(PeerId, StreamMuxerBox), Error>>;
+type Made<Q, T> = BoxFuture<'static, Result<(PeerId, StreamMuxerBox), Error<Q, T>>>;
 
 /// Why a connection, listener or dial of either transport failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum Error<Q: error::Error + 'static, T: error::Error + 'static> {
     /// Over QUIC.
     #[error(transparent)]
-    Quic(quic::Error),
+    Quic(Q),
     /// Over TCP.
     #[error(transparent)]
-    Tcp(tcp::Error),
+    Tcp(T),
 }
 
 /// Both transports. Each listens where it is told to; dials go to those that may dial.
 #[derive(Debug)]
-pub struct SideBySide {
-    quic: quic::Transport,
-    tcp: tcp::Transport,
+pub struct SideBySide<Q, T> {
+    quic: Q,
+    tcp: T,
     dial_quic: bool,
     dial_tcp: bool,
     /// Who is asked first: neither starves the other.
     tcp_first: bool,
 }
 
-impl SideBySide {
+impl<Q, T> SideBySide<Q, T> {
     /// Both, and both dial.
-    pub fn new(quic: quic::Transport, tcp: tcp::Transport) -> Self {
+    pub fn new(quic: Q, tcp: T) -> Self {
         Self { quic, tcp, dial_quic: true, dial_tcp: true, tcp_first: false }
     }
 
@@ -54,31 +53,39 @@ impl SideBySide {
         (self.dial_quic, self.dial_tcp) = (quic, tcp);
         self
     }
-
-    fn poll_one(&mut self, tcp: bool, cx: &mut Context<'_>) -> Poll<TransportEvent<Made, Error>> {
-        if tcp {
-            Pin::new(&mut self.tcp).poll(cx).map(|event| event.map_upgrade(from_tcp).map_err(Error::Tcp))
-        } else {
-            Pin::new(&mut self.quic).poll(cx).map(|event| event.map_upgrade(from_quic).map_err(Error::Quic))
-        }
-    }
 }
 
-fn from_quic(made: quic::Connecting) -> Made {
-    made.map_ok(|(peer, muxer)| (peer, StreamMuxerBox::new(muxer))).map_err(Error::Quic).boxed()
+/// `made` as either transport's, its muxer in a box.
+fn boxed<M, E, Q, T>(
+    made: impl Future<Output = Result<(PeerId, M), E>> + Send + 'static,
+    error: fn(E) -> Error<Q, T>,
+) -> Made<Q, T>
+where
+    M: StreamMuxer + Send + 'static,
+    M::Substream: Send + 'static,
+    M::Error: Send + Sync + 'static,
+    E: 'static,
+    Q: error::Error + 'static,
+    T: error::Error + 'static,
+{
+    made.map_ok(|(peer, muxer)| (peer, StreamMuxerBox::new(muxer))).map_err(error).boxed()
 }
 
-fn from_tcp(made: tcp::Connecting) -> Made {
-    made.map_ok(|(peer, muxer)| (peer, StreamMuxerBox::new(muxer))).map_err(Error::Tcp).boxed()
-}
-
-impl libp2p::Transport for SideBySide {
+impl<Q, T, M, N> Transport for SideBySide<Q, T>
+where
+    Q: Transport<Output = (PeerId, M), Dial: Send + 'static, ListenerUpgrade: Send + 'static> + Unpin,
+    T: Transport<Output = (PeerId, N), Dial: Send + 'static, ListenerUpgrade: Send + 'static> + Unpin,
+    M: StreamMuxer<Substream: Send + 'static, Error: Send + Sync + 'static> + Send + 'static,
+    N: StreamMuxer<Substream: Send + 'static, Error: Send + Sync + 'static> + Send + 'static,
+    Q::Error: 'static,
+    T::Error: 'static,
+{
     type Output = (PeerId, StreamMuxerBox);
-    type Error = Error;
-    type ListenerUpgrade = Made;
-    type Dial = Made;
+    type Error = Error<Q::Error, T::Error>;
+    type ListenerUpgrade = Made<Q::Error, T::Error>;
+    type Dial = Made<Q::Error, T::Error>;
 
-    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Error>> {
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
         match self.quic.listen_on(id, address) {
             Err(TransportError::MultiaddrNotSupported(address)) => {
                 self.tcp.listen_on(id, address).map_err(|e| e.map(Error::Tcp))
@@ -91,25 +98,42 @@ impl libp2p::Transport for SideBySide {
         self.quic.remove_listener(id) || self.tcp.remove_listener(id)
     }
 
-    fn dial(&mut self, mut address: Multiaddr, opts: DialOpts) -> Result<Made, TransportError<Error>> {
+    fn dial(
+        &mut self,
+        mut address: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
         if self.dial_quic {
             match self.quic.dial(address, opts) {
                 Err(TransportError::MultiaddrNotSupported(other)) => address = other,
-                outcome => return outcome.map(from_quic).map_err(|e| e.map(Error::Quic)),
+                Ok(made) => return Ok(boxed(made, Error::Quic)),
+                Err(e) => return Err(e.map(Error::Quic)),
             }
         }
         if self.dial_tcp {
-            return self.tcp.dial(address, opts).map(from_tcp).map_err(|e| e.map(Error::Tcp));
+            let made = self.tcp.dial(address, opts).map_err(|e| e.map(Error::Tcp))?;
+            return Ok(boxed(made, Error::Tcp));
         }
         Err(TransportError::MultiaddrNotSupported(address))
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Made, Error>> {
-        let first = self.tcp_first;
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        let this = &mut *self;
+        let first = this.tcp_first;
         for tcp in [first, !first] {
-            let polled = self.poll_one(tcp, cx);
+            let polled = match tcp {
+                true => Pin::new(&mut this.tcp)
+                    .poll(cx)
+                    .map(|event| event.map_upgrade(|made| boxed(made, Error::Tcp)).map_err(Error::Tcp)),
+                false => Pin::new(&mut this.quic)
+                    .poll(cx)
+                    .map(|event| event.map_upgrade(|made| boxed(made, Error::Quic)).map_err(Error::Quic)),
+            };
             if polled.is_ready() {
-                self.tcp_first = !tcp;
+                this.tcp_first = !tcp;
                 return polled;
             }
         }
@@ -125,16 +149,21 @@ mod tests {
     };
 
     use super::*;
-    use crate::runtime::{Executor, Handle};
+    use crate::{
+        runtime::{Executor, Handle},
+        transport::{quic, tcp},
+    };
 
-    fn both(rt: &Handle) -> SideBySide {
+    type Both = SideBySide<quic::Transport, tcp::Transport>;
+
+    fn both(rt: &Handle) -> Both {
         let key = Keypair::generate_ed25519();
         let quic = quic::Transport::new(quic::Config::new(&key).unwrap(), rt.clone()).unwrap();
         let tcp = tcp::Transport::new(tcp::Config::new(&key).unwrap(), rt.clone()).unwrap();
         SideBySide::new(quic, tcp)
     }
 
-    async fn listen(on: &mut SideBySide, address: &str) -> Multiaddr {
+    async fn listen(on: &mut Both, address: &str) -> Multiaddr {
         on.listen_on(ListenerId::next(), address.parse().unwrap()).unwrap();
         let event = futures::future::poll_fn(|cx| Pin::new(&mut *on).poll(cx)).await;
         event.into_new_address().expect("an address")

@@ -58,9 +58,13 @@ fn bytes_pass_over_one_stream_and_over_many_at_once() {
 }
 
 #[test]
-fn what_was_written_and_closed_arrives_although_the_connection_is_closed() {
+fn what_we_wrote_and_closed_arrives_although_the_connection_is_closed() {
     run(async |sides: Sides| {
         for (from, to) in sides.both_ways() {
+            if from.kind() == Kind::Stock {
+                // It closes its socket at once, and what the system has not sent then may be lost.
+                continue;
+            }
             let pair = connect(from, to, &tuning()).await;
             let send = async {
                 let mut stream = pair.dialed.open().await?;

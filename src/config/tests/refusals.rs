@@ -107,23 +107,6 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/udp/1/quic-v1\"]",
             "c.toml:2: listen.addresses: the same address twice; expected each address once",
         ),
-        // What a private mesh has no proof for.
-        (
-            "[network]\nkey_file = \"k\"\n[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/tcp/1\"]",
-            "c.toml:4: listen.addresses: /ip4/0.0.0.0/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
-        ),
-        (
-            "[network]\nkey_file = \"k\"\n[dial]\ntransports = [\"quic\", \"tcp\"]",
-            "c.toml:4: dial.transports: names are to be dialed over TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
-        ),
-        (
-            "[network]\nkey_file = \"k\"\n[dial]\naddresses = [\"/ip4/1.2.3.4/tcp/1\"]",
-            "c.toml:4: dial.addresses: /ip4/1.2.3.4/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
-        ),
-        (
-            "[network]\nkey_file = \"k\"\n[dial]\nnames = [\"a\", \"/dns4/peer/tcp/1\"]",
-            "c.toml:4: dial.names: /dns4/peer/tcp/1 is TCP, and with network.key_file a mesh is QUIC only; expected QUIC, or no network.key_file: over TCP nobody can be asked for the key",
-        ),
         (
             "[gossip]\ntopics = [\"a\", \"\"]",
             "c.toml:2: gossip.topics: an empty topic; expected a list, each item a topic of 1 to 256 bytes",

@@ -70,12 +70,13 @@ pub enum Error<E: std::error::Error + 'static> {
 /// `T`, with an exchange of proofs after each handshake.
 #[derive(Debug)]
 pub struct Admitted<T> {
-    inner: T,
+    pub(super) inner: T,
     gate: Arc<Gate>,
 }
 
+/// Decides who gets in, for every transport of a node: what fails over one of them counts for all.
 #[derive(Debug)]
-struct Gate {
+pub struct Gate {
     local: PeerId,
     rules: Rules,
     throttle: Mutex<Throttle>,
@@ -85,15 +86,19 @@ struct Gate {
 type Admission<M, E> = BoxFuture<'static, Result<(PeerId, M), Error<E>>>;
 
 impl<T> Admitted<T> {
-    /// Admits to `inner`, whose own peer id is `local`, by `rules`.
-    pub fn new(inner: T, local: PeerId, rules: Rules, runtime: Handle) -> Self {
-        let limits = Limits { failures: rules.failures, forgive: rules.forgive };
-        let throttle = Mutex::new(Throttle::new(limits));
-        Self { inner, gate: Arc::new(Gate { local, rules, throttle, runtime }) }
+    /// Admits to `inner` through `gate`.
+    pub fn new(inner: T, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
     }
 }
 
 impl Gate {
+    /// The gate of the node whose peer id is `local`.
+    pub fn new(local: PeerId, rules: Rules, runtime: Handle) -> Arc<Self> {
+        let limits = Limits { failures: rules.failures, forgive: rules.forgive };
+        Arc::new(Self { local, rules, throttle: Mutex::new(Throttle::new(limits)), runtime })
+    }
+
     /// `from` is where an incoming connection came from.
     async fn admit<M, E>(
         self: Arc<Self>,
@@ -206,13 +211,5 @@ where
                 // Not an incoming one: there is nothing to map.
                 .map_upgrade(|upgrade| gate.admit(upgrade, None).boxed()),
         })
-    }
-}
-
-#[cfg(test)]
-impl Admitted<crate::transport::quic::Transport> {
-    /// Connections in the transport below.
-    pub(super) fn inner_connections(&self) -> usize {
-        self.inner.open_connections()
     }
 }

@@ -16,6 +16,9 @@
 //!   simultaneous open is not spoken, as in rust-libp2p: two dials that meet by chance fail, and are
 //!   tried again by whoever wanted them.
 //!
+//! - A close waits a little for the remote's (`linger`), so that nothing written before is lost. What the
+//!   handshake looked like (`transcript`) is what admission to a private mesh is bound to.
+//!
 //! What is deliberately absent: other security protocols and muxers, `/dns` names, TLS over TCP.
 //!
 //! What a connection can hold: Yamux gives every stream 256 KiB of credit at least, so
@@ -26,8 +29,10 @@ mod addr;
 mod config;
 mod error;
 mod half_made;
+mod linger;
 mod listener;
 mod muxer;
+mod transcript;
 mod transport;
 mod upgrade;
 

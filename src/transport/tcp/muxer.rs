@@ -18,10 +18,10 @@ use libp2p::{
 };
 use multistream_select::Negotiated;
 
-use super::Error;
-use crate::runtime::TcpStream;
+use super::{Error, linger::Lingering, transcript::Transcribed};
+use crate::{runtime::TcpStream, transport::admission::ChannelBinding};
 
-type Secured = Negotiated<noise::Output<Negotiated<Box<dyn TcpStream>>>>;
+type Secured = Negotiated<noise::Output<Transcribed<Negotiated<Lingering<Box<dyn TcpStream>>>>>>;
 
 /// Who waits for what. Yamux knows one task, and wakes only that; here any of them may be the one whose poll
 /// moves the connection on.
@@ -64,6 +64,14 @@ pub struct Connection {
     /// Every stream holds a reference.
     open: Arc<()>,
     max_streams: usize,
+    session: Session,
+}
+
+/// What the handshake has shown of this very session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) binding: Option<[u8; 32]>,
+    pub(super) is_initiator: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -73,9 +81,14 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(yamux: yamux::Connection<Secured>, remote: SocketAddr, max_streams: usize) -> Self {
+    pub(super) fn new(
+        yamux: yamux::Connection<Secured>,
+        session: Session,
+        remote: SocketAddr,
+        max_streams: usize,
+    ) -> Self {
         let open = Arc::new(());
-        Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), open, max_streams }
+        Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), open, max_streams, session }
     }
 
     fn lost(&self, reason: yamux::ConnectionError) -> Error {
@@ -102,6 +115,16 @@ impl Connection {
 
     fn open_streams(&self) -> usize {
         Arc::strong_count(&self.open) - 1
+    }
+}
+
+impl ChannelBinding for Connection {
+    fn binding(&self) -> Option<[u8; 32]> {
+        self.session.binding
+    }
+
+    fn is_initiator(&self) -> bool {
+        self.session.is_initiator
     }
 }
 

@@ -23,6 +23,9 @@ use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 use super::{
     Config, Connection, Error,
     half_made::{HalfMade, Place},
+    linger::Lingering,
+    muxer::Session,
+    transcript::{End, Transcribed},
 };
 use crate::runtime::{Handle, TcpOptions, TcpStream};
 
@@ -69,7 +72,8 @@ impl Connecting {
         let limit = half_made.limit();
         let made = within(config.clone(), runtime.clone(), remote, {
             let config = config.clone();
-            async move { upgrade(stream, remote, Role::Listener, &config).await }
+            let runtime = runtime.clone();
+            async move { upgrade(Lingering::new(stream, runtime), remote, Role::Listener, &config).await }
         });
         Self(
             async move {
@@ -92,7 +96,7 @@ impl Connecting {
         let made = async move {
             let stream =
                 connect(&rt, route, &told).await.map_err(|reason| Error::Connect { remote, reason })?;
-            let (found, connection) = upgrade(stream, remote, route.role, &told).await?;
+            let (found, connection) = upgrade(Lingering::new(stream, rt), remote, route.role, &told).await?;
             match expected {
                 Some(expected) if expected != found => {
                     Err(Error::WrongPeer { remote, expected: expected.into(), found: found.into() })
@@ -135,7 +139,7 @@ fn is_taken(e: &io::Error) -> bool {
 /// Agrees on Noise and Yamux, and makes the connection. A dialer sends its first message of each without
 /// waiting for the answer to its proposal (`V1Lazy`).
 async fn upgrade(
-    stream: Box<dyn TcpStream>,
+    stream: Lingering<Box<dyn TcpStream>>,
     remote: SocketAddr,
     role: Role,
     config: &Config,
@@ -143,25 +147,30 @@ async fn upgrade(
     let noise = config.noise.clone();
     let negotiation = |protocol| move |reason| Error::Negotiation { remote, protocol, reason };
     let handshake = |reason| Error::Handshake { remote, reason: Box::new(reason) };
-    let (peer, stream, mode) = match role {
+    let (peer, stream, transcript) = match role {
         Role::Dialer => {
             let offer = noise.protocol_info();
             let (protocol, stream) =
                 dialer_select_proto(stream, offer, Version::V1Lazy).await.map_err(negotiation(NOISE))?;
+            let (stream, transcript) = Transcribed::new(stream, End::Initiator);
             let (peer, stream) = noise.upgrade_outbound(stream, protocol).await.map_err(handshake)?;
             let (_, stream) =
                 dialer_select_proto(stream, [YAMUX], Version::V1Lazy).await.map_err(negotiation(YAMUX))?;
-            (peer, stream, yamux::Mode::Client)
+            (peer, stream, transcript)
         }
         Role::Listener => {
             let offer = noise.protocol_info();
             let (protocol, stream) =
                 listener_select_proto(stream, offer).await.map_err(negotiation(NOISE))?;
+            let (stream, transcript) = Transcribed::new(stream, End::Responder);
             let (peer, stream) = noise.upgrade_inbound(stream, protocol).await.map_err(handshake)?;
             let (_, stream) = listener_select_proto(stream, [YAMUX]).await.map_err(negotiation(YAMUX))?;
-            (peer, stream, yamux::Mode::Server)
+            (peer, stream, transcript)
         }
     };
+    let is_initiator = role == Role::Dialer;
+    let mode = if is_initiator { yamux::Mode::Client } else { yamux::Mode::Server };
     let connection = yamux::Connection::new(stream, config.yamux(), mode);
-    Ok((peer, Connection::new(connection, remote, config.max_concurrent_streams)))
+    let session = Session { binding: transcript.digest(), is_initiator };
+    Ok((peer, Connection::new(connection, session, remote, config.max_concurrent_streams)))
 }
