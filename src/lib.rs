@@ -31,6 +31,8 @@ pub mod config;
 pub mod dialer;
 pub mod dns;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod gateway;
 pub mod identity;
 pub mod logging;

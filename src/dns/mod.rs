@@ -30,6 +30,8 @@ mod async_dns;
 mod contract;
 mod error;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(feature = "hickory")]
 mod hickory;
 mod hosts;

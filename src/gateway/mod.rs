@@ -9,6 +9,8 @@ mod answer;
 mod connection;
 mod context;
 mod follow;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod handlers;
 mod metrics;

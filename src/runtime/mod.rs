@@ -37,7 +37,7 @@ mod links;
 mod poller;
 mod reactor;
 mod signals;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod sim;
 mod smol;
 mod stream;

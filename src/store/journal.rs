@@ -185,6 +185,12 @@ impl<D: Disk> Journal<D> {
         Ok((journal, contents))
     }
 
+    /// The file itself.
+    #[cfg(fuzzing)]
+    pub(super) fn into_disk(self) -> D {
+        self.disk
+    }
+
     /// Length of the file, in bytes.
     pub(super) fn len(&self) -> u64 {
         self.end
@@ -437,4 +443,16 @@ fn new_salt() -> io::Result<[u8; 16]> {
 /// The first four bytes of a slice that has them.
 fn four(bytes: &[u8]) -> [u8; 4] {
     bytes.first_chunk().copied().unwrap_or_default()
+}
+
+/// A file whose commits say this.
+#[cfg(fuzzing)]
+pub(super) fn file_of(payloads: &[&[u8]]) -> Vec<u8> {
+    let salt = [7; 16];
+    let mut bytes = header(&salt);
+    for payload in payloads {
+        let at = bytes.len() as u64;
+        bytes.extend(frame(&salt, at, payload));
+    }
+    bytes
 }

@@ -32,6 +32,8 @@ use crate::runtime::Handle;
 mod disk;
 mod error;
 mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod image;
 mod journal;
 mod keeper;

@@ -4,6 +4,8 @@
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
 pub mod admission;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod listening;
 pub mod quic;
 mod side_by_side;

@@ -87,6 +87,14 @@ impl Executor {
         self.ready.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&MAIN)
     }
 
+    /// Drops all tasks. They may hold on to the world that this is a part of.
+    #[cfg(fuzzing)]
+    pub(super) fn clear(&self) {
+        let tasks = std::mem::take(&mut self.tasks.lock().unwrap_or_else(PoisonError::into_inner).by_id);
+        // Some of them end others, or start new ones.
+        drop(tasks);
+    }
+
     /// Polls one task that is ready; false when there is none.
     pub(super) fn run_ready(&self) -> bool {
         let Some(id) = self.ready.pop_task() else { return false };

@@ -119,6 +119,12 @@ impl World {
         }
     }
 
+    /// Ends whatever still runs in it: a world is not forgotten as long as a task holds a host of it.
+    #[cfg(fuzzing)]
+    pub fn end(self) {
+        self.0.executor.clear();
+    }
+
     /// Changes how the network behaves from now on.
     pub fn set_link(&self, link: Link) {
         self.0.lock().net.link = link;

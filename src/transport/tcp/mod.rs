@@ -28,6 +28,8 @@
 mod addr;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 mod half_made;
 mod linger;
 mod listener;
