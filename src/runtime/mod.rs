@@ -29,6 +29,8 @@ use futures::{
 };
 pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 
+#[cfg(target_os = "linux")]
+mod alarms;
 #[cfg(feature = "async-std")]
 mod async_std;
 mod interfaces;
