@@ -172,8 +172,8 @@ mod tests {
     }
 
     /// A task on `runtime` that says on which thread it runs each time a message comes.
-    fn echo(runtime: &Smol) -> (channel::UnboundedSender<()>, mpsc::Receiver<Option<String>>) {
-        let (wake, mut woken) = channel::unbounded();
+    fn echo(runtime: &Smol) -> (channel::Sender<()>, mpsc::Receiver<Option<String>>) {
+        let (wake, mut woken) = channel::channel(1);
         let (tell, told) = mpsc::channel();
         runtime.spawn(Box::pin(async move {
             while woken.next().await.is_some() {
@@ -189,8 +189,8 @@ mod tests {
         let (wake, told) = echo(&runtime);
         // The worker may still be at it, the first times, and then does it itself.
         let on_the_spot = (0..1000).any(|_| {
-            let wake = wake.clone();
-            let host = host(move || wake.unbounded_send(()).unwrap());
+            let mut wake = wake.clone();
+            let host = host(move || wake.try_send(()).unwrap());
             let ran_on = told.recv().unwrap();
             host.join().unwrap();
             ran_on.as_deref() == Some("futures-timer")
@@ -206,7 +206,7 @@ mod tests {
         let (done, all) = mpsc::channel();
         let mut wakers = Vec::new();
         for _ in 0..8 {
-            let (wake, mut woken) = channel::unbounded::<()>();
+            let (wake, mut woken) = channel::channel::<()>(2 * EACH);
             wakers.push(wake);
             let (at_once, done) = (at_once.clone(), done.clone());
             runtime.spawn(Box::pin(async move {
@@ -218,8 +218,8 @@ mod tests {
                 done.send(()).unwrap();
             }));
         }
-        let send = |wakers: Vec<channel::UnboundedSender<()>>| {
-            move || (0..EACH).for_each(|_| wakers.iter().for_each(|wake| wake.unbounded_send(()).unwrap()))
+        let send = |mut wakers: Vec<channel::Sender<()>>| {
+            move || (0..EACH).for_each(|_| wakers.iter_mut().for_each(|wake| wake.try_send(()).unwrap()))
         };
         let threads = [host(send(wakers.clone())), thread::spawn(send(wakers.clone()))];
         (0..8).for_each(|_| all.recv().unwrap());
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_runtime_that_ends_drops_its_tasks() {
         let runtime = Smol::start(2).unwrap();
-        let (wake, mut woken) = channel::unbounded::<()>();
+        let (wake, mut woken) = channel::channel::<()>(1);
         let (tell, told) = mpsc::channel();
         runtime.spawn(Box::pin(async move {
             tell.send(()).unwrap();
