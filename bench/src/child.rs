@@ -1,4 +1,4 @@
-//! What a child process does: serve, or put load on a server, or be an idle node.
+//! What a child process does: serve, or put load on a server.
 //!
 //! Each end of a measured connection is a process with a runtime of one thread, so that the two
 //! share no reactor, and what a process uses can be told apart. The work runs as a task of the
@@ -29,7 +29,7 @@ use crate::{
     driven::Driven,
     link::{self, Endpoint},
     metric::{Metric, percentile},
-    nodes::{Frames, Whole, gossip_behaviour, gossip_config, requests},
+    nodes::{Frames, gossip_behaviour, gossip_config, requests},
     proc::Reading,
 };
 
@@ -50,7 +50,6 @@ pub fn main(args: &[String]) -> Result<(), Failure> {
     match role.as_str() {
         "serve" => on(&side, serve)?,
         "serve-requests" => on(&side, serve_requests)?,
-        "node" => on(&side, move |side| idle_node(side, rest))?,
         "gossip" => report(on(&side, move |side| gossip(side, quick))?),
         "hold" => on(&side, move |side| hold(side, rest))?,
         load => {
@@ -424,66 +423,6 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
         }
     }
     Ok(figures)
-}
-
-/// A whole node that dials all of `addresses`; says where it listens, then `ready` once it has as
-/// many peers as the first argument asks for.
-async fn idle_node(side: Arc<dyn Side>, args: Vec<String>) -> Result<(), Failure> {
-    let [peers, addresses @ ..] = &args[..] else { return Err("PEERS [ADDRESS…]".into()) };
-    let peers: usize = peers.parse()?;
-    let addresses: Vec<Multiaddr> = addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
-    // Dropped when the parent is gone, which ends the node.
-    let keep: Box<dyn std::any::Any + Send> = match side.handle() {
-        Some(handle) => {
-            let mut config = smidge::Config::default();
-            config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse()?];
-            config.gossip.topics = vec!["bench".into()];
-            config.dial.addresses = addresses;
-            let tuning = Tuning::default();
-            config.quic.keep_alive = tuning.keep_alive;
-            config.quic.idle_timeout = tuning.idle_timeout;
-            config.quic.stream_window = tuning.stream_window as usize;
-            config.quic.connection_window = tuning.connection_window as usize;
-            config.quic.send_window = tuning.send_window as usize;
-            let client = smidge::Node::new(config, Keypair::generate_ed25519()).spawn(handle)?;
-            let mut events = client.events();
-            let (mut listening, mut connected) = (false, 0);
-            while !listening || connected < peers {
-                match events.next().await {
-                    Some(smidge::Delivery::Item(smidge::Event::Listening(at))) => {
-                        say(&at.to_string());
-                        listening = true;
-                    }
-                    Some(smidge::Delivery::Item(smidge::Event::Connected { .. })) => connected += 1,
-                    Some(_) => {}
-                    None => return Err("the node ended".into()),
-                }
-            }
-            Box::new(client)
-        }
-        None => {
-            let key = Keypair::generate_ed25519();
-            let mut whole = Whole::new(&key, gossip_config().build()?);
-            let scoring = gossipsub::PeerScoreParams::default();
-            whole.gossip.with_peer_score(scoring, gossipsub::PeerScoreThresholds::default())?;
-            whole.gossip.subscribe(&gossipsub::IdentTopic::new("bench"))?;
-            let mut node = Driven::mended(&*side, &key, &Tuning::default(), whole, |event| {
-                matches!(event, SwarmEvent::NewListenAddr { .. } | SwarmEvent::ConnectionEstablished { .. })
-            });
-            say(&node.listen().await.to_string());
-            for address in addresses {
-                node.call(move |s| s.dial(address)).await?;
-            }
-            for _ in 0..peers {
-                node.event(|e| matches!(e, SwarmEvent::ConnectionEstablished { .. }).then_some(())).await;
-            }
-            Box::new(node)
-        }
-    };
-    say("ready");
-    parent_gone().await;
-    drop(keep);
-    Ok(())
 }
 
 /// Opens as many connections to a server as told, says so, and holds them.
