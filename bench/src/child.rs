@@ -159,23 +159,27 @@ async fn download(link: &link::Link, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Time and CPU time, ours and the server's.
+/// Time, CPU time and wake-ups, ours and the server's.
 struct Watch {
     server: u32,
     began: Instant,
     cpu: f64,
+    sleeps: u64,
 }
 
 impl Watch {
     fn start(server: u32) -> Result<Self, Failure> {
-        let cpu = Reading::own()?.cpu + Reading::of(server)?.cpu;
-        Ok(Self { server, began: Instant::now(), cpu })
+        let (own, other) = (Reading::own()?, Reading::of(server)?);
+        let (cpu, sleeps) = (own.cpu + other.cpu, own.sleeps + other.sleeps);
+        Ok(Self { server, began: Instant::now(), cpu, sleeps })
     }
 
-    /// Seconds passed, and CPU seconds used by both processes.
-    fn stop(self) -> Result<(f64, f64), Failure> {
+    /// Seconds passed, CPU seconds used by both processes, and how often their threads were woken.
+    fn stop(self) -> Result<(f64, f64, f64), Failure> {
         let took = self.began.elapsed().as_secs_f64();
-        Ok((took, Reading::own()?.cpu + Reading::of(self.server)?.cpu - self.cpu))
+        let (own, other) = (Reading::own()?, Reading::of(self.server)?);
+        let sleeps = (own.sleeps + other.sleeps).saturating_sub(self.sleeps);
+        Ok((took, own.cpu + other.cpu - self.cpu, sleeps as f64))
     }
 }
 
@@ -208,7 +212,7 @@ async fn stream_1(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick: b
         } else {
             download(&link, bytes).await?
         }
-        let (took, cpu) = watch.stop()?;
+        let (took, cpu, _) = watch.stop()?;
         let way = if up { "1 stream up" } else { "1 stream down" };
         figures.push(Metric::higher(way, "MB/s", bytes as f64 / 1e6 / took));
         figures.push(Metric::lower(
@@ -227,7 +231,7 @@ async fn streams_64(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick:
     upload(&link, 4 * MIB).await?;
     let watch = Watch::start(server)?;
     try_join_all((0..64).map(|_| upload(&link, each))).await?;
-    let (took, cpu) = watch.stop()?;
+    let (took, cpu, _) = watch.stop()?;
     let bytes = (64 * each) as f64;
     Ok(vec![
         Metric::higher("64 streams up", "MB/s", bytes / 1e6 / took),
@@ -246,7 +250,7 @@ async fn handshakes(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick:
     dial().await?;
     let watch = Watch::start(server)?;
     let results: Vec<_> = stream::iter(0..count).map(|_| dial()).buffer_unordered(8).collect().await;
-    let (took, cpu) = watch.stop()?;
+    let (took, cpu, _) = watch.stop()?;
     results.into_iter().collect::<Result<(), _>>()?;
     Ok(vec![
         Metric::higher("handshakes, 8 at once", "1/s", f64::from(count) / took),
@@ -289,12 +293,13 @@ async fn requests_per_second(side: Arc<dyn Side>, address: Multiaddr, server: u3
         let count = if quick { count / 5 } else { count };
         let watch = Watch::start(server)?;
         let mut times = run_requests(&mut swarm, peer, in_flight, count).await;
-        let (took, cpu) = watch.stop()?;
+        let (took, cpu, sleeps) = watch.stop()?;
         let of = |what: &str| format!("requests 64 B, {in_flight} in flight{what}");
         figures.push(Metric::higher(&of(""), "1/s", count as f64 / took));
         figures.push(Metric::lower(&of(", p50"), "µs", percentile(&mut times, 0.5)));
         figures.push(Metric::lower(&of(", p99"), "µs", percentile(&mut times, 0.99)));
         figures.push(Metric::lower(&of(", CPU of both"), "µs", cpu * 1e6 / count as f64));
+        figures.push(Metric::lower(&of(", wake-ups of both"), "", sleeps / count as f64));
     }
     Ok(figures)
 }
@@ -387,7 +392,7 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
     for (size, name) in [(100, "100 B"), (4096, "4 KiB")] {
         for (window, count) in [(1_usize, 300), (32, 3000)] {
             let count = if quick { count / 5 } else { count };
-            let cpu = Reading::own()?.cpu;
+            let before = Reading::own()?;
             let began = Instant::now();
             let mut under_way = std::collections::HashMap::new();
             let (mut sent, mut times) = (0, Vec::new());
@@ -410,7 +415,9 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
                 }
             }
             let took = began.elapsed().as_secs_f64();
-            let cpu = (Reading::own()?.cpu - cpu) * 1e6 / count as f64;
+            let after = Reading::own()?;
+            let cpu = (after.cpu - before.cpu) * 1e6 / count as f64;
+            let sleeps = after.sleeps.saturating_sub(before.sleeps) as f64 / count as f64;
             if window == 1 {
                 let of = |what: &str| format!("gossip 8 nodes {name}, to all, {what}");
                 figures.push(Metric::lower(&of("p50"), "µs", percentile(&mut times, 0.5)));
@@ -419,6 +426,7 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
                 let of = format!("gossip 8 nodes {name}, 32 under way");
                 figures.push(Metric::higher(&of, "msg/s", count as f64 / took));
                 figures.push(Metric::lower(&format!("{of}, CPU of all"), "µs/msg", cpu));
+                figures.push(Metric::lower(&format!("{of}, wake-ups of all"), "1/msg", sleeps));
             }
         }
     }
