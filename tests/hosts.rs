@@ -104,3 +104,20 @@ fn a_host_that_vanishes_without_a_word_is_noticed_over_tcp() {
         );
     });
 }
+
+#[test]
+fn a_node_listens_on_each_address_that_its_host_gets_and_no_longer_on_one_that_goes() {
+    Hosts::run(|hosts| {
+        hosts.names(&[]);
+        hosts.add(1);
+        let node = start(&hosts, 1, &[]);
+        let (first, _) = node.line_from(0, &["listening on", "/ip4/10.77.0.1/udp/4001"]);
+        hosts.on(1, "ip addr add 10.77.1.1/24 dev eth0");
+        let (second, _) = node.line_from(first, &["listening on", "/ip4/10.77.1.1/udp/4001"]);
+        // Each change is noticed, not the first alone.
+        hosts.on(1, "ip addr add 10.77.2.1/24 dev eth0");
+        let (third, _) = node.line_from(second, &["listening on", "/ip4/10.77.2.1/udp/4001"]);
+        hosts.on(1, "ip addr del 10.77.1.1/24 dev eth0");
+        node.line_from(third, &["no longer listening on", "/ip4/10.77.1.1/udp/4001"]);
+    });
+}

@@ -1,4 +1,4 @@
-//! What a child process does: serve, or put load on a server, or be an idle node.
+//! What a child process does: serve, or put load on a server.
 //!
 //! Each end of a measured connection is a process with a runtime of one thread, so that the two
 //! share no reactor, and what a process uses can be told apart. The work runs as a task of the
@@ -29,7 +29,7 @@ use crate::{
     driven::Driven,
     link::{self, Endpoint},
     metric::{Metric, percentile},
-    nodes::{Frames, Whole, gossip_behaviour, gossip_config, requests},
+    nodes::{Frames, gossip_behaviour, gossip_config, requests},
     proc::Reading,
 };
 
@@ -50,7 +50,6 @@ pub fn main(args: &[String]) -> Result<(), Failure> {
     match role.as_str() {
         "serve" => on(&side, serve)?,
         "serve-requests" => on(&side, serve_requests)?,
-        "node" => on(&side, move |side| idle_node(side, rest))?,
         "gossip" => report(on(&side, move |side| gossip(side, quick))?),
         "hold" => on(&side, move |side| hold(side, rest))?,
         load => {
@@ -160,23 +159,27 @@ async fn download(link: &link::Link, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Time and CPU time, ours and the server's.
+/// Time, CPU time and wake-ups, ours and the server's.
 struct Watch {
     server: u32,
     began: Instant,
     cpu: f64,
+    sleeps: u64,
 }
 
 impl Watch {
     fn start(server: u32) -> Result<Self, Failure> {
-        let cpu = Reading::own()?.cpu + Reading::of(server)?.cpu;
-        Ok(Self { server, began: Instant::now(), cpu })
+        let (own, other) = (Reading::own()?, Reading::of(server)?);
+        let (cpu, sleeps) = (own.cpu + other.cpu, own.sleeps + other.sleeps);
+        Ok(Self { server, began: Instant::now(), cpu, sleeps })
     }
 
-    /// Seconds passed, and CPU seconds used by both processes.
-    fn stop(self) -> Result<(f64, f64), Failure> {
+    /// Seconds passed, CPU seconds used by both processes, and how often their threads were woken.
+    fn stop(self) -> Result<(f64, f64, f64), Failure> {
         let took = self.began.elapsed().as_secs_f64();
-        Ok((took, Reading::own()?.cpu + Reading::of(self.server)?.cpu - self.cpu))
+        let (own, other) = (Reading::own()?, Reading::of(self.server)?);
+        let sleeps = (own.sleeps + other.sleeps).saturating_sub(self.sleeps);
+        Ok((took, own.cpu + other.cpu - self.cpu, sleeps as f64))
     }
 }
 
@@ -209,7 +212,7 @@ async fn stream_1(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick: b
         } else {
             download(&link, bytes).await?
         }
-        let (took, cpu) = watch.stop()?;
+        let (took, cpu, _) = watch.stop()?;
         let way = if up { "1 stream up" } else { "1 stream down" };
         figures.push(Metric::higher(way, "MB/s", bytes as f64 / 1e6 / took));
         figures.push(Metric::lower(
@@ -228,7 +231,7 @@ async fn streams_64(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick:
     upload(&link, 4 * MIB).await?;
     let watch = Watch::start(server)?;
     try_join_all((0..64).map(|_| upload(&link, each))).await?;
-    let (took, cpu) = watch.stop()?;
+    let (took, cpu, _) = watch.stop()?;
     let bytes = (64 * each) as f64;
     Ok(vec![
         Metric::higher("64 streams up", "MB/s", bytes / 1e6 / took),
@@ -247,7 +250,7 @@ async fn handshakes(side: Arc<dyn Side>, address: Multiaddr, server: u32, quick:
     dial().await?;
     let watch = Watch::start(server)?;
     let results: Vec<_> = stream::iter(0..count).map(|_| dial()).buffer_unordered(8).collect().await;
-    let (took, cpu) = watch.stop()?;
+    let (took, cpu, _) = watch.stop()?;
     results.into_iter().collect::<Result<(), _>>()?;
     Ok(vec![
         Metric::higher("handshakes, 8 at once", "1/s", f64::from(count) / took),
@@ -290,12 +293,13 @@ async fn requests_per_second(side: Arc<dyn Side>, address: Multiaddr, server: u3
         let count = if quick { count / 5 } else { count };
         let watch = Watch::start(server)?;
         let mut times = run_requests(&mut swarm, peer, in_flight, count).await;
-        let (took, cpu) = watch.stop()?;
+        let (took, cpu, sleeps) = watch.stop()?;
         let of = |what: &str| format!("requests 64 B, {in_flight} in flight{what}");
         figures.push(Metric::higher(&of(""), "1/s", count as f64 / took));
         figures.push(Metric::lower(&of(", p50"), "µs", percentile(&mut times, 0.5)));
         figures.push(Metric::lower(&of(", p99"), "µs", percentile(&mut times, 0.99)));
         figures.push(Metric::lower(&of(", CPU of both"), "µs", cpu * 1e6 / count as f64));
+        figures.push(Metric::lower(&of(", wake-ups of both"), "", sleeps / count as f64));
     }
     Ok(figures)
 }
@@ -388,7 +392,7 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
     for (size, name) in [(100, "100 B"), (4096, "4 KiB")] {
         for (window, count) in [(1_usize, 300), (32, 3000)] {
             let count = if quick { count / 5 } else { count };
-            let cpu = Reading::own()?.cpu;
+            let before = Reading::own()?;
             let began = Instant::now();
             let mut under_way = std::collections::HashMap::new();
             let (mut sent, mut times) = (0, Vec::new());
@@ -411,7 +415,9 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
                 }
             }
             let took = began.elapsed().as_secs_f64();
-            let cpu = (Reading::own()?.cpu - cpu) * 1e6 / count as f64;
+            let after = Reading::own()?;
+            let cpu = (after.cpu - before.cpu) * 1e6 / count as f64;
+            let sleeps = after.sleeps.saturating_sub(before.sleeps) as f64 / count as f64;
             if window == 1 {
                 let of = |what: &str| format!("gossip 8 nodes {name}, to all, {what}");
                 figures.push(Metric::lower(&of("p50"), "µs", percentile(&mut times, 0.5)));
@@ -420,70 +426,11 @@ async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
                 let of = format!("gossip 8 nodes {name}, 32 under way");
                 figures.push(Metric::higher(&of, "msg/s", count as f64 / took));
                 figures.push(Metric::lower(&format!("{of}, CPU of all"), "µs/msg", cpu));
+                figures.push(Metric::lower(&format!("{of}, wake-ups of all"), "1/msg", sleeps));
             }
         }
     }
     Ok(figures)
-}
-
-/// A whole node that dials all of `addresses`; says where it listens, then `ready` once it has as
-/// many peers as the first argument asks for.
-async fn idle_node(side: Arc<dyn Side>, args: Vec<String>) -> Result<(), Failure> {
-    let [peers, addresses @ ..] = &args[..] else { return Err("PEERS [ADDRESS…]".into()) };
-    let peers: usize = peers.parse()?;
-    let addresses: Vec<Multiaddr> = addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
-    // Dropped when the parent is gone, which ends the node.
-    let keep: Box<dyn std::any::Any + Send> = match side.handle() {
-        Some(handle) => {
-            let mut config = smidge::Config::default();
-            config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse()?];
-            config.gossip.topics = vec!["bench".into()];
-            config.dial.addresses = addresses;
-            let tuning = Tuning::default();
-            config.quic.keep_alive = tuning.keep_alive;
-            config.quic.idle_timeout = tuning.idle_timeout;
-            config.quic.stream_window = tuning.stream_window as usize;
-            config.quic.connection_window = tuning.connection_window as usize;
-            config.quic.send_window = tuning.send_window as usize;
-            let client = smidge::Node::new(config, Keypair::generate_ed25519()).spawn(handle)?;
-            let mut events = client.events();
-            let (mut listening, mut connected) = (false, 0);
-            while !listening || connected < peers {
-                match events.next().await {
-                    Some(smidge::Delivery::Item(smidge::Event::Listening(at))) => {
-                        say(&at.to_string());
-                        listening = true;
-                    }
-                    Some(smidge::Delivery::Item(smidge::Event::Connected { .. })) => connected += 1,
-                    Some(_) => {}
-                    None => return Err("the node ended".into()),
-                }
-            }
-            Box::new(client)
-        }
-        None => {
-            let key = Keypair::generate_ed25519();
-            let mut whole = Whole::new(&key, gossip_config().build()?);
-            let scoring = gossipsub::PeerScoreParams::default();
-            whole.gossip.with_peer_score(scoring, gossipsub::PeerScoreThresholds::default())?;
-            whole.gossip.subscribe(&gossipsub::IdentTopic::new("bench"))?;
-            let mut node = Driven::mended(&*side, &key, &Tuning::default(), whole, |event| {
-                matches!(event, SwarmEvent::NewListenAddr { .. } | SwarmEvent::ConnectionEstablished { .. })
-            });
-            say(&node.listen().await.to_string());
-            for address in addresses {
-                node.call(move |s| s.dial(address)).await?;
-            }
-            for _ in 0..peers {
-                node.event(|e| matches!(e, SwarmEvent::ConnectionEstablished { .. }).then_some(())).await;
-            }
-            Box::new(node)
-        }
-    };
-    say("ready");
-    parent_gone().await;
-    drop(keep);
-    Ok(())
 }
 
 /// Opens as many connections to a server as told, says so, and holds them.

@@ -13,4 +13,4 @@ pub mod nodes;
 pub mod proc;
 mod side;
 
-pub use side::{Kind, Ours, Side, Spawner, Stock, Tuning};
+pub use side::{Kind, Ours, Side, Spawner, Stock, Tuning, stock_transport};

@@ -5,6 +5,9 @@
 //! machine does hits both. Every measured node is a process of its own.
 
 mod api;
+mod growth;
+mod plot;
+mod whole;
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +25,21 @@ use smidge_bench::{
     metric::{Better, Metric, percentile},
     proc::Reading,
 };
+use whole::Programs;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Scenario and what it measures.
-const SCENARIOS: [(&str, &str); 8] = [
+const SCENARIOS: [(&str, &str); 9] = [
     ("stream-1", "one stream, 1 GiB up, then 1 GiB down"),
     ("streams-64", "64 streams of 16 MiB at once"),
     ("requests", "request and response of 64 B, 1 and 64 in flight"),
     ("handshakes", "dial and close, 8 at once"),
     ("gossip", "8 nodes, 1 publishes 100 B and 4 KiB, signed"),
-    ("idle", "a whole node with 3 peers and nothing to do"),
+    ("idle", "a whole node, as a program of its own, with 3 peers and nothing to do"),
     ("connections", "200 idle connections at a listener"),
-    ("start", "a whole node, to its listener and to its first connection"),
+    ("start", "a whole node, as a program of its own, to its listener and to its first connection"),
+    ("size", "the two programs on the disk"),
 ];
 
 fn main() -> Result<(), Failure> {
@@ -49,18 +54,26 @@ fn main() -> Result<(), Failure> {
     {
         return api::main(rest);
     }
+    if let [first, rest @ ..] = &args[..]
+        && first == "growth"
+    {
+        return growth::main(rest);
+    }
     let (mut quick, mut json, mut chosen) = (false, None, Vec::new());
+    let mut programs = Programs::default();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => quick = true,
             "--json" => json = Some(args.next().ok_or("--json FILE")?),
+            "--smidge" => programs.ours = Some(args.next().ok_or("--smidge BINARY")?.into()),
+            "--stock" => programs.stock = Some(args.next().ok_or("--stock BINARY")?.into()),
             name => match SCENARIOS.iter().find(|(scenario, _)| *scenario == name) {
                 Some((scenario, _)) => chosen.push(*scenario),
                 None => {
                     let known: Vec<_> = SCENARIOS.iter().map(|(n, what)| format!("  {n}: {what}")).collect();
                     return Err(format!(
-                        "no scenario {name:?}; there are api (alone), and\n{}",
+                        "no scenario {name:?}; there are api and growth (each alone), and\n{}",
                         known.join("\n")
                     )
                     .into());
@@ -73,30 +86,44 @@ fn main() -> Result<(), Failure> {
     }
     let rounds = if quick { 3 } else { 5 };
     let mut table = Table::default();
+    let (began, load) = (Instant::now(), load_average());
+    println!("Load average before: {load}");
     for round in 0..rounds {
         for scenario in &chosen {
             // Who goes first changes from round to round.
             let order = if round % 2 == 0 { Kind::ALL } else { [Kind::Stock, Kind::Ours] };
             for kind in order {
                 eprintln!("round {} of {rounds}: {scenario}, {kind}", round + 1);
-                for figure in measure(scenario, kind, quick)? {
+                for figure in measure(scenario, kind, quick, &programs)? {
                     table.add(scenario, kind, figure);
                 }
             }
         }
     }
+    let after = load_average();
     print!("{}", table.text());
+    println!("{rounds} rounds in {} s; load average after: {after}", began.elapsed().as_secs());
     if let Some(file) = json {
-        fs::write(file, serde_json::to_string_pretty(&table.json(rounds, quick))?)?;
+        let mut all = table.json(rounds, quick);
+        all["load_before"] = load.into();
+        all["load_after"] = after.into();
+        fs::write(file, serde_json::to_string_pretty(&all)?)?;
     }
     Ok(())
 }
 
-fn measure(scenario: &str, kind: Kind, quick: bool) -> Result<Vec<Metric>, Failure> {
+/// Over one, five and fifteen minutes. What is measured here is in it, as well.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn measure(scenario: &str, kind: Kind, quick: bool, programs: &Programs) -> Result<Vec<Metric>, Failure> {
     match scenario {
-        "idle" => idle(kind, quick),
+        "idle" => whole::idle(programs, kind, quick),
         "connections" => connections(kind),
-        "start" => start(kind),
+        "start" => whole::start(programs, kind),
+        "size" => whole::size(programs, kind),
         "gossip" => Process::start(kind, &["gossip"], quick)?.figures(),
         load => {
             let serve = if load == "requests" { "serve-requests" } else { "serve" };
@@ -156,42 +183,6 @@ impl Drop for Process {
     }
 }
 
-fn idle(kind: Kind, quick: bool) -> Result<Vec<Metric>, Failure> {
-    let (settle, window) = if quick { (1, 3) } else { (5, 10) };
-    let mut nodes: Vec<Process> = Vec::new();
-    let mut addresses: Vec<String> = Vec::new();
-    for _ in 0..4 {
-        let dials: Vec<&str> =
-            ["node", "3"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
-        let mut node = Process::start(kind, &dials, false)?;
-        addresses.push(node.line()?);
-        nodes.push(node);
-    }
-    for node in &mut nodes {
-        node.ready()?;
-    }
-    // Not a guess at when something happens, but the state to be measured: a while after.
-    thread::sleep(Duration::from_secs(settle));
-    let before: Vec<Reading> = nodes.iter().map(Process::reading).collect::<Result<_, _>>()?;
-    let began = Instant::now();
-    thread::sleep(Duration::from_secs(window));
-    let after: Vec<Reading> = nodes.iter().map(Process::reading).collect::<Result<_, _>>()?;
-    let took = began.elapsed().as_secs_f64();
-    let mean = |of: &dyn Fn(&Reading, &Reading) -> f64| {
-        before.iter().zip(&after).map(|(b, a)| of(b, a)).sum::<f64>() / before.len() as f64
-    };
-    Ok(vec![
-        Metric::lower("idle with 3 peers, RSS", "MiB", mean(&|_, a| a.rss as f64 / 1024.0)),
-        Metric::lower("idle with 3 peers, threads", "", mean(&|_, a| a.threads as f64)),
-        Metric::lower(
-            "idle with 3 peers, wake-ups",
-            "1/s",
-            mean(&|b, a| a.sleeps.saturating_sub(b.sleeps) as f64 / took),
-        ),
-        Metric::lower("idle with 3 peers, CPU", "ms/s", mean(&|b, a| (a.cpu - b.cpu) * 1e3 / took)),
-    ])
-}
-
 fn connections(kind: Kind) -> Result<Vec<Metric>, Failure> {
     const COUNT: usize = 200;
     let mut server = Process::start(kind, &["serve"], false)?;
@@ -205,21 +196,6 @@ fn connections(kind: Kind) -> Result<Vec<Metric>, Failure> {
     let after = server.reading()?.rss;
     let each = after.saturating_sub(before) as f64 / COUNT as f64;
     Ok(vec![Metric::lower("200 idle connections, listener's RSS each", "KiB", each)])
-}
-
-fn start(kind: Kind) -> Result<Vec<Metric>, Failure> {
-    let ms = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
-    let began = Instant::now();
-    let mut first = Process::start(kind, &["node", "0"], false)?;
-    let address = first.line()?;
-    let listening = ms(began);
-    let began = Instant::now();
-    let mut second = Process::start(kind, &["node", "1", &address], false)?;
-    second.ready()?;
-    Ok(vec![
-        Metric::lower("start to listening", "ms", listening),
-        Metric::lower("start to first connection", "ms", ms(began)),
-    ])
 }
 
 /// Figures by line of the table, in the order of their first appearance.

@@ -11,6 +11,8 @@ pub struct Reading {
     pub sleeps: u64,
     /// Resident memory, in KiB.
     pub rss: u64,
+    /// Of it what is no file's: heap, stacks, and what the loader has written to.
+    pub anonymous: u64,
     /// Threads.
     pub threads: u64,
 }
@@ -21,7 +23,9 @@ impl Reading {
     /// # Errors
     /// When there is no such process, or no such kernel interface.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let mut reading = Self { rss: field(&format!("/proc/{pid}/status"), "VmRSS:")?, ..Self::default() };
+        let status = format!("/proc/{pid}/status");
+        let (rss, anonymous) = (field(&status, "VmRSS:")?, field(&status, "RssAnon:")?);
+        let mut reading = Self { rss, anonymous, ..Self::default() };
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let task = task?.path();
             let ran = fs::read_to_string(task.join("schedstat"))?;

@@ -220,28 +220,33 @@ impl Side for Stock {
     }
 
     fn transport(&self, key: &Keypair, tuning: &Tuning) -> Wire {
-        use libp2p::{core::upgrade::Version, noise, quic, tcp, yamux};
-        if tuning.tcp {
-            let mut muxer = yamux::Config::default();
-            muxer.set_max_num_streams(tuning.streams as usize);
-            return tcp::tokio::Transport::new(tcp::Config::default())
-                .upgrade(Version::V1Lazy)
-                .authenticate(noise::Config::new(key).expect("an ed25519 key signs"))
-                .multiplex(muxer)
-                .timeout(tuning.handshake_timeout)
-                .boxed();
-        }
-        let mut config = quic::Config::new(key).mtu_upper_bound(1452);
-        config.handshake_timeout = tuning.handshake_timeout;
-        config.keep_alive_interval = tuning.keep_alive;
-        config.max_idle_timeout = u32::try_from(tuning.idle_timeout.as_millis()).unwrap_or(u32::MAX);
-        config.max_stream_data = tuning.stream_window;
-        config.max_connection_data = tuning.connection_window;
-        config.max_concurrent_stream_limit = tuning.streams;
-        quic::tokio::Transport::new(config)
-            .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-            .boxed()
+        stock_transport(key, tuning)
     }
+}
+
+/// rust-libp2p's own transport, authenticated as `key`. It is polled on tokio.
+pub fn stock_transport(key: &Keypair, tuning: &Tuning) -> Wire {
+    use libp2p::{core::upgrade::Version, noise, quic, tcp, yamux};
+    if tuning.tcp {
+        let mut muxer = yamux::Config::default();
+        muxer.set_max_num_streams(tuning.streams as usize);
+        return tcp::tokio::Transport::new(tcp::Config::default())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(key).expect("an ed25519 key signs"))
+            .multiplex(muxer)
+            .timeout(tuning.handshake_timeout)
+            .boxed();
+    }
+    let mut config = quic::Config::new(key).mtu_upper_bound(1452);
+    config.handshake_timeout = tuning.handshake_timeout;
+    config.keep_alive_interval = tuning.keep_alive;
+    config.max_idle_timeout = u32::try_from(tuning.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    config.max_stream_data = tuning.stream_window;
+    config.max_connection_data = tuning.connection_window;
+    config.max_concurrent_stream_limit = tuning.streams;
+    quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+        .boxed()
 }
 
 /// Starts `task` on `spawner`'s runtime.

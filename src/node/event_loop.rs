@@ -139,8 +139,9 @@ impl EventLoop {
         }
     }
 
-    /// Runs until the node is shut down or its last client is gone.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the node is shut down or its last client is gone. (Boxed: a future that owns the loop would
+    /// hold it twice.)
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.follow_configured();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.set_targets(setup::targets(&self.config));

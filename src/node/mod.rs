@@ -173,7 +173,7 @@ impl Node {
             metrics,
         };
         // The loop keeps no strong sender: it ends when the last client is gone.
-        let event_loop = event_loop::EventLoop::new(parts);
+        let event_loop = Box::new(event_loop::EventLoop::new(parts));
         runtime.spawn(event_loop.run());
         Ok(client)
     }

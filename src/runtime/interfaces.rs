@@ -81,6 +81,10 @@ mod linux {
         }
 
         pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+            // Asked first: it costs no system call, and this is polled whenever anything happens to a node.
+            if !matches!(self.0.poll_readable(cx), Poll::Ready(Ok(()))) {
+                return Poll::Pending;
+            }
             let mut changed = false;
             let mut buf = [0_u8; 4096];
             for _ in 0..READS {

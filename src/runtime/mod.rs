@@ -29,6 +29,8 @@ use futures::{
 };
 pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 
+#[cfg(target_os = "linux")]
+mod alarms;
 #[cfg(feature = "async-std")]
 mod async_std;
 mod interfaces;
@@ -36,6 +38,7 @@ mod links;
 #[cfg(target_os = "linux")]
 mod poller;
 mod reactor;
+mod runner;
 mod signals;
 #[cfg(any(test, fuzzing))]
 pub mod sim;
@@ -389,11 +392,8 @@ impl Handle {
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.started.fetch_add(1, Ordering::Relaxed);
         let running = Running(self.tasks.clone());
-        let task = async move {
-            let _running = running;
-            task.await;
-        };
-        self.runtime.spawn(task.boxed());
+        // An async block would hold the task twice: as it was given, and as it is awaited.
+        self.runtime.spawn(task.map(move |()| drop(running)).boxed());
     }
 
     /// How many tasks were started through this handle and its clones, and how many of them have ended.
@@ -530,7 +530,34 @@ fn not_compiled_in() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[test]
+    fn a_task_is_held_once() {
+        /// Notes the sizes of tasks and drops them.
+        #[derive(Debug)]
+        struct Scale(Arc<Mutex<Vec<usize>>>);
+        impl Runtime for Scale {
+            fn spawn(&self, task: BoxFuture<'static, ()>) {
+                self.0.lock().unwrap().push(size_of_val(&*task));
+            }
+            fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+                unreachable!("no blocking work here")
+            }
+        }
+        let sizes = Arc::<Mutex<Vec<usize>>>::default();
+        let large = [1_u8; 10_000];
+        let task = async move {
+            futures::future::ready(()).await;
+            std::hint::black_box(large);
+        };
+        let size = size_of_val(&task);
+        Handle::from(Scale(sizes.clone())).spawn(task);
+        let held = sizes.lock().unwrap()[0];
+        assert!((size..size + 100).contains(&held), "{size} bytes became {held}");
+    }
 
     #[test]
     fn a_subnet_contains_its_addresses_and_no_others() {

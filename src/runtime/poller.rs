@@ -9,7 +9,7 @@
 //! blocks a thread may hold up the sockets; smidge has none.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     future::Future,
     io,
     mem::{self, MaybeUninit},
@@ -32,7 +32,11 @@ use rustix::{
     fd::OwnedFd,
 };
 
-use super::{Timer, udp::Readiness};
+use super::{
+    Timer,
+    alarms::{Alarms, PolledTimer, first},
+    udp::Readiness,
+};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -47,19 +51,18 @@ pub(super) struct Poller {
     /// Written to, it ends a wait. It is never read: edge-triggered, every write counts.
     alarm: OwnedFd,
     sources: Mutex<HashMap<u64, Arc<Source>>>,
-    /// Alarms by time; the second part of the key tells timers apart.
-    timers: Mutex<BTreeMap<(Instant, u64), Waker>>,
+    pub(super) timers: Mutex<Alarms>,
     /// For sockets and timers.
     next_key: AtomicU64,
     /// Held by the thread that waits in the kernel.
     turn: Mutex<()>,
     /// A thread waits in the kernel, or is about to.
-    waiting: AtomicBool,
+    pub(super) waiting: AtomicBool,
     /// Threads that wait for a wake-up while another one has the turn.
     parked: Mutex<Vec<Arc<Thread>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -84,7 +87,7 @@ impl Poller {
     /// A timer that is not set yet.
     pub(super) fn timer(self: &Arc<Self>) -> Box<dyn Timer> {
         let id = self.next_key.fetch_add(1, Ordering::Relaxed);
-        Box::new(PolledTimer { poller: self.clone(), id, armed: None, wanted: None })
+        PolledTimer::boxed(self.clone(), id)
     }
 
     /// Watches `socket`, which must not block, for as long as the result lives.
@@ -189,8 +192,7 @@ impl Poller {
 
     /// How long until the next timer rings.
     fn until_next(&self) -> Option<Duration> {
-        let timers = lock(&self.timers);
-        let ((at, _), _) = timers.first_key_value()?;
+        let (at, _) = first(&mut lock(&self.timers))?;
         Some(at.saturating_duration_since(Instant::now()).min(LONGEST))
     }
 
@@ -202,17 +204,18 @@ impl Poller {
                 return;
             }
             let now = Instant::now();
-            while let Some(entry) = timers.first_entry()
-                && entry.key().0 <= now
+            while let Some(key) = first(&mut timers).filter(|(at, _)| *at <= now)
+                && let Some((waker, alarm)) = timers.remove(&key)
             {
-                rang.push(entry.remove());
+                lock(&alarm).armed = None;
+                rang.push(waker);
             }
         }
         rang.into_iter().for_each(Waker::wake);
     }
 
     /// Ends the wait that is under way.
-    fn interrupt(&self) {
+    pub(super) fn interrupt(&self) {
         // Only a counter that is full fails, and a full one has woken whom it should.
         let _ = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
     }
@@ -360,66 +363,6 @@ impl Drop for Registered {
         lock(&self.poller.sources).remove(&self.source.key);
         // The socket is closed next, which would take it out as well.
         let _ = epoll::delete(&self.poller.epoll, &self.source.socket);
-    }
-}
-
-/// Moving the alarm later costs nothing: it is set anew only when the old one has rung (connections
-/// push their idle deadline back with every packet).
-#[derive(Debug)]
-struct PolledTimer {
-    poller: Arc<Poller>,
-    id: u64,
-    /// When it rings, if it has not.
-    armed: Option<Instant>,
-    /// When the owner wants to be woken.
-    wanted: Option<Instant>,
-}
-
-impl PolledTimer {
-    fn disarm(&mut self, timers: &mut BTreeMap<(Instant, u64), Waker>) {
-        if let Some(at) = self.armed.take() {
-            timers.remove(&(at, self.id));
-        }
-    }
-}
-
-impl Timer for PolledTimer {
-    fn set(&mut self, at: Option<Instant>) {
-        self.wanted = at;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(wanted) = self.wanted else { return Poll::Pending };
-        let poller = self.poller.clone();
-        let mut timers = lock(&poller.timers);
-        if wanted <= Instant::now() {
-            self.disarm(&mut timers);
-            self.wanted = None;
-            return Poll::Ready(());
-        }
-        if let Some(at) = self.armed
-            && at <= wanted
-            && let Some(waker) = timers.get_mut(&(at, self.id))
-        {
-            waker.clone_from(cx.waker());
-            return Poll::Pending;
-        }
-        self.disarm(&mut timers);
-        self.armed = Some(wanted);
-        timers.insert((wanted, self.id), cx.waker().clone());
-        let first = timers.first_key_value().is_some_and(|(key, _)| *key == (wanted, self.id));
-        drop(timers);
-        if first && poller.waiting.load(Ordering::SeqCst) {
-            poller.interrupt();
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for PolledTimer {
-    fn drop(&mut self) {
-        let poller = self.poller.clone();
-        self.disarm(&mut lock(&poller.timers));
     }
 }
 

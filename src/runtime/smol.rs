@@ -5,13 +5,16 @@
 use std::net::SocketAddr;
 use std::{future::Future, io, sync::Arc, thread};
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, pending};
 use smol::{
     Executor,
     channel::{Receiver, Sender, unbounded},
 };
 
-use super::{Handle, Runtime};
+use super::{
+    Handle, Runtime,
+    runner::{self, Tasks},
+};
 #[cfg(target_os = "linux")]
 use super::{Timer, UdpOptions, UdpSocket, poller::Poller, udp};
 
@@ -49,9 +52,8 @@ impl Smol {
         for n in 1..threads {
             smol.worker(n, ended.clone())?;
         }
-        let executor = smol.executor.clone();
-        let wait = smol.waiter();
-        Ok(wait.block_on(executor.run(main(smol.into()))))
+        let (wait, tasks) = (smol.waiter(), smol.tasks());
+        Ok(wait.block_on(runner::run(main(smol.into()), tasks)))
     }
 
     fn new() -> io::Result<(Self, Receiver<()>)> {
@@ -76,12 +78,16 @@ impl Smol {
         AsyncIo
     }
 
-    fn worker(&self, n: usize, ended: Receiver<()>) -> io::Result<()> {
+    fn tasks(&self) -> Tasks {
         let executor = self.executor.clone();
-        let wait = self.waiter();
+        Box::pin(async move { executor.run(pending()).await })
+    }
+
+    fn worker(&self, n: usize, ended: Receiver<()>) -> io::Result<()> {
+        let (wait, tasks) = (self.waiter(), self.tasks());
         thread::Builder::new().name(format!("smidge-{n}")).spawn(move || {
             // An error is the channel's end, which is what the thread waits for.
-            let _ = wait.block_on(executor.run(ended.recv()));
+            let _ = wait.block_on(runner::run(ended.recv(), tasks));
         })?;
         Ok(())
     }

@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use async_broadcast::Sender;
+use futures::future::BoxFuture;
 use libp2p::gossipsub::IdentTopic;
 
 use super::{EventLoop, answer};
-use crate::node::{command::Reply, error::Error, event::Event};
+use crate::{
+    node::{command::Reply, error::Error, event::Event},
+    runtime::Handle,
+};
 
 /// How long the last messages and the news that we leave have to go out.
 const FLUSH: Duration = Duration::from_millis(150);
@@ -57,21 +62,35 @@ impl EventLoop {
         })
     }
 
-    pub(super) async fn finish(mut self) {
+    /// Drops the loop, and waits for what that leaves to do.
+    pub(super) fn finish(mut self: Box<Self>) -> impl Future<Output = ()> + Send {
+        let stored = self.swarm.behaviour_mut().kad.store_mut().close();
+        let this = *self;
         // From here on every call is told that the node has stopped.
-        drop(self.inbox);
-        let replies = self.drain.map(|d| d.replies).unwrap_or_default();
+        drop(this.inbox);
         // Connections that are still open, and the listeners, go with the swarm. A task that still
         // holds one is not waited for long.
-        let stored = self.swarm.behaviour_mut().kad.store_mut().close();
-        drop(self.swarm);
-        let limit = |task| self.runtime.timeout(SOCKETS, task);
-        let (_, stored) = futures::join!(limit(self.closed), limit(stored));
-        if stored.is_err() {
-            log::warn!(target: "smidge", "the disk is slow: what was stored last may not be on it");
-        }
-        for reply in replies {
-            answer(reply, Ok(()));
-        }
+        drop(this.swarm);
+        let replies = this.drain.map(|d| d.replies).unwrap_or_default();
+        finished(this.runtime, this.closed, stored, replies, this.events)
     }
+}
+
+/// Waits until all is closed, and says so; `events` end then, too.
+async fn finished(
+    runtime: Handle,
+    closed: BoxFuture<'static, ()>,
+    stored: BoxFuture<'static, ()>,
+    replies: Vec<Reply<()>>,
+    events: Sender<Event>,
+) {
+    let limit = |task| runtime.timeout(SOCKETS, task);
+    let (_, stored) = futures::join!(limit(closed), limit(stored));
+    if stored.is_err() {
+        log::warn!(target: "smidge", "the disk is slow: what was stored last may not be on it");
+    }
+    for reply in replies {
+        answer(reply, Ok(()));
+    }
+    drop(events);
 }
