@@ -5,7 +5,7 @@
 #   cross/build.sh aarch64 armv7     # dist/linux-arm64/smidge, dist/linux-arm-v7/smidge
 #   cross/build.sh all               # these and arm (dist/linux-arm-v6)
 #
-# zig is the C compiler and linker for every target (aws-lc is C and assembly). Rust's standard library for
+# zig is the C compiler and linker for every target (ring is C and assembly). Rust's standard library for
 # musl comes from whatever this machine has; the script looks in this order and says what it took:
 #   1. rustup has the target: it is used;
 #   2. rustup has the library's source (rust-src): it is built here;
