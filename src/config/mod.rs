@@ -199,10 +199,12 @@ impl Visitor for Decode {
     }
 }
 
+/// Why, and what was expected.
+type Refused = (Refusal, String);
+
 impl Decode {
-    /// Has `take` read what each source says of a key, and keeps where it came from or why it was refused,
-    /// with what was expected.
-    fn each(&mut self, name: &'static str, take: &mut dyn FnMut(&Raw) -> Result<(), (Refusal, String)>) {
+    /// Has `take` read what each source says of a key, and keeps where it came from or why it was refused.
+    fn each(&mut self, name: &'static str, take: &mut dyn FnMut(&Raw) -> Result<(), Refused>) {
         for entry in self.entries.remove(name).unwrap_or_default() {
             let Err((refusal, expected)) = take(&entry.raw) else {
                 self.sources.insert(name, entry.at);
