@@ -16,11 +16,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::hkdf;
 use libp2p::{
     PeerId,
     identity::{KeyType, Keypair},
 };
+use ring::hkdf;
 use zeroize::Zeroizing;
 
 /// The largest key file read, in bytes: four times an Ed25519 key in base64.

@@ -20,6 +20,7 @@
 
 use std::{collections::HashMap, io};
 
+use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
 /// What the file begins with.
@@ -436,7 +437,7 @@ fn check(parts: &[&[u8]]) -> [u8; 16] {
 
 fn new_salt() -> io::Result<[u8; 16]> {
     let mut salt = [0; 16];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|_| io::Error::other("no random numbers can be had"))?;
+    SystemRandom::new().fill(&mut salt).map_err(|_| io::Error::other("no random numbers can be had"))?;
     Ok(salt)
 }
 

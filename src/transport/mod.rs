@@ -10,5 +10,6 @@ mod listening;
 pub mod quic;
 mod side_by_side;
 pub mod tcp;
+pub(crate) mod tls;
 
 pub use side_by_side::{Error, SideBySide};

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use libp2p::identity::Keypair;
 
 use super::finding::Finding;
+use crate::transport::tls;
 
 /// When this was written, in seconds since 1970: no clock that is right shows less (2026-11-01).
 const WRITTEN: u64 = 1_793_491_200;
@@ -20,9 +21,8 @@ pub(super) fn check() -> Vec<Finding> {
 
 /// Whether a certificate made now is one that this clock lets pass.
 fn certificate() -> Result<(), String> {
-    let (der, _) =
-        libp2p_tls::certificate::generate(&Keypair::generate_ed25519()).map_err(|e| e.to_string())?;
-    libp2p_tls::certificate::parse(&der).map(|_| ()).map_err(|e| e.to_string())
+    let (der, _) = tls::generate(&Keypair::generate_ed25519())?;
+    tls::Certificate::read_now(&der).map(|_| ()).map_err(|e| e.to_string())
 }
 
 fn clock(now: SystemTime, built: Option<SystemTime>, certificate: &Result<(), String>) -> Finding {

@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use aws_lc_rs::{digest, hkdf};
+use ring::{
+    digest, hkdf,
+    rand::{SecureRandom, SystemRandom},
+};
 use zeroize::Zeroizing;
 
 /// What a key begins with when it is written down: format and version.
@@ -39,7 +42,8 @@ impl NetworkKey {
     /// When the operating system gives no random bytes.
     pub fn generate() -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
-        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| io::Error::other("no random bytes can be had"))?;
+        let random = SystemRandom::new();
+        random.fill(&mut *bytes).map_err(|_| io::Error::other("no random bytes can be had"))?;
         Ok(Self(bytes))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Pure: bytes in, bytes out. Comparing takes the same time whatever is compared.
 
-use aws_lc_rs::{constant_time, hmac};
 use libp2p::PeerId;
+use ring::hmac;
 
 use super::keys::NetworkKey;
 
@@ -33,7 +33,7 @@ pub(super) struct Session {
 impl Session {
     /// The message by which `role` proves that it knows `key`.
     pub(super) fn prove(&self, key: &NetworkKey, role: Role) -> [u8; LENGTH] {
-        let tag = self.tag(key, role);
+        let tag = hmac::sign(&mac_key(key), &self.bound(role));
         let mut message = [VERSION; LENGTH];
         message[1..].copy_from_slice(tag.as_ref());
         message
@@ -50,32 +50,34 @@ impl Session {
         if message.len() != LENGTH || *version != VERSION {
             return None;
         }
-        let mut found = None;
+        let (bound, mut found) = (self.bound(role), None);
         for key in keys {
-            let right = self.tag(key, role);
-            if constant_time::verify_slices_are_equal(right.as_ref(), tag).is_ok() {
+            if hmac::verify(&mac_key(key), &bound, tag).is_ok() {
                 found = Some(key);
             }
         }
         found
     }
 
-    /// HMAC-SHA256 under the key derived with the info `proof`, over: the role as a byte, the binding,
-    /// and both peer ids as multihash bytes, each after its length as a byte, the initiator's first.
-    fn tag(&self, key: &NetworkKey, role: Role) -> hmac::Tag {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(b"proof"));
-        let mut mac = hmac::Context::with_key(&key);
-        mac.update(&[match role {
+    /// What the HMAC is over: the role as a byte, the binding, and both peer ids as multihash bytes, each
+    /// after its length as a byte, the initiator's first.
+    fn bound(&self, role: Role) -> Vec<u8> {
+        let mut bytes = vec![match role {
             Role::Initiator => 1,
             Role::Responder => 2,
-        }]);
-        mac.update(&self.binding);
+        }];
+        bytes.extend(self.binding);
         for peer in [&self.initiator, &self.responder] {
-            let bytes = peer.to_bytes();
+            let peer = peer.to_bytes();
             // A peer id is a multihash of at most 42 bytes.
-            mac.update(&[u8::try_from(bytes.len()).unwrap_or(u8::MAX)]);
-            mac.update(&bytes);
+            bytes.push(u8::try_from(peer.len()).unwrap_or(u8::MAX));
+            bytes.extend(peer);
         }
-        mac.sign()
+        bytes
     }
+}
+
+/// HMAC-SHA256 under the key derived with the info `proof`.
+fn mac_key(key: &NetworkKey) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &*key.derive(b"proof"))
 }

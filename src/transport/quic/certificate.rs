@@ -6,10 +6,11 @@ use libp2p::PeerId;
 use rustls::pki_types::CertificateDer;
 
 use super::Error;
+use crate::transport::tls::Certificate;
 
 /// The peer id in the certificate of an established connection.
 ///
-/// libp2p-tls's verifier has seen the certificate already; it is parsed again here because rustls
+/// The verifier of TLS has seen the certificate already; it is parsed again here because rustls
 /// does not hand on what a verifier learned. What was valid then may have expired since: that is
 /// an error, never a panic (GHSA-5hq8-qhww-jm7q).
 pub(super) fn peer_id(connection: &quinn_proto::Connection) -> Result<PeerId, Error> {
@@ -26,7 +27,7 @@ fn from_chain(remote: SocketAddr, chain: &[CertificateDer<'_>]) -> Result<PeerId
         let why = format!("{} certificates presented instead of 1", chain.len());
         return Err(Error::Certificate { remote, why });
     };
-    libp2p_tls::certificate::parse(certificate)
+    Certificate::read_now(certificate)
         .map(|certificate| certificate.peer_id())
         .map_err(|e| Error::Certificate { remote, why: e.to_string() })
 }
@@ -37,6 +38,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::transport::tls;
 
     fn remote() -> SocketAddr {
         "10.0.0.1:4001".parse().unwrap()
@@ -45,7 +47,7 @@ mod tests {
     #[test]
     fn exactly_one_libp2p_certificate_names_its_peer() {
         let keypair = Keypair::generate_ed25519();
-        let (der, _) = libp2p_tls::certificate::generate(&keypair).unwrap();
+        let (der, _) = tls::generate(&keypair).unwrap();
         assert_eq!(from_chain(remote(), std::slice::from_ref(&der)).unwrap(), keypair.public().to_peer_id());
         for chain in [vec![], vec![der.clone(), der]] {
             let error = from_chain(remote(), &chain).unwrap_err().to_string();
@@ -70,7 +72,7 @@ mod tests {
         #[test]
         fn a_certificate_with_a_byte_changed_is_an_error_or_still_the_same_peer(at in 0_usize..4096, bit in 0_u8..8) {
             let keypair = Keypair::generate_ed25519();
-            let (der, _) = libp2p_tls::certificate::generate(&keypair).unwrap();
+            let (der, _) = tls::generate(&keypair).unwrap();
             let mut bytes = der.to_vec();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use aws_lc_rs::hmac;
 use libp2p::{PeerId, identity::Keypair};
 use quinn_proto::{
     AckFrequencyConfig, ClientConfig, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
@@ -12,8 +11,10 @@ use quinn_proto::{
         rustls::{QuicClientConfig, QuicServerConfig},
     },
 };
+use ring::hmac;
 
 use super::{Error, congestion};
+use crate::transport::tls;
 
 /// The least a connection may hold in each direction, however many there are.
 pub(super) const MIN_WINDOW: u64 = 16 * 1024;
@@ -91,9 +92,7 @@ impl Tls {
     /// Any expected peer id is compared after the handshake, before the connection is handed out,
     /// so that all dials share one configuration.
     fn new(keypair: &Keypair) -> Result<Self, Error> {
-        let tls = |e: &dyn fmt::Display| Error::Tls { reason: e.to_string() };
-        let client = libp2p_tls::make_client_config(keypair, None).map_err(|e| tls(&e))?;
-        let server = libp2p_tls::make_server_config(keypair).map_err(|e| tls(&e))?;
+        let (client, server) = tls::configs(keypair).map_err(|reason| Error::Tls { reason })?;
         Self::from_rustls(client, server)
     }
 
@@ -104,10 +103,8 @@ impl Tls {
         let tls = |e: &dyn fmt::Display| Error::Tls { reason: e.to_string() };
         client.resumption = rustls::client::Resumption::disabled();
         client.enable_sni = false;
-        client.key_log = Arc::new(rustls::NoKeyLog {});
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        server.key_log = Arc::new(rustls::NoKeyLog {});
         Ok(Self {
             client: Arc::new(QuicClientConfig::try_from(client).map_err(|e| tls(&e))?),
             server: Arc::new(QuicServerConfig::try_from(server).map_err(|e| tls(&e))?),
@@ -246,7 +243,7 @@ impl HmacKey for ResetKey {
     }
 
     fn signature_len(&self) -> usize {
-        self.0.algorithm().tag_len()
+        self.0.algorithm().digest_algorithm().output_len()
     }
 
     fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {

@@ -12,7 +12,7 @@ pub enum Error {
     /// No certificate or TLS configuration could be made from the key pair.
     #[error("cannot set up TLS from this key: {reason}")]
     Tls {
-        /// What libp2p-tls or rustls said.
+        /// What TLS said.
         reason: String,
     },
     /// A value of [`Config`](super::Config) is outside of what QUIC allows.

@@ -1,5 +1,5 @@
 //! QUIC for libp2p (libp2p/specs quic/README.md and tls/tls.md): quinn-proto's state machines on
-//! the runtime door, libp2p-tls for the handshake.
+//! the runtime door, the TLS of libp2p (`transport::tls`) for the handshake.
 //!
 //! How the parts fit:
 //!
