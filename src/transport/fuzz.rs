@@ -98,4 +98,4 @@ pub fn quic(mut bytes: &[u8]) {
     world.end();
 }
 
-pub use tcp::fuzz::handshake;
+pub use super::{tcp::fuzz::handshake, tls::fuzz::certificate};

@@ -101,7 +101,7 @@ impl Certificate {
 
     /// Reads one that must hold now.
     pub(crate) fn read_now(der: &[u8]) -> Result<Self, Flaw> {
-        Self::read(der, UnixTime::now(), super::provider().signature_verification_algorithms.all)
+        Self::read(der, UnixTime::now(), super::algorithms().all)
     }
 
     /// The key (SubjectPublicKeyInfo) of one that has been read in full before.

@@ -6,7 +6,10 @@
 //! and a look at whom the caller expects to meet.
 
 mod certificate;
+mod ciphers;
 mod der;
+#[cfg(fuzzing)]
+pub(super) mod fuzz;
 mod verifier;
 
 #[cfg(test)]
@@ -16,14 +19,11 @@ use std::sync::Arc;
 
 use libp2p::identity::Keypair;
 use rustls::{
-    ClientConfig, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     client::ResolvesClientCert,
     crypto::{
-        CryptoProvider, KeyProvider, SupportedKxGroup,
+        CryptoProvider, KeyProvider, SupportedKxGroup, WebPkiSupportedAlgorithms,
         ring::{
-            cipher_suite::{
-                TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-            },
             default_provider,
             kx_group::{SECP256R1, SECP384R1, X25519},
             sign::any_ecdsa_type,
@@ -40,9 +40,6 @@ use verifier::Verifier;
 /// The application protocol that both sides must name.
 const ALPN: &[u8] = b"libp2p";
 static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-/// ChaCha20 first: without instructions for AES, which a Pi 4 lacks, it is several times faster.
-static CIPHER_SUITES: &[SupportedCipherSuite] =
-    &[TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256];
 static GROUPS: &[&dyn SupportedKxGroup] = &[smidge_hybrid::X25519MLKEM768, X25519, SECP256R1, SECP384R1];
 
 /// Both halves for `keypair`: they show one certificate, made here.
@@ -50,11 +47,16 @@ static GROUPS: &[&dyn SupportedKxGroup] = &[smidge_hybrid::X25519MLKEM768, X2551
 /// # Errors
 /// In words, when no random numbers can be had or the key does not sign.
 pub(crate) fn configs(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), String> {
+    configs_on(ciphers::has_aes(), keypair)
+}
+
+/// As [`configs`], for a processor that is good at AES or not.
+fn configs_on(has_aes: bool, keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), String> {
     let (certificate, key) = generate(keypair)?;
     let key = any_ecdsa_type(&PrivateKeyDer::from(key)).map_err(|e| e.to_string())?;
     let shown = Arc::new(Shown(Arc::new(CertifiedKey::new(vec![certificate], key))));
-    let provider = Arc::new(provider());
-    let verifier = Arc::new(Verifier(provider.signature_verification_algorithms));
+    let provider = Arc::new(provider(has_aes));
+    let verifier = Arc::new(Verifier(algorithms()));
 
     let mut client = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(VERSIONS)
@@ -69,12 +71,18 @@ pub(crate) fn configs(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig),
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(shown);
     server.alpn_protocols = vec![ALPN.to_vec()];
+    server.ignore_client_order = !has_aes;
     Ok((client, server))
 }
 
-fn provider() -> CryptoProvider {
+/// Whose signatures are believed.
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    default_provider().signature_verification_algorithms
+}
+
+fn provider(has_aes: bool) -> CryptoProvider {
     CryptoProvider {
-        cipher_suites: CIPHER_SUITES.to_vec(),
+        cipher_suites: ciphers::by_preference(has_aes),
         kx_groups: GROUPS.to_vec(),
         key_provider: &Keys,
         ..default_provider()

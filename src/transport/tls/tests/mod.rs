@@ -5,7 +5,7 @@ mod hybrid;
 use libp2p::identity::Keypair;
 use rcgen::{CertificateParams, CustomExtension, KeyPair, SignatureAlgorithm, date_time_ymd};
 use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 
@@ -120,7 +120,7 @@ fn rsa() -> KeyPair {
 #[test]
 fn times_are_those_of_the_calendar_and_the_last_second_counts() {
     let key = key(&rcgen::PKCS_ECDSA_P256_SHA256);
-    let algorithms = provider().signature_verification_algorithms.all;
+    let algorithms = algorithms().all;
     let at = |der: &[u8], seconds: i64| {
         let since = std::time::Duration::from_secs(seconds.try_into().unwrap());
         Certificate::read(der, rustls::pki_types::UnixTime::since_unix_epoch(since), algorithms).map(|_| ())
@@ -149,8 +149,9 @@ fn the_hosts_key_stands_in_a_certificate_once() {
     assert_eq!(read(&crafted(&key, (2001, 4000), 0)), Err(Flaw::NoHostKey));
 }
 
-/// One handshake in memory: the group agreed on, at both ends the same, or what the first to fail says.
-fn handshake(client: ClientConfig, server: ServerConfig) -> Result<NamedGroup, rustls::Error> {
+/// One handshake in memory: the group and the suite agreed on, at both ends the same, or what the first to
+/// fail says.
+fn handshake(client: ClientConfig, server: ServerConfig) -> Result<(NamedGroup, CipherSuite), rustls::Error> {
     let name = ServerName::try_from("l").unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();
@@ -179,7 +180,9 @@ fn handshake(client: ClientConfig, server: ServerConfig) -> Result<NamedGroup, r
     assert_eq!(client.alpn_protocol(), Some(ALPN));
     let group = client.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(server.negotiated_key_exchange_group().unwrap().name(), group);
-    Ok(group)
+    let suite = client.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(server.negotiated_cipher_suite().unwrap().suite(), suite);
+    Ok((group, suite))
 }
 
 fn theirs() -> (ClientConfig, ServerConfig) {
@@ -197,8 +200,24 @@ fn ours() -> (ClientConfig, ServerConfig) {
 #[test]
 fn a_handshake_with_libp2p_tls_is_safe_from_quantum_computers_in_both_directions() {
     for (client, server) in [(ours().0, theirs().1), (theirs().0, ours().1), (ours().0, ours().1)] {
-        assert_eq!(handshake(client, server), Ok(NamedGroup::X25519MLKEM768));
+        assert_eq!(handshake(client, server).unwrap().0, NamedGroup::X25519MLKEM768);
     }
+}
+
+#[test]
+fn packets_are_sealed_with_aes_where_both_processors_have_instructions_for_it() {
+    let on = |has_aes| configs_on(has_aes, &Keypair::generate_ed25519()).unwrap();
+    for (client, server, expected) in [
+        (true, true, CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (true, false, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+        (false, true, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+        (false, false, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+    ] {
+        assert_eq!(handshake(on(client).0, on(server).1).unwrap().1, expected, "{client} {server}");
+    }
+    // Whoever prefers ChaCha20 without saying why gets it.
+    let suite = handshake(theirs().0, on(true).1).unwrap().1;
+    assert_eq!(suite, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
 }
 
 #[test]
@@ -214,7 +233,7 @@ fn one_that_knows_a_single_older_group_is_served() {
     for group in [NamedGroup::X25519, NamedGroup::secp256r1, NamedGroup::secp384r1] {
         let (our_client, our_server) = ours();
         let shown = Arc::new(Shown(our_client.client_auth_cert_resolver.resolve(&[], &[]).unwrap()));
-        let verifier = Arc::new(Verifier(provider().signature_verification_algorithms));
+        let verifier = Arc::new(Verifier(algorithms()));
         let mut client = ClientConfig::builder_with_provider(only(group))
             .with_protocol_versions(VERSIONS)
             .unwrap()
@@ -228,8 +247,8 @@ fn one_that_knows_a_single_older_group_is_served() {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(shown);
         server.alpn_protocols = vec![ALPN.to_vec()];
-        assert_eq!(handshake(client, our_server), Ok(group));
-        assert_eq!(handshake(our_client, server), Ok(group));
+        assert_eq!(handshake(client, our_server).unwrap().0, group);
+        assert_eq!(handshake(our_client, server).unwrap().0, group);
     }
 }
 
@@ -254,8 +273,8 @@ fn certificates_of_every_kind_of_key_are_believed_with_their_holders_signature_a
             (client, server)
         };
         let (client, server) = showing(private);
-        assert_eq!(handshake(client, ours().1), Ok(NamedGroup::X25519MLKEM768));
-        assert_eq!(handshake(ours().0, server), Ok(NamedGroup::X25519MLKEM768));
+        assert_eq!(handshake(client, ours().1).unwrap().0, NamedGroup::X25519MLKEM768);
+        assert_eq!(handshake(ours().0, server).unwrap().0, NamedGroup::X25519MLKEM768);
         // Whoever copies a certificate does not have its key.
         let other = PrivateKeyDer::from(generate(&Keypair::generate_ed25519()).unwrap().1);
         let (client, server) = showing(any_ecdsa_type(&other).unwrap());
