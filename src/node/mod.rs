@@ -15,9 +15,12 @@ mod judge;
 mod metrics;
 mod peers;
 mod ping;
+mod probe;
 mod publishes;
+mod punch;
 mod queries;
 mod reachable;
+mod reservations;
 mod setup;
 mod status;
 mod table;
@@ -102,6 +105,9 @@ pub enum SpawnError {
         /// What it asks for.
         what: String,
     },
+    /// A private mesh has no relays: through one, nobody could be asked for a key.
+    #[error("relays are asked for (relay), and in a private mesh there are none")]
+    RelayInPrivateMesh,
     /// Records cannot be kept where the config says.
     #[error("cannot keep records: {0}")]
     Store(#[from] crate::store::StoreError),
@@ -161,11 +167,17 @@ impl Node {
         {
             return Err(SpawnError::TcpInPrivateMesh { key, what });
         }
+        if keyring.is_some() && (config.is_relay_client() || config.relay.server) {
+            return Err(SpawnError::RelayInPrivateMesh);
+        }
         let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
         for address in &config.listen.addresses {
             swarm
                 .listen_on(address.clone())
                 .map_err(|e| SpawnError::Listen { address: address.clone(), why: chain(&e) })?;
+        }
+        for address in &config.listen.external {
+            swarm.add_external_address(address.clone());
         }
         let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
         let commands = async_channel::bounded(config.limits.commands);

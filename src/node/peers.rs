@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
 use super::gossip;
+use crate::dialer::is_circuit;
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,6 +36,8 @@ pub struct ConnectionStatus {
     pub address: Multiaddr,
     /// Whether we dialed.
     pub outbound: bool,
+    /// Whether it goes through a relay; its address says which.
+    pub relayed: bool,
     /// How long it has been standing, in seconds.
     pub age_s: u64,
 }
@@ -49,6 +52,12 @@ struct Link {
     address: Multiaddr,
     outbound: bool,
     since: Instant,
+}
+
+impl Link {
+    fn is_relayed(&self) -> bool {
+        is_circuit(&self.address)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +92,8 @@ impl Peers {
     /// The connections that stood for `age` before `link`, to the same peer, came up.
     ///
     /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it
-    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent.
+    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent. But
+    /// two that are connected through a relay do try to connect directly as well.
     pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
         let Some(peer) = self.0.get(peer) else {
             return Vec::new();
@@ -91,8 +101,27 @@ impl Peers {
         let Some(new) = peer.links.get(&link) else {
             return Vec::new();
         };
-        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age;
+        let is_upgraded = |l: &Link| l.is_relayed() && !new.is_relayed();
+        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age && !is_upgraded(l);
         peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
+    }
+
+    /// The relayed connections to a peer that we dialed, if `link` is a direct one: it does in their place.
+    pub(crate) fn replaced(&self, peer: &PeerId, link: ConnectionId) -> Vec<ConnectionId> {
+        let links = self.0.get(peer).map(|peer| &peer.links);
+        let is_direct = links.and_then(|links| links.get(&link)).is_some_and(|link| !link.is_relayed());
+        let relayed = links.into_iter().flatten().filter(|(_, l)| is_direct && l.is_relayed() && l.outbound);
+        relayed.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a connection to a peer stands that goes through no relay.
+    pub(crate) fn is_direct(&self, peer: &PeerId) -> bool {
+        self.0.get(peer).is_some_and(|peer| peer.links.values().any(|link| !link.is_relayed()))
+    }
+
+    /// Whether this node dialed a connection.
+    pub(crate) fn is_outbound(&self, peer: &PeerId, link: ConnectionId) -> bool {
+        self.0.get(peer).and_then(|peer| peer.links.get(&link)).is_some_and(|link| link.outbound)
     }
 
     /// Notes the end of a connection; says whether it was the peer's last.
@@ -148,6 +177,7 @@ impl Peers {
                     .map(|l| ConnectionStatus {
                         address: l.address.clone(),
                         outbound: l.outbound,
+                        relayed: l.is_relayed(),
                         age_s: now.saturating_duration_since(l.since).as_secs(),
                     })
                     .collect(),

@@ -6,6 +6,7 @@
 pub mod admission;
 mod listening;
 pub mod quic;
+pub(crate) mod relayed;
 mod side_by_side;
 pub mod tcp;
 
