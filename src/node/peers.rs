@@ -106,12 +106,18 @@ impl Peers {
         peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
     }
 
-    /// The relayed connections to a peer that we dialed, if `link` is a direct one: it does in their place.
-    pub(crate) fn replaced(&self, peer: &PeerId, link: ConnectionId) -> Vec<ConnectionId> {
+    /// The relayed connections to a peer that we dialed and that are too many now that `link` answers: a direct
+    /// one does in their place, and of those that two dialed at once, the one of the lower peer id.
+    pub(crate) fn replaced(&self, local: &PeerId, peer: &PeerId, link: ConnectionId) -> Vec<ConnectionId> {
         let links = self.0.get(peer).map(|peer| &peer.links);
-        let is_direct = links.and_then(|links| links.get(&link)).is_some_and(|link| !link.is_relayed());
-        let relayed = links.into_iter().flatten().filter(|(_, l)| is_direct && l.is_relayed() && l.outbound);
-        relayed.map(|(id, _)| *id).collect()
+        let Some(answers) = links.and_then(|links| links.get(&link)) else {
+            return Vec::new();
+        };
+        let theirs = |l: &Link| l.is_relayed() && !l.outbound;
+        let does =
+            !answers.is_relayed() || (peer < local && links.into_iter().flatten().any(|(_, l)| theirs(l)));
+        let ours = links.into_iter().flatten().filter(|(_, l)| does && l.is_relayed() && l.outbound);
+        ours.map(|(id, _)| *id).collect()
     }
 
     /// Whether a connection to a peer stands that goes through no relay.
@@ -195,6 +201,30 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relayed_connection_gives_way_to_a_direct_one_and_of_two_relayed_ones_one_stays() {
+        let mut ids = [PeerId::random(), PeerId::random()];
+        ids.sort();
+        let [low, high] = ids;
+        let circuit = format!("/ip4/10.0.0.1/tcp/1/p2p/{}/p2p-circuit/p2p/{high}", PeerId::random());
+        let [ours, theirs, direct] = [1, 2, 3].map(ConnectionId::new_unchecked);
+        for (local, peer) in [(low, high), (high, low)] {
+            let mut peers = Peers::default();
+            let mut connect = |link, address: &str, outbound| {
+                peers.connected(peer, link, address.parse().unwrap(), outbound, Instant::now());
+            };
+            connect(ours, &circuit, true);
+            connect(theirs, &circuit, false);
+            let given_up = if local == high { vec![ours] } else { vec![] };
+            assert_eq!(peers.replaced(&local, &peer, ours), given_up);
+            assert_eq!(peers.replaced(&local, &peer, theirs), given_up);
+            peers.connected(peer, direct, "/ip4/10.0.0.2/tcp/1".parse().unwrap(), false, Instant::now());
+            assert_eq!(peers.replaced(&local, &peer, direct), [ours], "each side closes its own");
+            peers.disconnected(peer, theirs);
+            assert_eq!(peers.replaced(&local, &peer, ours), [], "the direct one has not answered yet");
+        }
+    }
 
     #[test]
     fn what_stood_long_before_a_new_connection_is_former_and_what_came_up_beside_it_is_not() {

@@ -104,6 +104,7 @@ class World:
                     print(f"--- {node.name}:\n{node.said()}", file=sys.stderr, flush=True)
         finally:
             for host in self.hosts.values():
+                subprocess.run(["ip", "link", "delete", f"w-{host.name}"], check=False, stderr=subprocess.DEVNULL)
                 host.close()
             subprocess.run(["ip", "link", "delete", "wire"], check=False)
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -121,8 +122,9 @@ class Node:
         self.address = f"/ip4/{host.ip}/{self.end}"
         self.words = [world.binary, "run"]
         for setting in (
-            f"listen.addresses=/ip4/0.0.0.0/{self.end}", f"api.listen=unix:{self.socket}", "identity.ephemeral=true",
-            "dns.resolv_conf=", *([f"gossip.topics={TOPIC}"] if topic else []), *settings,
+            f"listen.addresses=/ip4/0.0.0.0/{self.end}", f"api.listen=unix:{self.socket}",
+            f"identity.key_file={os.path.join(world.directory, f'{host.name}-{port}.key')}", "dns.resolv_conf=",
+            *([f"gossip.topics={TOPIC}"] if topic else []), *settings,
         ):
             self.words += ["--set", setting]
         self.process = None

@@ -1,6 +1,8 @@
 //! What relays and NATs make of connections: slots at relays, relayed connections and the direct ones that
 //! take their place, addresses that others see.
 
+use std::time::Duration;
+
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, transport::ListenerId},
@@ -17,7 +19,17 @@ use crate::{
     node::{event::Event, reachable, reservations::Lost},
 };
 
+/// How long a relay has to learn of those that came with us.
+const SETTLED: Duration = Duration::from_secs(5);
+
 impl EventLoop {
+    /// Tells everybody who is connected where this node is. identify does that by itself where this node listens,
+    /// not where others reach it.
+    pub(super) fn tell_addresses(&mut self) {
+        let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
+        self.swarm.behaviour_mut().identify.push(connected);
+    }
+
     /// Asks relays for the slots that are due.
     pub(super) fn reserve(&mut self) {
         let now = self.runtime.now();
@@ -61,8 +73,10 @@ impl EventLoop {
             relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } => {
                 if self.reservations.accepted(&relay_peer_id) {
                     self.emit(Event::Reserved { relay: relay_peer_id });
-                    // Whoever asks this relay for nodes may hear of us from now on, and we of them.
+                    // Whoever asks this relay for nodes may hear of us from now on, and we of them. Others that
+                    // came at the same time are in its table a little later.
                     self.refresh_table();
+                    self.bootstrap = self.runtime.now() + SETTLED;
                 }
             }
             // The connections themselves are told of.
@@ -109,22 +123,25 @@ impl EventLoop {
             || behaviour.answering.as_ref().is_some_and(|answering| answering.is_probe(link))
     }
 
-    /// A peer said over a connection who it is and what it speaks. If that is a direct one, relayed ones have done
-    /// their work, the peer may be a relay that is wanted, and where it sees us may be where others find us.
-    pub(super) fn on_direct(
+    /// A peer said over a connection who it is and what it speaks. A relayed one may have done its work. If this is
+    /// a direct one, the peer may be a relay that is wanted, and where it sees us may be where others find us.
+    pub(super) fn on_answering(
         &mut self,
         peer: PeerId,
         link: ConnectionId,
         remote: &Multiaddr,
         info: &identify::Info,
     ) {
-        if dialer::is_circuit(remote) || self.is_probe(&link) {
+        if self.is_probe(&link) {
             return;
         }
-        // One side alone closes them: the one that would dial them again.
-        for relayed in self.peers.replaced(&peer, link) {
-            log::debug!("{peer} is connected directly: its relayed connection is closed");
+        // Each side closes its own: who dialed.
+        for relayed in self.peers.replaced(self.swarm.local_peer_id(), &peer, link) {
+            log::debug!("{peer} is connected at {remote}: a relayed connection to it is closed");
             self.swarm.close_connection(relayed);
+        }
+        if dialer::is_circuit(remote) {
+            return;
         }
         let outbound = self.peers.is_outbound(&peer, link);
         let behaviour = self.swarm.behaviour_mut();

@@ -100,9 +100,13 @@ impl EventLoop {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.connects.failed(connection_id, || dial_error(&error));
             }
-            SwarmEvent::ExternalAddrConfirmed { address } if !dialer::is_circuit(&address) => {
-                self.emit(Event::Reachable(address));
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.tell_addresses();
+                if !dialer::is_circuit(&address) {
+                    self.emit(Event::Reachable(address));
+                }
             }
+            SwarmEvent::ExternalAddrExpired { .. } => self.tell_addresses(),
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
             }
@@ -244,7 +248,7 @@ impl EventLoop {
         let remote = remote.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
-        self.on_direct(peer, link, &remote, &info);
+        self.on_answering(peer, link, &remote, &info);
         let local = *self.swarm.local_peer_id();
         // Through a relay that is this node itself, others reach the peer.
         let is_relay = |relay: &PeerId| *relay == local || self.peers.is_direct(relay);
