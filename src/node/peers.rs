@@ -125,6 +125,12 @@ impl Peers {
         self.0.get(peer).is_some_and(|peer| peer.links.values().any(|link| !link.is_relayed()))
     }
 
+    /// Whether a peer has one direct connection, beside relayed ones.
+    pub(crate) fn is_first_direct(&self, peer: &PeerId) -> bool {
+        let Some(peer) = self.0.get(peer) else { return false };
+        peer.links.len() > 1 && peer.links.values().filter(|link| !link.is_relayed()).count() == 1
+    }
+
     /// Whether this node dialed a connection.
     pub(crate) fn is_outbound(&self, peer: &PeerId, link: ConnectionId) -> bool {
         self.0.get(peer).and_then(|peer| peer.links.get(&link)).is_some_and(|link| link.outbound)

@@ -110,10 +110,21 @@ impl EventLoop {
 
     pub(super) fn on_punch(&mut self, event: dcutr::Event) {
         let peer = event.remote_peer_id;
-        self.emit(match event.result {
-            Ok(_) => Event::Punched { peer },
-            Err(e) => Event::NotPunched { peer, reason: chain(&e) },
-        });
+        match event.result {
+            // Told of already: the connection itself says so, on both sides and whoever's dial it was.
+            Ok(_) => {}
+            Err(e) if self.peers.is_direct(&peer) => {
+                log::debug!("a hole punch to {peer} was one too many: {e}")
+            }
+            Err(e) => self.emit(Event::NotPunched { peer, reason: chain(&e) }),
+        }
+    }
+
+    /// A direct connection stands; beside a relayed one, it is what a hole was to be punched for.
+    pub(super) fn on_direct(&mut self, peer: PeerId) {
+        if self.config.nat.punch && self.peers.is_first_direct(&peer) {
+            self.emit(Event::Punched { peer });
+        }
     }
 
     /// Whether a connection was made only to find out whether it can be.

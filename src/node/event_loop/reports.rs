@@ -66,6 +66,9 @@ impl EventLoop {
                 if self.is_probe(&connection_id) {
                     return;
                 }
+                if !endpoint.is_relayed() {
+                    self.on_direct(peer_id);
+                }
                 // Two that dial each other at once are no further apart than that.
                 let age = self.config.longest_dial();
                 for former in self.peers.former(&peer_id, connection_id, age) {
