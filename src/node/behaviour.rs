@@ -5,7 +5,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{access, gossip, ping, probe, punch, table};
+use super::{access, gossip, ping, probe, punch, relaying, table};
 use crate::dialer;
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -20,7 +20,7 @@ pub(crate) struct Behaviour {
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) ping: libp2p::ping::Behaviour,
     pub(crate) ping_on_request: ping::Behaviour,
-    pub(crate) relay: Toggle<relay::Behaviour>,
+    pub(crate) relay: Toggle<relaying::Behaviour>,
     pub(crate) circuits: Toggle<relay::client::Behaviour>,
     pub(crate) punch: Toggle<punch::Behaviour>,
     pub(crate) asking: Toggle<probe::Asking>,

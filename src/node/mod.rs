@@ -20,6 +20,7 @@ mod publishes;
 mod punch;
 mod queries;
 mod reachable;
+mod relaying;
 mod reservations;
 mod setup;
 mod status;

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use either::Either;
@@ -40,12 +41,21 @@ pub(crate) struct Behaviour {
     punches: HashMap<ConnectionId, Punch>,
     /// Dials under way, and for which relayed connection.
     dials: HashMap<ConnectionId, ConnectionId>,
+    /// Until when nobody is dialed through a relay while there is no candidate.
+    hold: Instant,
     waker: Option<Waker>,
 }
 
+/// Why a relayed connection is not made yet. A peer that was told of no address could not dial us.
+#[derive(Debug, thiserror::Error)]
+#[error("no relay has told yet where it sees this node")]
+struct NotSeen;
+
 impl Behaviour {
-    pub(crate) fn new(local: PeerId) -> Self {
+    /// Nobody is dialed through a relay before a candidate is known, or `hold` is over.
+    pub(crate) fn new(local: PeerId, hold: Duration) -> Self {
         Self {
+            hold: Instant::now() + hold,
             local,
             candidates: VecDeque::new(),
             punches: HashMap::new(),
@@ -90,6 +100,20 @@ impl Behaviour {
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<dcutr::Behaviour>;
     type ToSwarm = dcutr::Event;
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let relayed = !addresses.is_empty() && addresses.iter().all(is_circuit);
+        if relayed && self.candidates.is_empty() && Instant::now() < self.hold {
+            return Err(ConnectionDenied::new(NotSeen));
+        }
+        Ok(Vec::new())
+    }
 
     fn handle_established_inbound_connection(
         &mut self,

@@ -15,7 +15,7 @@ use super::{
     SpawnError,
     access::{self, Access},
     behaviour::Behaviour,
-    gossip, ping, probe, punch, table,
+    gossip, ping, probe, punch, relaying, table,
 };
 use crate::{
     config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
@@ -37,6 +37,8 @@ pub(crate) const AGENT: &str = concat!("smidge/", env!("CARGO_PKG_VERSION"));
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a ping to come back.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long relays have, after the start, to tell where they see this node.
+const TOLD: Duration = Duration::from_secs(3);
 /// Pings on request under way on one connection.
 const PINGS: usize = 16;
 /// Peers with one address before their scores suffer: replicas behind one NAT are no attack.
@@ -189,11 +191,17 @@ fn relay_config(told: &config::Relay) -> relay::Config {
     .circuit_src_per_ip(requests, each)
 }
 
-fn relay_behaviour(config: &Config, peer: PeerId) -> relay::Behaviour {
+fn relay_behaviour(config: &Config, peer: PeerId) -> relaying::Behaviour {
     let mut relay = relay::Behaviour::new(peer, relay_config(&config.relay));
     // It was told to be one.
     relay.set_status(Some(relay::Status::Enable));
-    relay
+    relaying::Behaviour::new(relay)
+}
+
+fn punch_behaviour(config: &Config, peer: PeerId) -> punch::Behaviour {
+    // Relays that are asked for a slot are about to tell; of another one, nobody knows when.
+    let told = !config.relay.through.is_empty();
+    punch::Behaviour::new(peer, if told { TOLD } else { Duration::ZERO })
 }
 
 fn behaviour(
@@ -229,7 +237,7 @@ fn behaviour(
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
         relay: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
         circuits: circuits.into(),
-        punch: config.nat.punch.then(|| punch::Behaviour::new(peer)).into(),
+        punch: config.nat.punch.then(|| punch_behaviour(config, peer)).into(),
         asking: config.nat.probe.then(probe::Asking::new).into(),
         answering: config.nat.answer.then(probe::Answering::new).into(),
     })

@@ -5,7 +5,7 @@
     tests/nat/run.py --tries 50 cone-cone     50 tries of one pair, over each transport
     tests/nat/run.py promises                 no tries
 
-Needs root (or unprivileged user namespaces), unshare, ip, sysctl and iptables. Fails if anything does not hold.
+Needs root (or unprivileged user namespaces), unshare, nsenter, ip and iptables. Fails if anything does not hold.
 """
 
 import argparse
@@ -36,7 +36,7 @@ OUTCOME = 60
 
 
 def one(world, relay, over, port):
-    """One try: (whether a direct connection came of it, seconds from the relayed one to the outcome)."""
+    """One try: (whether a direct connection came of it, seconds from the relayed one to that, what was said)."""
     alone = [f"relay.through={relay.address}", "nat.punch=true", f"kad.protocol=/try/{port}", f"gossip.topics=t{port}"]
     a = world.start("a", port, over, *alone, topic=False)
     a.line("reserved at", relay.peer)
@@ -47,15 +47,15 @@ def one(world, relay, over, port):
         began = time.monotonic()
 
         def outcome():
-            if a.has_said("hole punch to", b.peer, "failed"):
-                return "failed"
+            if line := a.has_said("hole punch to", b.peer, "failed"):
+                return line
             return "punched" if a.has_said("punched through", b.peer) and b.has_said("punched through", a.peer) else None
 
         said, _ = until("a hole is punched, or not", outcome, OUTCOME)
         took = time.monotonic() - began
         way = "direct" if said == "punched" else "relayed"
         until(f"both are connected, {way} alone", lambda: a.ways(b.peer) == b.ways(a.peer) == [way], OUTCOME)
-        return way == "direct", took
+        return way == "direct", took, said
     finally:
         a.kill()
         b.kill()
@@ -81,9 +81,11 @@ def tries(binary, pair, over, count):
                 except queue.Empty:
                     return
                 try:
-                    direct, took = one(world, relay, over, port)
+                    direct, took, said = one(world, relay, over, port)
                     if direct:
                         punched.append(took)
+                    elif pair not in HOPELESS:
+                        print(f"{pair} over {over}, port {port}: {said}", file=sys.stderr, flush=True)
                 except (Late, OSError, RuntimeError) as error:
                     failures.append(f"{pair} over {over}, port {port}: {error}")
 

@@ -80,7 +80,7 @@ class World:
         for link in ("lo", "eth0"):
             host.run("ip", "link", "set", link, "up")
         host.run("ip", "route", "add", "default", "via", gateway)
-        nat.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        nat.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
         random = ["--random-fully"] if kind == "symmetric" else []
         nat.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-o", "eth0", "-j", "MASQUERADE", *random)
         nat.run("iptables", "-A", "INPUT", "-i", "eth0", "-j", "DROP")
