@@ -8,9 +8,10 @@ mod support;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use futures::StreamExt;
-use libp2p::identity::Keypair;
+use libp2p::{identity::Keypair, multiaddr::Protocol};
 use smidge::{
-    Client, Delivery, Event, Node, PublishOptions,
+    Client, Config, Delivery, Event, Node, PublishOptions,
+    config::Target,
     dialer::Notice,
     transport::admission::{Keyring, NetworkKey},
 };
@@ -89,6 +90,44 @@ fn over_tcp_the_key_is_asked_for_as_well() {
         let peers = one.peers().await.unwrap();
         assert_eq!(peers.iter().map(|p| p.peer).collect::<Vec<_>>(), [two.peer_id()]);
         assert!(peers[0].connections[0].address.to_string().contains("/tcp/"), "{peers:?}");
+    });
+}
+
+#[test]
+fn through_a_relay_the_two_ends_ask_each_other_for_the_key_whatever_the_relay_knows() {
+    run(async |net| {
+        let [both, one, other] = [(); 3].map(|()| NetworkKey::generate().unwrap());
+        let start = |n, ring: &[&NetworkKey], change: &dyn Fn(&mut Config)| {
+            let mut config = net.config(n, &[]);
+            change(&mut config);
+            Node::new(config, Keypair::generate_ed25519()).network(keyring(ring)).spawn(&net.rt).unwrap()
+        };
+        // Let in by the relay under either key.
+        let relay = start(2, &[&both, &one, &other], &|config| {
+            config.relay.server = true;
+            config.listen.external = config.listen.addresses.clone();
+        });
+        let at = net.addr(2).with(Protocol::P2p(relay.peer_id()));
+        let target = start(3, &[&one], &|config| config.relay.through = vec![Target::Addr(at.clone())]);
+        let reserved = |e: &Event| matches!(e, Event::Reserved { .. }).then_some(());
+        net.event(&mut target.events(), "a slot at the relay", reserved).await;
+        let through = at.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(target.peer_id()));
+        let dials = |config: &mut Config| {
+            config.relay.client = true;
+            config.dial.addresses = vec![at.clone(), through.clone()];
+        };
+        let stranger = start(4, &[&other], &dials);
+        let refused = |e: &Event| match e {
+            Event::Dialer(Notice::DialFailed { reason, .. }) if reason.contains("not admitted") => Some(()),
+            _ => None,
+        };
+        net.event(&mut stranger.events(), "the dial refused", refused).await;
+        let member = start(5, &[&one], &dials);
+        net.connected(&member, [relay.peer_id(), target.peer_id()]).await;
+        let peers = target.peers().await.unwrap();
+        let find = |peer| peers.iter().find(|p| p.peer == peer);
+        assert!(find(member.peer_id()).unwrap().connections.iter().all(|c| c.relayed), "{peers:?}");
+        assert!(find(stranger.peer_id()).is_none(), "{peers:?}");
     });
 }
 

@@ -23,9 +23,9 @@ pub(crate) struct StatusArgs {
 /// Shows the connected peers.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  smidge peers\n\nAGE is that of the oldest connection; RTT is in milliseconds.\n\n\
-                  --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"age_s\"}], \"agent\",\n\
-                  \"rtt_us\", \"score\", \"topics\"}]}"
+    after_help = "Example:\n  smidge peers\n\nOf several connections with a peer, the oldest direct one is shown. RTT is in milliseconds.\n\n\
+                  --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"relayed\", \"age_s\"}],\n\
+                  \"agent\", \"rtt_us\", \"score\", \"topics\"}]}"
 )]
 pub(crate) struct PeersArgs {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(crate) struct MeshArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge names\n\n\
                         --json: {\"names\": [{\"name\", \"last_error\", \"records\": [{\"address\", \"peer\", \"state\",\n\
-                        \"retry_in_ms\", \"failures\", \"last_error\"}]}]}")]
+                        \"retry_in_ms\", \"relayed\", \"failures\", \"last_error\"}]}]}")]
 pub(crate) struct NamesArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -95,12 +95,14 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
     show(&args.show, "peers", "/v1/peers", |record, full| {
-        let mut table = Table::new(["PEER", "ADDRESS", "DIALED BY", "AGE", "RTT", "AGENT"]);
+        let mut table = Table::new(["PEER", "ADDRESS", "WAY", "DIALED BY", "AGE", "RTT", "AGENT"]);
         for peer in items(&record["peers"]) {
-            let oldest = &peer["connections"][0];
+            let direct = items(&peer["connections"]).find(|connection| connection["relayed"] != true);
+            let oldest = direct.unwrap_or(&peer["connections"][0]);
             table.row([
                 short(&word(&peer["peer"]), full),
                 word(&oldest["address"]),
+                if direct.is_some() { "direct".into() } else { "relayed".into() },
                 if oldest["outbound"] == true { "us".into() } else { "them".into() },
                 age(oldest["age_s"].as_u64().unwrap_or_default()),
                 peer["rtt_us"].as_u64().map_or_else(|| "-".into(), millis),
@@ -135,6 +137,7 @@ pub(super) fn names(args: &NamesArgs) -> Result<(), Failure> {
             for record in records {
                 let state = match record["retry_in_ms"].as_u64() {
                     Some(ms) => format!("retry in {}s", ms.div_ceil(1000)),
+                    None if record["relayed"] == true => "relayed".into(),
                     None => word(&record["state"]),
                 };
                 table.row([

@@ -1,9 +1,13 @@
 //! What a configuration must hold beyond the type of each value: bounds, and keys that depend on
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
+use libp2p::Multiaddr;
+
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, TopicScore, Validation,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Target, TopicScore,
+    Validation,
     kind::Kind,
+    split_circuit,
     table::{Visitor, plain},
 };
 use crate::identity::SHORTEST_SECRET;
@@ -151,9 +155,85 @@ impl Config {
             format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
             "gossip.validation = \"strict\", so that authors sign",
         ));
+        rules.extend(self.relay_rules());
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
         rules
+    }
+
+    fn relay_rules(&self) -> Vec<Rule<'static>> {
+        let Self { relay, nat, dial, listen, .. } = self;
+        let rule = |keys, broken, problem: String, expected: &str| Rule {
+            keys,
+            broken,
+            problem,
+            expected: Some(expected.into()),
+            hint: None,
+        };
+        let is_circuit = |address: &&Multiaddr| split_circuit(address).is_ok_and(|found| found.is_some());
+        let targets = |targets: &[Target]| {
+            let mut addresses = targets.iter().filter_map(|target| match target {
+                Target::Addr(address) => Some(address),
+                Target::Name { .. } | Target::Socket(_) | Target::DnsAddr { .. } => None,
+            });
+            addresses.find(is_circuit).cloned()
+        };
+        let said = |address: &Option<Multiaddr>, what: &str| {
+            format!("{} {what}", address.as_ref().map(ToString::to_string).unwrap_or_default())
+        };
+        let (named, by_address) = (targets(&dial.names), dial.addresses.iter().find(is_circuit).cloned());
+        let nested = targets(&relay.through);
+        let client = self.is_relay_client();
+        vec![
+            rule(
+                &["relay.through"],
+                nested.is_some(),
+                said(&nested, "is behind a relay itself"),
+                "the relay's own name or address",
+            ),
+            rule(
+                &["dial.names"],
+                named.is_some() && !client,
+                said(&named, "is behind a relay, and this node dials through none"),
+                "relay.client = true, too",
+            ),
+            rule(
+                &["dial.addresses"],
+                by_address.is_some() && !client,
+                said(&by_address, "is behind a relay, and this node dials through none"),
+                "relay.client = true, too",
+            ),
+            rule(
+                &["nat.punch"],
+                nat.punch && !client,
+                "holes are punched where peers are connected through a relay, and this node uses none".into(),
+                "relay.through or relay.client, too",
+            ),
+            rule(
+                &["nat.punch"],
+                nat.punch && listen.addresses.is_empty(),
+                "a hole is punched from the port of a listener, and there is none".into(),
+                "listen.addresses, too",
+            ),
+            rule(
+                &["relay.reservations_per_peer", "relay.reservations"],
+                relay.reservations_per_peer > relay.reservations,
+                format!(
+                    "reservations_per_peer is {} and reservations is {}",
+                    relay.reservations_per_peer, relay.reservations
+                ),
+                "reservations_per_peer ≤ reservations",
+            ),
+            rule(
+                &["relay.circuits_per_peer", "relay.circuits"],
+                relay.circuits_per_peer > relay.circuits,
+                format!(
+                    "circuits_per_peer is {} and circuits is {}",
+                    relay.circuits_per_peer, relay.circuits
+                ),
+                "circuits_per_peer ≤ circuits",
+            ),
+        ]
     }
 
     fn identity_rules(&self) -> Vec<Rule<'static>> {
@@ -248,7 +328,9 @@ impl Config {
     /// What is allowed but is likely not meant, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
-        if self.role != Role::Bootstrap && self.dial.names.is_empty() && self.dial.addresses.is_empty() {
+        let dial = &self.dial;
+        let nobody = dial.names.is_empty() && dial.addresses.is_empty() && self.relay.through.is_empty();
+        if self.role != Role::Bootstrap && nobody {
             out.push(format!("a {} without dial.names waits until others find it", self.role));
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {
@@ -256,6 +338,13 @@ impl Config {
         }
         if !self.gossip.scoring && self.topics.values().any(|rules| rules.score != TopicScore::default()) {
             out.push("topics are not scored, whatever they say: gossip.scoring is false".into());
+        }
+        let Self { relay, .. } = self;
+        if relay.server && relay.reservations < 2 * relay.reservations_per_peer {
+            out.push(format!(
+                "relay.reservations = {} leaves few slots free: when all are taken, none is renewed",
+                relay.reservations
+            ));
         }
         if self.publish.topic.is_none() && !self.publish.data.is_empty() {
             out.push("publish.data is not published: publish.topic is not set".into());

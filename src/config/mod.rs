@@ -38,8 +38,8 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Network, Peers, Publish, Quic,
-    Runtime, Tcp,
+    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Nat, Network, Peers, Publish,
+    Quic, Relay, Runtime, Tcp,
 };
 pub use show::Shown;
 pub use table::Key;
@@ -52,7 +52,7 @@ pub use words::{
 };
 pub(crate) use {
     network::parse_topic,
-    target::{check_address, dialable},
+    target::{check_address, dialable, split_circuit},
     units::parse_duration,
 };
 

@@ -7,6 +7,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use super::{
     kind::{said, text_kind},
     target::{self, Target},
+    words::TransportKind,
 };
 use crate::logging::Directives;
 
@@ -47,6 +48,23 @@ text_kind!(
         Ok(Target::Addr(addr)) if text.starts_with('/') => Ok(addr),
         Err(why) if text.starts_with('/') => Err(why.to_string()),
         _ => Err("is no multiaddr with an IP address (names belong into dial.names)".into()),
+    },
+    |addr| addr.to_string()
+);
+
+/// An address that leads here from outside; its port is never 0.
+pub(crate) enum ExternalAddr {}
+
+text_kind!(
+    ExternalAddr as Multiaddr,
+    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
+    |text| match address(text)? {
+        (_, Some(_)) => Err("has a peer id, which is this node's anyway".into()),
+        (addr, None) => match TransportKind::and_socket(&addr) {
+            Some((_, at)) if !at.ip().is_unspecified() => Ok(addr),
+            Some(_) => Err("is nobody's address".into()),
+            None => Err("has port 0, at which nobody is reached".into()),
+        },
     },
     |addr| addr.to_string()
 );

@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, StreamProtocol};
 
 use super::{
     kind::Size,
-    network::{DialAddr, Domain, ListenAddr, NameServer, NodeName, Topic},
+    network::{DialAddr, Domain, ExternalAddr, ListenAddr, NameServer, NodeName, Topic},
     peer_rule::PeerRule,
     table::sections,
     target::Target,
@@ -58,6 +58,8 @@ sections! { role;
         addresses: Vec<Multiaddr> as Vec<ListenAddr> = vec![
             TransportKind::Quic.at(([0, 0, 0, 0], super::target::DEFAULT_PORT).into()),
         ];
+        /// Addresses that lead here from outside, past a NAT or a published port: announced as they stand.
+        external: Vec<Multiaddr> as Vec<ExternalAddr> = Vec::new();
     }
 
     /// Whom this node stays connected to.
@@ -216,6 +218,44 @@ sections! { role;
         timeout: Duration [ms(100)..=secs(300)] = secs(5);
         /// Connections from one address that may fail to prove it before the next ones are refused at once.
         failures: usize [1..=65536] = 16;
+    }
+
+    /// Connections through a relay (circuit relay v2).
+    relay: Relay {
+        /// The relays at which this node can be reached, by name or address: it stays connected to all of
+        /// them, and has a slot reserved at each.
+        through: Vec<Target> = Vec::new();
+        /// Peers behind a relay are dialed through it, even where this node has no slot itself.
+        client: bool = false;
+        /// This node is a relay for others.
+        server: bool = false;
+        /// Slots of the relay, one for each node that can be reached through it.
+        reservations: usize [1..=65536] = 128;
+        /// Slots of one peer.
+        reservations_per_peer: usize [1..=1024] = 4;
+        /// How long a slot is held without being asked for again.
+        reservation_duration: Duration [secs(10)..=secs(DAY)] = secs(3600);
+        /// Relayed connections through the relay.
+        circuits: usize [1..=65536] = 64;
+        /// Relayed connections that one peer may have opened.
+        circuits_per_peer: usize [1..=1024] = 16;
+        /// How long a relayed connection may stand.
+        circuit_duration: Duration [secs(1)..=secs(30 * DAY)] = secs(3600);
+        /// Bytes that a relayed connection may carry, of both directions; 0B: no limit.
+        circuit_bytes: usize as Size [0..] = 64 << 20;
+        /// Slots, and relayed connections, that one peer or one address may ask for in a minute.
+        requests: usize [1..=65536] = 60;
+    }
+
+    /// What is done about NATs.
+    nat: Nat {
+        /// Where two peers are connected through a relay, they try to connect directly (DCUtR).
+        punch: bool = false;
+        /// Others are asked whether the addresses that they see this node at lead back to it (AutoNAT v2); those
+        /// that do are announced.
+        probe: bool = false;
+        /// Others that ask are dialed back, and told whether they could be reached (AutoNAT v2).
+        answer: bool = false;
     }
 
     /// Who is let in.

@@ -52,7 +52,7 @@ pub enum Target {
         peer: Option<PeerId>,
     },
     /// An address: `/ip4|ip6/…/udp/PORT/quic-v1` or `/ip4|ip6/…/tcp/PORT`, with `/p2p/ID` at its end if the
-    /// peer is known.
+    /// peer is known, and with `/p2p-circuit/p2p/ID` behind that if it is a relay, and another one is meant.
     Addr(Multiaddr),
 }
 
@@ -172,6 +172,25 @@ pub(crate) fn check_address(addr: &Multiaddr) -> Result<(TransportKind, SocketAd
     }
 }
 
+/// Of an address through a relay, `RELAY/p2p/ID/p2p-circuit/p2p/PEER`: the relay's own, and who is behind it.
+/// `None` for any other address.
+///
+/// # Errors
+/// Says what of it is missing or too much.
+pub(crate) fn split_circuit(addr: &Multiaddr) -> Result<Option<(Multiaddr, PeerId)>, String> {
+    let parts: Vec<_> = addr.iter().collect();
+    let Some(at) = parts.iter().position(|part| *part == Protocol::P2pCircuit) else {
+        return Ok(None);
+    };
+    if !matches!(parts[..at].last(), Some(Protocol::P2p(_))) {
+        return Err("has no relay's peer id before /p2p-circuit".into());
+    }
+    match parts[at + 1..] {
+        [Protocol::P2p(peer)] => Ok(Some((parts[..at].iter().cloned().collect(), peer))),
+        _ => Err("has something else than one /p2p/ID behind /p2p-circuit".into()),
+    }
+}
+
 /// The port that an address goes on with, and what carries connections there.
 fn check_port<'a>(
     part: Option<Protocol<'a>>,
@@ -237,7 +256,11 @@ fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
             };
         }
         _ => {
-            let (_, socket, _) = check_address(&addr).map_err(TargetError)?;
+            let reached = match split_circuit(&addr).map_err(TargetError)? {
+                Some((relay, _)) => relay,
+                None => addr.clone(),
+            };
+            let (_, socket, _) = check_address(&reached).map_err(TargetError)?;
             if socket.port() == 0 {
                 return refuse("port 0 cannot be dialed");
             }

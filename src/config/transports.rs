@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Config, Target, TransportKind};
+use libp2p::Multiaddr;
+
+use super::{Config, Target, TransportKind, split_circuit};
 
 /// Preferred first.
 const ALL: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
@@ -23,14 +25,19 @@ impl Config {
     /// itself. Addresses that others tell of are of no use beyond that.
     pub fn dialed_transports(&self) -> Vec<TransportKind> {
         let names = self.name_transports();
-        let asked: Vec<_> = self.dial.addresses.iter().filter_map(TransportKind::of).collect();
-        let targets = self.dial.names.iter().filter_map(|target| match target {
+        let asked: Vec<_> = self.dial.addresses.iter().filter_map(carried).collect();
+        let targets = self.dial.names.iter().chain(&self.relay.through).filter_map(|target| match target {
             Target::Name { over, .. } => *over,
-            Target::Addr(address) => TransportKind::of(address),
+            Target::Addr(address) => carried(address),
             Target::Socket(_) | Target::DnsAddr { .. } => None,
         });
         let asked: Vec<_> = asked.into_iter().chain(targets).collect();
         ALL.into_iter().filter(|kind| names.contains(kind) || asked.contains(kind)).collect()
+    }
+
+    /// Whether peers are dialed through relays.
+    pub(crate) fn is_relay_client(&self) -> bool {
+        self.relay.client || !self.relay.through.is_empty()
     }
 
     /// How long it may take until a peer is connected: a handshake, and where there is a second transport, the
@@ -45,6 +52,12 @@ impl Config {
             quic
         }
     }
+}
+
+/// What an address is dialed over; through a relay, what the relay is.
+fn carried(address: &Multiaddr) -> Option<TransportKind> {
+    let relay = split_circuit(address).ok().flatten().map(|(relay, _)| relay);
+    TransportKind::of(relay.as_ref().unwrap_or(address))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use super::{
     lookup::lookup,
     reconciler::Reconciler,
     status::NameStatus,
-    words::{Action, Answer, DialFault, Notice, Policy, split_peer},
+    words::{Action, Answer, DialFault, Notice, Policy, is_circuit, remote, split_peer},
 };
 use crate::{
     config::{Target, TransportKind},
@@ -140,12 +140,19 @@ impl Behaviour {
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
     pub fn on_identified(&mut self, peer: PeerId, link: ConnectionId, addresses: &[Multiaddr]) {
-        let Some(ip) = self.links.get(&link).and_then(|link| ip_part(&link.address)) else {
+        // Behind a relay it is somewhere else than the relay.
+        let direct = self.links.get(&link).filter(|link| !is_circuit(&link.address));
+        let Some(ip) = direct.and_then(|link| ip_part(&link.address)) else {
             return;
         };
         let same_host = addresses.iter().filter(|a| ip_part(a).as_ref() == Some(&ip)).cloned();
         self.reconciler.on_addresses(peer, same_host, self.runtime.now());
         self.stir();
+    }
+
+    /// Whether one of `targets` leads to `peer`, which is connected.
+    pub fn is_behind(&self, peer: &PeerId, targets: &[Target]) -> bool {
+        targets.iter().any(|target| self.reconciler.is_behind(peer, target))
     }
 
     /// Every target with its records.
@@ -256,13 +263,13 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
                 let dialed = self.dials.remove(&e.connection_id).is_some();
-                let (address, _) = split_peer(e.endpoint.get_remote_address().clone());
+                let address = remote(e.endpoint);
                 self.links.insert(e.connection_id, Link { address: address.clone(), dialed });
                 self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
                 self.stir();
             }
             FromSwarm::AddressChange(e) => {
-                let (address, _) = split_peer(e.new.get_remote_address().clone());
+                let address = remote(e.new);
                 if let Some(link) = self.links.get_mut(&e.connection_id) {
                     link.address = address.clone();
                 }

@@ -15,7 +15,7 @@ use super::{
     backoff::Backoff,
     record::{Record, State, Way, WayState, group},
     status::{NameStatus, RecordState, RecordStatus},
-    words::{Action, Answer, DialFault, Notice, Policy, split_peer},
+    words::{Action, Answer, DialFault, Notice, Policy, is_circuit, split_peer},
 };
 use crate::config::Target;
 
@@ -94,6 +94,14 @@ impl Reconciler {
         for target in wanted {
             self.add_target(target, now);
         }
+    }
+
+    /// Whether a record of `target` is connected to `peer`.
+    pub fn is_behind(&self, peer: &PeerId, target: &Target) -> bool {
+        let records = self.watches.get(target).into_iter().flat_map(|watch| &watch.records);
+        records
+            .filter_map(|address| self.records.get(address))
+            .any(|record| record.state == State::Connected && record.peer.as_ref() == Some(peer))
     }
 
     /// How many targets are watched.
@@ -405,6 +413,10 @@ impl Reconciler {
 
     /// Every target with its records.
     pub fn status(&self, now: Instant) -> Vec<NameStatus> {
+        let relayed = |peer: PeerId| {
+            let mut links = self.links.values().filter(|(p, _)| *p == peer);
+            links.all(|(_, address)| is_circuit(address))
+        };
         let record = |address: &Multiaddr| {
             let record = self.records.get(address)?;
             let state = match record.state {
@@ -419,6 +431,7 @@ impl Reconciler {
             Some(RecordStatus {
                 address: via.unwrap_or(address).clone(),
                 peer: record.peer,
+                relayed: record.peer.filter(|_| record.state == State::Connected).is_some_and(relayed),
                 state,
                 failures: record.failures,
                 last_error: record.last.clone(),
@@ -566,7 +579,8 @@ impl Reconciler {
                 record.left = true;
             }
         }
-        if !dropped && !self.is_led_to(&address) {
+        // A relayed connection gives way to a direct one; the relay still leads to the peer.
+        if !dropped && !self.is_led_to(&address) && !is_circuit(&address) {
             self.actions.push_back(Action::Forget { peer, address: Some(address) });
         }
     }

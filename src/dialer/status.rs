@@ -25,6 +25,8 @@ pub struct RecordStatus {
     /// How it stands.
     #[serde(flatten)]
     pub state: RecordState,
+    /// Whether it is connected through a relay, and not directly.
+    pub relayed: bool,
     /// Failed dials in a row.
     pub failures: u32,
     /// Why the last dial failed, if it did.

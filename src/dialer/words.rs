@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
 
 use crate::config::{Target, TransportKind};
 
@@ -146,13 +146,32 @@ pub enum Notice {
     },
 }
 
-/// An address without its final `/p2p`, and the peer that it named.
+/// An address without its final `/p2p`, and the peer that it named. One through a relay keeps it: what stands
+/// before leads to everybody behind that relay.
 pub(crate) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
     match address.iter().last() {
         Some(Protocol::P2p(peer)) => {
-            address.pop();
+            if !is_circuit(&address) {
+                address.pop();
+            }
             (address, Some(peer))
         }
         _ => (address, None),
+    }
+}
+
+/// Whether an address leads through a relay.
+pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Where the other end of a connection is. Who came through a relay says only its name; the way to it is the
+/// one that leads to us, as far as the relay.
+pub(crate) fn remote(endpoint: &ConnectedPoint) -> Multiaddr {
+    match endpoint {
+        ConnectedPoint::Listener { local_addr, send_back_addr } if is_circuit(local_addr) => {
+            send_back_addr.iter().fold(local_addr.clone(), |address, part| address.with(part))
+        }
+        _ => split_peer(endpoint.get_remote_address().clone()).0,
     }
 }

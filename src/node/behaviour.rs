@@ -1,8 +1,11 @@
 //! Everything a node does, composed: one field a protocol.
 
-use libp2p::{connection_limits, identify, memory_connection_limits, swarm::NetworkBehaviour};
+use libp2p::{
+    connection_limits, identify, memory_connection_limits, relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
 
-use super::{access, gossip, ping, table};
+use super::{access, gossip, ping, probe, punch, relaying, table};
 use crate::dialer;
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -17,4 +20,9 @@ pub(crate) struct Behaviour {
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) ping: libp2p::ping::Behaviour,
     pub(crate) ping_on_request: ping::Behaviour,
+    pub(crate) relay: Toggle<relaying::Behaviour>,
+    pub(crate) circuits: Toggle<relay::client::Behaviour>,
+    pub(crate) punch: Toggle<punch::Behaviour>,
+    pub(crate) asking: Toggle<probe::Asking>,
+    pub(crate) answering: Toggle<probe::Answering>,
 }

@@ -60,6 +60,45 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A connection to a peer came up through a relay.
+    Relayed {
+        /// Who.
+        peer: PeerId,
+        /// Where: the relay's address, and the peer behind it.
+        address: Multiaddr,
+        /// Whether we dialed.
+        outbound: bool,
+    },
+    /// A relay holds a slot for this node: it can be reached there.
+    Reserved {
+        /// Which relay.
+        relay: PeerId,
+    },
+    /// A relay that is connected holds no slot for this node.
+    NotReserved {
+        /// Which relay.
+        relay: PeerId,
+        /// Why.
+        reason: String,
+        /// When it is asked again.
+        retry_in: Duration,
+        /// Whether it was refused before.
+        repeated: bool,
+    },
+    /// A direct connection to a peer that was reached through a relay stands, whatever NATs are between.
+    Punched {
+        /// Who.
+        peer: PeerId,
+    },
+    /// No direct connection came of it; the relayed one stays.
+    NotPunched {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// Others can reach this node at this address; it is announced from now on.
+    Reachable(Multiaddr),
     /// The routing table took in a peer's address.
     Routable {
         /// Who.
@@ -138,7 +177,7 @@ impl Event {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
-            Self::NotStored { repeated: true, .. } => Level::Debug,
+            Self::NotStored { repeated: true, .. } | Self::NotReserved { repeated: true, .. } => Level::Debug,
             Self::SlowPeer(_) | Self::NotListening(..) | Self::NotStored { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, .. }
@@ -166,6 +205,20 @@ impl fmt::Display for Event {
                 )
             }
             Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
+            Self::Relayed { peer, address, outbound } => {
+                write!(
+                    f,
+                    "reached by relay {peer} at {address} ({})",
+                    if *outbound { "dialed" } else { "accepted" }
+                )
+            }
+            Self::Reserved { relay } => write!(f, "reserved at {relay}"),
+            Self::NotReserved { relay, reason, retry_in, .. } => {
+                write!(f, "retrying in {} ms: nothing is reserved at {relay}: {reason}", retry_in.as_millis())
+            }
+            Self::Punched { peer } => write!(f, "punched through to {peer}"),
+            Self::NotPunched { peer, reason } => write!(f, "hole punch to {peer} failed: {reason}"),
+            Self::Reachable(address) => write!(f, "reachable at {address}"),
             Self::Routable { peer, address } => write!(f, "added to kademlia {peer} at {address}"),
             Self::Forgotten { peer, address: Some(address) } => write!(f, "forgot {peer} at {address}"),
             Self::Forgotten { peer, address: None } => write!(f, "forgot {peer}"),

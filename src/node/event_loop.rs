@@ -35,6 +35,7 @@ use super::{
     peers::Peers,
     publishes::Publishes,
     queries::Queries,
+    reservations::Reservations,
     setup,
     topics::{self, Topics},
 };
@@ -45,6 +46,7 @@ use crate::{
 
 mod commands;
 mod drain;
+mod nat;
 mod reports;
 
 /// How often the routing table is refreshed.
@@ -86,6 +88,7 @@ pub(crate) struct EventLoop {
     /// Who waits for which ping, and how often it was sent again.
     pings: HashMap<OutboundRequestId, (Reply<Duration>, u8)>,
     connects: Connects,
+    reservations: Reservations,
     timer: Box<dyn Timer>,
     started: Instant,
     bootstrap: Instant,
@@ -129,6 +132,7 @@ impl EventLoop {
             queries: Queries::default(),
             pings: HashMap::new(),
             connects: Connects::default(),
+            reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
             timer: runtime.timer(),
             started: now,
             bootstrap: now + BOOTSTRAP,
@@ -175,13 +179,9 @@ impl EventLoop {
             self.answer_publish(reply, 0, Err(error));
         }
         if self.bootstrap <= now {
-            self.bootstrap = now + BOOTSTRAP;
-            if self.table_size() > 0
-                && let Err(e) = self.swarm.behaviour_mut().kad.bootstrap()
-            {
-                log::debug!("the routing table was not refreshed: {e}");
-            }
+            self.refresh_table();
         }
+        self.reserve();
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
         {
@@ -194,13 +194,24 @@ impl EventLoop {
         }
     }
 
+    fn refresh_table(&mut self) {
+        self.bootstrap = self.runtime.now() + BOOTSTRAP;
+        if self.table_size() > 0
+            && let Err(e) = self.swarm.behaviour_mut().kad.bootstrap()
+        {
+            log::debug!("the routing table was not refreshed: {e}");
+        }
+    }
+
     fn on_interfaces_changed(&mut self) {
         self.here = list(&*self.interfaces);
     }
 
     fn arm_timer(&mut self) {
         let drain = self.drain.as_ref().map(|d| d.flushed.unwrap_or(d.deadline));
-        let next = [self.publishes.deadline(), drain, Some(self.bootstrap)];
+        // A node that ends asks for nothing more.
+        let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
+        let next = [self.publishes.deadline(), drain, Some(self.bootstrap), slots];
         self.timer.set(next.into_iter().flatten().min());
     }
 

@@ -15,9 +15,13 @@ mod judge;
 mod metrics;
 mod peers;
 mod ping;
+mod probe;
 mod publishes;
+mod punch;
 mod queries;
 mod reachable;
+mod relaying;
+mod reservations;
 mod setup;
 mod status;
 mod table;
@@ -153,6 +157,9 @@ impl Node {
             swarm
                 .listen_on(address.clone())
                 .map_err(|e| SpawnError::Listen { address: address.clone(), why: chain(&e) })?;
+        }
+        for address in &config.listen.external {
+            swarm.add_external_address(address.clone());
         }
         let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
         let commands = async_channel::bounded(config.limits.commands);

@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
 use super::gossip;
+use crate::dialer::is_circuit;
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,6 +36,8 @@ pub struct ConnectionStatus {
     pub address: Multiaddr,
     /// Whether we dialed.
     pub outbound: bool,
+    /// Whether it goes through a relay; its address says which.
+    pub relayed: bool,
     /// How long it has been standing, in seconds.
     pub age_s: u64,
 }
@@ -49,6 +52,12 @@ struct Link {
     address: Multiaddr,
     outbound: bool,
     since: Instant,
+}
+
+impl Link {
+    fn is_relayed(&self) -> bool {
+        is_circuit(&self.address)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +92,8 @@ impl Peers {
     /// The connections that stood for `age` before `link`, to the same peer, came up.
     ///
     /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it
-    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent.
+    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent. But
+    /// two that are connected through a relay do try to connect directly as well.
     pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
         let Some(peer) = self.0.get(peer) else {
             return Vec::new();
@@ -91,8 +101,39 @@ impl Peers {
         let Some(new) = peer.links.get(&link) else {
             return Vec::new();
         };
-        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age;
+        let is_upgraded = |l: &Link| l.is_relayed() && !new.is_relayed();
+        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age && !is_upgraded(l);
         peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
+    }
+
+    /// The relayed connections to a peer that we dialed and that are too many now that `link` answers: a direct
+    /// one does in their place, and of those that two dialed at once, the one of the lower peer id.
+    pub(crate) fn replaced(&self, local: &PeerId, peer: &PeerId, link: ConnectionId) -> Vec<ConnectionId> {
+        let links = self.0.get(peer).map(|peer| &peer.links);
+        let Some(answers) = links.and_then(|links| links.get(&link)) else {
+            return Vec::new();
+        };
+        let theirs = |l: &Link| l.is_relayed() && !l.outbound;
+        let does =
+            !answers.is_relayed() || (peer < local && links.into_iter().flatten().any(|(_, l)| theirs(l)));
+        let ours = links.into_iter().flatten().filter(|(_, l)| does && l.is_relayed() && l.outbound);
+        ours.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a connection to a peer stands that goes through no relay.
+    pub(crate) fn is_direct(&self, peer: &PeerId) -> bool {
+        self.0.get(peer).is_some_and(|peer| peer.links.values().any(|link| !link.is_relayed()))
+    }
+
+    /// Whether a peer has one direct connection, beside relayed ones.
+    pub(crate) fn is_first_direct(&self, peer: &PeerId) -> bool {
+        let Some(peer) = self.0.get(peer) else { return false };
+        peer.links.len() > 1 && peer.links.values().filter(|link| !link.is_relayed()).count() == 1
+    }
+
+    /// Whether this node dialed a connection.
+    pub(crate) fn is_outbound(&self, peer: &PeerId, link: ConnectionId) -> bool {
+        self.0.get(peer).and_then(|peer| peer.links.get(&link)).is_some_and(|link| link.outbound)
     }
 
     /// Notes the end of a connection; says whether it was the peer's last.
@@ -148,6 +189,7 @@ impl Peers {
                     .map(|l| ConnectionStatus {
                         address: l.address.clone(),
                         outbound: l.outbound,
+                        relayed: l.is_relayed(),
                         age_s: now.saturating_duration_since(l.since).as_secs(),
                     })
                     .collect(),
@@ -165,6 +207,30 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relayed_connection_gives_way_to_a_direct_one_and_of_two_relayed_ones_one_stays() {
+        let mut ids = [PeerId::random(), PeerId::random()];
+        ids.sort();
+        let [low, high] = ids;
+        let circuit = format!("/ip4/10.0.0.1/tcp/1/p2p/{}/p2p-circuit/p2p/{high}", PeerId::random());
+        let [ours, theirs, direct] = [1, 2, 3].map(ConnectionId::new_unchecked);
+        for (local, peer) in [(low, high), (high, low)] {
+            let mut peers = Peers::default();
+            let mut connect = |link, address: &str, outbound| {
+                peers.connected(peer, link, address.parse().unwrap(), outbound, Instant::now());
+            };
+            connect(ours, &circuit, true);
+            connect(theirs, &circuit, false);
+            let given_up = if local == high { vec![ours] } else { vec![] };
+            assert_eq!(peers.replaced(&local, &peer, ours), given_up);
+            assert_eq!(peers.replaced(&local, &peer, theirs), given_up);
+            peers.connected(peer, direct, "/ip4/10.0.0.2/tcp/1".parse().unwrap(), false, Instant::now());
+            assert_eq!(peers.replaced(&local, &peer, direct), [ours], "each side closes its own");
+            peers.disconnected(peer, theirs);
+            assert_eq!(peers.replaced(&local, &peer, ours), [], "the direct one has not answered yet");
+        }
+    }
 
     #[test]
     fn what_stood_long_before_a_new_connection_is_former_and_what_came_up_beside_it_is_not() {

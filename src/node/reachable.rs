@@ -7,25 +7,39 @@
 
 use std::net::IpAddr;
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::runtime::Interface;
+use crate::{dialer::is_circuit, runtime::Interface};
 
 /// Whether `announced` can be reached from here, as far as a connection with `remote` tells.
 ///
 /// It can if it is on the very host that the connection leads to, on a subnet that this host shares
-/// with it, or if both are public.
-pub(crate) fn is_reachable(announced: &Multiaddr, remote: &Multiaddr, interfaces: &[Interface]) -> bool {
+/// with it, or if both are public. Of a peer behind a relay, the connection says where the relay is: then only
+/// the last of these counts. An address through a relay is believed while `is_relay` knows that relay.
+pub(crate) fn is_reachable(
+    announced: &Multiaddr,
+    remote: &Multiaddr,
+    interfaces: &[Interface],
+    is_relay: impl Fn(&PeerId) -> bool,
+) -> bool {
+    if is_circuit(announced) {
+        let relay = announced.iter().find_map(|part| match part {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        return relay.is_some_and(|relay| is_relay(&relay));
+    }
+    let direct = !is_circuit(remote);
     let (Some(announced), Some(remote)) = (ip(announced), ip(remote)) else {
         return false;
     };
-    if announced == remote {
+    if announced == remote && direct {
         return true;
     }
     let shared = |i: &&Interface| i.contains(remote) && i.contains(announced);
     let specific = interfaces.iter().filter(shared).any(|i| i.prefix_len > 0);
     let special = announced.is_unspecified() || announced.is_multicast() || announced.is_loopback();
-    (specific && !special) || (is_public(announced) && is_public(remote))
+    (specific && !special && direct) || (is_public(announced) && is_public(remote))
 }
 
 /// The IP address that a multiaddr begins with.
@@ -100,7 +114,29 @@ mod tests {
             ("/memory/5", "/memory/5", false),
         ] {
             let (a, r) = (announced.parse().unwrap(), remote.parse().unwrap());
-            assert_eq!(is_reachable(&a, &r, &here), expected, "{announced} seen from {remote}");
+            assert_eq!(is_reachable(&a, &r, &here, |_| false), expected, "{announced} seen from {remote}");
+        }
+    }
+
+    #[test]
+    fn behind_a_relay_only_public_addresses_and_those_of_known_relays_are_believed() {
+        let here = [interface("eth0", "10.0.11.5", 24)];
+        let [known, other, peer] = [(); 3].map(|()| PeerId::random());
+        let through = |relay| format!("/ip4/9.9.9.9/udp/4001/quic-v1/p2p/{relay}/p2p-circuit/p2p/{peer}");
+        let relayed = through(known);
+        for (announced, remote, expected) in [
+            (through(known), relayed.as_str(), true),
+            (through(other), &relayed, false),
+            (through(known), "/ip4/10.0.11.2/udp/4001/quic-v1", true),
+            ("/ip4/9.9.9.9/udp/4002/quic-v1".into(), &relayed, true),
+            ("/ip4/8.8.8.8/udp/4001/quic-v1".into(), &relayed, true),
+            ("/ip4/10.0.11.7/udp/4001/quic-v1".into(), &relayed, false),
+            ("/ip4/10.0.11.7/udp/4001/quic-v1".into(), &relayed.replace("9.9.9.9", "10.0.11.7"), false),
+            ("/p2p-circuit".into(), &relayed, false),
+        ] {
+            let (a, r) = (announced.parse().unwrap(), remote.parse().unwrap());
+            let found = is_reachable(&a, &r, &here, |relay| *relay == known);
+            assert_eq!(found, expected, "{announced} seen from {remote}");
         }
     }
 }

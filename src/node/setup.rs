@@ -2,12 +2,18 @@
 //!
 //! Nothing runs yet when this is done.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
 use libp2p::{
-    PeerId, Swarm, Transport, connection_limits, gossipsub, identify, identity::Keypair, kad,
-    memory_connection_limits, swarm,
+    PeerId, Swarm, Transport, connection_limits,
+    core::{
+        muxing::{StreamMuxer, StreamMuxerBox},
+        transport::Boxed,
+    },
+    gossipsub, identify,
+    identity::Keypair,
+    kad, memory_connection_limits, relay, swarm,
 };
 use sha2::{Digest, Sha256};
 
@@ -15,7 +21,7 @@ use super::{
     SpawnError,
     access::{self, Access},
     behaviour::Behaviour,
-    gossip, ping, table,
+    gossip, ping, probe, punch, relaying, table,
 };
 use crate::{
     config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
@@ -25,7 +31,7 @@ use crate::{
     transport::{
         SideBySide,
         admission::{Admitted, Gate, Keyring, Rules},
-        quic, tcp,
+        quic, relayed, tcp,
     },
 };
 
@@ -37,6 +43,8 @@ pub(crate) const AGENT: &str = concat!("smidge/", env!("CARGO_PKG_VERSION"));
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for a ping to come back.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long relays have, after the start, to tell where they see this node.
+const TOLD: Duration = Duration::from_secs(3);
 /// Pings on request under way on one connection.
 const PINGS: usize = 16;
 /// Peers with one address before their scores suffer: replicas behind one NAT are no attack.
@@ -62,13 +70,20 @@ pub(crate) fn swarm(
     let dials = config.dialed_transports();
     let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
     let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+    let (mut circuits, mut relayed) = (None, None);
+    if config.is_relay_client() {
+        let (client, behaviour) = relay::client::new(local);
+        circuits = Some(behaviour);
+        relayed = Some(relayed::transport(client, tcp_config(config, key)?, runtime.clone())?);
+    }
     let transport = match keyring {
-        None => SideBySide::new(transport, tcp).dialing(over_quic, over_tcp).boxed(),
+        None => with_relayed(SideBySide::new(transport, tcp).dialing(over_quic, over_tcp), relayed),
         Some(keys) => {
             let gate = Gate::new(local, rules(config, keys), runtime.clone());
-            SideBySide::new(Admitted::new(transport, gate.clone()), Admitted::new(tcp, gate))
-                .dialing(over_quic, over_tcp)
-                .boxed()
+            let admitted = Admitted::new(transport, gate.clone());
+            let direct = SideBySide::new(admitted, Admitted::new(tcp, gate.clone()));
+            let relayed = relayed.map(|relayed| Admitted::new(relayed, gate));
+            with_relayed(direct.dialing(over_quic, over_tcp), relayed)
         }
     };
     let executor = runtime.clone();
@@ -81,7 +96,29 @@ pub(crate) fn swarm(
         // Of the addresses that the hash table has for a peer, those of QUIC first.
         swarm_config = swarm_config.with_smart_dial();
     }
-    Ok((Swarm::new(transport, behaviour(config, key, runtime)?, local, swarm_config), closed))
+    Ok((Swarm::new(transport, behaviour(config, key, circuits, runtime)?, local, swarm_config), closed))
+}
+
+/// `direct`, and connections through relays where there are any.
+fn with_relayed<D, R, M>(direct: D, relayed: Option<R>) -> Boxed<(PeerId, StreamMuxerBox)>
+where
+    D: Transport<Output = (PeerId, StreamMuxerBox), Dial: Send, ListenerUpgrade: Send>
+        + Send
+        + Unpin
+        + 'static,
+    R: Transport<Output = (PeerId, M), Dial: Send, ListenerUpgrade: Send> + Send + Unpin + 'static,
+    M: StreamMuxer<Substream: Send + 'static, Error: Send + Sync + 'static> + Send + 'static,
+    D::Error: Send + Sync,
+    R::Error: Send + Sync,
+{
+    match relayed {
+        None => direct.boxed(),
+        Some(relayed) => relayed
+            .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+            .or_transport(direct)
+            .map(|either, _| either.into_inner())
+            .boxed(),
+    }
 }
 
 fn rules(config: &Config, keys: Keyring) -> Rules {
@@ -150,10 +187,53 @@ pub(crate) fn dns_config(config: &Config) -> dns::Config {
 /// Everything that the config wants to be connected to.
 pub(crate) fn targets(config: &Config) -> Vec<Target> {
     let addresses = config.dial.addresses.iter().cloned().map(Target::Addr);
-    config.dial.names.iter().cloned().chain(addresses).collect()
+    let relays = config.relay.through.iter().cloned();
+    config.dial.names.iter().cloned().chain(addresses).chain(relays).collect()
 }
 
-fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behaviour, SpawnError> {
+/// What the relay is told.
+fn relay_config(told: &config::Relay) -> relay::Config {
+    // Of these two, libp2p grants one more than it is told.
+    let less_one = |n: usize| n.saturating_sub(1);
+    let minute = Duration::from_secs(60);
+    let requests = u32::try_from(told.requests).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+    let each = minute / requests.get();
+    relay::Config {
+        max_reservations: told.reservations,
+        max_reservations_per_peer: less_one(told.reservations_per_peer),
+        reservation_duration: told.reservation_duration,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: told.circuits,
+        max_circuits_per_peer: less_one(told.circuits_per_peer),
+        max_circuit_duration: told.circuit_duration,
+        max_circuit_bytes: told.circuit_bytes as u64,
+        circuit_src_rate_limiters: Vec::new(),
+    }
+    .reservation_rate_per_peer(requests, each)
+    .reservation_rate_per_ip(requests, each)
+    .circuit_src_per_peer(requests, each)
+    .circuit_src_per_ip(requests, each)
+}
+
+fn relay_behaviour(config: &Config, peer: PeerId) -> relaying::Behaviour {
+    let mut relay = relay::Behaviour::new(peer, relay_config(&config.relay));
+    // It was told to be one.
+    relay.set_status(Some(relay::Status::Enable));
+    relaying::Behaviour::new(relay)
+}
+
+fn punch_behaviour(config: &Config, peer: PeerId) -> punch::Behaviour {
+    // Relays that are asked for a slot are about to tell; of another one, nobody knows when.
+    let told = !config.relay.through.is_empty();
+    punch::Behaviour::new(peer, if told { TOLD } else { Duration::ZERO })
+}
+
+fn behaviour(
+    config: &Config,
+    key: &Keypair,
+    circuits: Option<relay::client::Behaviour>,
+    runtime: &Handle,
+) -> Result<Behaviour, SpawnError> {
     let peer = PeerId::from(key.public());
     let limits = &config.limits;
     let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
@@ -168,7 +248,7 @@ fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behavio
         limits: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established(count(limits.connections))
-                .with_max_established_per_peer(count(limits.per_peer))
+                .with_max_established_per_peer(count(limits.per_peer + beside(config)))
                 .with_max_pending_incoming(count(limits.pending))
                 .with_max_pending_outgoing(count(limits.pending)),
         ),
@@ -179,7 +259,19 @@ fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behavio
         gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
+        relay: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
+        circuits: circuits.into(),
+        punch: config.nat.punch.then(|| punch_behaviour(config, peer)).into(),
+        asking: config.nat.probe.then(probe::Asking::new).into(),
+        answering: config.nat.answer.then(probe::Answering::new).into(),
     })
+}
+
+/// Connections with a peer that stand beside its others for a moment: two relayed ones, if both dialed, until
+/// the direct one has taken their place, and a probe.
+fn beside(config: &Config) -> usize {
+    let nat = &config.nat;
+    if nat.punch { 2 } else { usize::from(nat.probe || nat.answer) }
 }
 
 fn policy(config: &Config) -> dialer::Policy {

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod fuzz;
 mod listening;
 pub mod quic;
+pub(crate) mod relayed;
 mod side_by_side;
 pub mod tcp;
 pub(crate) mod tls;

@@ -148,7 +148,10 @@ say "the image runs read-only, its state in memory or on a volume, and ends with
 if docker stack config --help 2>&1 | grep -q "^Usage:.*stack config"; then
     docker stack config -c docker-stack.yml >/dev/null 2>"$said/config" || die "docker stack config: $(cat "$said/config")"
     [ ! -s "$said/config" ] || die "docker stack config warns: $(cat "$said/config")"
-    say "docker stack config takes docker-stack.yml without a warning"
+    docker stack config -c docker-stack.yml -c docker-stack.relay.yml >/dev/null 2>"$said/config" ||
+        die "docker stack config, with the relay: $(cat "$said/config")"
+    [ ! -s "$said/config" ] || die "docker stack config, with the relay, warns: $(cat "$said/config")"
+    say "docker stack config takes docker-stack.yml, and docker-stack.relay.yml over it, without a warning"
 fi
 deployed=$(date +%s.%N)
 SMIDGE_IMAGE=$image SMIDGE_FORGET=10s ./deploy.sh "$stack" 2>"$said/deploy" || die "$(cat "$said/deploy")"

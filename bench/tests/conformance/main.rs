@@ -6,6 +6,7 @@
 mod net;
 mod node;
 mod raw;
+mod relay;
 mod streams;
 mod tcp;
 mod transport;

@@ -107,6 +107,39 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/udp/1/quic-v1\"]",
             "c.toml:2: listen.addresses: the same address twice; expected each address once",
         ),
+        // Relays and NATs.
+        (
+            "[nat]\npunch = true",
+            "c.toml:2: nat.punch: holes are punched where peers are connected through a relay, and this node uses none; expected relay.through or relay.client, too",
+        ),
+        (
+            "[relay]\nthrough = [\"relay\"]\n[nat]\npunch = true\n[listen]\naddresses = []",
+            "c.toml:4: nat.punch: a hole is punched from the port of a listener, and there is none; expected listen.addresses, too",
+        ),
+        (
+            "[dial]\naddresses = [\"/ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-circuit/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz\"]",
+            "c.toml:2: dial.addresses: /ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-circuit/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz is behind a relay, and this node dials through none; expected relay.client = true, too",
+        ),
+        (
+            "[relay]\nthrough = [\"/ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-circuit/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz\"]",
+            "c.toml:2: relay.through: /ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-circuit/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz is behind a relay itself; expected the relay's own name or address",
+        ),
+        (
+            "[dial]\naddresses = [\"/ip4/1.2.3.4/tcp/1/p2p-circuit\"]",
+            "c.toml:2: dial.addresses: \"/ip4/1.2.3.4/tcp/1/p2p-circuit\": has no relay's peer id before /p2p-circuit; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID] or /ip4|ip6/ADDRESS/tcp/PORT[/p2p/ID]",
+        ),
+        (
+            "[dial]\naddresses = [\"/ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-circuit\"]",
+            "c.toml:2: dial.addresses: \"/ip4/1.2.3.4/tcp/1/p2p/12D3KooWEWkkfDUnn6CjvabTF9ussb1wqCbaZkpVAn7dGx5DE7mz/p2p-…\": has something else than one /p2p/ID behind /p2p-circuit; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1[/p2p/ID] or /ip4|ip6/ADDRESS/tcp/PORT[/p2p/ID]",
+        ),
+        (
+            "[relay]\nreservations = 2",
+            "c.toml:2: relay.reservations: reservations_per_peer is 4 and reservations is 2; expected reservations_per_peer ≤ reservations",
+        ),
+        (
+            "[listen]\nexternal = [\"/ip4/0.0.0.0/tcp/4001\"]",
+            "c.toml:2: listen.external: \"/ip4/0.0.0.0/tcp/4001\": is nobody's address; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
+        ),
         (
             "[gossip]\ntopics = [\"a\", \"\"]",
             "c.toml:2: gossip.topics: an empty topic; expected a list, each item a topic of 1 to 256 bytes",

@@ -258,7 +258,9 @@ impl EventLoop {
         }
     }
 
-    fn apply(&mut self, config: Config) {
+    fn apply(&mut self, mut config: Config) {
+        // Targets, too, but not while the node runs.
+        config.relay = self.config.relay.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.access.set(Access::new(&config.peers));
         behaviour.dialer.set_targets(setup::targets(&config));

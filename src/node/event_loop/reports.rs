@@ -35,10 +35,15 @@ impl EventLoop {
         self.metrics.dialed(&event);
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
-            SwarmEvent::NewListenAddr { address, .. } => self.emit(Event::Listening(address)),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.relay_at(&address, true);
+                self.emit(Event::Listening(address));
+            }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.relay_at(&address, false);
                 self.emit(Event::NotListening(address, "the address is gone from this host".into()));
             }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } if self.is_slot(listener_id, &reason) => {}
             SwarmEvent::ListenerClosed { addresses, reason: Err(e), .. } => {
                 let reason = chain(&e);
                 for address in addresses {
@@ -47,12 +52,22 @@ impl EventLoop {
             }
             SwarmEvent::ListenerError { error, .. } => log::warn!("a listener reports: {}", chain(&error)),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let (address, _) = dialer::split_peer(endpoint.get_remote_address().clone());
+                let address = self.remote(&endpoint);
                 let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
                 self.connects.connected(connection_id, peer_id);
-                if self.peers.connected(peer_id, connection_id, address.clone(), outbound, now) {
+                let first = self.peers.connected(peer_id, connection_id, address.clone(), outbound, now);
+                if endpoint.is_relayed() {
+                    self.on_relayed(peer_id, address.clone(), outbound);
+                }
+                if first {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
+                }
+                if self.is_probe(&connection_id) {
+                    return;
+                }
+                if !endpoint.is_relayed() {
+                    self.on_direct(peer_id);
                 }
                 // Two that dial each other at once are no further apart than that.
                 let age = self.config.longest_dial();
@@ -63,6 +78,9 @@ impl EventLoop {
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
+                if !self.peers.is_direct(&peer_id) {
+                    self.reservations.gone(&peer_id);
+                }
                 let reason = match cause {
                     None => "closed by this node".into(),
                     Some(ConnectionError::IO(e)) => chain(&e),
@@ -85,6 +103,13 @@ impl EventLoop {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.connects.failed(connection_id, || dial_error(&error));
             }
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.tell_addresses();
+                if !dialer::is_circuit(&address) {
+                    self.emit(Event::Reachable(address));
+                }
+            }
+            SwarmEvent::ExternalAddrExpired { .. } => self.tell_addresses(),
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 log::debug!("an incoming connection from {send_back_addr} failed: {}", chain(&error));
             }
@@ -98,6 +123,8 @@ impl EventLoop {
             BehaviourEvent::Identify(event) => self.metrics.record(event),
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
             BehaviourEvent::Ping(event) => self.metrics.record(event),
+            BehaviourEvent::Relay(event) => self.metrics.record(event),
+            BehaviourEvent::Punch(event) => self.metrics.record(event),
             _ => {}
         }
         match event {
@@ -114,6 +141,15 @@ impl EventLoop {
                 self.emit(Event::Ping { peer, rtt });
             }
             BehaviourEvent::PingOnRequest(event) => self.on_ping_answer(event),
+            BehaviourEvent::Circuits(event) => self.on_slot(event),
+            BehaviourEvent::Relay(event) => log::debug!("as a relay: {event:?}"),
+            BehaviourEvent::Punch(event) => self.on_punch(event),
+            BehaviourEvent::Asking(event) => {
+                if let Err(why) = event.result {
+                    log::debug!("{} does not reach this node at {}: {why}", event.server, event.tested_addr);
+                }
+            }
+            BehaviourEvent::Answering(event) => log::debug!("as one who is asked: {event:?}"),
             _ => {}
         }
     }
@@ -215,12 +251,17 @@ impl EventLoop {
         let remote = remote.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
+        self.on_answering(peer, link, &remote, &info);
+        let local = *self.swarm.local_peer_id();
+        // Through a relay that is this node itself, others reach the peer.
+        let is_relay = |relay: &PeerId| *relay == local || self.peers.is_direct(relay);
         let reachable: BTreeSet<_> = info
             .listen_addrs
             .into_iter()
-            .filter(|a| is_reachable(a, &remote, &self.here))
+            .filter(|a| is_reachable(a, &remote, &self.here, is_relay))
             .map(|a| dialer::split_peer(a).0)
             .collect();
+        let behaviour = self.swarm.behaviour_mut();
         behaviour.kad.store_mut().remember(peer, &reachable);
         if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
             return; // not part of our table

@@ -61,7 +61,7 @@ impl Config {
     }
 
     /// Which value is out of range, if one is.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(in crate::transport) fn check(&self) -> Result<(), Error> {
         let refuse = |field, value: String, expected| Err(Error::Config { field, value, expected });
         if self.keep_alive < Duration::from_secs(1) {
             return refuse("keep_alive", format!("{:?}", self.keep_alive), "at least 1s");

@@ -46,3 +46,4 @@ pub use error::Error;
 pub use muxer::{Connection, Stream};
 pub use transport::Transport;
 pub use upgrade::Connecting;
+pub(super) use upgrade::secure;

@@ -108,6 +108,20 @@ impl Connecting {
     }
 }
 
+/// Makes a connection of a byte stream that leads to a peer through the relay at `relay`, within the time that
+/// one of TCP has.
+pub(in crate::transport) async fn secure(
+    stream: Box<dyn TcpStream>,
+    relay: SocketAddr,
+    role: Role,
+    config: Arc<Config>,
+    runtime: Handle,
+) -> Result<(PeerId, Connection), Error> {
+    let told = config.clone();
+    let stream = Lingering::new(stream, runtime.clone());
+    within(config, runtime, relay, async move { upgrade(stream, relay, role, &told).await }).await
+}
+
 /// `made`, unless its time is over first.
 async fn within(
     config: Arc<Config>,

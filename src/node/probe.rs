@@ -1,0 +1,221 @@
+//! Whether the addresses that others see this node at lead back to it: AutoNAT v2 (libp2p/specs
+//! autonat/autonat-v2.md), asking and answering.
+//!
+//! A probe is one more connection between two peers that are connected already. This wrapper knows which ones
+//! are: they are closed when they have done their work, and nobody takes one for a peer that came back.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    autonat::v2::{client, server},
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        CloseConnection, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+
+use crate::dialer::is_circuit;
+
+/// Addresses that are asked about in a node's life. Whoever we dial can make some up; each is asked about once.
+const MAX_CANDIDATES: usize = 64;
+/// How long a connection from whoever was asked may be the answer.
+const EXPECTED: Duration = Duration::from_secs(15);
+/// Dials for others under way, or at work, at once.
+const MAX_ANSWERS: usize = 16;
+
+/// Asks others.
+pub(crate) struct Asking {
+    inner: client::Behaviour,
+    candidates: BTreeSet<Multiaddr>,
+    /// Who was asked, and when.
+    asked: HashMap<PeerId, Instant>,
+    /// Connections that are answers.
+    answers: HashSet<ConnectionId>,
+}
+
+impl Asking {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: client::Behaviour::default(),
+            candidates: BTreeSet::new(),
+            asked: HashMap::new(),
+            answers: HashSet::new(),
+        }
+    }
+
+    /// Whether this connection was made to find out whether it can be.
+    pub(crate) fn is_probe(&self, link: &ConnectionId) -> bool {
+        self.answers.contains(link)
+    }
+
+    /// Somebody sees us at `address`.
+    pub(crate) fn observed(&mut self, address: &Multiaddr) {
+        let is_new = !self.candidates.contains(address);
+        if is_circuit(address) || (is_new && self.candidates.len() >= MAX_CANDIDATES) {
+            return;
+        }
+        self.candidates.insert(address.clone());
+        let candidate = NewExternalAddrCandidate { addr: address };
+        self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
+    }
+}
+
+impl NetworkBehaviour for Asking {
+    type ConnectionHandler = THandler<client::Behaviour>;
+    type ToSwarm = client::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(link, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(link, peer, remote, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match &event {
+            FromSwarm::NewExternalAddrCandidate(candidate) => return self.observed(candidate.addr),
+            FromSwarm::ConnectionEstablished(made) => {
+                let asked = self.asked.get(&made.peer_id);
+                if made.endpoint.is_listener() && asked.is_some_and(|at| at.elapsed() < EXPECTED) {
+                    self.answers.insert(made.connection_id);
+                }
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.answers.remove(&closed.connection_id);
+            }
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        link: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, link, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        let event = self.inner.poll(cx);
+        if let Poll::Ready(ToSwarm::NotifyHandler { peer_id, .. }) = &event {
+            self.asked.retain(|_, at| at.elapsed() < EXPECTED);
+            self.asked.insert(*peer_id, Instant::now());
+        }
+        event
+    }
+}
+
+/// Answers others.
+pub(crate) struct Answering {
+    inner: server::Behaviour,
+    /// Dials and connections for others, and for whom.
+    answers: HashMap<ConnectionId, PeerId>,
+    /// Those that have done their work.
+    done: VecDeque<(PeerId, ConnectionId)>,
+}
+
+impl Answering {
+    pub(crate) fn new() -> Self {
+        Self { inner: server::Behaviour::default(), answers: HashMap::new(), done: VecDeque::new() }
+    }
+
+    /// Whether this connection was made to find out whether it can be.
+    pub(crate) fn is_probe(&self, link: &ConnectionId) -> bool {
+        self.answers.contains_key(link)
+    }
+}
+
+impl NetworkBehaviour for Answering {
+    type ConnectionHandler = THandler<server::Behaviour>;
+    type ToSwarm = server::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(link, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        link: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(link, peer, remote, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match &event {
+            FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
+                self.answers.remove(connection_id);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.answers.remove(&closed.connection_id);
+            }
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        link: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        if self.answers.contains_key(&link) {
+            self.done.push_back((peer, link));
+        }
+        self.inner.on_connection_handler_event(peer, link, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((peer_id, link)) = self.done.pop_front() {
+            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
+        }
+        while let Poll::Ready(event) = self.inner.poll(cx) {
+            let ToSwarm::Dial { opts } = event else { return Poll::Ready(event) };
+            let (link, peer) = (opts.connection_id(), opts.get_peer_id());
+            match peer {
+                Some(peer) if self.answers.len() < MAX_ANSWERS => {
+                    self.answers.insert(link, peer);
+                    return Poll::Ready(ToSwarm::Dial { opts });
+                }
+                peer_id => self.inner.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+                    peer_id,
+                    error: &DialError::Aborted,
+                    connection_id: link,
+                })),
+            }
+        }
+        Poll::Pending
+    }
+}
