@@ -133,7 +133,11 @@ fn a_session_with_two_nodes() {
     let short = format!("…{}", &two.peer[two.peer.len() - 8..]);
     let (_, out, _) = one.ask(&["peers"]);
     let rows: Vec<Vec<_>> = out.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!((rows[0][0], rows[1][0], rows[1][2]), ("PEER", short.as_str(), "them"), "{out}");
+    assert_eq!(
+        (rows[0][0], rows[1][0], rows[1][2], rows[1][3]),
+        ("PEER", short.as_str(), "direct", "them"),
+        "{out}"
+    );
     assert!(one.ask(&["peers", "--full"]).1.contains(&two.peer));
     let (_, out, _) = one.ask(&["mesh"]);
     assert_eq!(out, format!("TOPIC  PEERS  WHO\nt      1      {short}\n"));

@@ -231,6 +231,7 @@ fn human_tables_are_aligned_with_short_ids_and_ages() {
     assert_eq!(text.lines().count(), 3, "{text}");
     for row in text.lines().skip(1) {
         let words: Vec<_> = row.split_whitespace().collect();
-        assert!(words[3].ends_with('s') && words[4].contains('.'), "an age and a time: {text}");
+        assert_eq!(words[2], "direct", "{text}");
+        assert!(words[4].ends_with('s') && words[5].contains('.'), "an age and a time: {text}");
     }
 }

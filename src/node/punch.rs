@@ -41,6 +41,8 @@ pub(crate) struct Behaviour {
     punches: HashMap<ConnectionId, Punch>,
     /// Dials under way, and for which relayed connection.
     dials: HashMap<ConnectionId, ConnectionId>,
+    /// Peers that are connected directly: there, no hole is wanted any more.
+    direct: HashMap<ConnectionId, PeerId>,
     /// Until when nobody is dialed through a relay while there is no candidate.
     hold: Instant,
     waker: Option<Waker>,
@@ -60,6 +62,7 @@ impl Behaviour {
             candidates: VecDeque::new(),
             punches: HashMap::new(),
             dials: HashMap::new(),
+            direct: HashMap::new(),
             waker: None,
         }
     }
@@ -161,7 +164,11 @@ impl NetworkBehaviour for Behaviour {
                     self.wake();
                 }
             }
+            FromSwarm::ConnectionEstablished(made) if !made.endpoint.is_relayed() => {
+                self.direct.insert(made.connection_id, made.peer_id);
+            }
             FromSwarm::ConnectionClosed(closed) => {
+                self.direct.remove(&closed.connection_id);
                 self.punches.remove(&closed.connection_id);
                 self.dials.retain(|_, relayed| *relayed != closed.connection_id);
             }
@@ -185,7 +192,8 @@ impl NetworkBehaviour for Behaviour {
         for (relayed, punch) in &mut self.punches {
             while let Poll::Ready(event) = punch.inner.poll(cx) {
                 let ToSwarm::Dial { opts } = event else { return Poll::Ready(event) };
-                if punch.dials < MAX_DIALS {
+                let is_wanted = opts.get_peer_id().is_some_and(|p| !self.direct.values().any(|d| *d == p));
+                if is_wanted && punch.dials < MAX_DIALS {
                     punch.dials += 1;
                     self.dials.insert(opts.connection_id(), *relayed);
                     return Poll::Ready(ToSwarm::Dial { opts });

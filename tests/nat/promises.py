@@ -4,7 +4,7 @@ import threading
 import time
 import traceback
 
-from sites import TOPIC, Late, World, until
+from sites import PATIENCE, TOPIC, Late, World, until
 
 PUNCH = "nat.punch=true"
 
@@ -81,7 +81,7 @@ def while_a_direct_connection_takes_the_relayed_ones_place_messages_go_on(binary
         with Talk(a, b, may_lose=3):
             for node, other in ((a, b), (b, a)):
                 node.line("punched through to", other.peer)
-            until("it is direct alone", lambda: a.ways(b.peer) == b.ways(a.peer) == ["direct"], 30)
+            until("it is direct alone", lambda: set(a.ways(b.peer)) == set(b.ways(a.peer)) == {"direct"}, 30)
         with Talk(a, b):
             time.sleep(0.5)
         assert not a.has_said("disconnected from", b.peer) and not b.has_said("disconnected from", a.peer)
@@ -102,6 +102,31 @@ def a_relay_that_went_away_and_is_back_is_asked_again_and_the_sites_meet_again(b
         # If both dialed, one of the two connections is about to be closed.
         with Talk(a, b, may_lose=3):
             time.sleep(0.5)
+
+
+def a_slot_is_asked_for_again_before_it_ends(binary, over):
+    with World(binary, "cone", "cone") as world:
+        short = ["relay.server=true", "relay.reservation_duration=10s", "log.level=info,smidge=debug"]
+        relay = world.start("relay", 4001, over, *short, topic=False)
+        a = world.start("a", 4001, over, f"relay.through={relay.address}")
+        # Twice: the first slot would have ended by then.
+        until("it is renewed twice", lambda: relay.said().count("renewed: true") >= 2, 40)
+        assert not a.has_said("nothing is reserved"), a.has_said("nothing is reserved")
+        b = world.start("b", 4001, over, f"relay.through={relay.address}")
+        b.line("reached by relay", a.peer)
+
+
+def a_relayed_connection_that_the_relay_cuts_is_made_again(binary, over):
+    with World(binary, "cone", "cone") as world:
+        short = ["relay.server=true", "relay.circuit_duration=2s", "relay.requests=1000"]
+        relay = world.start("relay", 4001, over, *short, topic=False)
+        a, b = (world.start(site, 4001, over, f"relay.through={relay.address}") for site in "ab")
+        for _ in range(2):
+            times = a.said().count("reached by relay")
+            until("they are connected again", lambda t=times: a.said().count("reached by relay") > t, PATIENCE)
+        assert b.has_said("disconnected from", a.peer)
+        for node in (a, b):
+            assert not node.has_said("disconnected from", relay.peer)
 
 
 def an_address_is_announced_when_others_reach_it_and_not_before(binary, over):
@@ -127,6 +152,8 @@ ALL = [
     where_no_hole_can_be_punched_the_relayed_connection_stays_and_messages_go_through_it,
     while_a_direct_connection_takes_the_relayed_ones_place_messages_go_on,
     a_relay_that_went_away_and_is_back_is_asked_again_and_the_sites_meet_again,
+    a_slot_is_asked_for_again_before_it_ends,
+    a_relayed_connection_that_the_relay_cuts_is_made_again,
     an_address_is_announced_when_others_reach_it_and_not_before,
 ]
 

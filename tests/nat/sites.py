@@ -131,7 +131,7 @@ class Node:
 
     def start(self):
         with open(self.log, "ab") as log:
-            environment = {"RUST_LOG": os.environ.get("SMIDGE_NAT_LOG", "info")}
+            environment = {"RUST_LOG": os.environ["SMIDGE_NAT_LOG"]} if "SMIDGE_NAT_LOG" in os.environ else {}
             self.process = subprocess.Popen(
                 self.host.inside(*self.words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )

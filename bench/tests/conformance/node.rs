@@ -126,6 +126,10 @@ fn they_identify_and_ping_each_other_whoever_dialed() {
             ] {
                 assert!(protocols.contains(&wanted), "{wanted} in {protocols:?}");
             }
+            // What is switched on by config alone.
+            for off in ["/libp2p/circuit", "/libp2p/dcutr", "/libp2p/autonat"] {
+                assert!(!protocols.iter().any(|p| p.starts_with(off)), "{off} in {protocols:?}");
+            }
             let (peer, rtt) = told("a ping", &mut stock, |event| match event {
                 WholeEvent::Ping(ping::Event { peer, result, .. }) => Some((peer, result)),
                 _ => None,

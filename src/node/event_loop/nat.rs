@@ -114,7 +114,7 @@ impl EventLoop {
             // Told of already: the connection itself says so, on both sides and whoever's dial it was.
             Ok(_) => {}
             Err(e) if self.peers.is_direct(&peer) => {
-                log::debug!("a hole punch to {peer} was one too many: {e}")
+                log::debug!("a hole punch to {peer} was one too many: {e}");
             }
             Err(e) => self.emit(Event::NotPunched { peer, reason: chain(&e) }),
         }
