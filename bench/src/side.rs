@@ -119,6 +119,11 @@ pub trait Side: Send + Sync {
 
     /// A new transport, authenticated as `key`.
     fn transport(&self, key: &Keypair, tuning: &Tuning) -> Wire;
+
+    /// The door that smidge's own nodes go through; none on the stock side.
+    fn handle(&self) -> Option<&Handle> {
+        None
+    }
 }
 
 /// smidge's transport on smol.
@@ -170,6 +175,10 @@ impl Side for Ours {
             .expect("these values are in range")
             .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
             .boxed()
+    }
+
+    fn handle(&self) -> Option<&Handle> {
+        Some(&self.0)
     }
 }
 
