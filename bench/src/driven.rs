@@ -1,11 +1,10 @@
 //! A swarm that runs in the background and does what it is told between two polls.
 
-use std::{fmt, task::Poll};
+use std::fmt;
 
 use futures::{
     FutureExt, SinkExt, StreamExt,
     channel::{mpsc, oneshot},
-    future::poll_fn,
 };
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -45,29 +44,6 @@ impl<B: NetworkBehaviour<ToSwarm: Send> + Send> Driven<B> {
         behaviour: B,
         wanted: impl Fn(&SwarmEvent<B::ToSwarm>) -> bool + Send + 'static,
     ) -> Self {
-        Self::polled(side, key, tuning, behaviour, wanted, 1)
-    }
-
-    /// The same, but polled twice whenever it is woken: libp2p-gossipsub 0.50.1 sets its heartbeat's
-    /// timer anew without polling it, so that an idle swarm polled once never beats again.
-    pub fn mended(
-        side: &dyn Side,
-        key: &Keypair,
-        tuning: &Tuning,
-        behaviour: B,
-        wanted: impl Fn(&SwarmEvent<B::ToSwarm>) -> bool + Send + 'static,
-    ) -> Self {
-        Self::polled(side, key, tuning, behaviour, wanted, 2)
-    }
-
-    fn polled(
-        side: &dyn Side,
-        key: &Keypair,
-        tuning: &Tuning,
-        behaviour: B,
-        wanted: impl Fn(&SwarmEvent<B::ToSwarm>) -> bool + Send + 'static,
-        times: usize,
-    ) -> Self {
         let spawner = side.spawner();
         let executor = spawner.clone();
         let config = Config::with_executor(move |task| executor(task))
@@ -83,12 +59,7 @@ impl<B: NetworkBehaviour<ToSwarm: Send> + Send> Driven<B> {
                         Some(call) => call(&mut swarm),
                         None => return,
                     },
-                    event = poll_fn(|cx| {
-                        (1..times).find_map(|_| match swarm.poll_next_unpin(cx) {
-                            Poll::Pending => None,
-                            ready => Some(ready),
-                        }).unwrap_or_else(|| swarm.poll_next_unpin(cx))
-                    }).fuse() => {
+                    event = swarm.next().fuse() => {
                         let Some(event) = event else { return };
                         if wanted(&event) && sink.send(event).await.is_err() {
                             // Nobody reads any more; calls are still done.

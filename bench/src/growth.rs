@@ -136,6 +136,10 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
         let client = Node::new(config, Keypair::generate_ed25519()).spawn(runtime)?;
         let mut events = client.events();
         addresses.push(loop {
+            // It may have been told before anybody listened.
+            if let [at, ..] = &client.status().await?.listening[..] {
+                break at.clone();
+            }
             match events.next().await.ok_or("a node ended")? {
                 Delivery::Item(Event::Listening(at)) => break at,
                 _ => continue,

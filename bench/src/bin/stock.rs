@@ -40,7 +40,8 @@ async fn run(dials: Vec<Multiaddr>) -> Result<(), Failure> {
         swarm.dial(address)?;
     }
     loop {
-        // Twice, as `Driven::mended` does: else gossipsub's heartbeat would stand still.
+        // Twice: libp2p-gossipsub 0.50.1 sets its heartbeat's timer anew without polling it, so that an idle
+        // swarm that is polled once a wake-up never beats again.
         let event = poll_fn(|cx| match swarm.poll_next_unpin(cx) {
             std::task::Poll::Pending => swarm.poll_next_unpin(cx),
             ready => ready,
