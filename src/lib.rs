@@ -34,6 +34,7 @@ mod error;
 pub mod gateway;
 pub mod identity;
 pub mod logging;
+pub mod mdns;
 mod node;
 pub mod runtime;
 pub mod store;

@@ -42,7 +42,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule<'static>> {
-        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, .. } = self;
+        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
         let rule = |keys, broken, problem: String, expected: &str| Rule {
             keys,
             broken,
@@ -121,6 +121,12 @@ impl Config {
                 (1..listen.addresses.len()).any(|i| listen.addresses[..i].contains(&listen.addresses[i])),
                 "the same address twice".into(),
                 "each address once",
+            ),
+            rule(
+                &["mdns.query_interval", "mdns.ttl"],
+                mdns.query_interval >= mdns.ttl,
+                format!("query_interval is {:?} and ttl is {:?}", mdns.query_interval, mdns.ttl),
+                "query_interval < ttl, or peers are forgotten and found again",
             ),
             rule(
                 &["kad.max_value", "kad.max_bytes"],
