@@ -272,7 +272,8 @@ impl Config {
     /// What is allowed but is likely not meant, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
-        if self.role != Role::Bootstrap && self.dial.names.is_empty() && self.dial.addresses.is_empty() {
+        let knows_nobody = self.dial.names.is_empty() && self.dial.addresses.is_empty() && !self.mdns.enabled;
+        if self.role != Role::Bootstrap && knows_nobody {
             out.push(format!("a {} without dial.names waits until others find it", self.role));
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {

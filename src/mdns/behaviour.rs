@@ -244,7 +244,8 @@ impl Running {
     fn poll_sockets(&mut self, cx: &mut Context<'_>) {
         let now = self.runtime.now();
         let mut broken = Vec::new();
-        for (segment, Open { socket, group, .. }) in &self.open {
+        for (segment, Open { socket, group, here }) in &self.open {
+            let index = here.first().map_or(0, |own| own.index);
             let mut left = READS;
             loop {
                 let mut meta = [RecvMeta::default()];
@@ -258,8 +259,10 @@ impl Running {
                 }
                 self.stirred = true;
                 let [meta] = meta;
-                // To this host alone, it may come from anywhere.
-                if meta.dst_ip.is_none_or(|to| to == group.ip()) {
+                // Sent to this host alone, it may come from anywhere; and not every system keeps apart what
+                // comes on one interface and on another.
+                let is_here = index == 0 || meta.interface_index.is_none_or(|on| on == index);
+                if is_here && meta.dst_ip.is_none_or(|to| to == group.ip()) {
                     for packet in self.buffer[..meta.len.min(BUFFER)].chunks(meta.stride.max(1)) {
                         self.discovery.on_packet(segment, packet, now);
                     }
@@ -283,6 +286,9 @@ impl Running {
         let sent = match socket.try_send(&transmit) {
             // It is said again before long.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                Err(format!("{e}; is there a packet filter?"))
+            }
             sent => sent.map_err(|e| e.to_string()),
         };
         self.discovery.on_sent(segment, sent, self.runtime.now());

@@ -159,10 +159,15 @@ impl Discovery {
     pub fn on_sent(&mut self, segment: &Segment, sent: Result<(), String>, now: Instant) {
         let Some(ear) = self.ears.get_mut(segment) else { return };
         match sent {
-            Ok(()) => ear.voice.on_sent(now),
+            Ok(()) => {
+                if ear.voice.on_sent(now) == Some(Turn::Well) {
+                    ear.trouble = None;
+                    self.notices.push_back(Notice::Recovered(segment.clone()));
+                }
+            }
             Err(why) => {
                 if ear.voice.on_not_sent() {
-                    let why = format!("nothing can be sent: {why}; is there a packet filter?");
+                    let why = format!("nothing can be sent: {why}");
                     ear.trouble = Some(why.clone());
                     self.notices.push_back(Notice::Trouble { segment: Some(segment.clone()), why });
                 }

@@ -56,6 +56,8 @@ struct Heard {
     asked: usize,
     /// Whether the last dial there failed.
     failed: bool,
+    /// Whether the peer took leave: it is not dialed there any more.
+    leaving: bool,
 }
 
 impl Heard {
@@ -78,6 +80,12 @@ struct Found {
     dial: Dial,
     failures: u32,
     last: Option<String>,
+}
+
+impl Found {
+    fn dialable(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.addresses.iter().filter(|(_, heard)| !heard.leaving).map(|(address, _)| address)
+    }
 }
 
 /// See the module's documentation.
@@ -116,13 +124,14 @@ impl Peers {
         if claim.ttl == 0 {
             if let Some(heard) = known {
                 heard.expires = heard.expires.min(now + GOODBYE);
+                heard.leaving = true;
             }
             return;
         }
         let life = Duration::from_secs(claim.ttl.into()).min(MAX_TTL);
         if let Some(heard) = known {
             (heard.life, heard.expires, heard.asked) = (life, now + life, 0);
-            heard.segment = segment.clone();
+            (heard.segment, heard.leaving) = (segment.clone(), false);
             return;
         }
         if !self.fresh.take(now) {
@@ -138,7 +147,14 @@ impl Peers {
             failures: 0,
             last: None,
         });
-        let heard = Heard { segment: segment.clone(), life, expires: now + life, asked: 0, failed: false };
+        let heard = Heard {
+            segment: segment.clone(),
+            life,
+            expires: now + life,
+            asked: 0,
+            failed: false,
+            leaving: false,
+        };
         found.addresses.insert(address.clone(), heard);
         self.notices.push_back(Notice::Discovered { peer: claim.peer, address });
     }
@@ -294,7 +310,7 @@ impl Peers {
         }
         let found = self.found.get_mut(&peer)?;
         found.dial = Dial::UnderWay;
-        Some(Action::Dial(peer, found.addresses.keys().cloned().collect()))
+        Some(Action::Dial(peer, found.dialable().cloned().collect()))
     }
 
     fn next_dial(&self) -> Option<(PeerId, Instant)> {
@@ -303,7 +319,7 @@ impl Peers {
             return None;
         }
         let due = self.found.iter().filter_map(|(peer, found)| match found.dial {
-            Dial::Due(at) if !self.live.contains_key(peer) => Some((*peer, at)),
+            Dial::Due(at) if !self.live.contains_key(peer) => found.dialable().next().map(|_| (*peer, at)),
             _ => None,
         });
         due.min_by_key(|(_, at)| *at)

@@ -23,12 +23,14 @@ pub(super) fn choose(list: &[Interface], links: &[Link], wanted: &[String]) -> P
     let loopback: BTreeSet<&str> =
         list.iter().filter(|i| i.addr.is_loopback()).map(|i| i.name.as_str()).collect();
     // Loopback carries multicast within the host, whatever it says. What is not listed is given a try.
-    let carries = |name: &str| {
-        loopback.contains(name) || links.iter().find(|l| l.name == name).is_none_or(|l| l.multicast)
+    let carries = |i: &Interface| match loopback.contains(i.name.as_str()) {
+        // Linux has no way for multicast over IPv6 there.
+        true => i.addr.is_ipv4() || !list.iter().any(|v4| v4.name == i.name && v4.addr.is_ipv4()),
+        false => links.iter().find(|l| l.name == i.name).is_none_or(|l| l.multicast),
     };
     let of = |keep: &dyn Fn(&str) -> bool| {
         let mut segments = BTreeMap::<_, Vec<Interface>>::new();
-        for interface in list.iter().filter(|i| keep(&i.name) && carries(&i.name)) {
+        for interface in list.iter().filter(|i| keep(&i.name) && carries(i)) {
             let segment =
                 Segment { interface: interface.name.as_str().into(), ipv6: interface.addr.is_ipv6() };
             if segments.len() < MAX_SEGMENTS || segments.contains_key(&segment) {
@@ -83,6 +85,7 @@ mod tests {
     #[test]
     fn peers_are_looked_for_where_multicast_is_carried_and_on_loopback_where_it_is_nowhere() {
         let lo = interface("lo", "127.0.0.1");
+        let lo6 = interface("lo", "::1");
         let eth4 = interface("eth0", "10.0.0.1");
         let eth6 = interface("eth0", "fd00::1");
         let tun = interface("tun0", "10.8.0.1");
@@ -95,7 +98,8 @@ mod tests {
             (&all, &["lo", "eth9"], "lo over IPv4 !"),
             (&all, &["tun0"], " !"),
             (&[lo.clone(), tun.clone()], &[], "lo over IPv4 !"),
-            (&[lo], &[], "lo over IPv4 !"),
+            (&[lo, lo6.clone()], &[], "lo over IPv4 !"),
+            (&[lo6], &[], "lo over IPv6 !"),
             (&[tun], &[], " !"),
             (&[], &[], " !"),
             (&[interface("new0", "10.9.0.1")], &[], "new0 over IPv4"),

@@ -56,6 +56,16 @@ pub(super) enum Say {
     Types,
 }
 
+/// How a segment carries what is said there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Well,
+    /// It was told that nothing comes back: what comes mends that.
+    Deaf,
+    /// It was told that nothing can be sent: what is sent mends that.
+    Mute,
+}
+
 /// What became known about how a segment carries what is said there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -80,8 +90,7 @@ pub(super) struct Voice {
     budget: Bucket,
     /// Since when something was sent and nothing has come back.
     unheard: Option<Instant>,
-    /// Whether it was told that nothing is sent, or comes back.
-    ill: bool,
+    health: Health,
 }
 
 impl Voice {
@@ -97,7 +106,7 @@ impl Voice {
             types_answered: None,
             budget: Bucket::new(BURST, PER_SECOND, now),
             unheard: None,
-            ill: false,
+            health: Health::Well,
         }
     }
 
@@ -111,8 +120,7 @@ impl Voice {
     /// A packet came; says whether it is to be read, and whether that is news.
     pub(super) fn on_packet(&mut self, now: Instant) -> (bool, Option<Turn>) {
         self.unheard = None;
-        let turn = std::mem::take(&mut self.ill).then_some(Turn::Well);
-        (self.budget.take(now), turn)
+        (self.budget.take(now), self.mend(Health::Deaf))
     }
 
     /// Somebody asked who is there.
@@ -159,26 +167,39 @@ impl Voice {
         Some(Say::Question)
     }
 
-    /// Something was sent, and may come back from now on.
-    pub(super) fn on_sent(&mut self, now: Instant) {
+    /// Something was sent, and may come back from now on; says whether it is news that it was.
+    pub(super) fn on_sent(&mut self, now: Instant) -> Option<Turn> {
         self.unheard = self.unheard.or(Some(now));
+        self.mend(Health::Mute)
     }
 
     /// Something could not be sent; says whether that is news.
     pub(super) fn on_not_sent(&mut self) -> bool {
-        !std::mem::replace(&mut self.ill, true)
+        let is_news = self.health == Health::Well;
+        self.health = Health::Mute;
+        is_news
     }
 
     /// Whether it is news that nothing comes back.
     pub(super) fn check(&mut self, now: Instant) -> Option<Turn> {
-        let is_deaf = !self.ill && self.unheard.is_some_and(|at| at + DEAF_AFTER <= now);
-        self.ill |= is_deaf;
+        let is_deaf = self.health == Health::Well && self.unheard.is_some_and(|at| at + DEAF_AFTER <= now);
+        if is_deaf {
+            self.health = Health::Deaf;
+        }
         is_deaf.then_some(Turn::Deaf)
+    }
+
+    fn mend(&mut self, illness: Health) -> Option<Turn> {
+        let was_ill = self.health == illness;
+        if was_ill {
+            self.health = Health::Well;
+        }
+        was_ill.then_some(Turn::Well)
     }
 
     /// When there is something to do next.
     pub(super) fn deadline(&self) -> Instant {
-        let deaf = self.unheard.filter(|_| !self.ill).map(|at| at + DEAF_AFTER);
+        let deaf = self.unheard.filter(|_| self.health == Health::Well).map(|at| at + DEAF_AFTER);
         [self.answer_at, self.types_at, deaf].into_iter().flatten().fold(self.ask_at, Instant::min)
     }
 }
@@ -277,10 +298,12 @@ mod tests {
         assert_eq!(voice.check(start + MS(4999)), None);
         assert_eq!(voice.check(start + MS(5000)), Some(Turn::Deaf));
         assert_eq!(voice.check(start + MS(9000)), None);
-        assert!(!voice.on_not_sent(), "one trouble is told");
+        assert_eq!(voice.on_sent(start + MS(9000)), None);
         assert_eq!(voice.on_packet(start + MS(9000)), (true, Some(Turn::Well)));
         assert_eq!(voice.on_packet(start + MS(9001)), (true, None));
         assert!(voice.on_not_sent() && !voice.on_not_sent());
+        assert_eq!(voice.on_packet(start + MS(9002)), (true, None), "others are heard, and do not hear");
+        assert_eq!(voice.on_sent(start + MS(9003)), Some(Turn::Well));
     }
 
     #[test]

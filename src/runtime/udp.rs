@@ -113,9 +113,10 @@ pub(super) fn multicast_with<R: Readiness>(
     watch: impl FnOnce(std::net::UdpSocket) -> io::Result<R>,
 ) -> io::Result<Arc<dyn UdpSocket>> {
     let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
-    // Other programs of this host listen to the same group.
+    // Other programs of this host listen to the same group. On Linux this alone lets them; with
+    // SO_REUSEPORT, what comes for one socket is handed to any of those that have it.
     socket.set_reuse_address(true)?;
-    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))))]
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
     socket.set_reuse_port(true)?;
     let index = interface.index;
     match (group, interface.addr) {
