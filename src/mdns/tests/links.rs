@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use proptest::prelude::*;
 
-use super::{
+use super::super::{
     discovery::Discovery,
     found::{Fault, MAX_ADDRESSES, MAX_TTL, NEW_BURST, YIELD},
     wire,
