@@ -66,7 +66,7 @@ fn play(network: &mut Network) -> Result<(), Failure> {
     let late = LATE.saturating_sub(network.started().elapsed());
     network.listen_until(Instant::now() + late)?;
     network.publish_name("bootstrap")?;
-    for node in peers.clone() {
+    for node in peers {
         network.wait(Wait::Connected { node, to: bootstrap }, PATIENCE)?;
         network.wait(Wait::Line { node, begins: "joined mesh" }, PATIENCE)?;
     }

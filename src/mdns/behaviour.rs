@@ -57,6 +57,32 @@ pub struct Settings {
     pub interfaces: Vec<String>,
 }
 
+/// Whether the group could be joined on each segment.
+pub(crate) type Tried = Vec<(Segment, io::Result<()>)>;
+
+/// Where peers would be looked for with these `interfaces`, what stands in the way at each place, and what
+/// stands in the way altogether.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub(crate) fn rehearse(runtime: &Handle, interfaces: &[String]) -> io::Result<(Tried, Option<String>)> {
+    let list = runtime.interfaces()?.list()?;
+    let Places { segments, trouble } =
+        places::choose(&list, &runtime.links().unwrap_or_default(), interfaces);
+    let tried = segments.into_iter().map(|(segment, here)| (segment, join(runtime, &here).map(drop)));
+    Ok((tried.collect(), trouble))
+}
+
+fn join(runtime: &Handle, here: &[Interface]) -> io::Result<(Arc<dyn UdpSocket>, SocketAddr)> {
+    let first = here.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let group = if first.addr.is_ipv4() {
+        SocketAddr::from((GROUP_V4, PORT))
+    } else {
+        SocketAddrV6::new(GROUP_V6, PORT, 0, first.index).into()
+    };
+    Ok((runtime.join_multicast(group, first)?, group))
+}
+
 struct Open {
     socket: Arc<dyn UdpSocket>,
     group: SocketAddr,
@@ -185,7 +211,7 @@ impl Running {
             if self.open.get(&segment).is_some_and(|open| open.here == here) {
                 continue;
             }
-            match self.join(&here) {
+            match join(&self.runtime, &here) {
                 Ok((socket, group)) => {
                     self.failed.remove(&segment);
                     self.discovery.on_segment(segment.clone(), here.clone(), now);
@@ -195,16 +221,6 @@ impl Running {
             }
         }
         self.stirred = true;
-    }
-
-    fn join(&self, here: &[Interface]) -> io::Result<(Arc<dyn UdpSocket>, SocketAddr)> {
-        let first = here.first().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let group = if first.addr.is_ipv4() {
-            SocketAddr::from((GROUP_V4, PORT))
-        } else {
-            SocketAddrV6::new(GROUP_V6, PORT, 0, first.index).into()
-        };
-        Ok((self.runtime.join_multicast(group, first)?, group))
     }
 
     /// There is no socket where there should be one; said once, and tried again.

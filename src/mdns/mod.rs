@@ -15,6 +15,7 @@ mod wire;
 mod words;
 
 pub use behaviour::{Behaviour, Settings};
+pub(crate) use behaviour::{Tried, rehearse};
 pub use discovery::Discovery;
 pub use words::{Action, Notice, Policy, Segment};
 

@@ -300,6 +300,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_to_a_group_is_heard_by_every_member_on_that_interface_and_nowhere_else() {
+        let list = crate::runtime::interfaces::watch().unwrap().list().unwrap();
+        let lo = list.into_iter().find(|i| i.addr.to_string() == "127.0.0.1").unwrap();
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let group = SocketAddr::from(([224, 0, 0, 251], port));
+        let members = [multicast(group, &lo).unwrap(), multicast(group, &lo).unwrap()];
+        let elsewhere = Interface { addr: "fd00::1".parse().unwrap(), ..lo.clone() };
+        assert_eq!(multicast(group, &elsewhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        members[0].try_send(&transmit(group, b"hello")).unwrap();
+        for member in &members {
+            let (mut buf, mut meta) = ([0; 64], [RecvMeta::default()]);
+            async_io::block_on(futures::future::poll_fn(|cx| {
+                member.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+            }))
+            .unwrap();
+            assert_eq!((&buf[..meta[0].len], meta[0].dst_ip), (&b"hello"[..], Some(group.ip())));
+            assert_eq!(meta[0].addr, SocketAddr::new(lo.addr, port), "from the group's port");
+            assert!(meta[0].interface_index.is_none_or(|index| index == lo.index));
+        }
+        // To the host alone, though to the same port.
+        let outsider = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        let to_host = SocketAddr::new(lo.addr, port);
+        outsider.try_send(&transmit(to_host, b"unicast")).unwrap();
+        members[0].try_send(&transmit(group, b"last")).unwrap();
+        let (mut buf, mut meta) = ([0; 64], [RecvMeta::default()]);
+        async_io::block_on(futures::future::poll_fn(|cx| {
+            members[1].poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+        }))
+        .unwrap();
+        assert_eq!(&buf[..meta[0].len], b"last");
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn a_closed_port_is_reported_and_the_socket_lives_on() {
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
