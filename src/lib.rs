@@ -36,6 +36,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod identity;
 pub mod logging;
+pub mod mdns;
 mod node;
 pub mod runtime;
 pub mod store;

@@ -363,6 +363,20 @@ fn a_link_that_carries_no_quic_packet_is_a_failure_and_an_overlay_is_fine() {
 }
 
 #[test]
+fn where_peers_would_be_looked_for_by_mdns_is_told_and_that_multicast_is_off_is_warned_of() {
+    let veth = "export SMIDGE__MDNS__ENABLED=true; ip link set lo up; ip link add veth-a type veth peer name \
+                veth-b; ip link set veth-b up; ip addr add 10.9.0.1/24 dev veth-a; ip link set veth-a up";
+    let (_, record) = in_namespace(veth);
+    let (verdict, _, _) = one(&record, "mdns.interface");
+    assert_eq!(verdict, "ok");
+    assert_eq!(of(&record, "mdns.interface")[0]["subject"], "veth-a over IPv4");
+    let (_, record) = in_namespace(&format!("{veth}; ip link set veth-a multicast off"));
+    let all = of(&record, "mdns.interface");
+    let verdicts: Vec<_> = all.iter().map(|finding| (&finding["subject"], &finding["verdict"])).collect();
+    assert_eq!(verdicts, [(&"lo over IPv4".into(), &"ok".into()), (&"interfaces".into(), &"warn".into())]);
+}
+
+#[test]
 fn few_descriptors_are_a_warning_and_too_few_a_failure() {
     let limited = |files: u32| {
         let mut sh = Command::new("sh");

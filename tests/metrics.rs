@@ -107,7 +107,10 @@ fn matchers(inside: &str) -> Vec<(String, String, String)> {
 async fn pair(net: &Network) -> [(Api, Client); 2] {
     net.set("one", [2]);
     let both = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
-        let config = net.config(n, names);
+        let mut config = net.config(n, names);
+        // There, and finds nobody.
+        config.mdns.enabled = true;
+        config.mdns.interfaces = vec!["none".into()];
         let node = net.spawn(config.clone());
         (Api::serve(&net.rt, &node, config), node)
     });

@@ -329,7 +329,6 @@ fn json_logs_are_one_object_a_line() {
     });
 }
 
-#[cfg(feature = "hickory")]
 fn demo(args: &[&str]) -> serde_json::Value {
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_smidge"))
         .arg("demo")
@@ -354,6 +353,18 @@ fn the_demo_delivers_its_message_once_and_says_how_long_it_took() {
     let messages = events.iter().filter(|e| e["event"] == "message").count();
     assert_eq!(messages, 2, "at peer and bootstrap");
     assert!(events.iter().any(|e| e["event"] == "retrying in"), "bootstrap's record was late");
+}
+
+#[test]
+fn the_demo_works_without_any_name_by_multicast_dns() {
+    let result = demo(&["--mdns", "--nodes", "4"]);
+    assert!(result["found_ms"].is_f64() && result["name_to_connected_ms"].is_null(), "{result}");
+    eprintln!("measured: five nodes found each other {} ms after the last one's start", result["found_ms"]);
+    let events = result["events"].as_array().unwrap();
+    let count = |event| events.iter().filter(|e| e["event"] == event).count();
+    assert_eq!(count("message"), 5);
+    assert!(count("discovered") >= 5 * 4, "every node names every other one");
+    assert_eq!(count("resolved"), 0);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `smidge demo`: the seed's network on this machine.
 //!
+//! With --mdns it is that of the second one: nodes without any name, which find each other by multicast.
+//!
 //! A small name server here, and bootstrap, peers and a sender as processes of their own, each on its
 //! own loopback address. bootstrap's record appears late on purpose. What is measured comes from
 //! the nodes' log lines; nothing is simulated.
@@ -17,14 +19,17 @@ use report::Report;
 
 /// Shows bootstrap, peer and sender finding each other on this machine.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge demo --nodes 20\n\n\
+#[command(after_help = "Example:\n  smidge demo --nodes 20\n  smidge demo --mdns\n\n\
                         Takes about five seconds, uses loopback only, and leaves nothing behind.\n\n\
-                        --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"start_to_delivery_ms\",\n\
-                        \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}")]
+                        --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"found_ms\",\n\
+                        \"start_to_delivery_ms\", \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}")]
 pub(crate) struct DemoArgs {
-    /// How many peers there are behind the name `peer`
+    /// How many peers there are behind the name `peer`, or, with --mdns, beside the first node
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) nodes: u16,
+    /// No names at all: nodes find each other by multicast DNS, on loopback
+    #[arg(long)]
+    pub(crate) mdns: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -39,12 +44,12 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs the demo.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    if !cfg!(feature = "hickory") {
+    if !args.mdns && !cfg!(feature = "hickory") {
         let why = "this binary was built without the resolver hickory, and async-dns cannot be told which server to ask";
         return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `hickory`"));
     }
-    let mut network = Network::start(usize::from(args.nodes))?;
-    let result = play(&mut network);
+    let mut network = Network::start(usize::from(args.nodes), args.mdns)?;
+    let result = if args.mdns { play_mdns(&mut network) } else { play(&mut network) };
     network.stop();
     let report = Report::of(&network, result.is_ok());
     print(&if args.json { report.json() } else { report.text() })?;
@@ -61,18 +66,34 @@ fn play(network: &mut Network) -> Result<(), Failure> {
     let late = LATE.saturating_sub(network.started().elapsed());
     network.listen_until(Instant::now() + late)?;
     network.publish_name("bootstrap")?;
-    for node in peers.clone() {
+    for node in peers {
         network.wait(Wait::Connected { node, to: bootstrap }, PATIENCE)?;
         network.wait(Wait::Line { node, begins: "joined mesh" }, PATIENCE)?;
     }
     network.wait(Wait::Line { node: bootstrap, begins: "joined mesh" }, PATIENCE)?;
+    deliver(network)
+}
+
+/// Nobody has a name: every node finds every other one by itself, and the sender finds one of them.
+fn play_mdns(network: &mut Network) -> Result<(), Failure> {
+    for node in network.nodes() {
+        for to in network.nodes().filter(|to| *to != node) {
+            network.wait(Wait::Connected { node, to }, PATIENCE)?;
+        }
+        network.wait(Wait::Line { node, begins: "joined mesh" }, PATIENCE)?;
+    }
+    deliver(network)
+}
+
+/// Starts the sender, whose message reaches every other node, once.
+fn deliver(network: &mut Network) -> Result<(), Failure> {
     let sender = network.start_sender()?;
     network.wait(Wait::Line { node: sender, begins: "published" }, PATIENCE)?;
-    for node in peers.clone().chain([bootstrap]) {
+    for node in network.nodes() {
         network.wait(Wait::Line { node, begins: "message" }, PATIENCE)?;
     }
     network.listen_until(Instant::now() + SETTLE)?;
-    for node in peers.chain([bootstrap]) {
+    for node in network.nodes() {
         let times = network.lines(node).filter(|l| l.message.starts_with("message ")).count();
         if times != 1 {
             let why = format!("{} got the message {times} times", network.name(node));

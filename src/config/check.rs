@@ -46,7 +46,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule<'static>> {
-        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, .. } = self;
+        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
         let rule = |keys, broken, problem: String, expected: &str| Rule {
             keys,
             broken,
@@ -125,6 +125,12 @@ impl Config {
                 (1..listen.addresses.len()).any(|i| listen.addresses[..i].contains(&listen.addresses[i])),
                 "the same address twice".into(),
                 "each address once",
+            ),
+            rule(
+                &["mdns.query_interval", "mdns.ttl"],
+                mdns.query_interval >= mdns.ttl,
+                format!("query_interval is {:?} and ttl is {:?}", mdns.query_interval, mdns.ttl),
+                "query_interval < ttl, or peers are forgotten and found again",
             ),
             rule(
                 &["kad.max_value", "kad.max_bytes"],
@@ -329,8 +335,8 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
         let dial = &self.dial;
-        let nobody = dial.names.is_empty() && dial.addresses.is_empty() && self.relay.through.is_empty();
-        if self.role != Role::Bootstrap && nobody {
+        let told = !(dial.names.is_empty() && dial.addresses.is_empty() && self.relay.through.is_empty());
+        if self.role != Role::Bootstrap && !told && !self.mdns.enabled {
             out.push(format!("a {} without dial.names waits until others find it", self.role));
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {

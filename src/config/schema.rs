@@ -178,6 +178,20 @@ sections! { role;
         keep_alive: Duration [ms(10)..=secs(3600)] = secs(15);
     }
 
+    /// Peers on the local network, found by multicast DNS.
+    mdns: Mdns {
+        /// Whether they are looked for, and this node is announced.
+        enabled: bool = false;
+        /// The only interfaces to look on, by name; none: all that carry multicast.
+        interfaces: Vec<String> = Vec::new();
+        /// The longest pause between two questions who is there.
+        query_interval: Duration [secs(1)..=secs(DAY)] = secs(300);
+        /// How long others may believe what this node says of itself without hearing it again.
+        ttl: Duration [secs(2)..=secs(DAY)] = secs(360);
+        /// Peers known by it at once.
+        max_peers: usize [1..=65536] = 256;
+    }
+
     /// Bounds.
     limits: Limits {
         /// Connections.

@@ -22,7 +22,7 @@ use super::{
     context::Context,
     process::Process,
 };
-use crate::{dialer::RecordState, store::StoreStatus};
+use crate::{dialer::RecordState, mdns, store::StoreStatus};
 
 /// The media type of OpenMetrics.
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -84,7 +84,8 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
         *followers.entry(vec![("topic", topic.clone())]).or_default() += 1;
     }
     own.register("topic_peers", "Peers that follow a topic, in its mesh or not", family(followers));
-    own.register("names", "Names to stay connected to", gauge(names.len() as u64));
+    let told = names.iter().filter(|name| name.name != mdns::NAME).count();
+    own.register("names", "Names to stay connected to", gauge(told as u64));
     let mut states: BTreeMap<Labels, usize> = BTreeMap::new();
     for name in &names {
         for state in ["waiting", "dialing", "connected", "own"] {

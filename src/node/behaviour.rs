@@ -6,7 +6,7 @@ use libp2p::{
 };
 
 use super::{access, gossip, ping, probe, punch, relaying, table};
-use crate::dialer;
+use crate::{dialer, mdns};
 
 /// The node's behaviour. What may refuse a connection stands first.
 #[derive(NetworkBehaviour)]
@@ -15,6 +15,7 @@ pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) memory: memory_connection_limits::Behaviour,
     pub(crate) dialer: dialer::Behaviour,
+    pub(crate) mdns: mdns::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: table::Behaviour,
     pub(crate) gossip: gossip::Behaviour,

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use libp2p::{Multiaddr, PeerId};
 use log::Level;
 
-use crate::dialer::Notice;
+use crate::{dialer::Notice, mdns};
 
 /// A message that arrived on a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +154,8 @@ pub enum Event {
     },
     /// The dialer has something to say about names, records and dials.
     Dialer(Notice),
+    /// Discovery on the local network has something to say.
+    Mdns(mdns::Notice),
     /// What is stored could not be written to the disk.
     NotStored {
         /// Why.
@@ -185,6 +187,11 @@ impl Event {
                 | Notice::Dialing { repeated: true, .. }
                 | Notice::DialFailed { repeated: true, .. } => Level::Debug,
                 Notice::TooManyRecords { .. } => Level::Warn,
+                _ => Level::Info,
+            },
+            Self::Mdns(notice) => match notice {
+                mdns::Notice::DialFailed { repeated: true, .. } => Level::Debug,
+                mdns::Notice::Trouble { .. } | mdns::Notice::Flood(_) => Level::Warn,
                 _ => Level::Info,
             },
             _ => Level::Info,
@@ -239,6 +246,7 @@ impl fmt::Display for Event {
             Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
             Self::Ping { peer, rtt } => write!(f, "ping {peer} {rtt:?}"),
             Self::Dialer(notice) => notice.fmt(f),
+            Self::Mdns(notice) => notice.fmt(f),
             Self::NotStored { why, retry_in, .. } => write!(
                 f,
                 "retrying in {} ms: records are not on the disk, and no new ones are taken: {why}",
@@ -270,6 +278,27 @@ impl fmt::Display for Notice {
             Self::Replaced { address, old, new } => {
                 write!(f, "replaced at {address}: {new} is there, {old} was")
             }
+        }
+    }
+}
+
+impl fmt::Display for mdns::Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Looking(segment) => write!(f, "looking for peers by mdns on {segment}"),
+            Self::Discovered { peer, address } => write!(f, "discovered {peer} at {address} by mdns"),
+            Self::Expired { peer, address } => write!(f, "expired {peer} at {address} by mdns"),
+            Self::DialFailed { peer, reason, retry_in, .. } => write!(
+                f,
+                "retrying in {} ms: {peer}, discovered by mdns, is not connected: {reason}",
+                retry_in.as_millis()
+            ),
+            Self::Trouble { segment: Some(segment), why } => {
+                write!(f, "nobody is found by mdns on {segment}: {why}")
+            }
+            Self::Trouble { segment: None, why } => write!(f, "mdns: {why}"),
+            Self::Recovered(segment) => write!(f, "mdns works again on {segment}"),
+            Self::Flood(what) => write!(f, "not all that mdns announces is taken in: {what}"),
         }
     }
 }

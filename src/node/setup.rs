@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
-    dialer, dns,
+    dialer, dns, mdns,
     runtime::Handle,
     store::{Limits, Store},
     transport::{
@@ -254,6 +254,7 @@ fn behaviour(
         ),
         memory: memory_connection_limits::Behaviour::with_max_bytes(limits.memory),
         dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
+        mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
         gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
@@ -286,6 +287,23 @@ fn policy(config: &Config) -> dialer::Policy {
         transports: config.name_transports(),
         fallback: dial.fallback,
     }
+}
+
+fn mdns_behaviour(config: &Config, peer: PeerId, runtime: &Handle) -> mdns::Behaviour {
+    let told = &config.mdns;
+    if !told.enabled {
+        return mdns::Behaviour::off();
+    }
+    let policy = mdns::Policy {
+        query_interval: told.query_interval,
+        ttl: told.ttl,
+        max_peers: told.max_peers,
+        retry_max: config.dial.retry_max,
+        parallel: config.dial.parallel,
+        transports: config.dialed_transports(),
+    };
+    let settings = mdns::Settings { policy, interfaces: told.interfaces.clone() };
+    mdns::Behaviour::new(peer, settings, runtime.clone(), fastrand::Rng::new())
 }
 
 /// Opens the store that the config names.

@@ -1,4 +1,4 @@
-//! The host's network links and how large a packet each of them carries.
+//! The host's network links, how large a packet each of them carries, and whether to many at once.
 //!
 //! One rtnetlink(7) dump: `/sys` may be that of another network namespace, and is not mounted everywhere.
 //! Only asks; never changes a link.
@@ -14,6 +14,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it leads to this host only.
     pub loopback: bool,
+    /// Whether it carries multicast to others. Loopback does within the host, and does not say so.
+    pub multicast: bool,
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -51,6 +53,7 @@ mod linux {
     const IFLA_MTU: u16 = 4;
     const IFF_UP: u32 = 0x1;
     const IFF_LOOPBACK: u32 = 0x8;
+    const IFF_MULTICAST: u32 = 0x1000;
 
     pub(in super::super) fn list() -> io::Result<Vec<Link>> {
         // NETLINK_ROUTE is protocol 0. The kernel answers in the call itself: nothing is waited for.
@@ -106,8 +109,9 @@ mod linux {
             }
             rest = rest.get(aligned(length.into())..).unwrap_or_default();
         }
-        let (up, loopback) = (flags & IFF_UP != 0, flags & IFF_LOOPBACK != 0);
-        Some(Link { name: name?, mtu: mtu?, up, loopback })
+        let has = |flag| flags & flag != 0;
+        let (up, loopback, multicast) = (has(IFF_UP), has(IFF_LOOPBACK), has(IFF_MULTICAST));
+        Some(Link { name: name?, mtu: mtu?, up, loopback, multicast })
     }
 
     fn aligned(length: usize) -> usize {

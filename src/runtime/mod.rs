@@ -82,6 +82,18 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         udp::bind(addr, options)
     }
 
+    /// Joins the multicast group `group` on `interface`, whose address is of the same family: a socket that
+    /// hears what is sent to the group there and nowhere else, also by this host, and that sends to the group
+    /// there, with a TTL of 255. Its address is shared with whoever shares it, too. The group is left when the
+    /// socket is dropped.
+    ///
+    /// # Errors
+    /// Whatever the operating system says: the port is taken, the interface is gone, there are too many
+    /// memberships.
+    fn join_multicast(&self, group: SocketAddr, interface: &Interface) -> io::Result<Arc<dyn UdpSocket>> {
+        udp::multicast(group, interface)
+    }
+
     /// Binds and starts a TCP listener on `addr`; an IPv6 listener takes no IPv4 traffic.
     ///
     /// # Errors

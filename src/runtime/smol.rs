@@ -16,7 +16,7 @@ use super::{
     runner::{self, Tasks},
 };
 #[cfg(target_os = "linux")]
-use super::{Timer, UdpOptions, UdpSocket, poller::Poller, udp};
+use super::{Interface, Timer, UdpOptions, UdpSocket, poller::Poller, udp};
 
 /// smol's executor, on threads of our own.
 #[derive(Debug)]
@@ -117,6 +117,14 @@ impl Runtime for Smol {
     #[cfg(target_os = "linux")]
     fn bind_udp(&self, addr: SocketAddr, options: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
         udp::bind_with(addr, options, |socket| {
+            socket.set_nonblocking(true)?;
+            self.poller.register(socket)
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn join_multicast(&self, group: SocketAddr, interface: &Interface) -> io::Result<Arc<dyn UdpSocket>> {
+        udp::multicast_with(group, interface, |socket| {
             socket.set_nonblocking(true)?;
             self.poller.register(socket)
         })

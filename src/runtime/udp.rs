@@ -4,7 +4,7 @@
 use std::{
     fmt,
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,9 +15,9 @@ use std::{
 use async_io::Async;
 use futures::future::{BoxFuture, FutureExt};
 use quinn_udp::{RecvMeta, Transmit, TransportError, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
-use super::{UdpOptions, UdpSocket};
+use super::{Interface, UdpOptions, UdpSocket};
 
 /// Who tells when a socket can be read or written again.
 pub(super) trait Readiness: fmt::Debug + Send + Sync + 'static {
@@ -95,13 +95,75 @@ pub(super) fn bind_with<R: Readiness>(
         log::debug!("{addr}: SO_RCVBUF of {bytes} bytes refused: {e}");
     }
     socket.bind(&addr.into())?;
+    wrap(socket, watch)
+}
+
+/// How far a datagram to a group may go; receivers on the link see that it came from there.
+const MULTICAST_TTL: u32 = 255;
+
+/// Joins `group` on `interface`, with a socket that async-io watches.
+pub(super) fn multicast(group: SocketAddr, interface: &Interface) -> io::Result<Arc<dyn UdpSocket>> {
+    multicast_with(group, interface, Async::new_nonblocking)
+}
+
+/// Joins `group` on `interface`, with a socket that `watch` watches.
+pub(super) fn multicast_with<R: Readiness>(
+    group: SocketAddr,
+    interface: &Interface,
+    watch: impl FnOnce(std::net::UdpSocket) -> io::Result<R>,
+) -> io::Result<Arc<dyn UdpSocket>> {
+    let socket = Socket::new(Domain::for_address(group), Type::DGRAM, Some(Protocol::UDP))?;
+    // Other programs of this host listen to the same group. On Linux this alone lets them; with
+    // SO_REUSEPORT, what comes for one socket is handed to any of those that have it.
+    socket.set_reuse_address(true)?;
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+    socket.set_reuse_port(true)?;
+    let index = interface.index;
+    match (group, interface.addr) {
+        (SocketAddr::V4(to), IpAddr::V4(own)) => {
+            // Bound to the group: what is sent to this host alone, perhaps from far away, is not heard.
+            let at = if cfg!(unix) { *to.ip() } else { Ipv4Addr::UNSPECIFIED };
+            socket.bind(&SocketAddr::from((at, to.port())).into())?;
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v4(false)?;
+            socket.join_multicast_v4_n(
+                to.ip(),
+                &match index {
+                    0 => InterfaceIndexOrAddress::Address(own),
+                    index => InterfaceIndexOrAddress::Index(index),
+                },
+            )?;
+            socket.set_multicast_if_v4(&own)?;
+            socket.set_multicast_ttl_v4(MULTICAST_TTL)?;
+            socket.set_multicast_loop_v4(true)?;
+        }
+        (SocketAddr::V6(to), IpAddr::V6(_)) => {
+            socket.set_only_v6(true)?;
+            let at = if cfg!(unix) { *to.ip() } else { std::net::Ipv6Addr::UNSPECIFIED };
+            socket.bind(&SocketAddrV6::new(at, to.port(), 0, index).into())?;
+            #[cfg(target_os = "linux")]
+            socket.set_multicast_all_v6(false)?;
+            socket.join_multicast_v6(to.ip(), index)?;
+            socket.set_multicast_if_v6(index)?;
+            socket.set_multicast_hops_v6(MULTICAST_TTL)?;
+            socket.set_multicast_loop_v6(true)?;
+        }
+        _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+    wrap(socket, watch)
+}
+
+fn wrap<R: Readiness>(
+    socket: Socket,
+    watch: impl FnOnce(std::net::UdpSocket) -> io::Result<R>,
+) -> io::Result<Arc<dyn UdpSocket>> {
     let socket = std::net::UdpSocket::from(socket);
+    let local = socket.local_addr()?;
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
     let reports_errors = state
         .enable_transport_errors(UdpSockRef::from(&socket))
-        .inspect_err(|e| log::debug!("{addr}: no reports of unreachable remotes: {e}"))
+        .inspect_err(|e| log::debug!("{local}: no reports of unreachable remotes: {e}"))
         .is_ok();
-    let local = socket.local_addr()?;
     Ok(Arc::new(Udp {
         io: Arc::new(watch(socket)?),
         state,
@@ -235,6 +297,39 @@ mod tests {
         assert_eq!((n, meta[0].len, &buf[..5]), (1, 5, &b"hello"[..]));
         assert_eq!(meta[0].addr, a.local_addr());
         assert_eq!(meta[0].dst_ip, Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_sent_to_a_group_is_heard_by_every_member_on_that_interface_and_nowhere_else() {
+        let list = crate::runtime::interfaces::watch().unwrap().list().unwrap();
+        let lo = list.into_iter().find(|i| i.addr.to_string() == "127.0.0.1").unwrap();
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let group = SocketAddr::from(([224, 0, 0, 251], port));
+        let members = [multicast(group, &lo).unwrap(), multicast(group, &lo).unwrap()];
+        let elsewhere = Interface { addr: "fd00::1".parse().unwrap(), ..lo.clone() };
+        assert_eq!(multicast(group, &elsewhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        members[0].try_send(&transmit(group, b"hello")).unwrap();
+        for member in &members {
+            let (mut buf, mut meta) = ([0; 64], [RecvMeta::default()]);
+            async_io::block_on(futures::future::poll_fn(|cx| {
+                member.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+            }))
+            .unwrap();
+            assert_eq!((&buf[..meta[0].len], meta[0].dst_ip), (&b"hello"[..], Some(group.ip())));
+            assert_eq!(meta[0].addr, SocketAddr::new(lo.addr, port), "from the group's port");
+            assert!(meta[0].interface_index.is_none_or(|index| index == lo.index));
+        }
+        // To the host alone, though to the same port.
+        let outsider = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
+        let to_host = SocketAddr::new(lo.addr, port);
+        outsider.try_send(&transmit(to_host, b"unicast")).unwrap();
+        members[0].try_send(&transmit(group, b"last")).unwrap();
+        let (mut buf, mut meta) = ([0; 64], [RecvMeta::default()]);
+        async_io::block_on(futures::future::poll_fn(|cx| {
+            members[1].poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+        }))
+        .unwrap();
+        assert_eq!(&buf[..meta[0].len], b"last");
     }
 
     #[test]

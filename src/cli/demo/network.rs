@@ -1,4 +1,5 @@
-//! The demo's network: a name server in this process, nodes in processes of their own.
+//! The demo's network: nodes in processes of their own, and a name server in this one unless they do
+//! without names.
 //!
 //! Ends every process it started, whatever happens. Never leaves loopback.
 
@@ -66,13 +67,21 @@ pub(super) enum Wait {
     Connected { node: usize, to: usize },
 }
 
+/// How nodes find each other.
+enum How {
+    /// By names that this server knows.
+    Names(NameServer),
+    /// By multicast DNS on this interface, which is loopback.
+    Mdns(String),
+}
+
 pub(super) struct Network {
     started: Instant,
     started_us: u64,
     /// The first three bytes of all addresses.
     net: [u8; 3],
     port: u16,
-    server: NameServer,
+    how: How,
     /// Runs the name server.
     _runtime: Handle,
     processes: Vec<Process>,
@@ -84,15 +93,20 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Starts bootstrap and `peers` peers, none of which has a record yet.
-    pub(super) fn start(peers: usize) -> Result<Self, Failure> {
+    /// Starts bootstrap and `peers` peers, none of which has a record yet; with `mdns` as many nodes that
+    /// have no names at all.
+    pub(super) fn start(peers: usize, mdns: bool) -> Result<Self, Failure> {
         let failed = |what: &str, e: &dyn std::fmt::Display| {
             Failure::new(exit::FAILED, "demo", format!("{what}: {e}"))
         };
         let runtime = Executor::default().start(1).map_err(|e| failed("no runtime", &e))?;
         let (net, port) = free_net().map_err(|e| failed("no loopback addresses are free", &e))?;
-        let server = NameServer::start(&runtime, SocketAddr::new(ip(net, 1), 0))
-            .map_err(|e| failed("the name server cannot start", &e))?;
+        let how = if mdns {
+            How::Mdns(loopback(&runtime).map_err(|e| failed("no loopback interface", &e))?)
+        } else {
+            let server = NameServer::start(&runtime, SocketAddr::new(ip(net, 1), 0));
+            How::Names(server.map_err(|e| failed("the name server cannot start", &e))?)
+        };
         let (sender, news) = sync_channel(LINES);
         watch_signals(&runtime, sender.clone()).map_err(|e| failed("signals", &e))?;
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
@@ -101,7 +115,7 @@ impl Network {
             started_us: (now_us % u128::from(DAY_US)) as u64,
             net,
             port,
-            server,
+            how,
             _runtime: runtime,
             processes: Vec::new(),
             peers,
@@ -109,6 +123,12 @@ impl Network {
             sender,
             named: Vec::new(),
         };
+        if mdns {
+            for n in 1..=1 + peers {
+                network.spawn(format!("node.{n}"), "peer", &[])?;
+            }
+            return Ok(network);
+        }
         network.spawn("bootstrap".into(), "bootstrap", &[])?;
         // Several peers find each other as well, which is what a service with replicas does.
         let names: &[&str] = if peers > 1 { &["bootstrap", "peer"] } else { &["bootstrap"] };
@@ -121,6 +141,24 @@ impl Network {
 
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Whether the nodes do without names.
+    pub(super) fn is_mdns(&self) -> bool {
+        matches!(self.how, How::Mdns(_))
+    }
+
+    /// Every node but the sender.
+    pub(super) fn nodes(&self) -> Range<usize> {
+        0..1 + self.peers
+    }
+
+    /// Why nobody is found by multicast DNS, if a node says so.
+    fn mdns_trouble(&self) -> Option<String> {
+        let begins = ["mdns: ", "nobody is found by mdns"];
+        let mut lines = self.processes.iter().flat_map(|process| &process.lines);
+        let line = lines.find(|line| begins.iter().any(|words| line.message.starts_with(words)))?;
+        Some(line.message.clone())
     }
 
     pub(super) fn bootstrap(&self) -> usize {
@@ -164,14 +202,17 @@ impl Network {
     pub(super) fn publish_name(&mut self, name: &'static str) -> Result<(), Failure> {
         let nodes = if name == "bootstrap" { 0..1 } else { self.peers() };
         let records = nodes.map(|n| self.ip_of(n)).collect();
-        self.server.set(name, records).map_err(|e| Failure::new(exit::FAILED, "demo", e))?;
+        if let How::Names(server) = &self.how {
+            server.set(name, records).map_err(|e| Failure::new(exit::FAILED, "demo", e))?;
+        }
         self.named.push((name, self.started.elapsed()));
         Ok(())
     }
 
     /// Starts the sender; returns which node it is.
     pub(super) fn start_sender(&mut self) -> Result<usize, Failure> {
-        self.spawn("sender".into(), "sender", &["peer"])?;
+        let names: &[&str] = if self.is_mdns() { &[] } else { &["peer"] };
+        self.spawn("sender".into(), "sender", names)?;
         Ok(self.processes.len() - 1)
     }
 
@@ -185,7 +226,11 @@ impl Network {
                     Wait::Connected { node, to } => (node, format!("a connection to {}", self.name(to))),
                 };
                 let why = format!("{} did not log {words} within {patience:?}", self.name(node));
-                return Err(Failure::new(exit::FAILED, "demo", why));
+                let failure = Failure::new(exit::FAILED, "demo", why);
+                return Err(match self.mdns_trouble() {
+                    Some(trouble) => failure.hint(format!("a node says: {trouble}")),
+                    None => failure,
+                });
             }
         }
         Ok(())
@@ -293,7 +338,18 @@ impl Network {
                 "log.format=json",
             ])
             .args(["--set", "api.listen=off", "--set", "gossip.topics=some_topic"])
-            .args(["--set", &format!("dns.servers={}", self.server.addr())])
+            .args(match &self.how {
+                How::Names(server) => vec!["--set".into(), format!("dns.servers={}", server.addr())],
+                How::Mdns(interface) => vec![
+                    "--set".into(),
+                    "mdns.enabled=true".into(),
+                    "--set".into(),
+                    format!("mdns.interfaces={interface}"),
+                    // Another demo may be on loopback as well.
+                    "--set".into(),
+                    format!("peers.allow={}/24", ip(self.net, 0)),
+                ],
+            })
             .args(["--set", &format!("dns.hosts={}", own.display())])
             .args(["--set", &format!("dns.resolv_conf={}", own.display())])
             .arg("--listen")
@@ -330,6 +386,13 @@ impl Drop for Network {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The name of the loopback interface.
+fn loopback(runtime: &Handle) -> std::io::Result<String> {
+    let interfaces = runtime.interfaces()?.list()?;
+    let found = interfaces.into_iter().find(|i| i.addr == IpAddr::from(Ipv4Addr::LOCALHOST));
+    found.map(|i| i.name).ok_or_else(|| std::io::Error::other("none with the address 127.0.0.1 is up"))
 }
 
 /// A loopback network that nobody else uses, and a port that is free there.

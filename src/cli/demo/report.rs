@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 use super::network::Network;
 
 /// The log lines that make up the story, by how they begin.
-const STORY: [&str; 12] = [
+const STORY: [&str; 15] = [
     "starting",
     "listening on",
     "resolved",
     "dialing",
+    "looking for peers",
+    "discovered",
+    "expired",
     "connected to",
     "disconnected from",
     "added to kademlia",
@@ -41,6 +44,15 @@ impl<'a> Report<'a> {
         last?.into_iter().max().map(|at| at.saturating_sub(named))
     }
 
+    /// Without names: from the last node's start until each was connected to every other one.
+    fn found(&self) -> Option<Duration> {
+        let nodes = || self.network.nodes();
+        let started = nodes().map(|n| self.network.spawned(n)).max().filter(|_| self.network.is_mdns())?;
+        let pairs = nodes().flat_map(|n| nodes().filter(move |to| *to != n).map(move |to| (n, to)));
+        let last: Option<Vec<_>> = pairs.map(|(n, to)| self.network.connected(n, to)).collect();
+        last?.into_iter().max().map(|at| at.saturating_sub(started))
+    }
+
     /// When the last peer, and bootstrap, had the message.
     fn delivered(&self) -> Option<Duration> {
         let nodes = self.network.peers().chain([self.network.bootstrap()]);
@@ -63,8 +75,12 @@ impl<'a> Report<'a> {
     pub(super) fn text(&self) -> String {
         let network = self.network;
         let mut out = String::new();
-        let sections =
-            [("BOOTSTRAP", 0..1), ("PEER", network.peers()), ("SENDER", network.peers().end..network.len())];
+        let sender = ("SENDER", network.peers().end..network.len());
+        let sections = if network.is_mdns() {
+            vec![("NODE", network.nodes()), sender]
+        } else {
+            vec![("BOOTSTRAP", 0..1), ("PEER", network.peers()), sender]
+        };
         let width = (0..network.len()).map(|n| network.name(n).len()).max().unwrap_or(0);
         let rule = "=================================";
         for (title, nodes) in sections {
@@ -80,12 +96,16 @@ impl<'a> Report<'a> {
         let ms = |d: Option<Duration>| {
             d.map_or_else(|| "?".into(), |d| format!("{:.1} ms", d.as_secs_f64() * 1e3))
         };
+        let first = if network.is_mdns() {
+            format!("from the last node's start until all were connected {}", ms(self.found()))
+        } else {
+            format!("from bootstrap's record to the connection {}", ms(self.name_to_connected()))
+        };
         let _ = writeln!(
             out,
-            "{}: from bootstrap's record to the connection {}; from the sender's start to delivery {}; \
+            "{}: {first}; from the sender's start to delivery {}; \
              from publish to delivery {} (at all {} nodes, once each)",
             if self.ok { "done" } else { "failed" },
-            ms(self.name_to_connected()),
             ms(self.start_to_delivery()),
             ms(self.publish_to_delivery()),
             network.peers().len() + 1,
@@ -113,6 +133,7 @@ impl<'a> Report<'a> {
             "ok": self.ok,
             "peers": network.peers().len(),
             "name_to_connected_ms": self.name_to_connected().map(ms),
+            "found_ms": self.found().map(ms),
             "start_to_delivery_ms": self.start_to_delivery().map(ms),
             "publish_to_delivery_ms": self.publish_to_delivery().map(ms),
             "events": events.into_iter().map(|(_, e)| e).collect::<Vec<_>>(),

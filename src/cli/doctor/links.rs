@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
 
 /// `initial` is the UDP payload that a connection begins with.
 fn judge(link: &Link, initial: u32) -> Option<Finding> {
-    let Link { name, mtu, up, loopback } = link;
+    let Link { name, mtu, up, loopback, .. } = link;
     if !up {
         return None;
     }
@@ -77,10 +77,10 @@ mod tests {
             (1499, 1452, Verdict::Fail),
             (1500, 65527, Verdict::Fail),
         ] {
-            let link = Link { name: "eth0".into(), mtu, up: true, loopback: false };
+            let link = Link { name: "eth0".into(), mtu, up: true, loopback: false, multicast: true };
             assert_eq!(judge(&link, initial).unwrap().verdict, expected, "{mtu} {initial}");
         }
-        let down = Link { name: "eth1".into(), mtu: 68, up: false, loopback: false };
+        let down = Link { name: "eth1".into(), mtu: 68, up: false, loopback: false, multicast: true };
         assert_eq!(judge(&down, 1200), None, "what is down carries nothing anyway");
     }
 }

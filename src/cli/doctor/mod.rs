@@ -21,6 +21,7 @@ mod key;
 mod limits;
 mod links;
 mod listen;
+mod mdns;
 mod names;
 mod node;
 mod paths;
@@ -82,6 +83,7 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     report.group("limits", limits);
     report.group("udp", udp::check(config, runtime));
     report.group("links", links::check(config, runtime));
+    report.group("mdns", mdns::check(config, runtime));
 
     let (key, own) = key::check(config);
     report.group("identity", std::iter::once(key).chain(key::network(config)).collect());

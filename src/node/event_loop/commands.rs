@@ -48,7 +48,12 @@ impl EventLoop {
                     |(t, p): (&TopicHash, &BTreeSet<PeerId>)| (t.to_string(), p.iter().copied().collect());
                 answer(reply, Ok(meshes.iter().map(mesh).collect()));
             }
-            Command::Names { reply } => answer(reply, Ok(self.swarm.behaviour().dialer.status())),
+            Command::Names { reply } => {
+                let behaviour = self.swarm.behaviour();
+                let mut names = behaviour.dialer.status();
+                names.extend(behaviour.mdns.status());
+                answer(reply, Ok(names));
+            }
             Command::Status { reply } => {
                 let status = self.status();
                 answer(reply, Ok(status));

@@ -40,6 +40,7 @@ impl EventLoop {
                 deadline: now + FLUSH + CLOSE,
             });
             self.swarm.behaviour_mut().dialer.stop();
+            self.swarm.behaviour_mut().mdns.stop();
             let topics: Vec<_> = self.topics.names().cloned().collect();
             for topic in topics {
                 self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));

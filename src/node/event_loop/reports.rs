@@ -130,6 +130,7 @@ impl EventLoop {
         match event {
             BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
             BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
+            BehaviourEvent::Mdns(notice) => self.emit(Event::Mdns(notice)),
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(peer_id, connection_id, info);

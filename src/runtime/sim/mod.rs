@@ -235,6 +235,10 @@ impl Runtime for Host {
         net::bind(&self.world.0, self.host, addr)
     }
 
+    fn join_multicast(&self, group: SocketAddr, interface: &Interface) -> io::Result<Arc<dyn UdpSocket>> {
+        net::join(&self.world.0, self.host, group, interface)
+    }
+
     fn bind_tcp(&self, _: SocketAddr, _: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -266,6 +270,18 @@ impl Runtime for Host {
     fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
         let seen = self.world.0.lock().hosts[self.host].generation;
         Ok(Box::new(SimInterfaces { host: self.clone(), seen }))
+    }
+
+    fn links(&self) -> io::Result<Vec<super::Link>> {
+        let interfaces = self.world.0.lock().hosts[self.host].interfaces.clone();
+        let link = |i: Interface| super::Link {
+            name: i.name,
+            mtu: 1500,
+            up: true,
+            loopback: false,
+            multicast: true,
+        };
+        Ok(interfaces.into_iter().map(link).collect())
     }
 }
 

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use futures::future::{BoxFuture, FutureExt};
 
 use super::{
-    super::{EcnCodepoint, RecvMeta, Timer, Transmit, UdpSocket},
+    super::{EcnCodepoint, Interface, RecvMeta, Timer, Transmit, UdpSocket},
     HostState, Inner,
     time::SimTimer,
 };
@@ -58,6 +58,7 @@ impl Default for Link {
     }
 }
 
+#[derive(Clone)]
 struct Datagram {
     from: SocketAddr,
     to: SocketAddr,
@@ -73,8 +74,11 @@ pub(super) struct Net {
     pub(super) nat: HashMap<SocketAddr, SocketAddr>,
     pub(super) delivered: u64,
     sockets: HashMap<(usize, SocketAddr), Inbox>,
+    /// Sockets that have joined a group, in the order in which they did.
+    members: BTreeMap<u64, Member>,
     on_the_way: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
+    joined: u64,
     next_port: u16,
 }
 
@@ -86,6 +90,54 @@ struct Inbox {
     failure: Option<io::ErrorKind>,
 }
 
+struct Member {
+    host: usize,
+    interface: Interface,
+    group: SocketAddr,
+    inbox: Inbox,
+}
+
+impl Inbox {
+    /// Whom to wake, if there was room.
+    fn push(&mut self, datagram: Datagram) -> Option<Option<Waker>> {
+        if self.queue.len() >= QUEUE {
+            return None;
+        }
+        self.queue.push_back(datagram);
+        Some(self.reader.take())
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(kind) = self.failure.take() {
+            return Poll::Ready(Err(kind.into()));
+        }
+        let mut n = 0;
+        while n < bufs.len().min(meta.len()) {
+            let Some(datagram) = self.queue.pop_front() else { break };
+            let len = datagram.bytes.len().min(bufs[n].len());
+            bufs[n][..len].copy_from_slice(&datagram.bytes[..len]);
+            let mut one = RecvMeta::default();
+            one.addr = datagram.from;
+            one.len = len;
+            one.stride = len;
+            one.ecn = datagram.ecn;
+            one.dst_ip = Some(datagram.to.ip());
+            meta[n] = one;
+            n += 1;
+        }
+        if n > 0 {
+            return Poll::Ready(Ok(n));
+        }
+        self.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
 impl Net {
     pub(super) fn new(seed: u64, link: Link) -> Self {
         Self {
@@ -95,8 +147,10 @@ impl Net {
             nat: HashMap::new(),
             delivered: 0,
             sockets: HashMap::new(),
+            members: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
             sent: 0,
+            joined: 0,
             next_port: 40_000,
         }
     }
@@ -154,6 +208,10 @@ impl Net {
                 continue;
             }
             let to = datagram.to;
+            if to.ip().is_multicast() {
+                wakers.extend(self.deliver_to_group(&datagram, hosts));
+                continue;
+            }
             let Some(host) = hosts.iter().position(|host| host.interfaces.iter().any(|i| i.addr == to.ip()))
             else {
                 continue;
@@ -164,14 +222,103 @@ impl Net {
                 .into_iter()
                 .find(|key| self.sockets.contains_key(key));
             let Some(inbox) = key.and_then(|key| self.sockets.get_mut(&key)) else { continue };
-            if inbox.queue.len() < QUEUE {
+            if let Some(reader) = inbox.push(datagram) {
                 self.delivered += 1;
-                inbox.queue.push_back(datagram);
-                wakers.extend(inbox.reader.take());
+                wakers.extend(reader);
             }
         }
         wakers
     }
+
+    /// Whoever has joined on the link that the datagram was sent on hears it, the sender's host as well.
+    fn deliver_to_group(&mut self, datagram: &Datagram, hosts: &[HostState]) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        for member in self.members.values_mut() {
+            let hears = member.group == datagram.to
+                && member.interface.contains(datagram.from.ip())
+                && hosts[member.host].interfaces.contains(&member.interface)
+                && !self.cut.contains(&member.interface.addr);
+            if hears && let Some(reader) = member.inbox.push(datagram.clone()) {
+                self.delivered += 1;
+                wakers.extend(reader);
+            }
+        }
+        wakers
+    }
+}
+
+pub(super) fn join(
+    world: &Arc<Inner>,
+    host: usize,
+    group: SocketAddr,
+    interface: &Interface,
+) -> io::Result<Arc<dyn UdpSocket>> {
+    let mut state = world.lock();
+    if !state.hosts[host].interfaces.contains(interface) || group.is_ipv4() != interface.addr.is_ipv4() {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    state.net.joined += 1;
+    let id = state.net.joined;
+    let (interface, own) = (interface.clone(), interface.addr);
+    state.net.members.insert(id, Member { host, interface, group, inbox: Inbox::default() });
+    Ok(Arc::new(SimMember { world: Arc::downgrade(world), id, group, own }))
+}
+
+/// A socket that has joined a group on an interface.
+#[derive(Debug)]
+struct SimMember {
+    world: Weak<Inner>,
+    id: u64,
+    group: SocketAddr,
+    /// The interface's address.
+    own: IpAddr,
+}
+
+impl UdpSocket for SimMember {
+    fn local_addr(&self) -> SocketAddr {
+        self.group
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let world = self.world.upgrade().ok_or_else(world_has_ended)?;
+        let mut state = world.lock();
+        let (now, from) = (state.now, SocketAddr::new(self.own, self.group.port()));
+        state.net.send(now, from, transmit.destination, transmit.ecn, transmit.contents);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let world = self.world.upgrade().ok_or_else(world_has_ended)?;
+        let mut state = world.lock();
+        match state.net.members.get_mut(&self.id) {
+            Some(member) => member.inbox.poll_recv(cx, bufs, meta),
+            // The entry lives as long as this socket does.
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        futures::future::ready(Ok(())).boxed()
+    }
+}
+
+impl Drop for SimMember {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.upgrade() {
+            let member = world.lock().net.members.remove(&self.id);
+            // A waker may own the last reference to something that locks the world.
+            drop(member);
+        }
+    }
+}
+
+fn world_has_ended() -> io::Error {
+    io::Error::other("the simulated world has ended")
 }
 
 pub(super) fn bind(world: &Arc<Inner>, host: usize, addr: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
@@ -207,7 +354,7 @@ impl std::fmt::Debug for SimUdp {
 
 impl SimUdp {
     fn world(&self) -> io::Result<Arc<Inner>> {
-        self.world.upgrade().ok_or_else(|| io::Error::other("the simulated world has ended"))
+        self.world.upgrade().ok_or_else(world_has_ended)
     }
 }
 
@@ -251,28 +398,7 @@ impl UdpSocket for SimUdp {
         let Some(inbox) = state.net.sockets.get_mut(&(self.host, self.local)) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        if let Some(kind) = inbox.failure.take() {
-            return Poll::Ready(Err(kind.into()));
-        }
-        let mut n = 0;
-        while n < bufs.len().min(meta.len()) {
-            let Some(datagram) = inbox.queue.pop_front() else { break };
-            let len = datagram.bytes.len().min(bufs[n].len());
-            bufs[n][..len].copy_from_slice(&datagram.bytes[..len]);
-            let mut one = RecvMeta::default();
-            one.addr = datagram.from;
-            one.len = len;
-            one.stride = len;
-            one.ecn = datagram.ecn;
-            one.dst_ip = Some(datagram.to.ip());
-            meta[n] = one;
-            n += 1;
-        }
-        if n > 0 {
-            return Poll::Ready(Ok(n));
-        }
-        inbox.reader = Some(cx.waker().clone());
-        Poll::Pending
+        inbox.poll_recv(cx, bufs, meta)
     }
 
     fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {

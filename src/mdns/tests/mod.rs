@@ -1,0 +1,4 @@
+//! Discovery in simulated time, and its behaviour in a simulated world.
+
+mod links;
+mod world;
