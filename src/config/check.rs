@@ -339,7 +339,7 @@ impl Visitor for Bounds<'_> {
         &mut self,
         name: &'static str,
         field: &mut K::Field,
-        outside: impl Fn(&K::Field) -> Option<String>,
+        outside: &dyn Fn(&K::Field) -> Option<String>,
     ) {
         if let Some(expected) = outside(field) {
             self.broken.push(name);

@@ -185,24 +185,31 @@ impl Visitor for Decode {
         &mut self,
         name: &'static str,
         field: &mut K::Field,
-        outside: impl Fn(&K::Field) -> Option<String>,
+        outside: &dyn Fn(&K::Field) -> Option<String>,
     ) {
+        self.each(name, &mut |raw| {
+            let value = read::<K>(raw).map_err(|refusal| (refusal, K::expected()))?;
+            if let Some(range) = outside(&value) {
+                let problem = format!("{} is out of range", table::plain(&K::to_toml(&value)));
+                return Err((Refusal::new(problem), range));
+            }
+            *field = value;
+            Ok(())
+        });
+    }
+}
+
+/// Why, and what was expected.
+type Refused = (Refusal, String);
+
+impl Decode {
+    /// Has `take` read what each source says of a key, and keeps where it came from or why it was refused.
+    fn each(&mut self, name: &'static str, take: &mut dyn FnMut(&Raw) -> Result<(), Refused>) {
         for entry in self.entries.remove(name).unwrap_or_default() {
-            let refusal = match read::<K>(&entry.raw) {
-                Ok(value) => match outside(&value) {
-                    None => {
-                        *field = value;
-                        self.sources.insert(name, entry.at);
-                        continue;
-                    }
-                    Some(range) => {
-                        let problem = format!("{} is out of range", table::plain(&K::to_toml(&value)));
-                        (Refusal::new(problem), range)
-                    }
-                },
-                Err(refusal) => (refusal, K::expected()),
+            let Err((refusal, expected)) = take(&entry.raw) else {
+                self.sources.insert(name, entry.at);
+                continue;
             };
-            let (refusal, expected) = refusal;
             let at = match (entry.at, refusal.item.and_then(|item| entry.item_lines.get(item))) {
                 (Source::File { path, .. }, Some(line)) => Source::File { path, line: Some(*line) },
                 (at, _) => at,

@@ -75,7 +75,7 @@ impl Visitor for Show<'_> {
         &mut self,
         name: &'static str,
         field: &mut K::Field,
-        _: impl Fn(&K::Field) -> Option<String>,
+        _: &dyn Fn(&K::Field) -> Option<String>,
     ) {
         let value = match K::to_toml(field) {
             toml::Value::String(text) if K::SECRET && !text.is_empty() => Secret::MASK.into(),

@@ -17,12 +17,13 @@ pub struct Key {
 
 /// Walks over all values of a configuration, each with its key's name.
 pub(crate) trait Visitor {
-    /// Called for each value. `outside` says how it breaks its bounds, if it does.
+    /// Called for each value. `outside` says how it breaks its bounds, if it does. Not generic in it: this is
+    /// one function for all keys of a kind, not one for each key.
     fn key<K: Kind>(
         &mut self,
         name: &'static str,
         field: &mut K::Field,
-        outside: impl Fn(&K::Field) -> Option<String>,
+        outside: &dyn Fn(&K::Field) -> Option<String>,
     );
 }
 
@@ -148,16 +149,16 @@ macro_rules! sections {
             }
 
             pub(super) fn visit(&mut self, visitor: &mut impl super::table::Visitor) {
-                visitor.key::<Role>("role", &mut self.role, |_| None);
+                visitor.key::<Role>("role", &mut self.role, &|_| None);
                 $(visitor.key::<super::table::kind!($top_field $(, $top_kind)?)>(
                     stringify!($top),
                     &mut self.$top,
-                    super::table::bounds!(super::table::kind!($top_field $(, $top_kind)?); $($($top_rule)*)?),
+                    &super::table::bounds!(super::table::kind!($top_field $(, $top_kind)?); $($($top_rule)*)?),
                 );)*
                 $($(visitor.key::<super::table::kind!($field $(, $kind)?)>(
                     concat!(stringify!($section), ".", stringify!($key)),
                     &mut self.$section.$key,
-                    super::table::bounds!(super::table::kind!($field $(, $kind)?); $($($rule)*)?),
+                    &super::table::bounds!(super::table::kind!($field $(, $kind)?); $($($rule)*)?),
                 );)*)*
             }
 
