@@ -92,14 +92,9 @@ build() {
     # A panic aborts: the tables for unwinding are never read.
     local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src= -Cforce-unwind-tables=no"
     local build_std=() tools="$target_dir/tools" settings=()
-    # What an x86-64 binary does without, with the figures in cross/README.md: instructions that repeat are
-    # put into functions (LLVM does so by itself for AArch64), and X25519 comes in one version for all processors
-    # instead of two in assembler. aws-lc leaves out AVX-512 by itself in a build for size.
     local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
-    if [ "$name" = x86_64 ]; then
-        flags="$flags -Cllvm-args=-enable-machine-outliner=always"
-        c_flags="$c_flags -DMY_ASSEMBLER_IS_TOO_OLD_FOR_ADX_AVX2"
-    fi
+    # Instructions that repeat are put into functions (cross/README.md); LLVM does so by itself for AArch64.
+    [ "$name" != x86_64 ] || flags="$flags -Cllvm-args=-enable-machine-outliner=always"
     case $way in
         target) say "$triple: rustup has its standard library" ;;
         source)

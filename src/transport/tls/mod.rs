@@ -2,12 +2,11 @@
 //! certificate that carries the host's key, and nobody asks an authority.
 //!
 //! One crypto library, ring, serves this, Noise, the admission and the store. The hybrid of X25519 and
-//! ML-KEM-768, which it does not have, is `hybrid`. Never here: sockets, QUIC, sessions that are resumed,
+//! ML-KEM-768, which it does not have, is the crate in `hybrid/`. Never here: sockets, QUIC, sessions that are resumed,
 //! and a look at whom the caller expects to meet.
 
 mod certificate;
 mod der;
-mod hybrid;
 mod verifier;
 
 #[cfg(test)]
@@ -44,7 +43,7 @@ static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 /// ChaCha20 first: without instructions for AES, which a Pi 4 lacks, it is several times faster.
 static CIPHER_SUITES: &[SupportedCipherSuite] =
     &[TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256];
-static GROUPS: &[&dyn SupportedKxGroup] = &[hybrid::X25519MLKEM768, X25519, SECP256R1, SECP384R1];
+static GROUPS: &[&dyn SupportedKxGroup] = &[smidge_hybrid::X25519MLKEM768, X25519, SECP256R1, SECP384R1];
 
 /// Both halves for `keypair`: they show one certificate, made here.
 ///

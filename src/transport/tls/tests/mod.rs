@@ -1,5 +1,7 @@
 //! Our TLS against libp2p-tls, the specification's certificates, and certificates of other kinds.
 
+mod hybrid;
+
 use libp2p::identity::Keypair;
 use rcgen::{CertificateParams, CustomExtension, KeyPair, SignatureAlgorithm, date_time_ymd};
 use rustls::{
