@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub use crate::{
-    dns::fuzz as dns, gateway::fuzz as api, store::fuzz as stored, transport::fuzz as datagrams,
+    dns::fuzz as dns, gateway::fuzz as api, mdns::fuzz as mdns, store::fuzz as stored,
+    transport::fuzz as datagrams,
 };
 
 /// A file with these bytes, the same one each time.

@@ -7,6 +7,8 @@
 mod behaviour;
 mod discovery;
 mod found;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod places;
 #[cfg(test)]
 mod tests;

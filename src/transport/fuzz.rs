@@ -18,7 +18,7 @@ use libp2p::{
     identity::Keypair,
 };
 
-use super::{quic, tcp};
+use super::quic;
 use crate::runtime::{
     Handle, Transmit, UdpOptions,
     sim::{Link, World},
