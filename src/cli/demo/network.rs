@@ -339,7 +339,14 @@ impl Network {
             ])
             .args(["--set", "api.listen=off", "--set", "gossip.topics=some_topic"])
             .args(match &self.how {
-                How::Names(server) => vec!["--set".into(), format!("dns.servers={}", server.addr())],
+                How::Names(server) => vec![
+                    "--set".into(),
+                    format!("dns.servers={}", server.addr()),
+                    "--set".into(),
+                    format!("dns.hosts={}", own.display()),
+                    "--set".into(),
+                    format!("dns.resolv_conf={}", own.display()),
+                ],
                 How::Mdns(interface) => vec![
                     "--set".into(),
                     "mdns.enabled=true".into(),
@@ -350,8 +357,6 @@ impl Network {
                     format!("peers.allow={}/24", ip(self.net, 0)),
                 ],
             })
-            .args(["--set", &format!("dns.hosts={}", own.display())])
-            .args(["--set", &format!("dns.resolv_conf={}", own.display())])
             .arg("--listen")
             .arg(format!("/ip4/{}/udp/{}/quic-v1", self.ip_of(node), self.port));
         for target in dial {
