@@ -268,6 +268,22 @@ mod tests {
         assert_eq!(ask("_ipp._tcp.local."), Packet::Question { peers: false, types: false });
     }
 
+    /// An assertion in a dependency fails for such a name where it is compiled in (Cargo.toml).
+    #[test]
+    fn a_name_that_is_nearly_punycode_is_quoted_by_the_error() {
+        let label = b"xn--EWkb\x1eh\x04_p\x00\x00\x00\x01\x08\x00\x00\x00\x00\x04_pudp\x05local\x00\x00\x0c\x00\x01baZkpVA\x92\xc0\x9b\xb3x";
+        let mut packet = vec![0, 0, 0x84, 0, 0, 0, 0, 0, 0, 0, 0, 1, 51];
+        packet.extend(label);
+        packet.extend(b"\x05local\0");
+        // An OPT record, whose name has to be the root.
+        packet.extend([0, 41, 4, 0, 0, 0, 0, 0, 0, 0]);
+        let refused = read(&packet).unwrap_err();
+        assert!(
+            matches!(refused, Refused::Malformed(_)) && refused.to_string().contains("local"),
+            "{refused}"
+        );
+    }
+
     proptest! {
         #[test]
         fn any_number_of_addresses_is_split_over_packets_that_fit(count in 0_usize..300, v6: bool, seed: u64) {
