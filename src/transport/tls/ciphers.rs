@@ -1,7 +1,7 @@
 //! Which cipher the packets of a connection are sealed with: what both processors are good at.
 //!
-//! With instructions for it, AES-GCM costs a third of ChaCha20-Poly1305; without (a Raspberry Pi up to
-//! the 4), several times as much. A client names first what it prefers, and a server takes that, unless
+//! With instructions for it, AES-GCM is the cheaper one (bench/RESULTS.md: a stream costs half of the
+//! processor time); without, as on a Raspberry Pi up to the 4, ChaCha20-Poly1305 is. A client names first what it prefers, and a server takes that, unless
 //! it has no such instructions itself: then it takes ChaCha20 whatever the client prefers.
 
 use rustls::{
