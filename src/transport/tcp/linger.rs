@@ -151,7 +151,8 @@ mod tests {
             let [near, mut far] = pair(&rt).await;
             let mut near = Lingering::new(near, rt.clone());
             far.write_all(b"and another thing").await.unwrap();
-            near.close().await.unwrap();
+            let closed = rt.timeout(10 * LINGER, near.close()).await;
+            closed.expect("the close does not wait for ever").unwrap();
             assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
             near.close().await.unwrap();
         });
