@@ -22,29 +22,31 @@ use support::{Network, TOPIC, run};
 const STRANGER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
 /// A node of its own, with an API.
-fn alone(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smidge::Client, Api) {
+async fn alone(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smidge::Client, Api) {
     let mut config = net.config(2, &[]);
     change(&mut config);
     let node = net.spawn(config.clone());
-    let api = Api::serve(&net.rt, &node, config);
+    let api = Api::serve(net, &node, config).await;
     (node, api)
 }
 
 /// Two nodes in one mesh, and their APIs.
 async fn pair(net: &Network, change: impl Fn(&mut smidge::Config)) -> [(smidge::Client, Api); 2] {
     net.set("one", [2]);
-    let both = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
+    let nodes = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
         let mut config = net.config(n, names);
         change(&mut config);
-        let node = net.spawn(config.clone());
-        let api = Api::serve(&net.rt, &node, config);
-        (node, api)
+        (net.spawn(config.clone()), config)
     });
-    for (node, _) in &both {
+    for (node, _) in &nodes {
         net.meshed(node, 1).await;
         net.table(node, 1).await;
     }
-    both
+    let [one, two] = nodes.map(async |(node, config)| {
+        let api = Api::serve(net, &node, config).await;
+        (node, api)
+    });
+    [one.await, two.await]
 }
 
 #[test]
@@ -55,7 +57,8 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
             config.api.max_header = 2048;
             config.kad.max_value = 500;
             config.gossip.max_message = 600;
-        });
+        })
+        .await;
         let host = format!("Host: {}\r\nConnection: close\r\n", api.addr);
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\n{host}\r\n");
         let post = |path: &str, headers: &str, body: &str| {
@@ -189,7 +192,8 @@ fn half_open_silent_and_slow_callers_are_let_go() {
         let (_node, api) = alone(&net, |config| {
             config.api.header_timeout = Duration::from_millis(300);
             config.api.body_timeout = Duration::from_millis(300);
-        });
+        })
+        .await;
         let half = net.patiently("half a head", api.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")).await;
         assert_eq!(
             (half.status, half.json()["error"].as_str().unwrap().contains("api.header_timeout")),
@@ -245,7 +249,7 @@ fn half_open_silent_and_slow_callers_are_let_go() {
 #[test]
 fn one_connection_carries_many_requests() {
     run(async |net| {
-        let (_node, api) = alone(&net, |_| {});
+        let (_node, api) = alone(&net, |_| {}).await;
         let host = format!("Host: {}\r\n", api.addr);
         let last = format!(
             "PUT /v1/dht/k?quorum=one HTTP/1.1\r\n{host}Connection: close\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
@@ -272,7 +276,8 @@ fn where_others_can_ask_they_need_the_token() {
         let (_node, api) = alone(&net, |config| {
             config.api.listen = ApiListen::Tcp(([0, 0, 0, 0], 0).into());
             config.api.token = Some("s3cret".to_owned().into());
-        });
+        })
+        .await;
         let ask = async |path: &str, headers: &str| {
             let request =
                 format!("GET {path} HTTP/1.1\r\nHost: node-1:4080\r\nConnection: close\r\n{headers}\r\n");
@@ -467,7 +472,7 @@ fn resident() -> usize {
 #[test]
 fn connections_are_bounded_and_one_too_many_is_told() {
     run(async |net| {
-        let (_node, api) = alone(&net, |config| config.api.connections = 2);
+        let (_node, api) = alone(&net, |config| config.api.connections = 2).await;
         let idle = [api.follow("t").await, api.follow("t").await];
         let refused = api.get("/healthz").await;
         assert_eq!(refused.status, 503);
@@ -481,7 +486,7 @@ fn connections_are_bounded_and_one_too_many_is_told() {
 #[test]
 fn an_address_in_use_is_named_with_its_key_and_a_hint() {
     run(async |net| {
-        let (_node, api) = alone(&net, |_| {});
+        let (_node, api) = alone(&net, |_| {}).await;
         let mut config = net.config(3, &[]);
         config.api.listen = ApiListen::Tcp(api.addr);
         let error = Bound::open(&config, &net.rt).unwrap_err();

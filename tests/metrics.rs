@@ -106,19 +106,19 @@ fn matchers(inside: &str) -> Vec<(String, String, String)> {
 /// Two nodes in one mesh, and their APIs.
 async fn pair(net: &Network) -> [(Api, Client); 2] {
     net.set("one", [2]);
-    let both = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
+    let nodes = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
         let mut config = net.config(n, names);
         // There, and finds nobody.
         config.mdns.enabled = true;
         config.mdns.interfaces = vec!["none".into()];
-        let node = net.spawn(config.clone());
-        (Api::serve(&net.rt, &node, config), node)
+        (net.spawn(config.clone()), config)
     });
-    for (_, node) in &both {
+    for (node, _) in &nodes {
         net.meshed(node, 1).await;
         net.table(node, 1).await;
     }
-    both
+    let [one, two] = nodes.map(async |(node, config)| (Api::serve(net, &node, config).await, node));
+    [one.await, two.await]
 }
 
 /// Every name of a sample with the labels it has, each with its values.

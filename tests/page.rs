@@ -15,11 +15,11 @@ use support::{Network, run};
 
 const MOST: usize = 40 * 1024;
 
-fn api(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smidge::Client, Api) {
+async fn api(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smidge::Client, Api) {
     let mut config = net.config(2, &[]);
     change(&mut config);
     let node = net.spawn(config.clone());
-    let api = Api::serve(&net.rt, &node, config);
+    let api = Api::serve(net, &node, config).await;
     (node, api)
 }
 
@@ -37,7 +37,7 @@ fn inside<'a>(page: &'a str, tag: &str) -> &'a str {
 #[test]
 fn the_page_is_small_and_needs_nothing_from_elsewhere() {
     run(async |net| {
-        let (_node, api) = api(&net, |_| {});
+        let (_node, api) = api(&net, |_| {}).await;
         let answer = api.get("/").await;
         assert_eq!(answer.status, 200, "{}", answer.head);
         assert!(answer.body.len() < MOST, "{} bytes", answer.body.len());
@@ -74,7 +74,7 @@ fn the_page_is_small_and_needs_nothing_from_elsewhere() {
 #[test]
 fn the_policy_lets_run_what_the_page_has_and_nothing_else() {
     run(async |net| {
-        let (_node, api) = api(&net, |_| {});
+        let (_node, api) = api(&net, |_| {}).await;
         let answer = api.get("/").await;
         let page = answer.text();
         let hash = |tag| format!("'sha256-{}'", BASE64.encode(&Sha256::digest(inside(&page, tag))));
@@ -108,7 +108,7 @@ fn the_policy_lets_run_what_the_page_has_and_nothing_else() {
 #[test]
 fn who_has_the_page_is_not_sent_it_again() {
     run(async |net| {
-        let (_node, api) = api(&net, |_| {});
+        let (_node, api) = api(&net, |_| {}).await;
         let first = api.get("/").await;
         assert_eq!(header(&first, "Cache-Control"), Some("no-cache"));
         let tag = header(&first, "ETag").unwrap().to_owned();
@@ -138,7 +138,8 @@ fn the_page_is_guarded_and_gives_nothing_away() {
         let (node, locked) = api(&net, |config| {
             config.api.listen = ApiListen::Tcp(([0, 0, 0, 0], 0).into());
             config.api.token = Some("s3cret-s3cret-s3cret".to_owned().into());
-        });
+        })
+        .await;
         let page = locked.get("/").await;
         assert_eq!(page.status, 200, "the page itself needs no token");
         assert!(!page.text().contains(&node.peer_id().to_string()) && !page.text().contains("s3cret"));
@@ -146,7 +147,7 @@ fn the_page_is_guarded_and_gives_nothing_away() {
         let mut config = net.config(3, &[]);
         config.gossip.topics.clear();
         let other = net.spawn(config.clone());
-        let open = Api::serve(&net.rt, &other, config);
+        let open = Api::serve(&net, &other, config).await;
         assert_eq!(open.get("/").await.body, page.body, "it is the same page for everybody");
         for (headers, status) in [
             (format!("Host: {}\r\n", open.addr), 200),

@@ -14,6 +14,7 @@ use std::{
     task::{Poll, ready},
 };
 
+use crate::support::Network;
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use serde_json::Value;
 use smidge::{
@@ -49,8 +50,10 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves `client` on a free port of loopback, unless `config` names another address.
-    pub fn serve(rt: &Handle, client: &Client, mut config: Config) -> Self {
+    /// Serves `client`, once it listens, on a free port of loopback, unless `config` names another address.
+    pub async fn serve(net: &Network, client: &Client, mut config: Config) -> Self {
+        net.listening(client).await;
+        let rt = &net.rt;
         if config.api.listen == Config::default().api.listen {
             config.api.listen = ApiListen::Tcp(([127, 0, 0, 1], 0).into());
         }

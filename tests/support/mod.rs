@@ -120,6 +120,12 @@ impl Network {
         .await;
     }
 
+    /// Waits until `client` listens.
+    pub async fn listening(&self, client: &Client) {
+        let up = |c: Client| async move { !c.status().await.unwrap().listening.is_empty() };
+        self.until("an address that is listened on", client, up).await;
+    }
+
     /// Waits until `client` is connected to all of `peers`.
     pub async fn connected(&self, client: &Client, peers: impl IntoIterator<Item = PeerId>) {
         let wanted: &BTreeSet<_> = &peers.into_iter().collect();
