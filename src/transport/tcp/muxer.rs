@@ -7,7 +7,10 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Wake, Waker, ready},
 };
 
@@ -25,8 +28,12 @@ type Secured = Negotiated<noise::Output<Transcribed<Negotiated<Lingering<Box<dyn
 
 /// Who waits for what. Yamux knows one task, and wakes only that; here any of them may be the one whose poll
 /// moves the connection on.
-#[derive(Default)]
-struct Waiting(Mutex<[Option<Waker>; 3]>);
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: Mutex<[Option<Waker>; 3]>,
+    /// Streams that exist.
+    open: AtomicUsize,
+}
 
 /// What somebody waits for.
 #[derive(Clone, Copy)]
@@ -38,7 +45,7 @@ enum For {
 
 impl Waiting {
     fn register(&self, what: For, cx: &Context<'_>) {
-        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut wakers[what as usize] {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
@@ -48,8 +55,31 @@ impl Waiting {
 
 impl Wake for Waiting {
     fn wake(self: Arc<Self>) {
-        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner).each_mut().map(Option::take);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner).each_mut().map(Option::take);
         wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// Counts a stream for as long as it exists.
+#[derive(Debug)]
+struct Counted(Arc<Waiting>);
+
+impl Counted {
+    fn new(waiting: &Arc<Waiting>) -> Self {
+        waiting.open.fetch_add(1, Ordering::SeqCst);
+        Self(waiting.clone())
+    }
+}
+
+impl Drop for Counted {
+    /// Yamux has woken the connection already; whoever looked before this was told of one too many.
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        self.0.wake_by_ref();
     }
 }
 
@@ -61,8 +91,6 @@ pub struct Connection {
     /// bounded with them.
     incoming: VecDeque<Stream>,
     waiting: Arc<Waiting>,
-    /// Every stream holds a reference.
-    open: Arc<()>,
     max_streams: usize,
     session: Session,
 }
@@ -87,8 +115,7 @@ impl Connection {
         remote: SocketAddr,
         max_streams: usize,
     ) -> Self {
-        let open = Arc::new(());
-        Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), open, max_streams, session }
+        Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), max_streams, session }
     }
 
     fn lost(&self, reason: yamux::ConnectionError) -> Error {
@@ -101,7 +128,7 @@ impl Connection {
         self.waiting.register(what, cx);
         let waker = Waker::from(self.waiting.clone());
         match ready!(self.yamux.poll_next_inbound(&mut Context::from_waker(&waker))) {
-            Some(Ok(inner)) => Poll::Ready(Ok(Stream { inner, _open: self.open.clone() })),
+            Some(Ok(inner)) => Poll::Ready(Ok(self.counted(inner))),
             Some(Err(reason)) => Poll::Ready(Err(self.lost(reason))),
             None => Poll::Ready(Err(self.lost(yamux::ConnectionError::Closed))),
         }
@@ -110,11 +137,15 @@ impl Connection {
     fn keep(&mut self, stream: Stream) {
         self.incoming.push_back(stream);
         // Somebody may wait for it, and there may be more.
-        self.waiting.clone().wake();
+        self.waiting.wake_by_ref();
+    }
+
+    fn counted(&self, inner: yamux::Stream) -> Stream {
+        Stream { inner, _counted: Counted::new(&self.waiting) }
     }
 
     fn open_streams(&self) -> usize {
-        Arc::strong_count(&self.open) - 1
+        self.waiting.open.load(Ordering::SeqCst)
     }
 }
 
@@ -145,13 +176,13 @@ impl StreamMuxer for Connection {
             self.keep(stream?);
             cx.waker().wake_by_ref();
         }
-        // Yamux would end the connection over one too many. A stream that goes wakes this task.
+        // Yamux would end the connection over one too many. A stream that is gone wakes this task.
         if self.open_streams() >= self.max_streams {
             return Poll::Pending;
         }
         let waker = Waker::from(self.waiting.clone());
         match ready!(self.yamux.poll_new_outbound(&mut Context::from_waker(&waker))) {
-            Ok(inner) => Poll::Ready(Ok(Stream { inner, _open: self.open.clone() })),
+            Ok(inner) => Poll::Ready(Ok(self.counted(inner))),
             Err(reason) => Poll::Ready(Err(self.lost(reason))),
         }
     }
@@ -175,7 +206,8 @@ impl StreamMuxer for Connection {
 #[derive(Debug)]
 pub struct Stream {
     inner: yamux::Stream,
-    _open: Arc<()>,
+    /// Dropped after it: fields go in this order.
+    _counted: Counted,
 }
 
 impl AsyncRead for Stream {
@@ -203,5 +235,30 @@ impl AsyncWrite for Stream {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_room_is_woken_when_there_is_room_already() {
+        /// Notes how many streams there are when it is woken.
+        struct Looks(Arc<Waiting>, Mutex<Vec<usize>>);
+        impl Wake for Looks {
+            fn wake(self: Arc<Self>) {
+                self.1.lock().unwrap().push(self.0.open.load(Ordering::SeqCst));
+            }
+        }
+        let waiting = Arc::<Waiting>::default();
+        let looks = Arc::new(Looks(waiting.clone(), Mutex::default()));
+        let waker = Waker::from(looks.clone());
+        let streams = [Counted::new(&waiting), Counted::new(&waiting)];
+        for stream in streams {
+            waiting.register(For::Outbound, &Context::from_waker(&waker));
+            drop(stream);
+        }
+        assert_eq!(*looks.1.lock().unwrap(), [1, 0]);
     }
 }
