@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env, fmt, fs,
     io::{self, IoSliceMut},
     net::SocketAddr,
     path::PathBuf,
@@ -234,14 +234,33 @@ impl log::Log for Duplicates {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata())
-            && record.args().to_string().starts_with("Message already received, ignoring")
-        {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut beginning = Beginning::default();
+        // Ends with an error once it is full: what comes behind is not worth formatting.
+        let _ = fmt::write(&mut beginning, *record.args());
+        if beginning.0 == SEEN {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// How gossipsub's line about a message that it has seen before begins.
+const SEEN: &str = "Message already received";
+
+/// As much of a line as it takes to recognize it.
+#[derive(Default)]
+struct Beginning(String);
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = SEEN.len() - self.0.len();
+        self.0.push_str(text.get(..room).unwrap_or(text));
+        if self.0.len() < SEEN.len() { Ok(()) } else { Err(fmt::Error) }
+    }
 }
 
 /// A runtime that counts the bytes of what is sent over UDP.

@@ -31,6 +31,7 @@ use super::{
     connects::Connects,
     error::Error,
     event::{Event, Receipt},
+    lean::Lean,
     metrics::Metrics,
     peers::Peers,
     publishes::Publishes,
@@ -66,7 +67,7 @@ impl Drop for Inbox {
 
 pub(crate) struct EventLoop {
     inbox: Inbox,
-    swarm: Swarm<Behaviour>,
+    swarm: Swarm<Lean<Behaviour>>,
     /// Ready when the swarm is gone and its last socket closed.
     closed: BoxFuture<'static, ()>,
     /// Ended when the last client is gone; then `select!` passes over it.
@@ -98,7 +99,7 @@ pub(crate) struct EventLoop {
 
 /// What the loop is made of.
 pub(crate) struct Parts {
-    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) swarm: Swarm<Lean<Behaviour>>,
     pub(crate) closed: BoxFuture<'static, ()>,
     pub(crate) commands: (async_channel::Sender<Command>, async_channel::Receiver<Command>),
     pub(crate) events: (Sender<Event>, InactiveReceiver<Event>),

@@ -12,6 +12,7 @@ mod event;
 mod event_loop;
 mod gossip;
 mod judge;
+mod lean;
 mod metrics;
 mod peers;
 mod ping;

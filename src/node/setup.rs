@@ -21,7 +21,9 @@ use super::{
     SpawnError,
     access::{self, Access},
     behaviour::Behaviour,
-    gossip, ping, probe, punch, relaying, table,
+    gossip,
+    lean::Lean,
+    ping, probe, punch, relaying, table,
 };
 use crate::{
     config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
@@ -63,7 +65,7 @@ pub(crate) fn swarm(
     key: &Keypair,
     keyring: Option<Keyring>,
     runtime: &Handle,
-) -> Result<(Swarm<Behaviour>, BoxFuture<'static, ()>), SpawnError> {
+) -> Result<(Swarm<Lean<Behaviour>>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
     let local = PeerId::from(key.public());
@@ -96,7 +98,10 @@ pub(crate) fn swarm(
         // Of the addresses that the hash table has for a peer, those of QUIC first.
         swarm_config = swarm_config.with_smart_dial();
     }
-    Ok((Swarm::new(transport, behaviour(config, key, circuits, runtime)?, local, swarm_config), closed))
+    Ok((
+        Swarm::new(transport, Lean::new(behaviour(config, key, circuits, runtime)?), local, swarm_config),
+        closed,
+    ))
 }
 
 /// `direct`, and connections through relays where there are any.
