@@ -4,7 +4,7 @@
 //! it answers is carried out.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     convert::Infallible,
     fmt,
     sync::Arc,
@@ -52,6 +52,15 @@ pub enum Event {
         /// Where; everywhere if `None`.
         address: Option<Multiaddr>,
     },
+    /// The other side of a connection is somewhere else now.
+    Moved {
+        /// Who.
+        peer: PeerId,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Where it leads to.
+        address: Multiaddr,
+    },
 }
 
 /// Keeps this node connected to every replica behind its targets.
@@ -62,6 +71,8 @@ pub struct Behaviour {
     lookups: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
     dials: HashMap<ConnectionId, Multiaddr>,
     links: HashMap<ConnectionId, Link>,
+    /// Connections whose other side is somewhere else, and nobody was told yet.
+    moved: VecDeque<Event>,
     transports: Arc<[TransportKind]>,
     own: BTreeSet<Multiaddr>,
     timer: Box<dyn Timer>,
@@ -102,6 +113,7 @@ impl Behaviour {
             lookups: FuturesUnordered::new(),
             dials: HashMap::new(),
             links: HashMap::new(),
+            moved: VecDeque::new(),
             own: BTreeSet::new(),
             stirred: false,
             waker: None,
@@ -199,6 +211,9 @@ impl Behaviour {
     /// Carries out what the reconciler wants; a dial or an event ends the round.
     fn act(&mut self) -> Option<ToSwarm<Event, Infallible>> {
         loop {
+            if let Some(moved) = self.moved.pop_front() {
+                return Some(ToSwarm::GenerateEvent(moved));
+            }
             if let Some(notice) = self.reconciler.next_notice() {
                 return Some(ToSwarm::GenerateEvent(Event::Notice(notice)));
             }
@@ -273,6 +288,8 @@ impl NetworkBehaviour for Behaviour {
                 if let Some(link) = self.links.get_mut(&e.connection_id) {
                     link.address = address.clone();
                 }
+                let (peer, connection) = (e.peer_id, e.connection_id);
+                self.moved.push_back(Event::Moved { peer, connection, address: address.clone() });
                 self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
                 self.stir();
             }

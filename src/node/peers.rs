@@ -89,6 +89,13 @@ impl Peers {
         peer.links.len() == 1
     }
 
+    /// Notes that the other side of a connection is at `address` now.
+    pub(crate) fn moved(&mut self, peer: &PeerId, link: ConnectionId, address: Multiaddr) {
+        if let Some(link) = self.0.get_mut(peer).and_then(|peer| peer.links.get_mut(&link)) {
+            link.address = address;
+        }
+    }
+
     /// The connections that stood for `age` before `link`, to the same peer, came up.
     ///
     /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it

@@ -130,6 +130,10 @@ impl EventLoop {
         match event {
             BehaviourEvent::Dialer(dialer::Event::Notice(notice)) => self.emit(Event::Dialer(notice)),
             BehaviourEvent::Dialer(dialer::Event::Forget { peer, address }) => self.forget(peer, address),
+            BehaviourEvent::Dialer(dialer::Event::Moved { peer, connection, address }) => {
+                log::debug!("{peer} is at {address} now");
+                self.peers.moved(&peer, connection, address);
+            }
             BehaviourEvent::Mdns(notice) => self.emit(Event::Mdns(notice)),
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {

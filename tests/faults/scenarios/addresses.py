@@ -13,7 +13,7 @@ AT_MOST = 9.0 + 6.0 + 5.0
 
 
 @scenario("address-change", "a node's address becomes another while it runs, and the name follows",
-          "connected at the new address within 20 s (what the node opened itself moves with it), and the old one is in no name; "
+          "connected at the new address within 20 s (what the node opened itself moves with it), and the old one is in no name and at no peer; "
           "nothing is lost among the others, nor at the node from then on")
 def address_change(run):
     with run.world() as world:
@@ -37,6 +37,9 @@ def address_change(run):
                     (name,) = node.get("/v1/names")["names"]
                     states = {record["address"].split("/")[2]: record["state"] for record in name["records"]}
                     if states.get(new) != "connected" or old in states:
+                        return False
+                    links = [link for peer in node.get("/v1/peers")["peers"] if peer["peer"] == c.peer for link in peer["connections"]]
+                    if any(old in link["address"] for link in links):
                         return False
                     node.ask("GET", f"/v1/peers/{c.peer}/ping")
                 return world.is_whole()
