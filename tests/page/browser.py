@@ -234,7 +234,7 @@ def the_page_shows_a_mesh(browser, nodes, proxy):
     until("live and ready", lambda: {"peer", "live", "ready"} <= set(browser.text("#badges").split()))
     for node in nodes[:2]:
         until("a peer's row", lambda node=node: browser.run(
-            "return [...document.querySelectorAll('#peers tr')].some(r => r.cells[0].title === arguments[0] && / ms$/.test(r.cells[4].innerText))", node.peer))
+            "return [...document.querySelectorAll('#peers tr')].some(r => r.cells[0].title === arguments[0] && r.cells[3].innerText === 'direct' && / ms$/.test(r.cells[5].innerText))", node.peer))
     # The name that nobody answers waits between two dials, and is `dialing` for a moment each time.
     for word in ("127.0.0.1:9", "connected", "waiting"):
         until(f"{word!r} among the names", lambda word=word: word in browser.text("#names"))
@@ -281,12 +281,15 @@ def hostile_words_stay_words(browser, nodes, proxy):
         if path == "/v1/peers":
             for peer in record["peers"]:
                 peer["agent"] = HOSTILE
+                for link in peer["connections"]:
+                    link["relayed"] = True
         if path == "/v1/names":
             record["names"][0]["last_error"] = HOSTILE
             record["names"].append({"name": HOSTILE, "records": [], "last_error": HOSTILE})
         return record
     proxy.change = lie
     until("a hostile agent", lambda: "<script>" in browser.text("#peers"))
+    until("a relay", lambda: "relayed" in browser.text("#peers"))
     until("a hostile name", lambda: "<script>" in browser.text("#names"))
     until("a hostile topic", lambda: any("<img" in t for t in browser.run("return [...document.querySelectorAll('figure h3')].map(h => h.innerText)")))
     drawn = browser.run("return [...document.querySelectorAll('figure h3')].map(h => h.title)")

@@ -190,11 +190,13 @@
     choices(status.topics);
     rows("peers", peers, (peer) => peer.peer, (peer) => {
       const [link, ...more] = peer.connections;
+      const relayed = link && peer.connections.every((link) => link.relayed);
       const inMesh = all.filter((topic) => meshes.get(topic)?.includes(peer.peer)).length;
       return [
         [tail(peer.peer), "mono id", peer.peer],
         [link ? link.address + (more.length ? ` (+${more.length})` : "") : "", "mono far"],
         [link ? (link.outbound ? "us" : "them") : ""],
+        relayed ? ["relayed", "warn", "every connection goes through a relay"] : [link ? "direct" : ""],
         [link ? age(link.age_s) : ""],
         [millis(peer.rtt_us), "n"],
         [peer.agent ?? "", "far"],
