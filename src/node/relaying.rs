@@ -85,3 +85,50 @@ impl NetworkBehaviour for Behaviour {
         self.inner.poll(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{
+        core::{ConnectedPoint, Endpoint, transport::PortUse},
+        swarm::derive_prelude::Either,
+    };
+
+    use super::*;
+
+    /// The handler's event on the left, which has no name outside of its crate.
+    trait Left {
+        type Event;
+    }
+    impl<L, R> Left for Either<L, R> {
+        type Event = L;
+    }
+    type Ours = THandlerOutEvent<relay::Behaviour>;
+    type Said = <Ours as Left>::Event;
+
+    #[test]
+    fn an_answer_that_was_held_up_until_the_slot_ended_harms_nobody() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let mut relay = Behaviour::new(relay::Behaviour::new(local, relay::Config::default()));
+        let link = ConnectionId::new_unchecked(1);
+        let endpoint = ConnectedPoint::Dialer {
+            address: "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(),
+            role_override: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        };
+        relay.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id: peer,
+            connection_id: link,
+            endpoint: &endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+        for _ in 0..2 {
+            relay.on_connection_handler_event(peer, link, Ours::Left(Said::ReservationTimedOut {}));
+        }
+        relay.on_connection_handler_event(
+            peer,
+            link,
+            Ours::Left(Said::ReservationReqAccepted { renewed: true }),
+        );
+    }
+}

@@ -278,19 +278,19 @@
   }
   // This node in the middle, the mesh around it, and further out who only gossips with us.
   function picture(svg, self, mesh, gossip) {
-    const edges = draw("g"), nodes = draw("g");
-    svg.setAttribute("viewBox", mesh.length + gossip.length > 2 ? "0 0 300 200" : "0 60 300 70");
+    const edges = draw("g"), nodes = draw("g"), cy = 100;
+    svg.setAttribute("viewBox", mesh.length + gossip.length > 2 ? "0 0 300 200" : "0 68 300 70");
     const few = mesh.length + gossip.length <= 10;
     const ring = (peers, rx, ry, kind, turn) => {
       const some = peers.slice(0, RING);
       some.forEach((peer, i) => {
         const angle = Math.PI * (1 + turn + 2 * (i / some.length));
-        const x = 150 + rx * Math.cos(angle), y = 92 + ry * Math.sin(angle);
-        edges.append(draw("line", { class: "edge " + kind, x1: 150, y1: 92, x2: x, y2: y }));
+        const x = 150 + rx * Math.cos(angle), y = cy + ry * Math.sin(angle);
+        edges.append(draw("line", { class: "edge " + kind, x1: 150, y1: cy, x2: x, y2: y }));
         const dot = draw("circle", { class: "peer " + kind, cx: x, cy: y, r: kind === "gossip" ? 5 : 7 });
         dot.append(draw("title", {}, peer));
         nodes.append(dot);
-        const below = y > 91 ? y + 18 : y - 22; // away from the middle
+        const below = y > cy - 1 ? y + 18 : y - 22; // away from the middle
         if (few) nodes.append(draw("text", { x, y: below }, tail(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
       });
       return peers.length - some.length;
@@ -301,7 +301,7 @@
     const common = (a, b) => (b ? common(b, a % b) : a);
     const turn = common(inner, outer) / (inner * (outer || 1));
     const left = ring(mesh, outer ? 68 : 96, outer ? 36 : 56, "", 0) + ring(gossip, 118, 66, "gossip", turn);
-    const me = draw("circle", { class: "me", cx: 150, cy: 92, r: 10 });
+    const me = draw("circle", { class: "me", cx: 150, cy, r: 10 });
     me.append(draw("title", {}, self + " (this node)"));
     nodes.append(me);
     if (left > 0) nodes.append(draw("text", { class: "dim", x: 150, y: 196 }, `and ${left} more`));
