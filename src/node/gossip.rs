@@ -9,14 +9,15 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
+    PeerId,
     gossipsub::{self, IdentTopic, MessageId, PublishError, SubscriptionError, TopicHash},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::ConnectionEstablished,
     },
 };
+
+use super::delegate::ask_inner_of_connections;
 
 /// What gossip tells the node.
 #[derive(Debug)]
@@ -164,45 +165,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Gossipsub as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(link, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(link, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
-    }
+    ask_inner_of_connections!();
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);

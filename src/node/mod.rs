@@ -7,6 +7,7 @@ mod behaviour;
 mod client;
 mod command;
 mod connects;
+mod delegate;
 mod error;
 mod event;
 mod event_loop;

@@ -13,13 +13,13 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     autonat::v2::{client, server},
-    core::{Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        CloseConnection, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
         NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
+use super::delegate::ask_inner_of_connections;
 use crate::dialer::is_circuit;
 
 /// Addresses that are asked about in a node's life. Whoever we dial can make some up; each is asked about once.
@@ -70,26 +70,7 @@ impl NetworkBehaviour for Asking {
     type ConnectionHandler = THandler<client::Behaviour>;
     type ToSwarm = client::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(link, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(link, peer, remote, role, port_use)
-    }
+    ask_inner_of_connections!();
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
@@ -151,26 +132,7 @@ impl NetworkBehaviour for Answering {
     type ConnectionHandler = THandler<server::Behaviour>;
     type ToSwarm = server::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(link, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(link, peer, remote, role, port_use)
-    }
+    ask_inner_of_connections!();
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {

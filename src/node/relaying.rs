@@ -7,15 +7,14 @@
 use std::task::{Context, Poll};
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    relay,
+    PeerId, relay,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::{ConnectionClosed, ConnectionEstablished},
     },
 };
+
+use super::delegate::ask_inner_of_connections;
 
 /// The connection that there is not; the swarm counts its own from 0.
 const NONE: usize = usize::MAX;
@@ -34,26 +33,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = THandler<relay::Behaviour>;
     type ToSwarm = relay::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(link, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(link, peer, remote, role, port_use)
-    }
+    ask_inner_of_connections!();
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         let none = ConnectionId::new_unchecked(NONE);

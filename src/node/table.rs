@@ -13,15 +13,14 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    kad,
+    PeerId, kad,
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        CloseConnection, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 
+use super::delegate::ask_inner_of_connections;
 use crate::store::{Mark, Report, Store};
 
 type Kad = kad::Behaviour<Store>;
@@ -124,45 +123,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Kad as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(link, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(link, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        link: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
-    }
+    ask_inner_of_connections!();
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = &event {

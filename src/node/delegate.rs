@@ -1,0 +1,48 @@
+//! What a behaviour around another one leaves to it: the four questions about a connection, word for word.
+
+/// Stands in an `impl NetworkBehaviour` for a struct whose field `inner` has the same handlers.
+macro_rules! ask_inner_of_connections {
+    () => {
+        fn handle_pending_inbound_connection(
+            &mut self,
+            link: libp2p::swarm::ConnectionId,
+            local: &libp2p::Multiaddr,
+            remote: &libp2p::Multiaddr,
+        ) -> Result<(), libp2p::swarm::ConnectionDenied> {
+            self.inner.handle_pending_inbound_connection(link, local, remote)
+        }
+
+        fn handle_established_inbound_connection(
+            &mut self,
+            link: libp2p::swarm::ConnectionId,
+            peer: libp2p::PeerId,
+            local: &libp2p::Multiaddr,
+            remote: &libp2p::Multiaddr,
+        ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
+            self.inner.handle_established_inbound_connection(link, peer, local, remote)
+        }
+
+        fn handle_pending_outbound_connection(
+            &mut self,
+            link: libp2p::swarm::ConnectionId,
+            peer: Option<libp2p::PeerId>,
+            addresses: &[libp2p::Multiaddr],
+            role: libp2p::core::Endpoint,
+        ) -> Result<Vec<libp2p::Multiaddr>, libp2p::swarm::ConnectionDenied> {
+            self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
+        }
+
+        fn handle_established_outbound_connection(
+            &mut self,
+            link: libp2p::swarm::ConnectionId,
+            peer: libp2p::PeerId,
+            address: &libp2p::Multiaddr,
+            role: libp2p::core::Endpoint,
+            port_use: libp2p::core::transport::PortUse,
+        ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
+            self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
+        }
+    };
+}
+
+pub(super) use ask_inner_of_connections;
