@@ -38,6 +38,7 @@ mod links;
 #[cfg(target_os = "linux")]
 mod poller;
 mod reactor;
+mod rest;
 mod runner;
 mod signals;
 #[cfg(any(test, fuzzing))]

@@ -23,6 +23,8 @@ use std::{
 
 use futures::future::{pending, poll_fn};
 
+use super::rest;
+
 /// What runs tasks until it has none left, and never ends.
 pub(super) type Tasks = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -94,7 +96,7 @@ impl Runner {
             return;
         }
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        self.turn(&mut tasks);
+        rest::work(|| self.turn(&mut tasks));
         drop(tasks);
         // Somebody may have left something to a worker that was at it.
         if self.due.load(Ordering::SeqCst) {
@@ -165,7 +167,7 @@ thread_local! {
 }
 
 /// Whether this thread runs what it wakes. futures-timer's holds no lock while it wakes a task (3.0.3).
-fn is_host() -> bool {
+pub(super) fn is_host() -> bool {
     thread_local! {
         static IS_HOST: bool = thread::current().name() == Some("futures-timer");
     }
