@@ -125,9 +125,11 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
     let began = Instant::now();
     let mut clients: Vec<Client> = Vec::new();
     let mut addresses: Vec<Multiaddr> = Vec::new();
-    for _ in 0..nodes {
+    for n in 0..nodes {
         let mut config = Config::default();
-        config.listen.addresses = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse()?];
+        // Each at an address of its own: more than `gossip.colocated` at one would be taken for one that pretends.
+        config.listen.addresses =
+            vec![format!("/ip4/127.77.{}.{}/udp/0/quic-v1", n / 250, n % 250 + 1).parse()?];
         config.gossip.topics = vec![TOPIC.into()];
         config.dial.addresses = addresses.clone();
         config.limits.memory = usize::MAX;
@@ -154,8 +156,15 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
             || client.mesh().await?.values().map(Vec::len).sum::<usize>() < least
         {
             if began.elapsed() > PATIENCE {
-                let peers = client.status().await?.peers;
-                return Err(format!("after {PATIENCE:?} a node has {peers} of {} peers", nodes - 1).into());
+                let (mut peers, mut members) = (Vec::new(), Vec::new());
+                for client in &clients {
+                    peers.push(client.status().await?.peers);
+                    members.push(client.mesh().await?.values().map(Vec::len).sum::<usize>());
+                }
+                return Err(format!(
+                    "after {PATIENCE:?} the nodes have {peers:?} peers and {members:?} members in their meshes"
+                )
+                .into());
             }
             runtime.sleep(Duration::from_millis(20)).await;
         }

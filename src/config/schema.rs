@@ -108,6 +108,8 @@ sections! { role;
         flood_publish: bool = true;
         /// Peers are scored, and bad ones left out.
         scoring: bool = true;
+        /// Peers with one address, as behind one NAT, before that costs them score.
+        colocated: usize [1..=65536] = 64;
         /// The largest message with its envelope, in bytes.
         max_message: usize as Size [128..=16 << 20] = 64 << 10;
         /// Nodes that speak only floodsub are served, too.

@@ -49,8 +49,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const TOLD: Duration = Duration::from_secs(3);
 /// Pings on request under way on one connection.
 const PINGS: usize = 16;
-/// Peers with one address before their scores suffer: replicas behind one NAT are no attack.
-const COLOCATED: f64 = 64.0;
 /// How long until one failed admission of an address is forgiven.
 const FORGIVE: Duration = Duration::from_secs(10);
 /// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or
@@ -404,7 +402,7 @@ fn gossip_behaviour(
     let thresholds = gossipsub::PeerScoreThresholds::default();
     if settings.scoring {
         let params = gossipsub::PeerScoreParams {
-            ip_colocation_factor_threshold: COLOCATED,
+            ip_colocation_factor_threshold: settings.colocated as f64,
             // Who takes messages slower than they come loses them, and whoever publishes is told. Punished
             // for it as well, both peers of a small mesh would soon be cut off for a burst of ours.
             slow_peer_weight: 0.0,
