@@ -4,8 +4,8 @@
 //! futures-timer's thread is woken to write that down, by a system call on our side and two changes of threads on
 //! its own. That is a third of all that a request costs (bench/RESULTS.md). While workers are at work for a good
 //! part of the time, that thread sleeps for [`NAP`] instead of waiting for the next change, and writes down at once
-//! all that came in between. Its timers ring up to that much late then, which nobody sets them finely enough to
-//! notice; when there is little to do it is left alone.
+//! all that came in between. Its timers ring about that much late then: most are seconds; the finest, half a round
+//! trip before a hole is punched (DCUtR), may come late by it. When there is little to do it is left alone.
 
 use std::{
     future::Future,

@@ -14,7 +14,6 @@ use std::{
     task::{Poll, ready},
 };
 
-use crate::support::Network;
 use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use serde_json::Value;
 use smidge::{
@@ -23,6 +22,8 @@ use smidge::{
     gateway::{Bound, Gateway},
     runtime::{Handle, TcpOptions, TcpStream},
 };
+
+use crate::support::Network;
 
 /// An answer.
 #[derive(Debug)]
