@@ -1,12 +1,11 @@
 //! What the tests of whole nodes share: a network of its own for each test, nodes on it, and waiting
 //! for events with an answer to "what for" when it takes too long.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-pub mod hosts;
-pub mod process;
-pub mod sandbox;
+pub(crate) mod daemon;
+pub(crate) mod hosts;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod sandbox;
 
 use std::{
     collections::BTreeSet,
@@ -25,22 +24,22 @@ use smidge::{
 };
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The topic of most tests.
-pub const TOPIC: &str = "some_topic";
+pub(crate) const TOPIC: &str = "some_topic";
 
 /// Runs a test on the default runtime.
-pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
+pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
     let _ = env_logger::builder().is_test(true).try_init();
     sandbox::run(|| Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap());
 }
 
 /// A loopback network with a name server, where replicas have an address each and one port.
-pub struct Network {
-    pub rt: Handle,
-    pub names: NameServer,
+pub(crate) struct Network {
+    pub(crate) rt: Handle,
+    pub(crate) names: NameServer,
     net: [u8; 3],
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Network {
@@ -51,21 +50,21 @@ impl Network {
     }
 
     /// The address of replica `n`, from 2 to 249.
-    pub fn ip(&self, n: u8) -> IpAddr {
+    pub(crate) fn ip(&self, n: u8) -> IpAddr {
         ip(self.net, n)
     }
 
-    pub fn addr(&self, n: u8) -> Multiaddr {
+    pub(crate) fn addr(&self, n: u8) -> Multiaddr {
         Multiaddr::from(self.ip(n)).with(Protocol::Udp(self.port)).with(Protocol::QuicV1)
     }
 
     /// Makes `name` lead to these replicas; to none, it exists and is empty.
-    pub fn set(&self, name: &str, replicas: impl IntoIterator<Item = u8>) {
+    pub(crate) fn set(&self, name: &str, replicas: impl IntoIterator<Item = u8>) {
         self.names.set(name, replicas.into_iter().map(|n| self.ip(n)).collect()).unwrap();
     }
 
     /// The config of replica `n`, which is to dial `names`.
-    pub fn config(&self, n: u8, names: &[&str]) -> Config {
+    pub(crate) fn config(&self, n: u8, names: &[&str]) -> Config {
         let mut config = Config::default();
         config.listen.addresses = vec![self.addr(n)];
         config.dial.names =
@@ -81,21 +80,21 @@ impl Network {
         config
     }
 
-    pub fn spawn(&self, config: Config) -> Client {
+    pub(crate) fn spawn(&self, config: Config) -> Client {
         self.spawn_as(config, &Keypair::generate_ed25519())
     }
 
-    pub fn spawn_as(&self, config: Config, key: &Keypair) -> Client {
+    pub(crate) fn spawn_as(&self, config: Config, key: &Keypair) -> Client {
         Node::new(config, key.clone()).spawn(&self.rt).unwrap()
     }
 
     /// A node that dials `names`.
-    pub fn node(&self, n: u8, names: &[&str]) -> Client {
+    pub(crate) fn node(&self, n: u8, names: &[&str]) -> Client {
         self.spawn(self.config(n, names))
     }
 
     /// What `future` gives; panics with `what` if that takes too long.
-    pub async fn patiently<T>(&self, what: impl Debug, future: impl Future<Output = T>) -> T {
+    pub(crate) async fn patiently<T>(&self, what: impl Debug, future: impl Future<Output = T>) -> T {
         match self.rt.timeout(PATIENCE, future).await {
             Ok(output) => output,
             Err(_) => panic!("waited {PATIENCE:?} in vain for {what:?}"),
@@ -103,7 +102,7 @@ impl Network {
     }
 
     /// Waits until `done` holds for the node's state, looking again whenever something happened to it.
-    pub async fn until<F: Future<Output = bool>>(
+    pub(crate) async fn until<F: Future<Output = bool>>(
         &self,
         what: &str,
         client: &Client,
@@ -121,13 +120,13 @@ impl Network {
     }
 
     /// Waits until `client` listens.
-    pub async fn listening(&self, client: &Client) {
+    pub(crate) async fn listening(&self, client: &Client) {
         let up = |c: Client| async move { !c.status().await.unwrap().listening.is_empty() };
         self.until("an address that is listened on", client, up).await;
     }
 
     /// Waits until `client` is connected to all of `peers`.
-    pub async fn connected(&self, client: &Client, peers: impl IntoIterator<Item = PeerId>) {
+    pub(crate) async fn connected(&self, client: &Client, peers: impl IntoIterator<Item = PeerId>) {
         let wanted: &BTreeSet<_> = &peers.into_iter().collect();
         self.until("connections", client, |c| async move {
             let there: BTreeSet<_> = c.peers().await.unwrap().into_iter().map(|p| p.peer).collect();
@@ -137,7 +136,7 @@ impl Network {
     }
 
     /// Waits until `client` is not connected to `peer`.
-    pub async fn disconnected(&self, client: &Client, peer: PeerId) {
+    pub(crate) async fn disconnected(&self, client: &Client, peer: PeerId) {
         self.until("a disconnection", client, |c| async move {
             c.peers().await.unwrap().iter().all(|p| p.peer != peer)
         })
@@ -145,22 +144,21 @@ impl Network {
     }
 
     /// Waits until the mesh of [`TOPIC`] at `client` has `members` or more.
-    pub async fn meshed(&self, client: &Client, members: usize) {
+    pub(crate) async fn meshed(&self, client: &Client, members: usize) {
         self.until("a mesh", client, |c| async move {
             c.mesh().await.unwrap().get(TOPIC).map_or(0, Vec::len) >= members
         })
         .await;
     }
 
-    /// Waits until `client` knows that `subscribers` peers subscribed to [`TOPIC`]: a publish that
-    /// waits for one more is refused with how many there are.
-    pub async fn table(&self, client: &Client, size: usize) {
+    /// Waits until `client` has `size` peers in its routing table.
+    pub(crate) async fn table(&self, client: &Client, size: usize) {
         self.until("a routing table", client, |c| async move { c.status().await.unwrap().table >= size })
             .await;
     }
 
     /// Waits until everyone is connected to everyone.
-    pub async fn everyone(&self, nodes: &[Client]) {
+    pub(crate) async fn everyone(&self, nodes: &[Client]) {
         let ids: Vec<_> = nodes.iter().map(Client::peer_id).collect();
         join_all(nodes.iter().map(|node| {
             let others: Vec<_> = ids.iter().copied().filter(|id| *id != node.peer_id()).collect();
@@ -170,7 +168,7 @@ impl Network {
     }
 
     /// The next message.
-    pub async fn message(&self, subscription: &mut Subscription) -> Message {
+    pub(crate) async fn message(&self, subscription: &mut Subscription) -> Message {
         match self.patiently("a message", subscription.next()).await {
             Some(Delivery::Item(message)) => message,
             other => panic!("a message was expected, not {other:?}"),
@@ -178,7 +176,7 @@ impl Network {
     }
 
     /// The first event that `pick` takes.
-    pub async fn event<T>(
+    pub(crate) async fn event<T>(
         &self,
         events: &mut smidge::Events,
         what: &str,
@@ -202,7 +200,7 @@ impl Network {
 }
 
 /// The first three bytes of a loopback network that no other test uses, and a port that is free there.
-pub fn free_net() -> ([u8; 3], u16) {
+pub(crate) fn free_net() -> ([u8; 3], u16) {
     static NETS: AtomicU8 = AtomicU8::new(0);
     let pid = std::process::id();
     let nth = NETS.fetch_add(1, Ordering::Relaxed);
@@ -211,15 +209,15 @@ pub fn free_net() -> ([u8; 3], u16) {
 }
 
 /// What is there already, without waiting.
-pub fn now(subscription: &mut Subscription) -> Option<Delivery<Message>> {
+pub(crate) fn now(subscription: &mut Subscription) -> Option<Delivery<Message>> {
     subscription.next().now_or_never().flatten()
 }
 
-pub fn ip([a, b, c]: [u8; 3], d: u8) -> IpAddr {
+pub(crate) fn ip([a, b, c]: [u8; 3], d: u8) -> IpAddr {
     Ipv4Addr::new(a, b, c, d).into()
 }
 
 /// The payload as text.
-pub fn text(message: &Message) -> String {
+pub(crate) fn text(message: &Message) -> String {
     String::from_utf8_lossy(&message.data).into_owned()
 }

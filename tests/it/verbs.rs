@@ -1,11 +1,5 @@
 //! The verbs that talk to a running node, as a person types them.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -13,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use daemon::{Daemon, pair, run, send, smidge};
+use crate::support::daemon::{Daemon, pair, run, send, smidge};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -39,7 +33,7 @@ fn sub(node: &Daemon, args: &[&str]) -> Child {
     let child =
         node.asked(&[&["sub"], args].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The topic is not one of the node's own: it is followed as soon as the stream stands.
-    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
     while streams() == before {
         assert!(std::time::Instant::now() < deadline, "the topic is not followed: {before}");
     }

@@ -1,11 +1,8 @@
 //! Nodes in one process over loopback: names in, a mesh out.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
 use std::{num::NonZeroUsize, time::Duration};
 
+use crate::support::{TOPIC, now, process::Process, run, text};
 use futures::{StreamExt, future::join_all};
 use libp2p::{PeerId, identity::Keypair};
 use smidge::{
@@ -13,10 +10,9 @@ use smidge::{
     config::{MessageIds, PeerRule, Target, TopicRules},
     dialer::{Notice, RecordState},
 };
-use support::{TOPIC, now, process::Process, run, text};
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers, timeout: support::PATIENCE }
+    PublishOptions { wait_peers, timeout: crate::support::PATIENCE }
 }
 
 #[test]
@@ -81,7 +77,7 @@ fn twenty_replicas_behind_one_name_all_meet_and_get_each_message_once_also_after
 }
 
 /// Each node publishes one message, and each other node gets it once.
-async fn exchange(net: &support::Network, nodes: &[Client]) {
+async fn exchange(net: &crate::support::Network, nodes: &[Client]) {
     join_all(nodes.iter().map(|node| net.meshed(node, 4))).await;
     let mut subscriptions = Vec::new();
     for node in nodes {

@@ -18,7 +18,7 @@ struct Log {
 }
 
 /// A running process and what it has logged. It is killed when this is dropped.
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: Arc<(Mutex<Log>, Condvar)>,
@@ -26,12 +26,12 @@ pub struct Process {
 
 impl Process {
     /// Starts `smidge` with `args`, without any configuration from outside.
-    pub fn start(name: &str, args: &[String]) -> Self {
+    pub(crate) fn start(name: &str, args: &[String]) -> Self {
         Self::spawn(name, Command::new(env!("CARGO_BIN_EXE_smidge")).args(args).env_clear())
     }
 
     /// Starts `command`, whose log is read.
-    pub fn spawn(name: &str, command: &mut Command) -> Self {
+    pub(crate) fn spawn(name: &str, command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -49,7 +49,7 @@ impl Process {
     }
 
     /// The first line from line `from` on that holds all of `words`, and its number.
-    pub fn line_from(&self, from: usize, words: &[&str]) -> (usize, String) {
+    pub(crate) fn line_from(&self, from: usize, words: &[&str]) -> (usize, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut log = self.log.0.lock().unwrap();
         loop {
@@ -67,36 +67,36 @@ impl Process {
     }
 
     /// The first line that holds all of `words`.
-    pub fn line(&self, words: &[&str]) -> String {
+    pub(crate) fn line(&self, words: &[&str]) -> String {
         self.line_from(0, words).1
     }
 
     /// How many lines hold all of `words` so far.
-    pub fn count(&self, words: &[&str]) -> usize {
+    pub(crate) fn count(&self, words: &[&str]) -> usize {
         self.log.0.lock().unwrap().lines.iter().filter(|l| words.iter().all(|w| l.contains(w))).count()
     }
 
     /// How many lines there are so far.
-    pub fn lines(&self) -> usize {
+    pub(crate) fn lines(&self) -> usize {
         self.log.0.lock().unwrap().lines.len()
     }
 
     /// Its peer id, as its first line says.
-    pub fn peer_id(&self) -> String {
+    pub(crate) fn peer_id(&self) -> String {
         self.line(&["starting", "peer id "]).rsplit(' ').next().unwrap().to_owned()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits until it has ended.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -107,7 +107,7 @@ impl Process {
         panic!("{} did not end; it logged:\n{}", self.name, self.log.0.lock().unwrap().lines.join("\n"));
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -1,12 +1,8 @@
 //! A private mesh: whole nodes with and without the network's key, and a change of keys while they talk.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
-
-mod support;
-
 use std::{collections::BTreeMap, fs, time::Duration};
 
+use crate::support::{Network, TOPIC, run, text};
 use futures::StreamExt;
 use libp2p::{StreamProtocol, identity::Keypair, multiaddr::Protocol};
 use smidge::{
@@ -15,7 +11,6 @@ use smidge::{
     dialer::Notice,
     transport::admission::{Keyring, NetworkKey},
 };
-use support::{Network, TOPIC, run, text};
 
 fn keyring(keys: &[&NetworkKey]) -> Keyring {
     let dir = tempfile::tempdir().unwrap();
@@ -157,7 +152,7 @@ fn a_rolling_change_of_keys_loses_no_message() {
         net.rt.spawn(Box::pin(async move {
             let mut sent = 0_u32;
             while stopped.try_recv() == Ok(None) {
-                let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+                let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
                 speaker.publish(TOPIC, sent.to_string(), options).await.unwrap();
                 sent += 1;
                 rt.sleep(Duration::from_millis(20)).await;
@@ -179,7 +174,7 @@ fn a_rolling_change_of_keys_loses_no_message() {
         let sent = all_said.await.unwrap();
         let mut counts = BTreeMap::new();
         while counts.len() < sent as usize {
-            match net.rt.timeout(support::PATIENCE, heard.next()).await {
+            match net.rt.timeout(crate::support::PATIENCE, heard.next()).await {
                 Ok(Some(Delivery::Item(message))) => {
                     *counts.entry(text(&message).parse::<u32>().unwrap()).or_insert(0) += 1;
                 }

@@ -12,17 +12,17 @@ const INSIDE: &str = "SMIDGE_TEST_SANDBOX";
 const SERVER: &str = "127.53.0.1";
 
 /// Whether tests need the sandbox.
-pub fn is_needed() -> bool {
+pub(crate) fn is_needed() -> bool {
     cfg!(not(feature = "hickory"))
 }
 
 /// The address for a test's name server: `own`, where the resolver can be told to ask it.
-pub fn server(own: SocketAddr) -> SocketAddr {
+pub(crate) fn server(own: SocketAddr) -> SocketAddr {
     if is_needed() { format!("{SERVER}:53").parse().unwrap() } else { own }
 }
 
 /// Runs `test`, in a sandbox if one is needed.
-pub fn run(test: impl FnOnce()) {
+pub(crate) fn run(test: impl FnOnce()) {
     if !is_needed() {
         return test();
     }
@@ -34,7 +34,7 @@ pub fn run(test: impl FnOnce()) {
 }
 
 /// Runs `test` in namespaces of its own, with loopback up and after the shell has run `prepare`.
-pub fn inside(prepare: &str, test: impl FnOnce()) {
+pub(crate) fn inside(prepare: &str, test: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         return test();
     }

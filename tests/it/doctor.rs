@@ -1,14 +1,5 @@
 //! `smidge doctor` where something is wrong for real: ports, keys, names, resolvers, links, limits.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-#[path = "support/sandbox.rs"]
-#[allow(unreachable_pub)]
-mod sandbox;
-
 use std::{
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -16,7 +7,10 @@ use std::{
     process::Command,
 };
 
-use daemon::{Daemon, run, smidge};
+use crate::support::{
+    daemon::{Daemon, run, smidge},
+    sandbox,
+};
 use serde_json::Value;
 use smidge::{
     dns::{Fault, NameServer},

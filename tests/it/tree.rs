@@ -1,7 +1,5 @@
 //! What is shipped holds no tokio: looked up in the dependency tree itself, for every feature set.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
 use std::process::Command;
 
 #[test]

@@ -1,8 +1,5 @@
 //! The command as a black box: what is typed, what comes back, and the exit code.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
 use std::{
     fs,
     io::{BufRead, BufReader},

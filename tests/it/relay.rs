@@ -1,14 +1,10 @@
 //! Nodes and relays on one machine: slots, relayed connections, what limits do. Two sites with NATs between
 //! them are in `tests/nat/`.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
+use crate::support::{Network, TOPIC, run, text};
 use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
 use smidge::{Client, Config, Delivery, Event, Events, PublishOptions};
-use support::{Network, TOPIC, run, text};
 
 /// A relay at replica `n` that follows nothing.
 fn relay(net: &Network, n: u8, more: impl FnOnce(&mut Config)) -> Client {

@@ -1,20 +1,16 @@
 //! Nodes that start again under the same key, and what others make of what they say.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
 use std::{collections::BTreeSet, time::Duration};
 
+use crate::support::{TOPIC, now, run, text};
 use libp2p::identity::Keypair;
 use smidge::{
     PublishOptions,
     config::{KadMode, MessageIds},
 };
-use support::{TOPIC, now, run, text};
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers, timeout: support::PATIENCE }
+    PublishOptions { wait_peers, timeout: crate::support::PATIENCE }
 }
 
 #[test]

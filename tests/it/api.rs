@@ -1,11 +1,8 @@
 //! The shipped examples of the HTTP API, run as they are between two nodes.
 
-#[path = "support/daemon.rs"]
-mod daemon;
-
 use std::{path::Path, process::Command};
 
-use daemon::{pair, run};
+use crate::support::daemon::{pair, run};
 
 /// Runs an example; what it printed.
 fn example(program: &str, name: &str) -> String {

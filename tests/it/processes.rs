@@ -1,18 +1,14 @@
 //! `smidge run` and `smidge demo` as an operator meets them: processes, signals, files, log lines.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
+use crate::support::{process::Process, sandbox};
 use rustix::process::Signal;
 use smidge::{
     dns::NameServer,
     runtime::{Executor, Handle},
     transport::admission::NetworkKey,
 };
-use support::{process::Process, sandbox};
 
 /// A loopback network of its own for one test, and its name server.
 struct Net {
@@ -26,18 +22,18 @@ struct Net {
 impl Net {
     fn new() -> Self {
         let rt = Executor::default().start(1).unwrap();
-        let (net, port) = support::free_net();
-        let names = NameServer::start(&rt, sandbox::server((support::ip(net, 1), 0).into())).unwrap();
+        let (net, port) = crate::support::free_net();
+        let names = NameServer::start(&rt, sandbox::server((crate::support::ip(net, 1), 0).into())).unwrap();
         Self { _rt: rt, names, net, port, dir: tempfile::tempdir().unwrap() }
     }
 
     fn set(&self, name: &str, replicas: &[u8]) {
-        self.names.set(name, replicas.iter().map(|n| support::ip(self.net, *n)).collect()).unwrap();
+        self.names.set(name, replicas.iter().map(|n| crate::support::ip(self.net, *n)).collect()).unwrap();
     }
 
     /// The arguments of replica `n`.
     fn args(&self, n: u8, more: &[&str]) -> Vec<String> {
-        let address = format!("/ip4/{}/udp/{}/quic-v1", support::ip(self.net, n), self.port);
+        let address = format!("/ip4/{}/udp/{}/quic-v1", crate::support::ip(self.net, n), self.port);
         let servers = if sandbox::is_needed() { String::new() } else { self.names.addr().to_string() };
         let servers = format!("dns.servers={servers}");
         let own = [
@@ -71,7 +67,7 @@ fn a_node_that_was_killed_and_is_back_before_anybody_missed_it_is_in_the_mesh_ag
         let net = Net::new();
         let quick = ["--topic", "t", "--set", "quic.keep_alive=300ms", "--set", "quic.idle_timeout=1500ms"];
         let peer = net.start(3, &[&quick[..], &EPHEMERAL].concat());
-        let at = format!("{}:{}", support::ip(net.net, 3), net.port);
+        let at = format!("{}:{}", crate::support::ip(net.net, 3), net.port);
         let key = format!("identity.key_file={}", net.dir.path().join("key").display());
         let same = [&quick[..], &["--set", &key, "--dial", &at]].concat();
         let mut first = net.start(2, &same);

@@ -1,12 +1,8 @@
 //! What peers' scores are made of, as the configuration has it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
+use crate::support::{Network, run};
 use libp2p::Multiaddr;
 use smidge::Client;
-use support::{Network, run};
 
 /// A node at replica 2's address, on any port, that dials `to`.
 fn beside(net: &Network, to: &Multiaddr) -> Client {

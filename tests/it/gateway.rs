@@ -1,22 +1,15 @@
 //! The HTTP API: what it answers, and what it does with callers that are wrong, slow, many or hostile.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/http.rs"]
-mod http;
-mod support;
-
 use std::{fs, time::Duration};
 
+use crate::support::http::{Api, parse};
+use crate::support::{Network, TOPIC, run};
 use futures::{
     AsyncReadExt, AsyncWriteExt, StreamExt,
     future::{join, join_all},
     stream,
 };
-use http::{Api, parse};
 use smidge::{PublishOptions, config::ApiListen, gateway::Bound};
-use support::{Network, TOPIC, run};
 
 /// A peer id that nobody has.
 const STRANGER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
@@ -359,7 +352,7 @@ fn a_slow_reader_is_told_what_it_lost_and_holds_up_nobody() {
         let [(one, _), (_two, at_two)] = pair(&net, |config| config.limits.events = 32).await;
         let mut slow = at_two.follow("t").await;
         let mut quick = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
         for n in 0..TOTAL {
             // More than the sockets between take in, from a reader that does not read.
             one.publish("t", format!("{n:0>40000}"), options).await.unwrap();
@@ -446,10 +439,13 @@ fn a_thousand_idle_streams_are_served_and_bounded() {
             assert_eq!(net.patiently("a sign of life", stream.line()).await.as_deref(), Some(": still here"));
         }
 
-        let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
         one.publish("t", "to all", options).await.unwrap();
         let all = net
-            .patiently("a message everywhere", join_all(streams.iter_mut().map(http::Stream::event)))
+            .patiently(
+                "a message everywhere",
+                join_all(streams.iter_mut().map(crate::support::http::Stream::event)),
+            )
             .await;
         assert!(all.iter().all(|e| e.as_ref().is_some_and(|(_, record)| record["data"] == "to all")));
 

@@ -1,18 +1,12 @@
 //! What `--json` prints is what docs/VERBS.md and the verbs' help say that it prints.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader},
     process::Stdio,
 };
 
-use daemon::{Daemon, run, smidge};
+use crate::support::daemon::{Daemon, run, smidge};
 use serde_json::Value;
 
 /// A field as documented: its type in words, and whether it may be absent.
@@ -27,7 +21,7 @@ fn documented() -> BTreeMap<String, BTreeMap<String, Field>> {
     let mut verbs: BTreeMap<String, BTreeMap<String, Field>> = BTreeMap::new();
     let mut verb = String::new();
     let mut in_fields = false;
-    for line in include_str!("../docs/VERBS.md").lines() {
+    for line in include_str!("../../docs/VERBS.md").lines() {
         if let Some(heading) = line.strip_prefix("## smidge ") {
             verb = heading.to_owned();
         }
@@ -116,7 +110,7 @@ fn mesh() -> [Daemon; 3] {
     first.line("joined mesh");
     let [second, third] = rest;
     let nodes = [first, second, third];
-    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
     // The first one knows both, and how far away they are.
     loop {
         let peers: Value = serde_json::from_str(&nodes[0].ask(&["peers", "--json"]).1).unwrap();
@@ -168,7 +162,7 @@ fn every_verb_prints_the_fields_that_are_documented() {
         heard
     });
     let mut receipt = String::new();
-    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
     while !hear.is_finished() {
         assert!(std::time::Instant::now() < deadline, "nothing is heard");
         receipt = printed(&one, &["pub", "-t", "t", "-m", "hello"]);

@@ -1,12 +1,5 @@
 //! A caller of the HTTP API that writes what it is told to, right or wrong, and reads what comes back.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test file uses its own part of this"
-)]
-
 use std::{
     future::poll_fn,
     net::SocketAddr,
@@ -27,32 +20,32 @@ use crate::support::Network;
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 }
 
 /// An API and where it is.
-pub struct Api {
-    pub rt: Handle,
-    pub addr: SocketAddr,
-    pub gateway: Gateway,
+pub(crate) struct Api {
+    pub(crate) rt: Handle,
+    pub(crate) addr: SocketAddr,
+    pub(crate) gateway: Gateway,
 }
 
 impl Api {
     /// Serves `client`, once it listens, on a free port of loopback, unless `config` names another address.
-    pub async fn serve(net: &Network, client: &Client, mut config: Config) -> Self {
+    pub(crate) async fn serve(net: &Network, client: &Client, mut config: Config) -> Self {
         net.listening(client).await;
         let rt = &net.rt;
         if config.api.listen == Config::default().api.listen {
@@ -66,12 +59,12 @@ impl Api {
         Self { rt: rt.clone(), addr, gateway: bound.serve(client.clone(), &config, rt) }
     }
 
-    pub async fn connect(&self) -> Box<dyn TcpStream> {
+    pub(crate) async fn connect(&self) -> Box<dyn TcpStream> {
         self.rt.connect_tcp(self.addr, TcpOptions::default()).await.unwrap()
     }
 
     /// Writes `bytes` and reads until the node closes.
-    pub async fn raw(&self, bytes: &[u8]) -> Answer {
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> Answer {
         let mut stream = self.connect().await;
         // The node may refuse, and close, before it has read everything.
         let _ = stream.write_all(bytes).await;
@@ -81,7 +74,7 @@ impl Api {
     }
 
     /// A request as a well-behaved caller makes it.
-    pub async fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let mut bytes = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             self.addr,
@@ -92,12 +85,12 @@ impl Api {
         self.raw(&bytes).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, b"").await
     }
 
     /// An event stream of `topic`, from its first line on.
-    pub async fn follow(&self, topic: &str) -> Stream {
+    pub(crate) async fn follow(&self, topic: &str) -> Stream {
         let mut stream = self.connect().await;
         let request = format!("GET /v1/topics/{topic} HTTP/1.1\r\nHost: {}\r\n\r\n", self.addr);
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -109,7 +102,7 @@ impl Api {
 }
 
 /// What an answer's bytes say.
-pub fn parse(bytes: &[u8]) -> Answer {
+pub(crate) fn parse(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
     let Some(end) = end else { panic!("no answer: {:?}", String::from_utf8_lossy(bytes)) };
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
@@ -118,14 +111,14 @@ pub fn parse(bytes: &[u8]) -> Answer {
 }
 
 /// A stream of server-sent events.
-pub struct Stream {
-    pub stream: Box<dyn TcpStream>,
+pub(crate) struct Stream {
+    pub(crate) stream: Box<dyn TcpStream>,
     buf: Vec<u8>,
 }
 
 impl Stream {
     /// The next line without its end; `None` at the end.
-    pub async fn line(&mut self) -> Option<String> {
+    pub(crate) async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buf.iter().position(|b| *b == b'\n') {
                 let line = self.buf.drain(..=at).collect::<Vec<_>>();
@@ -138,7 +131,7 @@ impl Stream {
     }
 
     /// The next event's name and record; comments are skipped.
-    pub async fn event(&mut self) -> Option<(String, Value)> {
+    pub(crate) async fn event(&mut self) -> Option<(String, Value)> {
         let mut name = String::new();
         loop {
             let line = self.line().await?;

@@ -2,22 +2,16 @@
 //! shows there: a name, a label or a value that is not there would be a panel that stays empty, or an alert
 //! that never comes.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/http.rs"]
-mod http;
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
 };
 
-use http::Api;
+use crate::support::http::Api;
+use crate::support::{Network, TOPIC, run};
 use serde_json::Value;
 use smidge::{Client, PublishOptions};
-use support::{Network, TOPIC, run};
 
 /// Labels that Prometheus adds to what it scrapes.
 const SCRAPED: [&str; 2] = ["instance", "job"];
@@ -209,7 +203,7 @@ fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_node_shows() {
 
     run(async |net| {
         let nodes = pair(&net).await;
-        let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
         nodes[0].1.publish(TOPIC, "x", options).await.unwrap();
         // The first ping of libp2p comes with the connection, and its round trip with the first answer.
         net.until("a round trip", &nodes[1].1, |node| async move {
@@ -254,7 +248,7 @@ fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_node_shows() {
 fn metrics_are_openmetrics_and_tell_how_the_node_stands() {
     run(async |net| {
         let [(at_one, one), (at_two, _two)] = pair(&net).await;
-        let options = PublishOptions { wait_peers: 1, timeout: support::PATIENCE };
+        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
         let mut stream = at_two.follow(TOPIC).await;
         one.publish(TOPIC, "12345", options).await.unwrap();
         net.patiently("an event", stream.event()).await.unwrap();

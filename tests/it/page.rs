@@ -1,17 +1,11 @@
 //! The page at `GET /`: its headers, its policy, its size. What it does in a browser is tested in
 //! tests/page/browser.py.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/http.rs"]
-mod http;
-mod support;
-
+use crate::support::http::{Answer, Api};
+use crate::support::{Network, run};
 use data_encoding::BASE64;
-use http::{Answer, Api};
 use sha2::{Digest, Sha256};
 use smidge::config::ApiListen;
-use support::{Network, run};
 
 const MOST: usize = 40 * 1024;
 

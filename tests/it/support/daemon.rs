@@ -1,13 +1,6 @@
 //! Nodes as processes of their own, for black-box tests: started on free ports, waited for by their log
 //! lines, and ended with the test.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test file uses its own part of this"
-)]
-
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Output, Stdio},
@@ -17,43 +10,43 @@ use std::{
 };
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `smidge ARGS…` with an environment of its own.
-pub fn smidge(args: &[&str]) -> Command {
+pub(crate) fn smidge(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smidge"));
     command.args(args).env_clear().env("COLUMNS", "100");
     command
 }
 
 /// Runs it; exit code, stdout and stderr.
-pub fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
 /// A running node.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
     /// Where its API is.
-    pub url: String,
+    pub(crate) url: String,
     /// Its peer id.
-    pub peer: String,
+    pub(crate) peer: String,
     /// `IP:PORT` of its first listener.
-    pub addr: String,
+    pub(crate) addr: String,
 }
 
 impl Daemon {
     /// A node with an API on a free port.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_at("127.0.0.1:0", args)
     }
 
     /// A node with an API at `api`.
-    pub fn start_at(api: &str, args: &[&str]) -> Self {
+    pub(crate) fn start_at(api: &str, args: &[&str]) -> Self {
         let usual = ["run", "--set", "identity.ephemeral=true", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
         let mut child = smidge(&[&usual[..], &["--set", &format!("api.listen={api}")], args].concat())
             .env("SMIDGE__LIMITS__MEMORY", "4GiB")
@@ -84,7 +77,7 @@ impl Daemon {
     }
 
     /// What stands behind `mark` in the first line that has it.
-    pub fn line(&mut self, mark: &str) -> String {
+    pub(crate) fn line(&mut self, mark: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let rest = |line: &String| line.split_once(mark).map(|(_, rest)| rest.to_owned());
         if let Some(found) = self.seen.iter().find_map(rest) {
@@ -103,24 +96,24 @@ impl Daemon {
     }
 
     /// `smidge ARGS…` that asks this node.
-    pub fn asked(&self, args: &[&str]) -> Command {
+    pub(crate) fn asked(&self, args: &[&str]) -> Command {
         let mut command = smidge(args);
         command.env("SMIDGE_API", &self.url);
         command
     }
 
     /// Runs it; exit code, stdout and stderr.
-    pub fn ask(&self, args: &[&str]) -> (i32, String, String) {
+    pub(crate) fn ask(&self, args: &[&str]) -> (i32, String, String) {
         run(&mut self.asked(args))
     }
 
     /// Sends a signal to the node.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         send(&self.child, signal);
     }
 
     /// Ends the node in good order; its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         self.child.wait().unwrap().code()
     }
@@ -135,13 +128,13 @@ impl Drop for Daemon {
 }
 
 /// Sends a signal to a process that the test started and has not waited for.
-pub fn send(child: &Child, signal: rustix::process::Signal) {
+pub(crate) fn send(child: &Child, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
 /// Two nodes in one mesh of `topic`.
-pub fn pair(topic: &str) -> (Daemon, Daemon) {
+pub(crate) fn pair(topic: &str) -> (Daemon, Daemon) {
     let mut one = Daemon::start(&["--topic", topic]);
     let mut two = Daemon::start(&["--topic", topic, "--dial", &one.addr]);
     for node in [&mut one, &mut two] {

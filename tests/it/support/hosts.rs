@@ -12,14 +12,14 @@ use super::{process::Process, sandbox};
 const BRIDGE: &str = "wire";
 
 /// Hosts numbered from 1, at 10.77.0.N, and the test beside them.
-pub struct Hosts {
+pub(crate) struct Hosts {
     names: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Hosts {
     /// Runs `test`, named by its thread, where it may make hosts.
-    pub fn run(test: impl FnOnce(Self)) {
+    pub(crate) fn run(test: impl FnOnce(Self)) {
         // `ip netns` wants a directory of its own to name its namespaces in.
         let prepare = "mount -t tmpfs none /run && mkdir -p /run/netns";
         sandbox::inside(prepare, || {
@@ -29,7 +29,7 @@ impl Hosts {
         });
     }
 
-    pub fn add(&self, n: u8) {
+    pub(crate) fn add(&self, n: u8) {
         sh(&format!(
             "ip netns add h{n} && ip link add v{n} type veth peer name eth0 netns h{n} && \
              ip link set v{n} master {BRIDGE} up && ip -n h{n} link set lo up && \
@@ -38,19 +38,19 @@ impl Hosts {
     }
 
     /// What names lead to, on every host: host numbers by name.
-    pub fn names(&self, names: &[(&str, &[u8])]) {
+    pub(crate) fn names(&self, names: &[(&str, &[u8])]) {
         let lines =
             names.iter().flat_map(|(name, hosts)| hosts.iter().map(move |n| format!("10.77.0.{n} {name}\n")));
         fs::write(&self.names, lines.collect::<String>()).unwrap();
     }
 
     /// Runs `command` on host `n`.
-    pub fn on(&self, n: u8, command: &str) {
+    pub(crate) fn on(&self, n: u8, command: &str) {
         sh(&format!("ip netns exec h{n} {command}"));
     }
 
     /// Starts `smidge run` on host `n`.
-    pub fn start(&self, n: u8, args: &[&str]) -> Process {
+    pub(crate) fn start(&self, n: u8, args: &[&str]) -> Process {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("h{n}"), env!("CARGO_BIN_EXE_smidge"), "run"]);
         command.args(["--set", &format!("dns.hosts={}", self.names.display())]).args(args);

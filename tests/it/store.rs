@@ -1,12 +1,6 @@
 //! Records on disk, with real processes: nodes that are killed with all others in the middle of
 //! writes, disks that fill up, files that are damaged or taken.
 
-// Helpers outside of #[test] functions are tests, too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -22,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use daemon::{Daemon, PATIENCE, run, smidge};
+use crate::support::daemon::{Daemon, PATIENCE, run, smidge};
 use rustix::process::Signal;
 use serde_json::Value;
 

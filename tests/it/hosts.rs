@@ -1,12 +1,8 @@
 //! Nodes on several hosts, which are network namespaces: what a packet filter between them does.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod support;
-
 use std::time::Instant;
 
-use support::{hosts::Hosts, process::Process};
+use crate::support::{hosts::Hosts, process::Process};
 
 /// A node that listens over QUIC and TCP.
 fn start(hosts: &Hosts, n: u8, more: &[&str]) -> Process {

@@ -1,0 +1,27 @@
+//! Whole nodes, the command line and the API, as those use them who are not this crate: one program, so that libp2p
+//! is linked once. A file is a subject; what they share is in `support/`.
+//!
+//! `cargo test --test it FILE::` runs one file, `cargo test --test it NAME` one test.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
+
+mod api;
+mod cli;
+mod doctor;
+mod gateway;
+mod hosts;
+mod mdns;
+mod mesh;
+mod metrics;
+mod page;
+mod private;
+mod processes;
+mod relay;
+mod restart;
+mod scores;
+mod store;
+mod support;
+mod tree;
+mod verbs;
+mod verbs_json;
