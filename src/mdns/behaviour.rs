@@ -25,10 +25,10 @@ use libp2p::{
 };
 
 use super::{
+    action::{Action, Notice, Policy, Segment},
+    discovered::Fault,
     discovery::Discovery,
-    found::Fault,
-    places::{self, Places},
-    words::{Action, Notice, Policy, Segment},
+    interfaces::{self, Selection},
 };
 use crate::{
     dialer::{NameStatus, split_peer},
@@ -45,7 +45,7 @@ const READS: usize = 32;
 const CHANGES: usize = 4;
 /// When a socket that could not be opened is tried again, if no interface changes sooner.
 const REOPEN: Duration = Duration::from_secs(30);
-/// The largest thing that a socket hands out: several datagrams at once.
+/// Size of the receive buffer: with GRO one read may hold several datagrams.
 const BUFFER: usize = 1 << 16;
 
 /// How peers are looked for.
@@ -67,8 +67,8 @@ pub(crate) type Tried = Vec<(Segment, io::Result<()>)>;
 /// When the interfaces cannot be listed.
 pub(crate) fn rehearse(runtime: &Handle, interfaces: &[String]) -> io::Result<(Tried, Option<String>)> {
     let list = runtime.interfaces()?.list()?;
-    let Places { segments, trouble } =
-        places::choose(&list, &runtime.links().unwrap_or_default(), interfaces);
+    let Selection { segments, trouble } =
+        interfaces::choose(&list, &runtime.links().unwrap_or_default(), interfaces);
     let tried = segments.into_iter().map(|(segment, here)| (segment, join(runtime, &here).map(drop)));
     Ok((tried.collect(), trouble))
 }
@@ -112,7 +112,7 @@ struct Running {
     dials: HashMap<ConnectionId, PeerId>,
     timer: Box<dyn Timer>,
     reopen: Option<Instant>,
-    /// Whether discovery was told anything since it was last asked what to do.
+    /// Whether discovery had an event since it was last polled.
     stirred: bool,
     buffer: Vec<u8>,
 }
@@ -125,7 +125,7 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    /// Looks for peers of the node `local` from now on. What stands in the way is told, and fails nothing.
+    /// Starts discovery for the node `local`. Problems are reported as notices and fail nothing.
     pub fn new(local: PeerId, settings: Settings, runtime: Handle, rng: fastrand::Rng) -> Self {
         let mut running = Running {
             discovery: Discovery::new(local, settings.policy, rng, runtime.now()),
@@ -195,7 +195,7 @@ impl Running {
         };
         // Only Linux lists them; elsewhere every interface is given a try.
         let links = self.runtime.links().unwrap_or_default();
-        let Places { segments, trouble } = places::choose(&list, &links, &self.wanted);
+        let Selection { segments, trouble } = interfaces::choose(&list, &links, &self.wanted);
         match trouble {
             Some(why) => self.complain(why),
             None => self.trouble = None,

@@ -4,22 +4,22 @@
 //! dials, which prove who is there, and to nothing else. Never answers for anybody but this node, and
 //! says on each link only what can be reached there.
 
+mod action;
 mod behaviour;
+mod discovered;
 mod discovery;
-mod found;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod places;
+mod interfaces;
+mod schedule;
 #[cfg(test)]
 mod tests;
-mod voice;
 mod wire;
-mod words;
 
+pub use action::{Action, Notice, Policy, Segment};
 pub use behaviour::{Behaviour, Settings};
 pub(crate) use behaviour::{Tried, rehearse};
 pub use discovery::Discovery;
-pub use words::{Action, Notice, Policy, Segment};
 
 /// What stands for the name of those that mDNS found.
 pub const NAME: &str = "mdns";

@@ -9,10 +9,10 @@ use libp2p::{Multiaddr, PeerId};
 use proptest::prelude::*;
 
 use super::super::{
+    action::{Action, Notice, Policy, Segment},
+    discovered::{Fault, MAX_ADDRESSES, MAX_TTL, NEW_BURST, YIELD},
     discovery::Discovery,
-    found::{Fault, MAX_ADDRESSES, MAX_TTL, NEW_BURST, YIELD},
     wire,
-    words::{Action, Notice, Policy, Segment},
 };
 use crate::{config::TransportKind, dialer::RecordState, runtime::Interface};
 

@@ -1,30 +1,30 @@
-//! Where peers are looked for: pure choice among the host's network interfaces.
+//! The choice of the network interfaces to discover peers on. Pure; never asks the system.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::words::Segment;
+use super::action::Segment;
 use crate::runtime::{Interface, Link};
 
-/// Segments at once; each is a socket. More interfaces than that are not looked at.
+/// Most segments; each takes a socket. Interfaces beyond are left out.
 const MAX_SEGMENTS: usize = 64;
 
-/// Where to look, and what is wrong with that.
+/// The chosen segments, and what is wrong with the choice.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct Selection {
     /// The addresses that this host has on each segment; none is empty.
     pub(super) segments: BTreeMap<Segment, Vec<Interface>>,
-    /// Why nobody, or hardly anybody, is found so.
+    /// Why no peer, or hardly any, can be discovered so.
     pub(super) trouble: Option<String>,
 }
 
 /// The segments of the interfaces that are `wanted` by name; of all that carry multicast if none is, and of
 /// loopback if there are none.
-pub(super) fn choose(list: &[Interface], links: &[Link], wanted: &[String]) -> Places {
+pub(super) fn choose(list: &[Interface], links: &[Link], wanted: &[String]) -> Selection {
     let loopback: BTreeSet<&str> =
         list.iter().filter(|i| i.addr.is_loopback()).map(|i| i.name.as_str()).collect();
-    // Loopback carries multicast within the host, whatever it says. What is not listed is given a try.
+    // Loopback carries multicast within the host whatever its flags say. An unlisted interface is given a try.
     let carries = |i: &Interface| match loopback.contains(i.name.as_str()) {
-        // Linux has no way for multicast over IPv6 there.
+        // Linux does not route IPv6 multicast there.
         true => i.addr.is_ipv4() || !list.iter().any(|v4| v4.name == i.name && v4.addr.is_ipv4()),
         false => links.iter().find(|l| l.name == i.name).is_none_or(|l| l.multicast),
     };
@@ -50,11 +50,11 @@ pub(super) fn choose(list: &[Interface], links: &[Link], wanted: &[String]) -> P
                 missing.join(", ")
             )
         });
-        return Places { segments, trouble };
+        return Selection { segments, trouble };
     }
     let segments = of(&|name| !loopback.contains(name));
     if !segments.is_empty() {
-        return Places { segments, trouble: None };
+        return Selection { segments, trouble: None };
     }
     let segments = of(&|name| loopback.contains(name));
     let who = if segments.is_empty() { "nobody is found" } else { "only nodes on this machine are found" };
@@ -62,7 +62,7 @@ pub(super) fn choose(list: &[Interface], links: &[Link], wanted: &[String]) -> P
         "no interface but loopback is up, has an address and carries multicast (`ip link show` says MULTICAST \
          where it does): {who}"
     );
-    Places { segments, trouble: Some(trouble) }
+    Selection { segments, trouble: Some(trouble) }
 }
 
 #[cfg(test)]
@@ -77,9 +77,9 @@ mod tests {
         Link { name: name.into(), mtu: 1500, up: true, loopback: name == "lo", multicast }
     }
 
-    fn names(places: &Places) -> String {
-        let names: Vec<_> = places.segments.keys().map(ToString::to_string).collect();
-        format!("{}{}", names.join(", "), if places.trouble.is_some() { " !" } else { "" })
+    fn names(selection: &Selection) -> String {
+        let names: Vec<_> = selection.segments.keys().map(ToString::to_string).collect();
+        format!("{}{}", names.join(", "), if selection.trouble.is_some() { " !" } else { "" })
     }
 
     #[test]
@@ -105,8 +105,8 @@ mod tests {
             (&[interface("new0", "10.9.0.1")], &[], "new0 over IPv4"),
         ] {
             let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
-            let places = choose(list, &links, &wanted);
-            assert_eq!(names(&places), expected, "{list:?} {wanted:?}");
+            let selection = choose(list, &links, &wanted);
+            assert_eq!(names(&selection), expected, "{list:?} {wanted:?}");
         }
         let eth = Segment { interface: "eth0".into(), ipv6: false };
         assert_eq!(choose(&all, &links, &[]).segments[&eth], [eth4, interface("eth0", "10.0.0.2")]);

@@ -1,7 +1,7 @@
-//! Who was found: pure bookkeeping of what peers say of themselves, and when to dial them.
+//! The discovered peers: what they announced, for how long it is valid, and when to dial them. Pure; never sends.
 //!
-//! Everything here is hearsay from whoever is on the link: so much of it is kept and no more, and what did
-//! not answer makes room for what is new.
+//! Everything here is an unauthenticated claim from the link: it is bounded, and peers that did not answer are evicted
+//! for new ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -11,57 +11,57 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::{
-    voice::Bucket,
+    action::{Action, Notice, Policy, Segment},
+    schedule::Bucket,
     wire::Claim,
-    words::{Action, Notice, Policy, Segment},
 };
 use crate::dialer::{NameStatus, RecordState, RecordStatus, backoff::Backoff};
 
-/// Addresses known of one peer.
+/// Most addresses of one peer.
 pub(super) const MAX_ADDRESSES: usize = 16;
-/// Addresses that are new at once, and in a second from then on; more are taken in when they are said again.
+/// New addresses that are taken in: a burst, and a rate per second. The rest is taken in when it is announced again.
 pub(super) const NEW_BURST: u32 = 256;
 const NEW_PER_SECOND: u32 = 16;
-/// The longest that anybody is believed without saying it again (RFC 6762, section 10).
+/// Upper bound of a TTL (RFC 6762, section 10).
 pub(super) const MAX_TTL: Duration = Duration::from_secs(75 * 60);
-/// Who takes leave is forgotten this much later (RFC 6762, section 10.1).
+/// Records that are withdrawn expire this much later (RFC 6762, section 10.1).
 const GOODBYE: Duration = Duration::from_secs(1);
-/// How much of its life an address has left each time that it is asked for once more.
+/// Fractions of its TTL that an address has left when it is queried again (RFC 6762, section 5.2).
 const ASK_AGAIN: [f64; 3] = [0.2, 0.1, 0.05];
-/// Two that find each other at once: the one with the larger id gives the other one this long to dial.
+/// When two peers discover each other simultaneously, the one with the larger id waits this long for the other to dial.
 pub(super) const YIELD: Duration = Duration::from_millis(300);
-/// The first pause after a dial that failed.
+/// First backoff after a failed dial.
 const RETRY_MIN: Duration = Duration::from_millis(500);
-/// A flood is told this often at most.
-const TELL_FLOOD: Duration = Duration::from_secs(60);
+/// Least time between two notices about a flood.
+const FLOOD_NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a dial failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A rule or a limit of this node does not let it be.
+    /// Refused by a rule or a limit of this node.
     Denied(String),
-    /// It is connected, or about to be, by another way.
+    /// The peer is connected, or being dialed, by other means.
     Elsewhere,
-    /// Nobody answers as that peer at these addresses.
+    /// Nothing at these addresses authenticated as that peer.
     Failed(String, Vec<Multiaddr>),
 }
 
 /// An address of a peer.
 #[derive(Debug)]
-struct Heard {
+struct PeerAddress {
     segment: Segment,
     life: Duration,
     expires: Instant,
-    /// How often it was asked for since it was last heard.
+    /// Queries for it since it was last announced.
     asked: usize,
     /// Whether the last dial there failed.
     failed: bool,
-    /// Whether the peer took leave: it is not dialed there any more.
+    /// Whether it was withdrawn: it is not dialed any more.
     leaving: bool,
 }
 
-impl Heard {
-    /// When to ask for it once more.
+impl PeerAddress {
+    /// When to query for it again.
     fn ask_at(&self) -> Option<Instant> {
         let left = self.life.mul_f64(*ASK_AGAIN.get(self.asked)?);
         self.expires.checked_sub(left)
@@ -75,14 +75,14 @@ enum Dial {
 }
 
 #[derive(Debug)]
-struct Found {
-    addresses: BTreeMap<Multiaddr, Heard>,
+struct DiscoveredPeer {
+    addresses: BTreeMap<Multiaddr, PeerAddress>,
     dial: Dial,
     failures: u32,
     last: Option<String>,
 }
 
-impl Found {
+impl DiscoveredPeer {
     fn dialable(&self) -> impl Iterator<Item = &Multiaddr> {
         self.addresses.iter().filter(|(_, heard)| !heard.leaving).map(|(address, _)| address)
     }
@@ -93,11 +93,11 @@ impl Found {
 pub(super) struct Peers {
     local: PeerId,
     policy: Policy,
-    found: BTreeMap<PeerId, Found>,
+    found: BTreeMap<PeerId, DiscoveredPeer>,
     /// How many connections each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     fresh: Bucket,
-    told: Option<Instant>,
+    flood_reported: Option<Instant>,
     notices: VecDeque<Notice>,
 }
 
@@ -109,12 +109,12 @@ impl Peers {
             found: BTreeMap::new(),
             live: HashMap::new(),
             fresh: Bucket::new(NEW_BURST, NEW_PER_SECOND, now),
-            told: None,
+            flood_reported: None,
             notices: VecDeque::new(),
         }
     }
 
-    /// Somebody on `segment` claims something that may be true there.
+    /// A claim was received on `segment`, and its address is in scope there.
     pub(super) fn on_claim(&mut self, segment: &Segment, claim: &Claim, now: Instant) {
         if claim.peer == self.local || !self.policy.transports.contains(&claim.over) {
             return;
@@ -135,19 +135,20 @@ impl Peers {
             return;
         }
         if !self.fresh.take(now) {
-            return self.flood("too much at once; the rest is taken in when it is said again", now);
+            return self
+                .flood("too many new addresses; the rest is taken in when it is announced again", now);
         }
         if !self.make_room(claim.peer, now) {
             return;
         }
         let wait = if self.local < claim.peer { Duration::ZERO } else { YIELD };
-        let found = self.found.entry(claim.peer).or_insert_with(|| Found {
+        let found = self.found.entry(claim.peer).or_insert_with(|| DiscoveredPeer {
             addresses: BTreeMap::new(),
             dial: Dial::Due(now + wait),
             failures: 0,
             last: None,
         });
-        let heard = Heard {
+        let heard = PeerAddress {
             segment: segment.clone(),
             life,
             expires: now + life,
@@ -159,7 +160,7 @@ impl Peers {
         self.notices.push_back(Notice::Discovered { peer: claim.peer, address });
     }
 
-    /// Whether there is room for a new address of `peer`: what did not answer gives way.
+    /// Whether there is room for a new address of `peer`; evicts what did not answer.
     fn make_room(&mut self, peer: PeerId, now: Instant) -> bool {
         if let Some(found) = self.found.get_mut(&peer) {
             if found.addresses.len() < MAX_ADDRESSES {
@@ -192,23 +193,23 @@ impl Peers {
     }
 
     fn flood(&mut self, what: &'static str, now: Instant) {
-        if self.told.is_none_or(|at| now.saturating_duration_since(at) >= TELL_FLOOD) {
-            self.told = Some(now);
+        if self.flood_reported.is_none_or(|at| now.saturating_duration_since(at) >= FLOOD_NOTICE_INTERVAL) {
+            self.flood_reported = Some(now);
             self.notices.push_back(Notice::Flood(what));
         }
     }
 
-    /// Nothing is heard from there any more.
+    /// Forgets what was learned on a segment that went down.
     pub(super) fn on_segment_gone(&mut self, segment: &Segment) {
         self.retain(|heard| heard.segment != *segment);
     }
 
-    /// Forgets what was not said again in time.
+    /// Forgets what was not announced again in time.
     pub(super) fn expire(&mut self, now: Instant) {
         self.retain(|heard| heard.expires > now);
     }
 
-    fn retain(&mut self, keep: impl Fn(&Heard) -> bool) {
+    fn retain(&mut self, keep: impl Fn(&PeerAddress) -> bool) {
         let notices = &mut self.notices;
         self.found.retain(|peer, found| {
             found.addresses.retain(|address, heard| {
@@ -222,7 +223,7 @@ impl Peers {
         });
     }
 
-    /// Where to ask at `now`, since something known there is about to expire.
+    /// The segments to query at `now`, since an address learned there is about to expire.
     pub(super) fn ask(&mut self, now: Instant) -> BTreeSet<Segment> {
         let all = self.found.values_mut().flat_map(|found| found.addresses.values_mut());
         let mut segments = BTreeSet::new();
@@ -235,7 +236,7 @@ impl Peers {
         segments
     }
 
-    /// A connection to `peer` stands, whoever dialed.
+    /// A connection to `peer` was established, in either direction.
     pub(super) fn on_connected(&mut self, peer: PeerId, now: Instant) {
         *self.live.entry(peer).or_default() += 1;
         if let Some(found) = self.found.get_mut(&peer) {
@@ -244,11 +245,11 @@ impl Peers {
         }
     }
 
-    /// A connection to `peer` ended.
+    /// A connection to `peer` closed.
     pub(super) fn on_disconnected(&mut self, peer: PeerId, now: Instant, rng: &mut fastrand::Rng) {
-        let Some(links) = self.live.get_mut(&peer) else { return };
-        *links -= 1;
-        if *links > 0 {
+        let Some(connections) = self.live.get_mut(&peer) else { return };
+        *connections -= 1;
+        if *connections > 0 {
             return;
         }
         self.live.remove(&peer);
@@ -302,7 +303,7 @@ impl Peers {
         Backoff::full_jitter(RETRY_MIN, self.policy.retry_max)
     }
 
-    /// Who is to be dialed at `now`.
+    /// The next dial due at `now`, if any.
     pub(super) fn dial(&mut self, now: Instant) -> Option<Action> {
         let (peer, at) = self.next_dial()?;
         if at > now {
@@ -325,7 +326,7 @@ impl Peers {
         due.min_by_key(|(_, at)| *at)
     }
 
-    /// When there is something to do next.
+    /// When to call [`dial`](Self::dial), [`ask`](Self::ask) or [`expire`](Self::expire) next.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let all = self.found.values().flat_map(|found| found.addresses.values());
         let heard = all.map(|heard| heard.ask_at().map_or(heard.expires, |at| at.min(heard.expires))).min();
@@ -336,9 +337,9 @@ impl Peers {
         self.notices.pop_front()
     }
 
-    /// What was found, as the records of a name.
+    /// The discovered peers in the form of the records of a name.
     pub(super) fn status(&self, now: Instant, last_error: Option<String>) -> NameStatus {
-        let record = |peer: &PeerId, found: &Found, address: &Multiaddr| RecordStatus {
+        let record = |peer: &PeerId, found: &DiscoveredPeer, address: &Multiaddr| RecordStatus {
             address: address.clone(),
             peer: Some(*peer),
             relayed: false,
