@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     dialer::split_peer,
-    store::{Mark, Store},
+    store::{Sequence, Store},
 };
 
 /// A question under way.
@@ -26,7 +26,7 @@ pub(crate) enum Query {
         reply: Reply<Stored>,
         quorum: usize,
         /// Where the store stood with the record in it.
-        mark: Mark,
+        sequence: Sequence,
     },
     Get {
         reply: Reply<Vec<u8>>,
@@ -35,7 +35,7 @@ pub(crate) enum Query {
     },
     Provide {
         reply: Reply<()>,
-        mark: Mark,
+        sequence: Sequence,
     },
     Providers {
         reply: Reply<Vec<PeerId>>,
@@ -59,7 +59,7 @@ enum Promise {
 #[derive(Default)]
 pub(crate) struct Queries {
     asked: HashMap<QueryId, Query>,
-    promises: Vec<(Mark, Promise)>,
+    promises: Vec<(Sequence, Promise)>,
 }
 
 impl Queries {
@@ -71,18 +71,20 @@ impl Queries {
         self.asked.insert(id, query);
     }
 
-    /// Says "done" when the disk has what the store held at `mark`.
-    pub(crate) fn promise(&mut self, mark: Mark, reply: Reply<()>) {
-        self.promises.push((mark, Promise::Done(reply)));
+    /// Says "done" when the disk has what the store held at `sequence`.
+    pub(crate) fn promise(&mut self, sequence: Sequence, reply: Reply<()>) {
+        self.promises.push((sequence, Promise::Done(reply)));
     }
 
     /// Makes the promises that the disk has kept, and takes back those that it will not keep soon.
     pub(crate) fn settle(&mut self, store: &Store) {
         let trouble = store.trouble();
-        let due = |mark: Mark| trouble.is_some() || store.is_safe(mark);
-        for (mark, promise) in self.promises.extract_if(.., |(mark, _)| due(*mark)) {
+        let due = |sequence: Sequence| trouble.is_some() || store.is_durable(sequence);
+        for (sequence, promise) in self.promises.extract_if(.., |(sequence, _)| due(*sequence)) {
             let safe = match trouble {
-                Some(why) if !store.is_safe(mark) => Err(Error::Store(format!("not on the disk: {why}"))),
+                Some(why) if !store.is_durable(sequence) => {
+                    Err(Error::Store(format!("not on the disk: {why}")))
+                }
                 _ => Ok(()),
             };
             let _ = match promise {
@@ -110,10 +112,10 @@ fn answer(
     query: Query,
     result: QueryResult,
     last: bool,
-    promises: &mut Vec<(Mark, Promise)>,
+    promises: &mut Vec<(Sequence, Promise)>,
 ) -> Option<Query> {
     match (query, result) {
-        (Query::Put { reply, quorum, mark }, QueryResult::PutRecord(result)) => {
+        (Query::Put { reply, quorum, sequence }, QueryResult::PutRecord(result)) => {
             let stored = match result {
                 Ok(_) => Ok(Stored { confirmed: quorum }),
                 Err(
@@ -129,7 +131,7 @@ fn answer(
                 }
             };
             match stored {
-                Ok(stored) => promises.push((mark, Promise::Stored(reply, stored))),
+                Ok(stored) => promises.push((sequence, Promise::Stored(reply, stored))),
                 Err(error) => return send(reply, Err(error)),
             }
             None
@@ -151,9 +153,9 @@ fn answer(
             };
             send(reply, answer)
         }
-        (Query::Provide { reply, mark }, QueryResult::StartProviding(result)) => {
+        (Query::Provide { reply, sequence }, QueryResult::StartProviding(result)) => {
             match result {
-                Ok(_) => promises.push((mark, Promise::Done(reply))),
+                Ok(_) => promises.push((sequence, Promise::Done(reply))),
                 Err(e) => return send(reply, Err(Error::TimedOut(e.to_string()))),
             }
             None

@@ -21,7 +21,7 @@ use libp2p::{
 };
 
 use super::delegate::ask_inner_of_connections;
-use crate::store::{Mark, Report, Store};
+use crate::store::{Report, Sequence, Store};
 
 type Kad = kad::Behaviour<Store>;
 
@@ -36,7 +36,7 @@ pub(crate) enum Event {
 
 /// An answer that waits for the disk.
 struct Held {
-    mark: Mark,
+    sequence: Sequence,
     peer: PeerId,
     link: ConnectionId,
     answer: THandlerInEvent<Kad>,
@@ -74,11 +74,11 @@ impl Behaviour {
                 Some(answered),
             ) if answered == (peer_id, link) => {
                 let store = self.inner.store_mut();
-                let mark = store.mark();
-                if store.is_safe(mark) {
+                let sequence = store.sequence();
+                if store.is_durable(sequence) {
                     return Some(answer(peer_id, link, event));
                 }
-                self.held.push_back(Held { mark, peer: peer_id, link, answer: event });
+                self.held.push_back(Held { sequence, peer: peer_id, link, answer: event });
                 None
             }
             (event, _) => Some(event.map_out(|event| Event::Kad(event.into()))),
@@ -90,8 +90,8 @@ impl Behaviour {
         if let Some((link, peer_id)) = self.broken.pop_first() {
             return Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
         }
-        let mark = self.held.front()?.mark;
-        if !self.inner.store_mut().is_safe(mark) {
+        let sequence = self.held.front()?.sequence;
+        if !self.inner.store_mut().is_durable(sequence) {
             return None;
         }
         let held = self.held.pop_front()?;

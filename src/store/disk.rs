@@ -23,13 +23,13 @@ pub(super) struct DiskFile {
     temp: Option<PathBuf>,
 }
 
-/// What is at a path.
+/// A locked file.
 #[derive(Debug)]
-pub(super) enum Found {
-    /// A file with something in it, or an empty one that somebody else made.
-    Old(DiskFile),
-    /// Nothing was; this is to be it.
-    New(DiskFile),
+pub(super) enum OpenFile {
+    /// It existed, possibly empty.
+    Existing(DiskFile),
+    /// It is new, and not yet at its path.
+    Created(DiskFile),
 }
 
 /// What was tried when it failed, and how.
@@ -41,7 +41,7 @@ impl DiskFile {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] where another process has it.
-    pub(super) fn find(path: &Path) -> Result<Found, Failed> {
+    pub(super) fn open_or_create(path: &Path) -> Result<OpenFile, Failed> {
         for _ in 0..TRIES {
             match path.metadata() {
                 Ok(metadata) if metadata.is_dir() => {
@@ -55,7 +55,7 @@ impl DiskFile {
                     let mut options = OpenOptions::new();
                     let file = options.read(true).write(true).open(path).map_err(|e| ("open it", e))?;
                     if lock(&file, path).map_err(|e| ("lock it", e))? {
-                        return Ok(Found::Old(Self { file, path: path.into(), temp: None }));
+                        return Ok(OpenFile::Existing(Self { file, path: path.into(), temp: None }));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -64,7 +64,7 @@ impl DiskFile {
                     builder.recursive(true).mode(0o700).create(dir).map_err(|e| ("make its directory", e))?;
                     let new = Self::beside(path).map_err(|e| ("make it", e))?;
                     if path.symlink_metadata().is_err() {
-                        return Ok(Found::New(new));
+                        return Ok(OpenFile::Created(new));
                     }
                     // Somebody was faster: theirs is looked at.
                 }

@@ -5,7 +5,7 @@ use std::io;
 use libp2p::PeerId;
 
 use super::{
-    Image, Limits, Moment,
+    Limits, Memtable, Moment,
     journal::{Disk, FIRST, Fault, Journal, file_of},
 };
 
@@ -80,5 +80,5 @@ pub fn file(bytes: &[u8]) {
         Err(_) => return,
     };
     let limits = Limits { records: 64, value: 1024, bytes: 1 << 16, providers: 8, peers: 8 };
-    let _ = Image::new(PeerId::random(), limits, true).load(contents.entries, Moment::now());
+    let _ = Memtable::new(PeerId::random(), limits, true).load(contents.entries, Moment::now());
 }

@@ -1,13 +1,12 @@
 //! What a node keeps for the hash table: records, provider entries, and the peers it has met.
 //!
-//! kad asks and changes its store from within the event loop, so an image in memory answers
-//! ([`RecordStore`]). Where a file is named, every change also goes to a journal there: whoever polls
-//! the [`Store`] has the changes since the last time written as one batch, with one fsync, where
-//! blocking work is done. A [`Mark`] tells what is on the disk: who promises something to somebody
-//! waits until the mark that stood at that moment is [safe](Store::is_safe).
+//! kad reads and changes its store from within the event loop, so a memtable answers
+//! ([`RecordStore`]). Where a file is named, every change also goes to a journal: polling the [`Store`]
+//! commits all changes since the last commit as one batch, with one fsync, as blocking work off the loop. A
+//! change is acknowledged only when the [`Sequence`] that it got is [durable](Store::is_durable).
 //!
-//! While the disk takes nothing, nothing new is stored; what was stored and not yet written is tried
-//! again, and nobody is told that it is safe. The file is never replaced by anything less than itself.
+//! While commits fail, nothing new is stored; pending changes are retried, and nothing is
+//! acknowledged. The file is never replaced by anything less complete than itself.
 //!
 //! Decides nothing about who holds which record, and knows nothing of the network.
 
@@ -34,20 +33,20 @@ mod error;
 mod format;
 #[cfg(fuzzing)]
 pub mod fuzz;
-mod image;
 mod journal;
-mod keeper;
+mod memtable;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use disk::{DiskFile, Found};
+use disk::{DiskFile, OpenFile};
 pub use error::StoreError;
 use format::Moment;
-use image::Image;
 use journal::Journal;
-use keeper::Keeper;
+use memtable::Memtable;
+use writer::Writer;
 
-/// How much is stored.
+/// Bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Records; keys with providers.
@@ -62,27 +61,27 @@ pub struct Limits {
     pub peers: usize,
 }
 
-/// A point in the history of a store: everything that was stored until then.
+/// The sequence number of a change; it stands for all changes up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark(u64);
+pub struct Sequence(u64);
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Everything up to this mark is on the disk; `after` that many failures in a row.
-    Safe {
-        /// Up to where.
-        mark: Mark,
+    /// All changes up to `sequence` are on the disk.
+    Durable {
+        /// The last change of the commit.
+        sequence: Sequence,
         /// Failed commits since the last one that succeeded.
         after: u32,
     },
     /// It failed, and is tried again. Until it succeeds nothing new is stored.
     Failed {
-        /// Why, with the file's name.
+        /// The cause, with the name of the file.
         why: String,
-        /// When it is tried again.
+        /// Time until the next attempt.
         retry_in: Duration,
-        /// Whether the last one failed in the same way.
+        /// Whether the previous attempt failed with the same cause.
         repeated: bool,
     },
 }
@@ -127,24 +126,24 @@ pub struct FileStatus {
 
 /// See the module's documentation.
 pub struct Store {
-    image: Image,
-    keeper: Option<Keeper>,
+    memtable: Memtable,
+    writer: Option<Writer>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("counts", &self.image.counts()).finish_non_exhaustive()
+        f.debug_struct("Store").field("counts", &self.memtable.counts()).finish_non_exhaustive()
     }
 }
 
 impl Store {
     /// A store that keeps everything in memory.
     pub fn memory(local: PeerId, limits: Limits) -> Self {
-        Self { image: Image::new(local, limits, false), keeper: None }
+        Self { memtable: Memtable::new(local, limits, false), writer: None }
     }
 
-    /// A store in the file at `path`, made if there is none, and what an operator should hear of it.
-    /// Commits begin at least `every` after each other. Blocks until all of the file is read.
+    /// Opens the store in the file at `path`, which is created if missing; and a warning for the operator, if any.
+    /// Commits start at least `every` apart. Blocks until all of the file is read.
     ///
     /// # Errors
     /// [`StoreError`]; the file stays as it is.
@@ -155,18 +154,19 @@ impl Store {
         every: Duration,
         runtime: &Handle,
     ) -> Result<(Self, Option<String>), StoreError> {
-        let found = DiskFile::find(path).map_err(|failed| StoreError::failed(path.into(), failed))?;
-        let (mut image, now) = (Image::new(local, limits, true), Moment::now());
+        let found =
+            DiskFile::open_or_create(path).map_err(|failed| StoreError::failed(path.into(), failed))?;
+        let (mut memtable, now) = (Memtable::new(local, limits, true), Moment::now());
         let mut warning = None;
         let journal = match found {
-            Found::New(file) => {
+            OpenFile::Created(file) => {
                 Journal::create(file).map_err(|error| StoreError::failed(path.into(), ("make it", error)))?
             }
-            Found::Old(file) => {
+            OpenFile::Existing(file) => {
                 let opened = Journal::open(file).and_then(|(journal, contents)| {
                     let why = || "a record cannot be read".to_owned();
                     let unreadable = || journal::Fault::Damaged { at: journal::FIRST, why: why() };
-                    image.load(contents.entries, now).ok_or_else(unreadable)?;
+                    memtable.load(contents.entries, now).ok_or_else(unreadable)?;
                     Ok((journal, contents.torn))
                 });
                 let (journal, torn) = opened.map_err(|fault| StoreError::fault(path.into(), fault))?;
@@ -177,29 +177,29 @@ impl Store {
                 journal
             }
         };
-        let keeper = Keeper::new(path.into(), journal, every, runtime, now);
-        Ok((Self { image, keeper: Some(keeper) }, warning))
+        let writer = Writer::new(path.into(), journal, every, runtime, now);
+        Ok((Self { memtable, writer: Some(writer) }, warning))
     }
 
-    /// Everything stored so far.
-    pub fn mark(&self) -> Mark {
-        Mark(self.image.changes())
+    /// The sequence number of the latest change.
+    pub fn sequence(&self) -> Sequence {
+        Sequence(self.memtable.changes())
     }
 
-    /// Whether everything up to `mark` is where it is to be kept.
-    pub fn is_safe(&self, mark: Mark) -> bool {
-        self.keeper.as_ref().is_none_or(|keeper| mark <= keeper.safe())
+    /// Whether all changes up to `sequence` are on the disk; always, for a store in memory.
+    pub fn is_durable(&self, sequence: Sequence) -> bool {
+        self.writer.as_ref().is_none_or(|writer| sequence <= writer.durable())
     }
 
     /// Why nothing new is stored, if the last commit failed.
     pub fn trouble(&self) -> Option<&str> {
-        self.keeper.as_ref().and_then(Keeper::trouble)
+        self.writer.as_ref().and_then(Writer::trouble)
     }
 
-    /// Drops what has expired and writes what has changed; tells what became of each commit.
+    /// Drops expired entries and commits changes; ready with the outcome of each commit.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
-        match &mut self.keeper {
-            Some(keeper) => keeper.poll(&mut self.image, cx),
+        match &mut self.writer {
+            Some(writer) => writer.poll(&mut self.memtable, cx),
             // kad drops expired records when it meets them, and a full store drops its own.
             None => Poll::Pending,
         }
@@ -207,17 +207,17 @@ impl Store {
 
     /// Writes what is not written yet and closes the file. Nothing that is stored from now on is kept.
     pub fn close(&mut self) -> BoxFuture<'static, ()> {
-        match self.keeper.take() {
-            Some(keeper) => keeper.close(self.image.take_changes(Moment::now()).1).boxed(),
+        match self.writer.take() {
+            Some(writer) => writer.close(self.memtable.take_changes(Moment::now()).1).boxed(),
             None => async {}.boxed(),
         }
     }
 
     /// The store at a glance.
     pub fn status(&self) -> StoreStatus {
-        let counts = self.image.counts();
-        let place = self.keeper.as_ref().map_or_else(|| "memory".into(), Keeper::place);
-        let file = self.keeper.as_ref().map(|keeper| keeper.status(self.image.unwritten()));
+        let counts = self.memtable.counts();
+        let place = self.writer.as_ref().map_or_else(|| "memory".into(), Writer::place);
+        let file = self.writer.as_ref().map(|writer| writer.status(self.memtable.unwritten()));
         StoreStatus {
             place,
             records: counts.records,
@@ -231,25 +231,25 @@ impl Store {
 
     /// Notes that `peer` was found at `addresses`, for the next start of the node.
     pub fn remember(&mut self, peer: PeerId, addresses: &BTreeSet<Multiaddr>) {
-        if self.keeper.is_some() {
-            self.image.remember(peer, addresses, Moment::now());
+        if self.writer.is_some() {
+            self.memtable.remember(peer, addresses, Moment::now());
         }
     }
 
     /// Forgets a peer, at one address or altogether.
     pub fn forget(&mut self, peer: &PeerId, address: Option<&Multiaddr>) {
-        self.image.forget(peer, address);
+        self.memtable.forget(peer, address);
     }
 
     /// The peers known, those seen last first.
     pub fn known(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        self.image.known()
+        self.memtable.known()
     }
 
     fn refuse(&mut self) -> bool {
         let refused = self.trouble().is_some();
         if refused {
-            self.image.refuse();
+            self.memtable.refuse();
         }
         refused
     }
@@ -260,40 +260,40 @@ impl RecordStore for Store {
     type ProvidedIter<'a> = Box<dyn Iterator<Item = Cow<'a, ProviderRecord>> + 'a>;
 
     fn get(&self, key: &RecordKey) -> Option<Cow<'_, Record>> {
-        self.image.record(key).map(Cow::Borrowed)
+        self.memtable.record(key).map(Cow::Borrowed)
     }
 
     fn put(&mut self, record: Record) -> kad::store::Result<()> {
         if self.refuse() {
             return Err(kad::store::Error::MaxRecords);
         }
-        self.image.put(record, Instant::now())
+        self.memtable.put(record, Instant::now())
     }
 
     fn remove(&mut self, key: &RecordKey) {
-        self.image.remove(key);
+        self.memtable.remove(key);
     }
 
     fn records(&self) -> Self::RecordsIter<'_> {
-        Box::new(self.image.records().map(Cow::Borrowed))
+        Box::new(self.memtable.records().map(Cow::Borrowed))
     }
 
     fn add_provider(&mut self, entry: ProviderRecord) -> kad::store::Result<()> {
         if self.refuse() {
             return Err(kad::store::Error::MaxProvidedKeys);
         }
-        self.image.add_provider(entry, Instant::now())
+        self.memtable.add_provider(entry, Instant::now())
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
-        self.image.providers(key)
+        self.memtable.providers(key)
     }
 
     fn provided(&self) -> Self::ProvidedIter<'_> {
-        Box::new(self.image.provided().map(Cow::Borrowed))
+        Box::new(self.memtable.provided().map(Cow::Borrowed))
     }
 
     fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
-        self.image.remove_provider(key, provider);
+        self.memtable.remove_provider(key, provider);
     }
 }

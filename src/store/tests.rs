@@ -2,4 +2,4 @@
 
 mod crashes;
 mod files;
-mod image;
+mod memtable;

@@ -228,8 +228,8 @@ impl EventLoop {
                 let confirmations = NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
                 match kad.put_record(record, confirmations) {
                     Ok(id) => {
-                        let mark = kad.store_mut().mark();
-                        self.queries.insert(id, Query::Put { reply, quorum, mark });
+                        let sequence = kad.store_mut().sequence();
+                        self.queries.insert(id, Query::Put { reply, quorum, sequence });
                     }
                     Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
                 }
@@ -240,14 +240,14 @@ impl EventLoop {
             }
             Command::Provide { key, reply } => match kad.start_providing(key.into()) {
                 Ok(id) => {
-                    let mark = kad.store_mut().mark();
-                    self.queries.insert(id, Query::Provide { reply, mark });
+                    let sequence = kad.store_mut().sequence();
+                    self.queries.insert(id, Query::Provide { reply, sequence });
                 }
                 Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
             },
             Command::StopProviding { key, reply } => {
                 kad.stop_providing(&key.into());
-                self.queries.promise(kad.store_mut().mark(), reply);
+                self.queries.promise(kad.store_mut().sequence(), reply);
                 self.queries.settle(kad.store_mut());
             }
             Command::Providers { key, reply } => {

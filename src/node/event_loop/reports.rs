@@ -174,8 +174,8 @@ impl EventLoop {
     fn on_store_report(&mut self, report: Report) {
         self.queries.settle(self.swarm.behaviour_mut().kad.store_mut());
         match report {
-            Report::Safe { after: 0, .. } => {}
-            Report::Safe { after, .. } => self.emit(Event::StoredAgain { failures: after }),
+            Report::Durable { after: 0, .. } => {}
+            Report::Durable { after, .. } => self.emit(Event::StoredAgain { failures: after }),
             Report::Failed { why, retry_in, repeated } => {
                 self.emit(Event::NotStored { why, retry_in, repeated });
             }

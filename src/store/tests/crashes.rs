@@ -18,7 +18,7 @@ type Held = HashMap<Bytes, Bytes>;
 /// What is on the platter, and what still is on its way there.
 #[derive(Clone, Debug, Default)]
 struct Platter {
-    safe: Bytes,
+    durable: Bytes,
     written: Bytes,
     /// A file that is being written beside it, the same way.
     beside: (Bytes, Bytes),
@@ -52,14 +52,14 @@ struct Ram(Arc<Mutex<Platter>>, bool);
 
 impl Ram {
     fn new(bytes: Bytes) -> Self {
-        let platter = Platter { safe: bytes.clone(), written: bytes, ..Platter::default() };
+        let platter = Platter { durable: bytes.clone(), written: bytes, ..Platter::default() };
         Self(Arc::new(Mutex::new(platter)), false)
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Bytes, &mut Bytes) -> T) -> T {
         let mut platter = self.0.lock().unwrap();
-        let Platter { safe, written, beside, .. } = &mut *platter;
-        if self.1 { work(&mut beside.0, &mut beside.1) } else { work(safe, written) }
+        let Platter { durable, written, beside, .. } = &mut *platter;
+        if self.1 { work(&mut beside.0, &mut beside.1) } else { work(durable, written) }
     }
 
     /// The file as a crash leaves it: of what was not synced, the first `kept` bytes that differ in
@@ -69,7 +69,7 @@ impl Ram {
         if let Some(before) = platter.before.clone().filter(|_| !renamed) {
             return before;
         }
-        let mut bytes = platter.safe.clone();
+        let mut bytes = platter.durable.clone();
         let written = &platter.written;
         let mut left = kept;
         for i in 0..written.len() {
@@ -149,8 +149,8 @@ impl Disk for Ram {
         let mut platter = self.0.lock().unwrap();
         platter.step()?;
         if self.1 {
-            platter.before = Some(platter.safe.clone());
-            (platter.safe, platter.written) = std::mem::take(&mut platter.beside);
+            platter.before = Some(platter.durable.clone());
+            (platter.durable, platter.written) = std::mem::take(&mut platter.beside);
             self.1 = false;
             platter.lost = false;
         }

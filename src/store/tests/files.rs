@@ -43,11 +43,11 @@ fn what_was_stored_is_there_in_the_next_run() {
         let (mut store, warning) = open(&path, &rt).unwrap();
         assert_eq!(warning, None);
         store.put(Record::new(b"k".to_vec(), b"v".to_vec())).unwrap();
-        let mark = store.mark();
-        assert!(!store.is_safe(mark), "nothing was written yet");
+        let sequence = store.sequence();
+        assert!(!store.is_durable(sequence), "nothing was written yet");
         let report = poll_fn(|cx| store.poll(cx)).await;
-        assert_eq!(report, Report::Safe { mark, after: 0 });
-        assert!(store.is_safe(mark));
+        assert_eq!(report, Report::Durable { sequence, after: 0 });
+        assert!(store.is_durable(sequence));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(store); // as after SIGKILL: nothing is closed
         let (store, warning) = open(&path, &rt).unwrap();

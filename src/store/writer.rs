@@ -1,4 +1,4 @@
-//! Has what changed written to the journal, a batch after the other, where blocking work is done.
+//! Commits changes of the memtable to the journal, one batch at a time, as blocking work off the event loop.
 
 use std::{
     io,
@@ -10,11 +10,11 @@ use std::{
 use futures::future::{BoxFuture, FutureExt};
 
 use super::{
-    FileStatus, Mark, Report,
+    FileStatus, Report, Sequence,
     disk::DiskFile,
     format::{Moment, Row},
-    image::Image,
     journal::{Change, Journal},
+    memtable::Memtable,
 };
 use crate::runtime::{Handle, Timer};
 
@@ -25,16 +25,16 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const CLOCK_SET: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
-pub(super) struct Keeper {
+pub(super) struct Writer {
     path: PathBuf,
     runtime: Handle,
     timer: Box<dyn Timer>,
-    /// The shortest time between the beginnings of two commits.
+    /// Least time between the starts of two commits.
     every: Duration,
     /// Here unless a commit is under way, or was lost with the runtime.
     journal: Option<Journal<DiskFile>>,
-    flight: Option<Flight>,
-    safe: Mark,
+    pending: Option<PendingCommit>,
+    durable: Sequence,
     /// When the next commit may begin.
     next: Instant,
     failures: u32,
@@ -43,13 +43,13 @@ pub(super) struct Keeper {
     began: Moment,
 }
 
-struct Flight {
+struct PendingCommit {
     rows: Vec<Row>,
-    mark: Mark,
+    sequence: Sequence,
     done: BoxFuture<'static, (Option<Journal<DiskFile>>, io::Result<()>)>,
 }
 
-impl Keeper {
+impl Writer {
     pub(super) fn new(
         path: PathBuf,
         journal: Journal<DiskFile>,
@@ -64,42 +64,42 @@ impl Keeper {
             every,
             status: FileStatus { bytes: journal.len(), ..FileStatus::default() },
             journal: Some(journal),
-            flight: None,
-            safe: Mark(0),
+            pending: None,
+            durable: Sequence(0),
             next: now.now,
             failures: 0,
             began: now,
         }
     }
 
-    /// Drops what has expired and writes what has changed, a batch after the other.
-    pub(super) fn poll(&mut self, image: &mut Image, cx: &mut Context<'_>) -> Poll<Report> {
+    /// Drops expired entries and commits changes, one batch at a time.
+    pub(super) fn poll(&mut self, memtable: &mut Memtable, cx: &mut Context<'_>) -> Poll<Report> {
         loop {
-            if let Some(flight) = &mut self.flight {
-                let (journal, result) = ready!(flight.done.poll_unpin(cx));
-                if let Some(flight) = self.flight.take() {
-                    return Poll::Ready(self.landed(flight, journal, result, image));
+            if let Some(pending) = &mut self.pending {
+                let (journal, result) = ready!(pending.done.poll_unpin(cx));
+                if let Some(pending) = self.pending.take() {
+                    return Poll::Ready(self.finish_commit(pending, journal, result, memtable));
                 }
             }
             let now = Moment::now();
-            image.expire(now.now);
-            self.watch_clock(now, image);
-            let due = if image.unwritten() > 0 { Some(self.next) } else { image.next_expiry() };
+            memtable.expire(now.now);
+            self.watch_clock(now, memtable);
+            let due = if memtable.unwritten() > 0 { Some(self.next) } else { memtable.next_expiry() };
             if due.is_none_or(|due| due > now.now) {
                 self.timer.set(due);
                 ready!(self.timer.poll(cx));
                 continue;
             }
-            self.take_off(now, image);
-            if self.flight.is_none() {
+            self.start_commit(now, memtable);
+            if self.pending.is_none() {
                 return Poll::Pending; // the runtime has ended
             }
         }
     }
 
-    /// Up to where everything is on the disk.
-    pub(super) fn safe(&self) -> Mark {
-        self.safe
+    /// The last change that is on the disk.
+    pub(super) fn durable(&self) -> Sequence {
+        self.durable
     }
 
     /// Why the last commit failed, if it did.
@@ -113,16 +113,16 @@ impl Keeper {
 
     /// How the file stands, with so many rows that no commit has taken up yet.
     pub(super) fn status(&self, unwritten: usize) -> FileStatus {
-        let under_way = self.flight.as_ref().map_or(0, |flight| flight.rows.len());
+        let under_way = self.pending.as_ref().map_or(0, |pending| pending.rows.len());
         FileStatus { unsynced: unwritten + under_way, ..self.status.clone() }
     }
 
     /// Writes `changes`, and an end.
     pub(super) async fn close(mut self, changes: Vec<Change>) {
         let mut journal = self.journal.take();
-        if let Some(flight) = self.flight.take() {
-            // If it failed, nobody was told that it is safe.
-            (journal, _) = flight.done.await;
+        if let Some(pending) = self.pending.take() {
+            // If it failed, nothing in it was acknowledged.
+            (journal, _) = pending.done.await;
         }
         let Some(mut journal) = journal else { return };
         let close = move || {
@@ -138,11 +138,11 @@ impl Keeper {
         }
     }
 
-    /// Begins a commit of everything that has changed.
-    fn take_off(&mut self, now: Moment, image: &mut Image) {
+    /// Starts a commit of all changes since the last one.
+    fn start_commit(&mut self, now: Moment, memtable: &mut Memtable) {
         let Some(mut journal) = self.journal.take() else { return };
-        let mark = Mark(image.changes());
-        let (rows, changes) = image.take_changes(now);
+        let sequence = Sequence(memtable.changes());
+        let (rows, changes) = memtable.take_changes(now);
         self.next = now.now + self.every;
         let runtime = self.runtime.clone();
         let done = async move {
@@ -155,28 +155,28 @@ impl Keeper {
                 Err(error) => (None, Err(error)),
             }
         };
-        self.flight = Some(Flight { rows, mark, done: done.boxed() });
+        self.pending = Some(PendingCommit { rows, sequence, done: done.boxed() });
     }
 
-    fn landed(
+    fn finish_commit(
         &mut self,
-        flight: Flight,
+        pending: PendingCommit,
         journal: Option<Journal<DiskFile>>,
         result: io::Result<()>,
-        image: &mut Image,
+        memtable: &mut Memtable,
     ) -> Report {
         self.status.bytes = journal.as_ref().map_or(self.status.bytes, Journal::len);
         self.journal = journal;
         match result {
             Ok(()) => {
                 self.status.commits += 1;
-                self.status.changes += flight.rows.len() as u64;
+                self.status.changes += pending.rows.len() as u64;
                 self.status.last_error = None;
-                self.safe = flight.mark;
-                Report::Safe { mark: flight.mark, after: std::mem::take(&mut self.failures) }
+                self.durable = pending.sequence;
+                Report::Durable { sequence: pending.sequence, after: std::mem::take(&mut self.failures) }
             }
             Err(error) => {
-                image.give_back(flight.rows);
+                memtable.restore_changes(pending.rows);
                 self.status.failures += 1;
                 let retry_in = RETRY_MAX.min(RETRY_MIN * 2_u32.saturating_pow(self.failures));
                 self.failures = self.failures.saturating_add(1);
@@ -190,11 +190,11 @@ impl Keeper {
 
     /// A clock that is set while the node runs (a Pi has none until it has asked for the time) makes
     /// what is written so far look older or younger than it is.
-    fn watch_clock(&mut self, now: Moment, image: &mut Image) {
+    fn watch_clock(&mut self, now: Moment, memtable: &mut Memtable) {
         let expected = self.began.unix + now.now.saturating_duration_since(self.began.now);
         if expected.abs_diff(now.unix) > CLOCK_SET {
             self.began = now;
-            image.date_anew();
+            memtable.redate();
         }
     }
 }

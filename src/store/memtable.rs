@@ -1,6 +1,6 @@
-//! Everything that is stored, in memory: what answers questions, and what counts against the bounds.
+//! The memtable: everything stored, in memory, where reads are answered and bounds enforced.
 //!
-//! Pure: the present moment is handed in. Notes which rows changed, and writes nothing.
+//! Pure: the present moment is handed in. Tracks the rows that changed, and never writes.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -18,7 +18,7 @@ use super::{
     journal::Change,
 };
 
-/// What an entry counts beside its key, value and addresses, in bytes.
+/// Bytes that an entry counts beside its key, value and addresses.
 const OVERHEAD: usize = 128;
 /// Addresses kept of one provider or peer.
 const ADDRESSES: usize = 16;
@@ -27,7 +27,7 @@ const SEEN: Duration = Duration::from_secs(3600);
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct Memtable {
     local: PeerId,
     limits: Limits,
     records: HashMap<RecordKey, Record>,
@@ -39,13 +39,13 @@ pub(super) struct Image {
     soonest: Option<Instant>,
     /// How often something changed.
     changes: u64,
-    /// What changed since it was last asked for; `None` where nobody asks.
+    /// Rows changed since the last [`take_changes`](Self::take_changes); `None` for a store in memory.
     changed: Option<HashSet<Row>>,
     refused: u64,
 }
 
-impl Image {
-    /// An empty one. `noted`: whether changes are asked for.
+impl Memtable {
+    /// An empty memtable. `noted`: whether changes are tracked.
     pub(super) fn new(local: PeerId, limits: Limits, noted: bool) -> Self {
         Self {
             local,
@@ -111,9 +111,10 @@ impl Image {
             return Err(Error::ValueTooLarge);
         }
         let size = size_of_record(&record);
-        let fits = |image: &Self| {
-            let old = image.records.get(&record.key).map(size_of_record);
-            (old.is_some() || image.records.len() < image.limits.records) && image.has_room(old, size)
+        let fits = |memtable: &Self| {
+            let old = memtable.records.get(&record.key).map(size_of_record);
+            (old.is_some() || memtable.records.len() < memtable.limits.records)
+                && memtable.has_room(old, size)
         };
         if !fits(self) {
             self.expire(now);
@@ -142,17 +143,18 @@ impl Image {
     pub(super) fn add_provider(&mut self, mut entry: ProviderRecord, now: Instant) -> Result<(), Error> {
         entry.addresses.truncate(ADDRESSES);
         let size = size_of_provider(&entry);
-        let old = |image: &Self| {
-            let there = image.providers.get(&entry.key).into_iter().flatten();
+        let old = |memtable: &Self| {
+            let there = memtable.providers.get(&entry.key).into_iter().flatten();
             there.into_iter().find(|p| p.provider == entry.provider).map(size_of_provider)
         };
-        let crowded = |image: &Self| {
-            let there = image.providers.get(&entry.key).map_or(0, Vec::len);
-            there >= image.limits.providers && old(image).is_none()
+        let crowded = |memtable: &Self| {
+            let there = memtable.providers.get(&entry.key).map_or(0, Vec::len);
+            there >= memtable.limits.providers && old(memtable).is_none()
         };
-        let fits = |image: &Self| {
-            (image.providers.contains_key(&entry.key) || image.providers.len() < image.limits.records)
-                && image.has_room(old(image), size)
+        let fits = |memtable: &Self| {
+            (memtable.providers.contains_key(&entry.key)
+                || memtable.providers.len() < memtable.limits.records)
+                && memtable.has_room(old(memtable), size)
         };
         if crowded(self) || !fits(self) {
             self.expire(now);
@@ -273,7 +275,7 @@ impl Image {
     }
 
     /// Notes all that expires as changed: the clock by which it was written has been set.
-    pub(super) fn date_anew(&mut self) {
+    pub(super) fn redate(&mut self) {
         let records = self.records.values().filter(|r| r.expires.is_some());
         let records = records.map(|r| Row::Record(r.key.clone()));
         let entries = self.providers.values().flatten().filter(|p| p.expires.is_some());
@@ -290,7 +292,7 @@ impl Image {
     }
 
     /// Gives back what [`take_changes`](Self::take_changes) gave and could not be written.
-    pub(super) fn give_back(&mut self, rows: Vec<Row>) {
+    pub(super) fn restore_changes(&mut self, rows: Vec<Row>) {
         if let Some(changed) = &mut self.changed {
             changed.extend(rows);
         }

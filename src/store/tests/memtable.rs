@@ -1,0 +1,236 @@
+//! The memtable against its bounds, and against a model of what it has to write.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    kad::{ProviderRecord, Record, RecordKey, store::Error},
+};
+use proptest::prelude::*;
+
+use crate::store::{Limits, format::Moment, memtable::Memtable};
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+const LIMITS: Limits = Limits { records: 8, value: 100, bytes: 4000, providers: 3, peers: 4 };
+
+fn peer(n: u8) -> PeerId {
+    libp2p::identity::Keypair::ed25519_from_bytes([n; 32]).unwrap().public().to_peer_id()
+}
+
+fn moment(now: Instant, s: u64) -> Moment {
+    Moment { now: now + S(s), unix: S(1_700_000_000 + s) }
+}
+
+fn record(key: u8, size: usize, expires: Option<Instant>) -> Record {
+    Record { expires, ..Record::new(vec![key], vec![key; size]) }
+}
+
+fn entry(key: u8, provider: u8, expires: Option<Instant>) -> ProviderRecord {
+    let address: Multiaddr = format!("/ip4/10.0.0.{provider}/udp/1/quic-v1").parse().unwrap();
+    ProviderRecord { key: vec![key].into(), provider: peer(provider), expires, addresses: vec![address] }
+}
+
+/// What another memtable makes of what this one wrote.
+fn read_again(stored: &HashMap<Vec<u8>, Vec<u8>>, at: Moment) -> Memtable {
+    let mut memtable = Memtable::new(peer(0), LIMITS, true);
+    memtable.load(stored.clone(), at).unwrap();
+    memtable
+}
+
+fn write(memtable: &mut Memtable, stored: &mut HashMap<Vec<u8>, Vec<u8>>, at: Moment) {
+    for (key, value) in memtable.take_changes(at).1 {
+        match value {
+            Some(value) => stored.insert(key, value),
+            None => stored.remove(&key),
+        };
+    }
+}
+
+type Shown = (Vec<Record>, Vec<Vec<ProviderRecord>>, Vec<(PeerId, Vec<Multiaddr>)>);
+
+fn shown(memtable: &Memtable) -> Shown {
+    let mut records: Vec<_> = memtable.records().cloned().collect();
+    records.sort_by_key(|r| r.key.to_vec());
+    let entries = (0..16).map(|key| {
+        let mut there = memtable.providers(&RecordKey::from(vec![key]));
+        there.sort_by_key(|p| p.provider);
+        there
+    });
+    (records, entries.collect(), memtable.known())
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, usize, Option<u64>),
+    Remove(u8),
+    Provide(u8, u8, Option<u64>),
+    Unprovide(u8, u8),
+    Remember(u8, u8),
+    Forget(u8, bool),
+    Wait(u64),
+    Write,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let life = || prop::option::of(1..50_u64);
+    prop_oneof![
+        (0..12_u8, 0..120_usize, life()).prop_map(|(k, n, l)| Step::Put(k, n, l)),
+        (0..12_u8).prop_map(Step::Remove),
+        (0..12_u8, 0..6_u8, life()).prop_map(|(k, p, l)| Step::Provide(k, p, l)),
+        (0..12_u8, 0..6_u8).prop_map(|(k, p)| Step::Unprovide(k, p)),
+        (0..8_u8, 0..3_u8).prop_map(|(p, a)| Step::Remember(p, a)),
+        (0..8_u8, any::<bool>()).prop_map(|(p, all)| Step::Forget(p, all)),
+        (0..20_u64).prop_map(Step::Wait),
+        Just(Step::Write),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_its_bounds_hold_and_what_it_wrote_is_what_it_holds(
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        let start = Instant::now();
+        let (mut memtable, mut stored, mut s) = (Memtable::new(peer(0), LIMITS, true), HashMap::new(), 0);
+        for step in steps {
+            let at = moment(start, s);
+            let ends = |life: Option<u64>| life.map(|life| at.now + S(life));
+            match step {
+                Step::Put(key, size, life) => {
+                    let _ = memtable.put(record(key, size, ends(life)), at.now);
+                }
+                Step::Remove(key) => memtable.remove(&vec![key].into()),
+                Step::Provide(key, provider, life) => {
+                    // Only this node's own entries have no end.
+                    let life = if provider == 0 { life } else { life.or(Some(9)) };
+                    let _ = memtable.add_provider(entry(key, provider, ends(life)), at.now);
+                }
+                Step::Unprovide(key, provider) => memtable.remove_provider(&vec![key].into(), &peer(provider)),
+                Step::Remember(who, address) => {
+                    let address = format!("/ip4/10.0.0.{address}/udp/1/quic-v1").parse().unwrap();
+                    memtable.remember(peer(who), &BTreeSet::from([address]), at);
+                }
+                Step::Forget(who, all) => {
+                    let address = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
+                    memtable.forget(&peer(who), (!all).then_some(&address));
+                }
+                Step::Wait(more) => s += more,
+                Step::Write => write(&mut memtable, &mut stored, at),
+            }
+            let counts = memtable.counts();
+            prop_assert!(counts.records <= 8 && counts.bytes <= 4000 && counts.peers <= 4, "{counts:?}");
+            let (_, entries, _) = shown(&memtable);
+            prop_assert!(entries.iter().filter(|there| !there.is_empty()).count() <= 8);
+            prop_assert!(entries.iter().all(|there| there.len() <= 3));
+            prop_assert_eq!(counts.entries, entries.iter().map(Vec::len).sum::<usize>());
+        }
+        let at = moment(start, s);
+        memtable.expire(at.now);
+        write(&mut memtable, &mut stored, at);
+        let again = read_again(&stored, at);
+        prop_assert_eq!(shown(&again), shown(&memtable));
+        prop_assert_eq!((again.counts().bytes, again.counts().entries), (memtable.counts().bytes, memtable.counts().entries));
+        prop_assert_eq!(again.unwritten(), 0, "nothing is left to be written");
+        memtable.expire(at.now + S(1000));
+        prop_assert!(memtable.records().all(|r| r.expires.is_none()), "what expires is gone");
+    }
+}
+
+#[test]
+fn a_full_store_takes_nothing_new_until_something_expires() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    memtable.put(record(0, 1, Some(now + S(5))), now).unwrap();
+    (1..8).for_each(|key| memtable.put(record(key, 1, None), now).unwrap());
+    assert!(matches!(memtable.put(record(9, 1, None), now), Err(Error::MaxRecords)));
+    memtable.put(record(7, 100, None), now).unwrap(); // what is there may change
+    assert!(matches!(memtable.put(record(7, 101, None), now), Err(Error::ValueTooLarge)));
+    memtable.put(record(9, 1, None), now + S(5)).unwrap();
+    assert_eq!(memtable.record(&vec![0].into()), None, "expired");
+    assert_eq!(memtable.counts().refused, 2);
+    let limits = Limits { bytes: 500, ..LIMITS };
+    let mut memtable = Memtable::new(peer(0), limits, false);
+    (0..3).for_each(|key| memtable.put(record(key, 30, None), now).unwrap());
+    assert!(matches!(memtable.put(record(3, 30, None), now), Err(Error::MaxRecords)));
+    assert!(matches!(memtable.add_provider(entry(1, 1, None), now), Err(Error::MaxProvidedKeys)));
+    memtable.put(record(2, 20, None), now).unwrap();
+}
+
+#[test]
+fn a_flood_of_providers_does_not_drive_the_old_ones_out() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    memtable.add_provider(entry(1, 0, Some(now + S(5))), now).unwrap();
+    (1..30).for_each(|n| memtable.add_provider(entry(1, n, Some(now + S(100))), now).unwrap());
+    let who = |memtable: &Memtable| -> BTreeSet<_> {
+        memtable.providers(&vec![1].into()).into_iter().map(|p| p.provider).collect()
+    };
+    assert_eq!(who(&memtable), [peer(0), peer(1), peer(2)].into());
+    assert_eq!(memtable.provided().count(), 1);
+    memtable.add_provider(entry(1, 9, None), now + S(6)).unwrap();
+    assert_eq!(who(&memtable), [peer(1), peer(2), peer(9)].into(), "one had expired");
+}
+
+#[test]
+fn what_was_stored_is_kept_when_the_bounds_are_lowered() {
+    let now = Instant::now();
+    let at = moment(now, 0);
+    let (mut memtable, mut stored) = (Memtable::new(peer(0), LIMITS, true), HashMap::new());
+    (0..8).for_each(|key| memtable.put(record(key, 50, None), now).unwrap());
+    write(&mut memtable, &mut stored, at);
+    let limits = Limits { records: 2, bytes: 200, ..LIMITS };
+    let mut memtable = Memtable::new(peer(0), limits, true);
+    memtable.load(stored, at).unwrap();
+    assert_eq!(memtable.records().count(), 8);
+    assert!(matches!(memtable.put(record(9, 1, None), now), Err(Error::MaxRecords)));
+    memtable.put(record(1, 50, None), now).unwrap(); // as large as it was
+    assert!(matches!(memtable.put(record(1, 51, None), now), Err(Error::MaxRecords)));
+}
+
+#[test]
+fn own_entries_of_a_node_that_has_another_key_now_are_dropped() {
+    let at = moment(Instant::now(), 0);
+    let (mut memtable, mut stored) = (Memtable::new(peer(1), LIMITS, true), HashMap::new());
+    memtable.add_provider(entry(1, 1, None), at.now).unwrap();
+    memtable.add_provider(entry(1, 2, Some(at.now + S(9))), at.now).unwrap();
+    write(&mut memtable, &mut stored, at);
+    let mut again = read_again(&stored, at); // of peer 0
+    assert_eq!(again.providers(&vec![1].into()).len(), 1);
+    write(&mut again, &mut stored, at);
+    assert_eq!(stored.len(), 1, "and written to be gone");
+}
+
+#[test]
+fn a_clock_that_was_set_dates_what_expires_anew() {
+    let at = moment(Instant::now(), 0);
+    let (mut memtable, mut stored) = (Memtable::new(peer(0), LIMITS, true), HashMap::new());
+    memtable.put(record(1, 1, Some(at.now + S(100))), at.now).unwrap();
+    memtable.put(record(2, 1, None), at.now).unwrap();
+    // Written while the clock said 1970.
+    write(&mut memtable, &mut stored, Moment { unix: S(5), ..at });
+    assert_eq!(read_again(&stored, at).records().count(), 1);
+    memtable.redate();
+    assert_eq!(memtable.unwritten(), 1);
+    write(&mut memtable, &mut stored, at);
+    assert_eq!(read_again(&stored, at).records().count(), 2);
+}
+
+#[test]
+fn of_too_many_known_peers_the_one_not_seen_for_longest_goes() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, true);
+    let address = BTreeSet::from(["/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap()]);
+    memtable.remember(peer(0), &address, moment(now, 0));
+    assert_eq!(memtable.known(), [], "not ourselves");
+    (1..6).for_each(|n| memtable.remember(peer(n), &address, moment(now, n.into())));
+    let known: Vec<_> = memtable.known().into_iter().map(|(peer, _)| peer).collect();
+    assert_eq!(known, [peer(5), peer(4), peer(3), peer(2)]);
+    memtable.take_changes(moment(now, 9));
+    memtable.remember(peer(2), &address, moment(now, 9));
+    assert_eq!(memtable.unwritten(), 0, "a peer seen again and again wears no card out");
+    memtable.remember(peer(2), &address, moment(now, 7200));
+    assert_eq!(memtable.unwritten(), 1);
+}
