@@ -44,7 +44,7 @@ pub mod transport;
 
 pub use config::Config;
 pub use node::{
-    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, Message, Node, PeerStatus,
+    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, Message, Node, Oversize, PeerStatus,
     PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription, Traffic,
     Validator, Verdict,
 };

@@ -82,6 +82,12 @@ impl Config {
                 "mesh_outbound_min at most half of mesh_n",
             ),
             rule(
+                &["gossip.topics", "limits.topics"],
+                gossip.topics.len() > limits.topics,
+                format!("{} topics, and limits.topics is {}", gossip.topics.len(), limits.topics),
+                "no more topics than limits.topics, on all nodes",
+            ),
+            rule(
                 &["quic.keep_alive", "quic.idle_timeout"],
                 quic.keep_alive >= quic.idle_timeout,
                 format!("keep_alive is {:?} and idle_timeout is {:?}", quic.keep_alive, quic.idle_timeout),
@@ -302,9 +308,7 @@ impl Config {
             expected: Some(expected.into()),
             hint: None,
         };
-        // Author, sequence number, signature, key and topic travel with the payload.
-        let envelope = 256 + publish.topic.as_ref().map_or(0, String::len);
-        let room = gossip.max_message.saturating_sub(envelope);
+        let room = gossip.max_message;
         let payload = publish.payload();
         let length = payload.as_ref().map_or(0, Vec::len);
         let mut rules = vec![

@@ -110,8 +110,8 @@ sections! { role;
         scoring: bool = true;
         /// Peers with one address, as behind one NAT, before that costs them score.
         colocated: usize [1..=65536] = 64;
-        /// The largest message with its envelope, in bytes.
-        max_message: usize as Size [128..=16 << 20] = 64 << 10;
+        /// The largest payload of a message, in bytes.
+        max_message: usize as Size [128..=16 << 20] = 63 << 10;
         /// Nodes that speak only floodsub are served, too.
         floodsub: bool = false;
     }
@@ -212,7 +212,7 @@ sections! { role;
         events: usize [1..=1 << 20] = 256;
         /// Event streams open at once.
         subscriptions: usize [1..=65536] = 64;
-        /// Topics that one peer may subscribe to.
+        /// Topics that this node may follow, and any one peer.
         topics: usize [1..=1 << 20] = 1024;
         /// Records taken of one name, and names dialed at once.
         records: usize [1..=65536] = 1024;

@@ -128,7 +128,7 @@ impl From<Error> for Refusal {
             Error::NoPeers { .. } => (504, "GET /v1/peers tells who is connected; timeout=30 waits longer"),
             Error::MessageTooLarge { .. } => (413, "send less, or raise gossip.max_message on all nodes"),
             Error::Duplicate => (409, "change the payload, or set gossip.message_id = \"source\""),
-            Error::Congested(_) => (429, "publish again in a moment"),
+            Error::Congested(_) => (429, "publish again in a moment, or let it wait longer with timeout="),
             Error::Store(_) => (507, "GET /v1/status says how the store stands; the bounds are kad.max_*"),
             Error::Quorum { .. } => {
                 (503, "ask for fewer with quorum=, or try again when more nodes are there")

@@ -1,8 +1,15 @@
 //! What a behaviour around another one leaves to it: the four questions about a connection, word for word.
 
-/// Stands in an `impl NetworkBehaviour` for a struct whose field `inner` has the same handlers.
+/// Stands in an `impl NetworkBehaviour` for a struct whose field `inner` has the same handlers, or handlers that
+/// the method named makes into its own.
 macro_rules! ask_inner_of_connections {
     () => {
+        ask_inner_of_connections!(@ );
+    };
+    ($wrap:ident) => {
+        ask_inner_of_connections!(@ $wrap);
+    };
+    (@ $($wrap:ident)?) => {
         fn handle_pending_inbound_connection(
             &mut self,
             link: libp2p::swarm::ConnectionId,
@@ -19,7 +26,9 @@ macro_rules! ask_inner_of_connections {
             local: &libp2p::Multiaddr,
             remote: &libp2p::Multiaddr,
         ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
-            self.inner.handle_established_inbound_connection(link, peer, local, remote)
+            let handler = self.inner.handle_established_inbound_connection(link, peer, local, remote)?;
+            $(let handler = self.$wrap(handler);)?
+            Ok(handler)
         }
 
         fn handle_pending_outbound_connection(
@@ -40,7 +49,10 @@ macro_rules! ask_inner_of_connections {
             role: libp2p::core::Endpoint,
             port_use: libp2p::core::transport::PortUse,
         ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
-            self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)
+            let handler =
+                self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)?;
+            $(let handler = self.$wrap(handler);)?
+            Ok(handler)
         }
     };
 }

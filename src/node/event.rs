@@ -36,6 +36,39 @@ pub struct Receipt {
     pub peers: usize,
 }
 
+/// What was larger than this node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Oversize {
+    /// A message.
+    Message {
+        /// Bytes of its payload.
+        bytes: usize,
+        /// `gossip.max_message`.
+        limit: usize,
+    },
+    /// A frame of a gossip stream, with whatever it held.
+    Frame {
+        /// Its bytes.
+        bytes: u64,
+        /// What is read at most (docs/limits.md).
+        limit: usize,
+    },
+}
+
+impl fmt::Display for Oversize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message { bytes, limit } => {
+                write!(f, "a message of {bytes} bytes: gossip.max_message = {limit} bytes here")
+            }
+            Self::Frame { bytes, limit } => {
+                write!(f, "a frame of {bytes} bytes: {limit} are read here, as gossip.max_message has it")
+            }
+        }
+    }
+}
+
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -145,6 +178,15 @@ pub enum Event {
     },
     /// A peer cannot take messages as fast as they come.
     SlowPeer(PeerId),
+    /// A peer sent something that is larger than this node takes; it was dropped. Told every 10 s at most.
+    Oversized {
+        /// Who sent it, or passed it on.
+        peer: PeerId,
+        /// What it was.
+        what: Oversize,
+        /// How many more there were, of anybody, since this was told last.
+        others: u64,
+    },
     /// A peer answered a ping.
     Ping {
         /// Who.
@@ -180,7 +222,9 @@ impl Event {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
             Self::NotStored { repeated: true, .. } | Self::NotReserved { repeated: true, .. } => Level::Debug,
-            Self::SlowPeer(_) | Self::NotListening(..) | Self::NotStored { .. } => Level::Warn,
+            Self::SlowPeer(_) | Self::Oversized { .. } | Self::NotListening(..) | Self::NotStored { .. } => {
+                Level::Warn
+            }
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, .. }
                 | Notice::NotResolved { repeated: true, .. }
@@ -244,6 +288,13 @@ impl fmt::Display for Event {
                 write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)
             }
             Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
+            Self::Oversized { peer, what, others } => {
+                write!(f, "too large from {peer}, and dropped: {what}")?;
+                match others {
+                    0 => Ok(()),
+                    n => write!(f, " ({n} others since this was said last)"),
+                }
+            }
             Self::Ping { peer, rtt } => write!(f, "ping {peer} {rtt:?}"),
             Self::Dialer(notice) => notice.fmt(f),
             Self::Mdns(notice) => notice.fmt(f),

@@ -33,6 +33,7 @@ use super::{
     event::{Event, Receipt},
     lean::Lean,
     metrics::Metrics,
+    oversized::Oversized,
     peers::Peers,
     publishes::Publishes,
     queries::Queries,
@@ -84,6 +85,10 @@ pub(crate) struct EventLoop {
     config: Config,
     peers: Peers,
     topics: Topics,
+    /// Whether the topics are more than others read in a greeting.
+    long_greeting: bool,
+    /// What was too large, and not told yet.
+    oversized: Oversized,
     publishes: Publishes<Reply<Receipt>>,
     queries: Queries,
     /// Who waits for which ping, and how often it was sent again.
@@ -128,7 +133,14 @@ impl EventLoop {
             interfaces,
             validator,
             peers: Peers::default(),
-            topics: Topics::new(limits.events, limits.subscriptions, metrics.lost.messages.clone()),
+            topics: Topics::new(
+                limits.events,
+                limits.subscriptions,
+                limits.topics,
+                metrics.lost.messages.clone(),
+            ),
+            long_greeting: false,
+            oversized: Oversized::default(),
             publishes: Publishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
@@ -179,6 +191,7 @@ impl EventLoop {
         for (reply, error) in late {
             self.answer_publish(reply, 0, Err(error));
         }
+        self.publish_ready();
         if self.bootstrap <= now {
             self.refresh_table();
         }

@@ -1,16 +1,22 @@
 //! Gossipsub, with its meshes made visible and its receipts honest.
 //!
 //! gossipsub tells nobody when a peer joins or leaves a mesh, nor how many peers a publish was handed
-//! to; this wrapper does both and changes nothing else.
+//! to; this wrapper does both. It reads what comes in frame by frame, so that no frame costs another. What is
+//! said on the wire stays gossipsub's.
+
+mod frames;
+mod handler;
+pub(crate) mod sizes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 use libp2p::{
     PeerId,
-    gossipsub::{self, IdentTopic, MessageId, PublishError, SubscriptionError, TopicHash},
+    gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError, SubscriptionError, TopicHash},
     swarm::{
         ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
@@ -28,6 +34,9 @@ pub(crate) enum Event {
     Joined { topic: TopicHash, peer: PeerId },
     /// A peer left our mesh of a topic.
     Left { topic: TopicHash, peer: PeerId },
+    /// A peer sent frames that are larger than this node reads; they were skipped. The last one had so many
+    /// bytes.
+    Skipped { peer: PeerId, frames: u64, bytes: u64 },
 }
 
 /// gossipsub with a bound on the topics that a peer may subscribe to.
@@ -42,20 +51,56 @@ pub(crate) struct Behaviour {
     mesh_n: usize,
     /// Below this score a peer is not handed our messages.
     publish_threshold: f64,
+    /// The largest frame that is read.
+    max_frame: usize,
     /// The meshes as last told.
     meshes: BTreeMap<TopicHash, BTreeSet<PeerId>>,
     events: VecDeque<Event>,
+    own: OwnIds,
+}
+
+/// The id of the message that this node published last, for gossipsub does not tell it when nobody took the
+/// message.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnIds {
+    local: PeerId,
+    last: Arc<Mutex<Option<MessageId>>>,
+}
+
+impl OwnIds {
+    pub(crate) fn new(local: PeerId) -> Self {
+        Self { local, last: Arc::default() }
+    }
+
+    /// Takes note of the id of a message.
+    pub(crate) fn note(&self, message: &gossipsub::Message, id: &MessageId) {
+        if message.source.as_ref() == Some(&self.local) {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        }
+    }
+
+    fn take(&self) -> Option<MessageId> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Behaviour {
-    pub(crate) fn new(inner: Gossipsub, config: &gossipsub::Config, publish_threshold: f64) -> Self {
+    pub(crate) fn new(
+        inner: Gossipsub,
+        config: &gossipsub::Config,
+        own: OwnIds,
+        max_frame: usize,
+        publish_threshold: f64,
+    ) -> Self {
         Self {
             inner,
             flood_publish: config.flood_publish(),
             mesh_n: config.mesh_n(),
             publish_threshold,
+            max_frame,
             meshes: BTreeMap::new(),
             events: VecDeque::new(),
+            own,
         }
     }
 
@@ -79,7 +124,14 @@ impl Behaviour {
         data: Vec<u8>,
     ) -> Result<(MessageId, usize), PublishError> {
         let handed = self.recipients(topic);
-        self.inner.publish(topic.clone(), data).map(|id| (id, handed))
+        let published = self.inner.publish(topic.clone(), data);
+        if let Err(PublishError::AllQueuesFull(_)) = published
+            && let Some(id) = self.own.take()
+        {
+            // gossipsub would go on announcing it, and it would arrive beside the second try.
+            self.inner.report_message_validation_result(&id, &self.own.local, MessageAcceptance::Ignore);
+        }
+        published.map(|id| (id, handed))
     }
 
     pub(crate) fn set_topic_params(&mut self, topic: &IdentTopic, params: gossipsub::TopicScoreParams) {
@@ -88,7 +140,7 @@ impl Behaviour {
         }
     }
 
-    pub(crate) fn report(&mut self, id: &MessageId, from: &PeerId, verdict: gossipsub::MessageAcceptance) {
+    pub(crate) fn report(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
         self.inner.report_message_validation_result(id, from, verdict);
     }
 
@@ -112,6 +164,13 @@ impl Behaviour {
 
     pub(crate) fn score(&self, peer: &PeerId) -> Option<f64> {
         self.inner.peer_score(peer)
+    }
+
+    fn with_frames(
+        &self,
+        inner: <Gossipsub as NetworkBehaviour>::ConnectionHandler,
+    ) -> <Self as NetworkBehaviour>::ConnectionHandler {
+        handler::Handler::new(inner, self.max_frame)
     }
 
     /// How many peers gossipsub hands a message to that is published now: with `flood_publish` every
@@ -149,23 +208,26 @@ impl Behaviour {
             self.events.extend(joined.chain(left));
             *told = now;
         }
-        let fresh: Vec<_> = self.inner.topics().filter(|t| !self.meshes.contains_key(*t)).cloned().collect();
-        for topic in fresh {
+        // Each topic that comes or goes changes the count. With a thousand of them, the rest is not for every event.
+        if self.inner.topics().size_hint().0 == self.meshes.len() {
+            return;
+        }
+        let followed: BTreeSet<_> = self.inner.topics().cloned().collect();
+        for topic in followed.iter().filter(|t| !self.meshes.contains_key(*t)).cloned().collect::<Vec<_>>() {
             let now: BTreeSet<_> = self.inner.mesh_peers(&topic).copied().collect();
             self.events.extend(now.iter().map(|p| Event::Joined { topic: topic.clone(), peer: *p }));
             self.meshes.insert(topic, now);
         }
         // A topic that was left is told once, with all its peers gone, and then dropped.
-        let inner = &self.inner;
-        self.meshes.retain(|topic, told| !told.is_empty() || inner.topics().any(|t| t == topic));
+        self.meshes.retain(|topic, told| !told.is_empty() || followed.contains(topic));
     }
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = <Gossipsub as NetworkBehaviour>::ConnectionHandler;
+    type ConnectionHandler = handler::Handler;
     type ToSwarm = Event;
 
-    ask_inner_of_connections!();
+    ask_inner_of_connections!(with_frames);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
@@ -192,8 +254,15 @@ impl NetworkBehaviour for Behaviour {
         link: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.inner.on_connection_handler_event(peer, link, event);
-        self.note_meshes();
+        match event {
+            handler::Event::Gossipsub(event) => {
+                self.inner.on_connection_handler_event(peer, link, event);
+                self.note_meshes();
+            }
+            handler::Event::Skipped { frames, bytes } => {
+                self.events.push_back(Event::Skipped { peer, frames, bytes });
+            }
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -239,16 +308,16 @@ mod tests {
         };
         let authenticity = gossipsub::MessageAuthenticity::Signed(Keypair::generate_ed25519());
         let inner = Gossipsub::new_with_subscription_filter(authenticity, config.clone(), filter).unwrap();
-        let mut gossip = Behaviour::new(inner, &config, 0.0);
+        let mut gossip = Behaviour::new(inner, &config, OwnIds::new(PeerId::random()), 1 << 20, 0.0);
 
         let (woken, wakes) = mpsc::channel();
         struct Tell(mpsc::Sender<()>);
         impl futures::task::ArcWake for Tell {
-            fn wake_by_ref(this: &std::sync::Arc<Self>) {
+            fn wake_by_ref(this: &Arc<Self>) {
                 let _ = this.0.send(());
             }
         }
-        let waker = futures::task::waker(std::sync::Arc::new(Tell(woken)));
+        let waker = futures::task::waker(Arc::new(Tell(woken)));
         for beat in 0..10 {
             assert!(gossip.poll(&mut Context::from_waker(&waker)).is_pending());
             wakes

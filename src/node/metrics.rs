@@ -52,6 +52,7 @@ pub(crate) struct Metrics {
     slow_peers: Counter,
     ignored: Counter,
     rejected: Counter,
+    oversized: Counter,
     pub(crate) lost: Lost,
 }
 
@@ -111,6 +112,11 @@ impl Metrics {
                 "messages_ignored",
                 "Messages dropped by a rule or by the application's check",
             ),
+            oversized: counter(
+                own,
+                "gossip_oversized",
+                "Messages and frames dropped because they were larger than this node takes",
+            ),
             rejected: counter(
                 own,
                 "messages_rejected",
@@ -139,6 +145,11 @@ impl Metrics {
                 self.rejected.inc();
             }
         }
+    }
+
+    /// Counts what was larger than this node takes.
+    pub(crate) fn oversized(&self, count: u64) {
+        self.oversized.inc_by(count);
     }
 
     /// Counts how a dial ended, if that is what the swarm reports.

@@ -1,9 +1,12 @@
-//! Publishes that wait for subscribers.
+//! Publishes that wait for subscribers, or for room in the queues to them.
 //!
 //! Pure: the loop says who subscribed and what time it is, and gets back what is to be published or
-//! refused. Nothing is retried blindly.
+//! refused. What finds all queues full is tried again, in the order in which it came, within its time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{command::PublishOptions, error::Error};
 
@@ -16,7 +19,13 @@ pub(crate) struct Waiting<T> {
     wanted: usize,
     patience: Duration,
     deadline: Option<Instant>,
+    /// Full queues were found, so many of them; when it is tried again.
+    congested: Option<(usize, Instant)>,
 }
+
+/// How long queues that are full are given before they are tried again. A peer takes some hundred messages
+/// meanwhile.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Publishes in the order in which they came.
 #[derive(Debug)]
@@ -50,13 +59,35 @@ impl<T> Publishes<T> {
             wanted: options.wait_peers.max(1),
             patience: options.timeout,
             deadline: now.checked_add(options.timeout),
+            congested: None,
         });
         Ok(())
     }
 
-    /// Those whose topic has enough subscribers now, oldest first.
-    pub(crate) fn take_ready(&mut self, subscribers: impl Fn(&str) -> usize) -> Vec<Waiting<T>> {
-        self.waiting.extract_if(.., |w| subscribers(&w.topic) >= w.wanted).collect()
+    /// Those whose topic has enough subscribers now, oldest first. None overtakes another one of its topic that
+    /// waits for room.
+    pub(crate) fn take_ready(
+        &mut self,
+        now: Instant,
+        subscribers: impl Fn(&str) -> usize,
+    ) -> Vec<Waiting<T>> {
+        let full = |w: &&Waiting<T>| w.congested.is_some_and(|(_, again)| now < again);
+        let full: BTreeSet<_> = self.waiting.iter().filter(full).map(|w| w.topic.clone()).collect();
+        self.waiting
+            .extract_if(.., |w| !full.contains(&w.topic) && subscribers(&w.topic) >= w.wanted)
+            .collect()
+    }
+
+    /// Takes those back, oldest first, that found the queues to `peers` peers full; gives back the waiters of
+    /// those whose time is up.
+    pub(crate) fn hold(&mut self, full: Vec<Waiting<T>>, peers: usize, now: Instant) -> Vec<(T, Error)> {
+        let (late, mut held): (Vec<_>, Vec<_>) =
+            full.into_iter().partition(|w| w.deadline.is_some_and(|at| at <= now));
+        for w in &mut held {
+            w.congested = Some((peers, now + RETRY));
+        }
+        self.waiting.splice(..0, held);
+        late.into_iter().map(|w| (w.waiter, Error::Congested(peers))).collect()
     }
 
     /// Those whose time is up, each with what to tell.
@@ -65,7 +96,11 @@ impl<T> Publishes<T> {
             .extract_if(.., |w| w.deadline.is_some_and(|at| at <= now))
             .map(|w| {
                 let there = subscribers(&w.topic);
-                (w.waiter, Error::NoPeers { there, topic: w.topic, wanted: w.wanted, waited: w.patience })
+                let error = match w.congested {
+                    Some((peers, _)) => Error::Congested(peers),
+                    None => Error::NoPeers { there, topic: w.topic, wanted: w.wanted, waited: w.patience },
+                };
+                (w.waiter, error)
             })
             .collect()
     }
@@ -76,7 +111,8 @@ impl<T> Publishes<T> {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.waiting.iter().filter_map(|w| w.deadline).min()
+        let again = |w: &Waiting<T>| w.congested.map(|(_, again)| again);
+        self.waiting.iter().flat_map(|w| [w.deadline, again(w)]).flatten().min()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -101,9 +137,9 @@ mod tests {
         publishes.push("a".into(), vec![1], options(2, 10), 1, now).unwrap();
         publishes.push("b".into(), vec![2], options(0, 10), 2, now).unwrap();
         publishes.push("a".into(), vec![3], options(1, 10), 3, now).unwrap();
-        assert!(publishes.take_ready(|_| 0).is_empty(), "nobody is never enough");
+        assert!(publishes.take_ready(now, |_| 0).is_empty(), "nobody is never enough");
         let ready = |p: &mut Publishes<i32>, n: usize| -> Vec<i32> {
-            p.take_ready(|t| if t == "a" { n } else { 0 }).into_iter().map(|w| w.waiter).collect()
+            p.take_ready(now, |t| if t == "a" { n } else { 0 }).into_iter().map(|w| w.waiter).collect()
         };
         assert_eq!(ready(&mut publishes, 1), [3]);
         assert_eq!(ready(&mut publishes, 2), [1]);
@@ -121,6 +157,29 @@ mod tests {
         let told = Error::NoPeers { topic: "a".into(), there: 1, wanted: 3, waited: S(5) };
         assert_eq!(late, [((), told)]);
         assert_eq!(publishes.deadline(), None);
+    }
+
+    #[test]
+    fn what_finds_full_queues_is_tried_again_in_order_and_holds_up_no_other_topic() {
+        let now = Instant::now();
+        let mut publishes = Publishes::new(8);
+        publishes.push("full".into(), vec![1], options(1, 10), 1, now).unwrap();
+        publishes.push("full".into(), vec![2], options(1, 10), 2, now).unwrap();
+        let ready = publishes.take_ready(now, |_| 1);
+        assert_eq!(publishes.hold(ready, 3, now), []);
+        publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
+        publishes.push("other".into(), vec![4], options(1, 10), 4, now).unwrap();
+        let waiters = |ready: Vec<Waiting<i32>>| ready.into_iter().map(|w| w.waiter).collect::<Vec<_>>();
+        assert_eq!(waiters(publishes.take_ready(now, |_| 1)), [4]);
+        assert_eq!(publishes.deadline(), Some(now), "the third waits for nothing");
+        let later = now + RETRY;
+        let ready = publishes.take_ready(later, |_| 1);
+        assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1, 2, 3]);
+        // Still full: who gave it no time is told now, the others wait on.
+        assert_eq!(publishes.hold(ready, 3, later), [(3, Error::Congested(3))]);
+        assert_eq!(publishes.deadline(), Some(later + RETRY));
+        assert_eq!(publishes.take_late(now + S(10), |_| 1), [1, 2].map(|w| (w, Error::Congested(3))));
+        assert!(publishes.is_empty());
     }
 
     #[test]

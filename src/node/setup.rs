@@ -21,12 +21,12 @@ use super::{
     SpawnError,
     access::{self, Access},
     behaviour::Behaviour,
-    gossip,
+    gossip::{self, sizes},
     lean::Lean,
     ping, probe, punch, relaying, table,
 };
 use crate::{
-    config::{self, Backend, Config, Gossip, KadMode, MessageIds, Target, TransportKind, Validation},
+    config::{self, Backend, Config, KadMode, MessageIds, Target, TransportKind, Validation},
     dialer, dns, mdns,
     runtime::Handle,
     store::{Limits, Store},
@@ -260,7 +260,7 @@ fn behaviour(
         mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
-        gossip: gossip_behaviour(&config.gossip, limits.topics, key)?,
+        gossip: gossip_behaviour(config, key)?,
         ping: libp2p::ping::Behaviour::default(),
         ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
         relay: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
@@ -354,11 +354,9 @@ fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviou
     table::Behaviour::new(kad)
 }
 
-fn gossip_behaviour(
-    settings: &Gossip,
-    topics: usize,
-    key: &Keypair,
-) -> Result<gossip::Behaviour, SpawnError> {
+fn gossip_behaviour(config: &Config, key: &Keypair) -> Result<gossip::Behaviour, SpawnError> {
+    let (settings, topics) = (&config.gossip, config.limits.topics);
+    let max_frame = sizes::max_frame(config);
     let mut builder = gossipsub::ConfigBuilder::default();
     builder
         .mesh_n(settings.mesh_n)
@@ -376,7 +374,13 @@ fn gossip_behaviour(
         // What this node said before it was started again comes back from peers that do no wrong by
         // that; gossipsub would punish them for it. The loop drops it instead.
         .allow_self_origin(true)
-        .max_transmit_size(settings.max_message)
+        // Never met: frames are bounded before gossipsub sees them, messages where they are published and
+        // judged. Some bytes for a frame's length, which it counts in.
+        .max_transmit_size(max_frame + 16)
+        .max_control_message_size(sizes::max_control(config))
+        .max_control_messages_sent(sizes::max_ids(config))
+        // Each topic is announced in a frame of its own.
+        .max_ihave_messages_heartbeat(topics.max(10))
         .connection_handler_queue_len(QUEUE)
         // Nothing is forwarded before the loop has judged it.
         .validate_messages()
@@ -384,20 +388,24 @@ fn gossip_behaviour(
             Validation::Strict => gossipsub::ValidationMode::Strict,
             Validation::Permissive => gossipsub::ValidationMode::Permissive,
         });
-    if settings.message_id == MessageIds::Content {
-        builder.message_id_fn(content_id);
-    }
+    let own = gossip::OwnIds::new(PeerId::from(key.public()));
+    let (noted, id_of) = (own.clone(), id_function(settings.message_id));
+    builder.message_id_fn(move |message| {
+        let id = id_of(message);
+        noted.note(message, &id);
+        id
+    });
     if settings.floodsub {
         builder.support_floodsub();
     }
-    let config = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
+    let built = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
     let filter = gossipsub::MaxCountSubscriptionFilter {
         filter: gossipsub::AllowAllSubscriptionFilter {},
         max_subscribed_topics: topics,
         max_subscriptions_per_request: topics,
     };
-    let mut inner = gossip::Gossipsub::new_with_subscription_filter(authenticity, config.clone(), filter)
+    let mut inner = gossip::Gossipsub::new_with_subscription_filter(authenticity, built.clone(), filter)
         .map_err(|e| SpawnError::Gossip(e.to_string()))?;
     let thresholds = gossipsub::PeerScoreThresholds::default();
     if settings.scoring {
@@ -410,11 +418,27 @@ fn gossip_behaviour(
         };
         inner.with_peer_score(params, thresholds.clone()).map_err(SpawnError::Gossip)?;
     }
-    Ok(gossip::Behaviour::new(inner, &config, thresholds.publish_threshold))
+    Ok(gossip::Behaviour::new(inner, &built, own, max_frame, thresholds.publish_threshold))
 }
 
 /// Messages waiting for one peer.
 const QUEUE: usize = 1024;
+
+fn id_function(ids: MessageIds) -> fn(&gossipsub::Message) -> gossipsub::MessageId {
+    match ids {
+        MessageIds::Source => source_id,
+        MessageIds::Content => content_id,
+    }
+}
+
+/// The id of a message that is told by who said it: what rust-libp2p uses by default. All nodes of a mesh need
+/// the same ids, for they announce them to each other.
+fn source_id(message: &gossipsub::Message) -> gossipsub::MessageId {
+    // The peer id that stands for nobody.
+    let mut id = message.source.map_or_else(|| "15R".into(), |source| source.to_base58());
+    id.push_str(&message.sequence_number.unwrap_or_default().to_string());
+    gossipsub::MessageId::from(id)
+}
 
 /// The id of a message that is told by what it says: the first 20 bytes of SHA-256 over the topic,
 /// a zero byte and the payload.
@@ -424,4 +448,21 @@ fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     hash.update([0]);
     hash.update(&message.data);
     gossipsub::MessageId::new(&hash.finalize()[..20])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_other_programs_on_rust_libp2p() {
+        let theirs = gossipsub::Config::default();
+        for (source, sequence_number) in
+            [(Some(PeerId::random()), Some(u64::MAX)), (None, None), (Some(PeerId::random()), Some(0))]
+        {
+            let topic = gossipsub::TopicHash::from_raw("t");
+            let message = gossipsub::Message { source, sequence_number, topic, data: vec![1] };
+            assert_eq!(source_id(&message), theirs.message_id(&message));
+        }
+    }
 }

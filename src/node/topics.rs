@@ -112,20 +112,33 @@ struct Topic {
     receiver: InactiveReceiver<Message>,
 }
 
+/// What a new config makes of the topics.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    /// Topics that nobody followed so far.
+    pub(crate) fresh: Vec<String>,
+    /// Topics that nobody wants any more.
+    pub(crate) idle: Vec<String>,
+    /// Topics for which there is no room.
+    pub(crate) left_out: Vec<String>,
+}
+
 /// The topics of a node.
 pub(crate) struct Topics {
     topics: BTreeMap<String, Topic>,
     /// Messages kept for each subscriber.
     queue: usize,
-    /// Topics and subscribers at once.
+    /// Subscribers at once.
     limit: usize,
+    /// Topics at once: others take no more of one peer.
+    max: usize,
     /// Messages that subscribers were too slow for.
     lost: Counter,
 }
 
 impl Topics {
-    pub(crate) fn new(queue: usize, limit: usize, lost: Counter) -> Self {
-        Self { topics: BTreeMap::new(), queue, limit, lost }
+    pub(crate) fn new(queue: usize, limit: usize, max: usize, lost: Counter) -> Self {
+        Self { topics: BTreeMap::new(), queue, limit, max, lost }
     }
 
     /// The topics that are followed now.
@@ -133,13 +146,8 @@ impl Topics {
         self.topics.keys()
     }
 
-    /// Takes note that the config asks for exactly `wanted`; returns what is new and what nobody
-    /// wants any more.
-    pub(crate) fn configure(&mut self, wanted: &[String]) -> (Vec<String>, Vec<String>) {
-        let fresh: Vec<_> = wanted.iter().filter(|t| !self.topics.contains_key(*t)).cloned().collect();
-        for topic in &fresh {
-            self.open(topic);
-        }
+    /// Takes note that the config asks for exactly `wanted`.
+    pub(crate) fn configure(&mut self, wanted: &[String]) -> Configured {
         for (name, topic) in &mut self.topics {
             topic.configured = wanted.contains(name);
         }
@@ -147,7 +155,17 @@ impl Topics {
         for topic in &idle {
             self.topics.remove(topic);
         }
-        (fresh, idle)
+        let mut changes = Configured { fresh: Vec::new(), idle, left_out: Vec::new() };
+        for topic in wanted {
+            if self.topics.contains_key(topic) {
+            } else if self.topics.len() >= self.max {
+                changes.left_out.push(topic.clone());
+            } else {
+                self.open(topic).configured = true;
+                changes.fresh.push(topic.clone());
+            }
+        }
+        changes
     }
 
     /// A new subscriber of `topic`, and whether nobody followed it so far.
@@ -158,7 +176,7 @@ impl Topics {
     ) -> Result<(Subscription, bool), Error> {
         check(topic)?;
         let open: usize = self.topics.values().map(|t| t.sender.receiver_count()).sum();
-        if open >= self.limit || self.topics.len() >= self.limit {
+        if open >= self.limit {
             return Err(Error::Limit {
                 what: "subscriptions",
                 limit: self.limit,
@@ -166,6 +184,9 @@ impl Topics {
             });
         }
         let fresh = !self.topics.contains_key(topic);
+        if fresh && self.topics.len() >= self.max {
+            return Err(Error::Limit { what: "topics", limit: self.max, key: "limits.topics" });
+        }
         let lost = self.lost.clone();
         let messages = listen(&self.open(topic).receiver, &lost);
         Ok((Subscription { messages, topic: topic.to_owned(), commands }, fresh))
@@ -234,7 +255,7 @@ mod tests {
     use super::*;
 
     fn topics(queue: usize, limit: usize) -> (Topics, async_channel::WeakSender<Command>) {
-        (Topics::new(queue, limit, Counter::default()), async_channel::bounded(8).0.downgrade())
+        (Topics::new(queue, limit, 3, Counter::default()), async_channel::bounded(8).0.downgrade())
     }
 
     fn message(topic: &str, n: u8) -> Message {
@@ -273,10 +294,16 @@ mod tests {
         assert!(!topics.let_go("t"));
         drop(two);
         assert!(topics.let_go("t"));
-        assert_eq!(topics.configure(&["a".into(), "b".into()]), (vec!["a".into(), "b".into()], vec![]));
+        let configure = |topics: &mut Topics, wanted: &[&str]| {
+            let changes = topics.configure(&wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
+            [changes.fresh, changes.idle, changes.left_out].map(|topics| topics.join(" "))
+        };
+        assert_eq!(configure(&mut topics, &["a", "b"]), ["a b", "", ""]);
         let (kept, _) = topics.follow("a", commands).unwrap();
         assert!(!topics.let_go("b"));
-        assert_eq!(topics.configure(&["b".into(), "c".into()]), (vec!["c".into()], vec![]));
+        assert_eq!(configure(&mut topics, &["b", "c"]), ["c", "", ""], "a is followed");
+        assert_eq!(configure(&mut topics, &["d", "c", "e"]), ["d", "b", "e"], "there is room for three");
+        assert_eq!(configure(&mut topics, &["b", "c"]), ["b", "d", ""]);
         drop(kept);
         assert!(topics.let_go("a"));
     }
@@ -287,6 +314,12 @@ mod tests {
         let _one = topics.follow("t", commands.clone()).unwrap();
         let _two = topics.follow("t", commands.clone()).unwrap();
         assert!(matches!(topics.follow("t", commands.clone()), Err(Error::Limit { limit: 2, .. })));
+        let (mut topics, commands) = tests::topics(4, 8);
+        let full: Vec<_> = ["a", "b", "c"].map(|t| topics.follow(t, commands.clone()).unwrap()).into();
+        let refused = topics.follow("d", commands.clone()).map(|_| ());
+        assert_eq!(refused, Err(Error::Limit { what: "topics", limit: 3, key: "limits.topics" }));
+        assert!(topics.follow("a", commands.clone()).is_ok(), "it is followed already");
+        drop(full);
         for bad in ["", "a\nb", &"x".repeat(257)] {
             assert!(matches!(topics.follow(bad, commands.clone()), Err(Error::BadTopic { .. })), "{bad:?}");
         }

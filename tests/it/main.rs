@@ -11,6 +11,7 @@ mod cli;
 mod doctor;
 mod gateway;
 mod hosts;
+mod limits;
 mod mdns;
 mod mesh;
 mod metrics;

@@ -1,7 +1,7 @@
 //! What clients ask for.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use libp2p::{
 
 use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, MessageIds},
     dialer,
     error::chain,
     node::{
@@ -23,11 +23,13 @@ use crate::{
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
+        gossip::sizes,
         judge, ping,
+        publishes::Waiting,
         queries::{self, Query},
         setup,
         status::Status,
-        topics,
+        topics::{self, Configured},
     },
     store::Store,
 };
@@ -95,8 +97,24 @@ impl EventLoop {
         let (subscription, fresh) = self.topics.follow(topic, commands.downgrade())?;
         if fresh {
             self.join(topic);
+            self.watch_greeting();
         }
         Ok(subscription)
+    }
+
+    /// Says when the names of the topics get longer than what others read in a greeting.
+    fn watch_greeting(&mut self) {
+        let bytes = sizes::greeting(self.topics.names());
+        let long = bytes > sizes::STOCK_CONTROL;
+        if long && !self.long_greeting {
+            log::warn!(
+                target: "smidge",
+                "{bytes} bytes are needed to greet a peer with the topics followed: rust-libp2p reads {} by \
+                 default, and other programs on it may hear nothing from this node (docs/limits.md)",
+                sizes::STOCK_CONTROL
+            );
+        }
+        self.long_greeting = long;
     }
 
     fn unfollow(&mut self, topic: &str) {
@@ -121,13 +139,17 @@ impl EventLoop {
     }
 
     pub(super) fn follow_configured(&mut self) {
-        let (fresh, idle) = self.topics.configure(&self.config.gossip.topics);
-        for topic in fresh {
-            self.join(&topic);
-        }
+        let Configured { fresh, idle, left_out } = self.topics.configure(&self.config.gossip.topics);
         for topic in idle {
             self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
         }
+        for topic in fresh {
+            self.join(&topic);
+        }
+        for topic in left_out {
+            log::warn!(target: "smidge", "topic {topic} is not joined: as many are followed as limits.topics lets be");
+        }
+        self.watch_greeting();
     }
 
     fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
@@ -158,12 +180,18 @@ impl EventLoop {
         if self.publishes.is_empty() {
             return;
         }
+        let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        let ready = self.publishes.take_ready(|t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let ready = self.publishes.take_ready(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let mut full: BTreeMap<String, (usize, Vec<Waiting<Reply<Receipt>>>)> = BTreeMap::new();
         for publish in ready {
+            if let Some((_, held)) = full.get_mut(&publish.topic) {
+                held.push(publish);
+                continue;
+            }
             let topic = TopicHash::from_raw(&publish.topic);
             let bytes = publish.data.len();
-            let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data);
+            let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data.clone());
             let receipt =
                 result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
                     PublishError::MessageTooLarge => {
@@ -173,10 +201,22 @@ impl EventLoop {
                     PublishError::AllQueuesFull(peers) => Error::Congested(peers),
                     other => Error::Publish(chain(&other)),
                 });
+            // Of equal payloads that are one message, the second try would be a duplicate.
+            if let Err(Error::Congested(peers)) = receipt
+                && self.config.gossip.message_id == MessageIds::Source
+            {
+                full.insert(publish.topic.clone(), (peers, vec![publish]));
+                continue;
+            }
             if let Ok(receipt) = &receipt {
                 self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
             }
             self.answer_publish(publish.waiter, bytes, receipt);
+        }
+        for (peers, held) in full.into_values() {
+            for (reply, error) in self.publishes.hold(held, peers, now) {
+                self.answer_publish(reply, 0, Err(error));
+            }
         }
     }
 

@@ -19,8 +19,8 @@ use crate::{
         Verdict,
         behaviour::BehaviourEvent,
         error::Error,
-        event::{Event, Message},
-        gossip,
+        event::{Event, Message, Oversize},
+        gossip::{self, sizes},
         judge::judge,
         ping,
         reachable::is_reachable,
@@ -204,6 +204,10 @@ impl EventLoop {
             gossip::Event::Gossipsub(gossipsub::Event::SlowPeer { peer_id, .. }) => {
                 self.emit(Event::SlowPeer(peer_id));
             }
+            gossip::Event::Skipped { peer, frames, bytes } => {
+                let limit = sizes::max_frame(&self.config);
+                self.refuse_oversized(peer, frames, Oversize::Frame { bytes, limit });
+            }
             gossip::Event::Gossipsub(_) => {}
         }
     }
@@ -212,6 +216,13 @@ impl EventLoop {
         if message.source.as_ref() == Some(self.swarm.local_peer_id()) {
             // Said before this node was started again: news to nobody, and nobody's fault.
             return self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+        }
+        let (bytes, limit) = (message.data.len(), self.config.gossip.max_message);
+        if bytes > limit {
+            // Whoever sent it may have a larger limit, which is no fault.
+            self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+            self.metrics.refused(Verdict::Ignore);
+            return self.refuse_oversized(from, 1, Oversize::Message { bytes, limit });
         }
         let told = Message {
             id: id_text(id),
@@ -232,6 +243,15 @@ impl EventLoop {
         }
         self.topics.deliver(&told);
         self.emit(Event::Message(told));
+    }
+
+    /// Counts what was too large to be taken from `peer`, and says so now and then.
+    fn refuse_oversized(&mut self, peer: PeerId, count: u64, what: Oversize) {
+        self.metrics.oversized(count);
+        let now = self.runtime.now();
+        if let Some(others) = self.oversized.note(count, now) {
+            self.emit(Event::Oversized { peer, what, others });
+        }
     }
 
     /// What the rules say of a message and then, if they let it through, the application.
