@@ -38,9 +38,7 @@ pub mod identity;
 pub mod logging;
 pub mod mdns;
 mod node;
-pub mod runtime;
 pub mod store;
-pub mod transport;
 
 pub use config::Config;
 pub use node::{
@@ -48,3 +46,5 @@ pub use node::{
     PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription, Traffic,
     Validator, Verdict,
 };
+pub use smidge_runtime as runtime;
+pub use smidge_transport as transport;

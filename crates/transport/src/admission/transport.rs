@@ -1,0 +1,215 @@
+//! A transport whose connections are admitted or closed.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{
+        muxing::StreamMuxer,
+        transport::{DialOpts, ListenerId, TransportError, TransportEvent},
+    },
+    multiaddr::Protocol,
+};
+use smidge_runtime::Handle;
+
+use super::{
+    ChannelBinding, Keyring, NotAdmitted,
+    exchange::exchange,
+    proof::{Role, Session},
+    throttle::{Limits, Throttle},
+};
+
+/// How a private mesh admits.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The keys: the first proves, all are accepted.
+    pub keys: Keyring,
+    /// Longest time for both proofs, after the handshake.
+    pub timeout: Duration,
+    /// Connections from one address (of IPv6, from one /64) that may fail at once; after that, one more
+    /// every `forgive`.
+    pub failures: u32,
+    /// How long until one failure of an address is forgiven.
+    pub forgive: Duration,
+}
+
+/// Why a connection did not come to stand.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error<E: std::error::Error + 'static> {
+    /// The transport below says so.
+    #[error(transparent)]
+    Transport(#[from] E),
+    /// The remote is not one of this network.
+    #[error("not admitted {peer}: {why}")]
+    NotAdmitted {
+        /// Who it is.
+        peer: PeerId,
+        /// What it did not do.
+        #[source]
+        why: NotAdmitted,
+    },
+    /// Too many connections from this address were not admitted.
+    #[error("not admitted: {address} failed too often, and may try again in {wait:?}")]
+    Throttled {
+        /// Where it came from.
+        address: IpAddr,
+        /// How long it has to wait.
+        wait: Duration,
+    },
+}
+
+/// `T`, with an exchange of proofs after each handshake.
+#[derive(Debug)]
+pub struct Admitted<T> {
+    pub(super) inner: T,
+    gate: Arc<Gate>,
+}
+
+/// Decides who gets in, for every transport of a node: what fails over one of them counts for all.
+#[derive(Debug)]
+pub struct Gate {
+    local: PeerId,
+    rules: Rules,
+    throttle: Mutex<Throttle>,
+    runtime: Handle,
+}
+
+type Admission<M, E> = BoxFuture<'static, Result<(PeerId, M), Error<E>>>;
+
+impl<T> Admitted<T> {
+    /// Admits to `inner` through `gate`.
+    pub fn new(inner: T, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
+    }
+}
+
+impl Gate {
+    /// The gate of the node whose peer id is `local`.
+    pub fn new(local: PeerId, rules: Rules, runtime: Handle) -> Arc<Self> {
+        let limits = Limits { failures: rules.failures, forgive: rules.forgive };
+        Arc::new(Self { local, rules, throttle: Mutex::new(Throttle::new(limits)), runtime })
+    }
+
+    /// `from` is where an incoming connection came from.
+    async fn admit<M, E>(
+        self: Arc<Self>,
+        upgrade: impl Future<Output = Result<(PeerId, M), E>>,
+        from: Option<IpAddr>,
+    ) -> Result<(PeerId, M), Error<E>>
+    where
+        M: StreamMuxer + ChannelBinding + Unpin,
+        M::Substream: Unpin,
+        E: std::error::Error + 'static,
+    {
+        let (peer, muxer) = upgrade.await?;
+        match self.exchange(peer, muxer).await {
+            Ok(muxer) => Ok((peer, muxer)),
+            Err(why) => {
+                if let Some(from) = from {
+                    self.failed(from, &peer, why);
+                }
+                Err(Error::NotAdmitted { peer, why })
+            }
+        }
+    }
+
+    async fn exchange<M>(&self, peer: PeerId, muxer: M) -> Result<M, NotAdmitted>
+    where
+        M: StreamMuxer + ChannelBinding + Unpin,
+        M::Substream: Unpin,
+    {
+        let binding = muxer.binding().ok_or(NotAdmitted::Unbound)?;
+        let (role, initiator, responder) = match muxer.is_initiator() {
+            true => (Role::Initiator, self.local, peer),
+            false => (Role::Responder, peer, self.local),
+        };
+        let session = Session { binding, initiator, responder };
+        let keys = self.rules.keys.keys();
+        let exchange = exchange(muxer, role, &session, &keys);
+        self.runtime.timeout(self.rules.timeout, exchange).await.unwrap_or(Err(NotAdmitted::Silent))
+    }
+
+    fn failed(&self, from: IpAddr, peer: &PeerId, why: NotAdmitted) {
+        let now = self.runtime.now();
+        let first = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).failed(from, now);
+        // Once an address: the next ones are not news before it has kept quiet for a while.
+        let level = if first { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "smidge", level, "not admitted {peer} from {from}: {why}");
+    }
+
+    fn wait(&self, from: Option<IpAddr>) -> Option<(IpAddr, Duration)> {
+        let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        from.and_then(|from| throttle.wait(from, self.runtime.now()).map(|wait| (from, wait)))
+    }
+}
+
+/// The address that a connection comes from, where it has one.
+fn address(remote: &Multiaddr) -> Option<IpAddr> {
+    match remote.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+impl<T, M> libp2p::Transport for Admitted<T>
+where
+    T: libp2p::Transport<Output = (PeerId, M)> + Unpin,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+    T::Error: fmt::Debug + Send + 'static,
+    M: StreamMuxer + ChannelBinding + Unpin + Send + 'static,
+    M::Substream: Unpin + Send,
+{
+    type Output = (PeerId, M);
+    type Error = Error<T::Error>;
+    type ListenerUpgrade = Admission<M, T::Error>;
+    type Dial = Admission<M, T::Error>;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        self.inner.listen_on(id, address).map_err(|e| e.map(Error::Transport))
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner.remove_listener(id)
+    }
+
+    fn dial(
+        &mut self,
+        address: Multiaddr,
+        opts: DialOpts,
+    ) -> Result<Self::Dial, TransportError<Self::Error>> {
+        let dial = self.inner.dial(address, opts).map_err(|e| e.map(Error::Transport))?;
+        Ok(self.gate.clone().admit(dial, None).boxed())
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        let gate = self.gate.clone();
+        Pin::new(&mut self.inner).poll(cx).map(|event| match event {
+            TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } => {
+                let from = address(&send_back_addr);
+                let upgrade = match gate.wait(from) {
+                    Some((address, wait)) => async move { Err(Error::Throttled { address, wait }) }.boxed(),
+                    None => gate.admit(upgrade, from).boxed(),
+                };
+                TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr }
+            }
+            other => other
+                .map_err(Error::Transport)
+                // Not an incoming one: there is nothing to map.
+                .map_upgrade(|upgrade| gate.admit(upgrade, None).boxed()),
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! libp2p transports over the runtime door.
+//!
+//! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
+//! never resolves names and never decides whom to dial: those live in the floors above.
+
+pub mod admission;
+#[cfg(fuzzing)]
+pub mod fuzz;
+mod listening;
+pub mod quic;
+pub mod relayed;
+mod side_by_side;
+pub mod tcp;
+pub mod tls;
+
+pub use side_by_side::{Error, SideBySide};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
