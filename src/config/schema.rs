@@ -76,6 +76,8 @@ sections! { role;
         refresh: Duration [ms(100)..=secs(DAY)] = secs(5);
         /// How long a departed peer that no name led to is remembered.
         forget: Duration [ms(100)..=secs(DAY)] = secs(60);
+        /// How long a record is kept that no name server confirms any more and that does not answer either.
+        stale: Duration [secs(1)..=secs(DAY)] = secs(600);
         /// Dials under way at once.
         parallel: usize [1..=1024] = 16;
         /// What names are dialed over, in order of preference; none: what this node listens on, QUIC first.

@@ -11,10 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::{
-    future::{BoxFuture, FutureExt},
-    stream::{FuturesUnordered, StreamExt},
-};
+use futures::stream::{BoxStream, SelectAll, StreamExt};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -68,7 +65,7 @@ pub struct Behaviour {
     reconciler: Reconciler,
     resolver: Arc<dyn Resolve>,
     runtime: Handle,
-    lookups: FuturesUnordered<BoxFuture<'static, (Target, Answer)>>,
+    lookups: SelectAll<BoxStream<'static, (Target, Answer)>>,
     dials: HashMap<ConnectionId, Multiaddr>,
     links: HashMap<ConnectionId, Link>,
     /// Connections whose other side is somewhere else, and nobody was told yet.
@@ -110,7 +107,7 @@ impl Behaviour {
             resolver,
             timer: runtime.timer(),
             runtime,
-            lookups: FuturesUnordered::new(),
+            lookups: SelectAll::new(),
             dials: HashMap::new(),
             links: HashMap::new(),
             moved: VecDeque::new(),
@@ -219,8 +216,8 @@ impl Behaviour {
             }
             match self.reconciler.poll(self.runtime.now())? {
                 Action::Lookup(target) => {
-                    let answer = lookup(self.resolver.clone(), target.clone(), self.transports.clone());
-                    self.lookups.push(answer.map(|answer| (target, answer)).boxed());
+                    let answers = lookup(self.resolver.clone(), target.clone(), self.transports.clone());
+                    self.lookups.push(answers.map(move |answer| (target.clone(), answer)).boxed());
                 }
                 Action::Dial(address, expected) => {
                     let opts = match expected {

@@ -15,7 +15,7 @@ mod words;
 
 pub use behaviour::{Behaviour, Event};
 pub use status::{NameStatus, RecordState, RecordStatus};
-pub use words::{Action, Answer, DialFault, Notice, Policy};
+pub use words::{Action, Answer, DialFault, Notice, Open, Policy};
 pub(crate) use {
     lookup::lookup,
     words::{is_circuit, remote, split_peer},

@@ -13,12 +13,13 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
     backoff::Backoff,
-    record::{Record, State, Way, WayState, group},
+    record::{Record, State, Way, WayState},
     status::{NameStatus, RecordState, RecordStatus},
-    words::{Action, Answer, DialFault, Notice, Policy, is_circuit, split_peer},
+    words::{Action, DialFault, Notice, Policy, is_circuit, split_peer},
 };
 use crate::config::Target;
 
+mod answers;
 mod known;
 
 /// First pause of both backoffs.
@@ -132,7 +133,7 @@ impl Reconciler {
         }
         self.watches.insert(target.clone(), watch);
         if let Some(addresses) = fixed {
-            self.replace_records(&target, addresses, now);
+            self.replace_records(&target, addresses, false, now);
         }
     }
 
@@ -148,38 +149,6 @@ impl Reconciler {
         for address in mine {
             self.mark_own(&address);
         }
-    }
-
-    /// A lookup ended.
-    pub fn on_lookup(&mut self, target: &Target, answer: Answer, now: Instant) {
-        let Some(watch) = self.watches.get_mut(target) else {
-            return; // no longer watched
-        };
-        watch.asking = false;
-        let reason = match answer {
-            Answer::Records(addresses) if !addresses.is_empty() => {
-                watch.failures = 0;
-                watch.last = None;
-                let pause = self.policy.refresh.mul_f64(0.8 + 0.4 * self.rng.f64());
-                watch.next = Some(now + pause);
-                return self.replace_records(target, addresses, now);
-            }
-            Answer::Records(_) => "the answer holds no record".to_owned(),
-            Answer::Nothing(reason) => {
-                self.replace_records(target, Vec::new(), now);
-                reason
-            }
-            Answer::Failed(reason) => reason,
-        };
-        let Some(watch) = self.watches.get_mut(target) else { return };
-        watch.failures = watch.failures.saturating_add(1);
-        let retry_in =
-            Backoff::steady(RETRY_MIN, self.policy.lookup_max).delay(watch.failures, &mut self.rng);
-        watch.next = Some(now + retry_in);
-        let repeated = watch.failures > 1 && is_old_news(&mut watch.told, &watch.last, &reason, now);
-        watch.told = watch.told.or(Some(now));
-        watch.last = Some(reason.clone());
-        self.notices.push_back(Notice::NotResolved { target: target.clone(), reason, retry_in, repeated });
     }
 
     /// A connection to `peer` stands; `address` is where it was found: what was dialed, or where it
@@ -259,6 +228,7 @@ impl Reconciler {
             let pause = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(1, &mut self.rng);
             if let Some(record) = self.records.get_mut(&address) {
                 record.state = State::Waiting(now + pause);
+                record.vouched = now;
             }
             if let Some((_, until)) = self.known.get_mut(&address) {
                 *until = now + self.policy.forget;
@@ -445,35 +415,6 @@ impl Reconciler {
                 last_error: watch.last.clone(),
             })
             .collect()
-    }
-
-    fn replace_records(&mut self, target: &Target, addresses: Vec<Multiaddr>, now: Instant) {
-        let mut fresh = group(addresses, &self.policy.transports);
-        let found = fresh.len();
-        while fresh.len() > self.policy.max_records {
-            fresh.pop_last();
-        }
-        if found > fresh.len() {
-            let followed = fresh.len();
-            self.notices.push_back(Notice::TooManyRecords { target: target.clone(), found, followed });
-        }
-        let Some(watch) = self.watches.get_mut(target) else { return };
-        let set: BTreeSet<_> = fresh.keys().cloned().collect();
-        let changed = set != watch.records;
-        let old = std::mem::replace(&mut watch.records, set);
-        if !fresh.is_empty() && target.host().is_some() {
-            let records = fresh.len();
-            self.notices.push_back(Notice::Resolved { target: target.clone(), records, changed });
-        }
-        let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
-        self.retire(gone);
-        for (address, (ways, expected)) in fresh {
-            let tried = self.take_known(&address, &ways);
-            self.follow(address.clone(), ways, expected, now);
-            for record in tried {
-                self.take_over(record, &address, now);
-            }
-        }
     }
 
     /// Makes sure that a record is known, and settles it at once if it is us or connected already.

@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) peer: Option<PeerId>,
     /// Its connections here ended; it is connected elsewhere.
     pub(super) left: bool,
+    /// When it was last in an answer, or last connected: who is vouched for by neither is let go in the end.
+    pub(super) vouched: Instant,
     pub(super) failures: u32,
     pub(super) last: Option<String>,
     /// When a failure was last told as news.
@@ -98,6 +100,7 @@ impl Record {
             expected: None,
             peer: None,
             left: false,
+            vouched: now,
             failures: 0,
             last: None,
             told: None,

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::config::Target;
 
+mod answers;
 mod known;
 mod ways;
 
@@ -38,6 +39,8 @@ struct World {
     reconciler: Reconciler,
     /// What name servers say; a missing name is a failure of theirs.
     names: BTreeMap<Target, Vec<Multiaddr>>,
+    /// What they say instead, where that is neither records nor a failure.
+    answers: BTreeMap<Target, Answer>,
     /// Who answers where.
     replicas: BTreeMap<Multiaddr, PeerId>,
     /// How long it takes until a dial of an address has an outcome, where that is not at once.
@@ -67,6 +70,7 @@ impl World {
             now,
             reconciler: Reconciler::new(policy, fastrand::Rng::with_seed(seed)),
             names: BTreeMap::new(),
+            answers: BTreeMap::new(),
             replicas: BTreeMap::new(),
             slow: BTreeMap::new(),
             mirrors: BTreeSet::new(),
@@ -116,6 +120,7 @@ impl World {
                 Action::Lookup(target) => {
                     self.lookups.push(self.now - self.start);
                     let answer = match self.names.get(&target) {
+                        _ if self.answers.contains_key(&target) => self.answers[&target].clone(),
                         Some(records) if records.is_empty() => Answer::Nothing("no such name".into()),
                         Some(records) => Answer::Records(records.clone()),
                         None => Answer::Failed("server failure".into()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
 
-use crate::config::{Target, TransportKind};
+use crate::config::{Family, Target, TransportKind};
 
 /// What the reconciler goes by.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Policy {
     pub refresh: Duration,
     /// How long a departed peer that no name leads to is remembered.
     pub forget: Duration,
+    /// How long a record is kept that no answer confirms any more and that does not answer dials either.
+    pub stale: Duration,
     /// Records dialed at once.
     pub parallel: usize,
     /// What names are dialed over, in order of preference.
@@ -34,6 +36,7 @@ impl Default for Policy {
             retry_max: Duration::from_secs(30),
             refresh: Duration::from_secs(5),
             forget: Duration::from_secs(60),
+            stale: Duration::from_secs(600),
             parallel: 16,
             transports: vec![TransportKind::Quic],
             fallback: Duration::from_millis(250),
@@ -47,10 +50,24 @@ impl Default for Policy {
 pub enum Answer {
     /// These addresses, perhaps with a peer id each. Those of one socket are ways to one record.
     Records(Vec<Multiaddr>),
+    /// These, and a part of the question was not answered: what was known of it before stands.
+    Part(Vec<Multiaddr>, Open),
     /// The name certainly has no record now; why, in words.
     Nothing(String),
     /// Nobody could tell; why, in words. What was known before stands.
     Failed(String),
+}
+
+/// A part of a question that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// The addresses of which family there may be more.
+    pub family: Family,
+    /// Why, in words; `None` while it is still waited for, and another answer follows.
+    pub why: Option<String>,
+    /// Whether it was refused, as some servers refuse what a name has none of: where nothing was known of
+    /// it, there is nothing to tell.
+    pub refused: bool,
 }
 
 /// Why a dial failed.
@@ -91,6 +108,28 @@ pub enum Notice {
         records: usize,
         /// Whether they differ from those before.
         changed: bool,
+        /// Whether the last question was not answered.
+        recovered: bool,
+    },
+    /// Only a part of a question was answered.
+    PartlyResolved {
+        /// The name.
+        target: Target,
+        /// Why.
+        reason: String,
+        /// How many records stand, though nobody confirmed them.
+        kept: usize,
+        /// Whether the last answer was the same.
+        repeated: bool,
+    },
+    /// Records that no answer confirmed for a good while, and that answered no dial either, are let go.
+    LetGo {
+        /// The name.
+        target: Target,
+        /// Which.
+        addresses: Vec<Multiaddr>,
+        /// For how long nobody vouched for them.
+        after: Duration,
     },
     /// A name could not be resolved, or has no record.
     NotResolved {

@@ -29,7 +29,7 @@ use super::{
     Config, ConfigError, Family, RESOLV_CONF,
     error::{Failure, Why},
     name::HostName,
-    stub::Ask,
+    stub::{Ask, Early, Partial},
 };
 use crate::runtime::Handle;
 
@@ -113,11 +113,12 @@ impl Ask for AsyncDns {
         name: HostName,
         family: Family,
         servers: Arc<[SocketAddr]>,
-    ) -> BoxFuture<'static, Result<Vec<IpAddr>, Failure>> {
+        _early: Early,
+    ) -> BoxFuture<'static, Result<Partial, Failure>> {
         let this = self.clone();
         async move {
             let asked = this.ask(&name, family, &servers).await;
-            asked.map_err(|why| Failure { servers: servers.to_vec(), why })
+            asked.map(Partial::all).map_err(|why| Failure::new(servers.to_vec(), why))
         }
         .boxed()
     }
@@ -128,7 +129,7 @@ impl Ask for AsyncDns {
         servers: Arc<[SocketAddr]>,
     ) -> BoxFuture<'static, Result<Vec<String>, Failure>> {
         let why = Why::Unsupported("the resolver `async-dns` knows no TXT records: use `hickory`".into());
-        ready(Err(Failure { servers: servers.to_vec(), why })).boxed()
+        ready(Err(Failure::new(servers.to_vec(), why))).boxed()
     }
 }
 

@@ -4,6 +4,8 @@
 //! backend also runs all cases in a sandbox, where `/etc/resolv.conf` and port 53 are ours.
 //! Where a backend falls short of the others, the case says so with [`Bed::by_backend`].
 
+#[cfg(feature = "hickory")]
+mod answers;
 mod bed;
 #[cfg(feature = "hickory")]
 mod packets;
@@ -49,6 +51,7 @@ contract! {
     aliases_are_followed_and_loops_of_them_end
     nothing_is_asked_for_literals_and_localhost
     without_servers_only_names_that_need_one_fail
+    servers_are_asked_where_the_c_library_asks_them
     no_answer_however_strange_panics
 }
 
@@ -406,6 +409,43 @@ fn without_servers_only_names_that_need_one_fail(bed: &Bed) {
         bed.expect("known", Family::Any, "10.9.9.9", "from hosts");
         bed.expect("10.0.0.1", Family::Any, "10.0.0.1", "a literal");
         bed.expect("localhost", Family::V4, "127.0.0.1", "localhost");
+    }
+}
+
+fn servers_are_asked_where_the_c_library_asks_them(bed: &Bed) {
+    let server = bed.server();
+    server.set("peer", ip("10.0.0.1")).unwrap();
+    bed.hosts("");
+    for lines in [
+        "nameserver 127.0.0.1",
+        "nameserver 0.0.0.0",
+        "nameserver ::ffff:127.0.0.1",
+        "nameserver ::ffff:0.0.0.0",
+        "nameserver fe80::1%wlan9\nnameserver 127.0.0.1",
+        "nameserver 127.0.0.1\nnameserver fe80::1%wlan9",
+        "nameserver localhost\nnameserver 127.0.0.1:53\nnameserver 127.0.0.1\nnameserver [::1]",
+        "\u{feff}nameserver 127.0.0.1",
+    ] {
+        // Only hickory can be told to ask another port than 53, and only that is written in these files.
+        if bed.is_on_port_53() && bed.backend() == Backend::Hickory {
+            assert!(bed.resolv_conf(Some(lines)));
+            bed.expect("peer", Family::V4, "10.0.0.1", lines);
+        }
+    }
+    for at in ["0.0.0.0", "::ffff:127.0.0.1"] {
+        if !bed.is_on_port_53() {
+            bed.configure(&[SocketAddr::new(at.parse().unwrap(), server.addr().port())], "");
+            bed.expect("peer", Family::V4, "10.0.0.1", at);
+        }
+    }
+    let server = bed.server_on("::1".parse().unwrap());
+    server.set("peer", ip("10.0.0.2")).unwrap();
+    if !bed.is_on_port_53() {
+        bed.configure(&[SocketAddr::new("::".parse().unwrap(), server.addr().port())], "");
+        bed.expect("peer", Family::V4, "10.0.0.2", "::");
+    } else if bed.backend() == Backend::Hickory {
+        assert!(bed.resolv_conf(Some("nameserver ::")));
+        bed.expect("peer", Family::V4, "10.0.0.2", "::");
     }
 }
 

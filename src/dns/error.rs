@@ -3,7 +3,7 @@
 //! Every error says what was asked, of whom, and what came back; where an operator can do
 //! something about it, also what. Nothing here decides whether to ask again.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::Family;
 
@@ -38,6 +38,8 @@ pub struct Asked {
     pub names: Vec<String>,
     /// The name servers that the last of them was asked of; none if none needed asking.
     pub servers: Vec<SocketAddr>,
+    /// What the last of them is an alias (CNAME) of, at the end of a chain, if the servers said so.
+    pub alias: Option<String>,
 }
 
 impl Asked {
@@ -49,12 +51,35 @@ impl Asked {
     }
 
     fn tried(&self) -> String {
-        match self.names.as_slice() {
+        let names = match self.names.as_slice() {
             [] => String::new(),
             [one] if *one == self.host => String::new(),
-            names => format!(" (asked for {})", names.join(", ")),
+            names => format!("asked for {}", names.join(", ")),
+        };
+        match &self.alias {
+            None if names.is_empty() => String::new(),
+            None => format!(" ({names})"),
+            Some(alias) if names.is_empty() => format!(" (it is an alias of {alias})"),
+            Some(alias) => format!(" ({names}, which is an alias of {alias})"),
         }
     }
+
+    /// Where a packet filter has to let questions through.
+    fn ports(&self) -> String {
+        let ports: BTreeSet<_> = self.servers.iter().map(SocketAddr::port).collect();
+        let list = ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        if ports.len() > 1 { format!("ports {list}") } else { format!("port {list}") }
+    }
+}
+
+/// How far a silence reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing came back for other names either, as far as is known.
+    #[default]
+    All,
+    /// The same servers answered for other names within the last minute.
+    ThisName,
 }
 
 /// Why a name could not be resolved.
@@ -86,16 +111,17 @@ pub enum LookupError {
     },
 
     /// Nothing came back in time.
-    #[error("`{}`: no answer from {} within {limit:?} when asked for {}{}: \
-        is a name server running there, and is UDP and TCP port 53 let through{}?",
+    #[error("`{}`: no answer from {} within {limit:?} when asked for {}{}{}: {}",
         .asked.host, .asked.who(), .asked.what, .asked.tried(),
-        .note.map(|note| format!(" ({note})")).unwrap_or_default())]
+        .note.map(|note| format!(" ({note})")).unwrap_or_default(), silence_hint(.asked, *.silence))]
     TimedOut {
         /// What was asked.
         asked: Asked,
         /// The time limit that passed.
         limit: Duration,
-        /// What else this may be, if the backend cannot tell.
+        /// Whether only this name is not answered.
+        silence: Silence,
+        /// What else is known, or what else this may be if the backend cannot tell.
         note: Option<&'static str>,
     },
 
@@ -153,13 +179,37 @@ impl LookupError {
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NoSuchName(_) | Self::NoRecords { note: None, .. })
     }
+
+    /// Whether the servers refused to answer.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::ServerFailure { code, .. } if code == REFUSED)
+    }
 }
+
+/// The code of servers that refuse, in words.
+const REFUSED: &str = "REFUSED";
 
 fn hint(code: &str) -> &'static str {
     match code {
         "SERVFAIL" => "it could not find out; this often passes",
-        "REFUSED" => "it does not serve us; check which servers are configured",
+        REFUSED => {
+            "it does not serve this host, or not this name: dnsmasq without an upstream refuses a name whose \
+             records are gone, unless `local=/DOMAIN/` there makes the domain its own"
+        }
         _ => "ask another server",
+    }
+}
+
+fn silence_hint(asked: &Asked, silence: Silence) -> String {
+    match silence {
+        Silence::All => format!(
+            "is a name server running there, and is UDP and TCP {} let through?",
+            asked.ports()
+        ),
+        Silence::ThisName => "it answers for other names, so it is silent for this one only: does the name exist? \
+            Docker's name server is silent for a name that it does not know, a service without tasks among them, \
+            while its own upstream is dead"
+            .into(),
     }
 }
 
@@ -195,6 +245,8 @@ pub(super) const MAX_ATTEMPTS: usize = 10;
 pub(super) struct Failure {
     pub(super) servers: Vec<SocketAddr>,
     pub(super) why: Why,
+    /// What the name is an alias of, if that was said.
+    pub(super) alias: Option<String>,
 }
 
 /// The cause in a [`Failure`], from the most to the least definite answer: of two failures the
@@ -214,6 +266,10 @@ pub(super) enum Why {
 }
 
 impl Failure {
+    pub(super) fn new(servers: Vec<SocketAddr>, why: Why) -> Self {
+        Self { servers, why, alias: None }
+    }
+
     fn rank(&self) -> u8 {
         match self.why {
             Why::NoSuchName => 0,
@@ -227,14 +283,22 @@ impl Failure {
     }
 
     /// Whether this is an answer about the name, so that no other server needs asking.
-    #[cfg_attr(not(feature = "hickory"), expect(dead_code, reason = "async-dns chooses its servers"))]
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.why, Why::NoSuchName | Why::NoRecords(_))
     }
 
-    /// Whether asking for another name would fail in the same way.
-    pub(super) fn is_fatal(&self) -> bool {
+    /// Whether nothing came back: asking for another name may well take as long.
+    pub(super) fn is_silence(&self) -> bool {
         matches!(self.why, Why::TimedOut(..) | Why::Unreachable(_))
+    }
+
+    /// Whether the name may have records all the same. A refusal says that it has none here.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.why {
+            Why::NoSuchName | Why::NoRecords(None) => false,
+            Why::Code(code) => code != REFUSED,
+            _ => true,
+        }
     }
 
     /// The more telling of two failures; the first of two alike.
@@ -244,12 +308,14 @@ impl Failure {
 
     /// The error for the caller who asked for `what` of `host`, which expanded to `names`.
     pub(super) fn about(self, host: &str, what: What, names: Vec<String>) -> LookupError {
-        let asked = Asked { host: host.into(), what, names, servers: self.servers };
+        let asked = Asked { host: host.into(), what, names, servers: self.servers, alias: self.alias };
         match self.why {
             Why::NoSuchName => LookupError::NoSuchName(asked),
             Why::NoRecords(note) => LookupError::NoRecords { asked, note },
             Why::Code(code) => LookupError::ServerFailure { asked, code },
-            Why::TimedOut(limit, note) => LookupError::TimedOut { asked, limit, note },
+            Why::TimedOut(limit, note) => {
+                LookupError::TimedOut { asked, limit, silence: Silence::default(), note }
+            }
             Why::Unreachable(why) => LookupError::Unreachable { asked, why },
             Why::BadAnswer(why) => LookupError::BadAnswer { asked, why },
             Why::Unsupported(why) => LookupError::Unsupported { asked, why },
@@ -262,7 +328,7 @@ mod tests {
     use super::*;
 
     fn failure(why: Why) -> Failure {
-        Failure { servers: vec!["127.0.0.11:53".parse().unwrap()], why }
+        Failure::new(vec!["127.0.0.11:53".parse().unwrap()], why)
     }
 
     #[test]
@@ -279,6 +345,32 @@ mod tests {
             failure(Why::NoRecords(None)).about("peer", What::Texts, vec!["peer".into()]).to_string(),
             "`peer`: no texts (TXT) under this name, says 127.0.0.11:53"
         );
+    }
+
+    #[test]
+    fn no_hint_sends_anybody_the_wrong_way() {
+        let say = |failure: Failure, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            failure.about("peer", What::Addresses(Family::V4), names)
+        };
+        let elsewhere = Failure::new(
+            vec!["127.0.0.1:5353".parse().unwrap()],
+            Why::TimedOut(Duration::from_secs(2), None),
+        );
+        let all = say(elsewhere, &["peer"]);
+        assert!(all.to_string().ends_with("is UDP and TCP port 5353 let through?"), "{all}");
+        let LookupError::TimedOut { asked, limit, note, .. } = all else { panic!("{all}") };
+        let this = LookupError::TimedOut { asked, limit, note, silence: Silence::ThisName }.to_string();
+        assert!(this.contains("silent for this one only") && !this.contains("let through"), "{this}");
+        let refused =
+            Failure { alias: Some("target.example".into()), ..failure(Why::Code("REFUSED".into())) };
+        let words = say(refused.clone(), &["peer"]).to_string();
+        assert!(
+            words.contains("(it is an alias of target.example)") && words.contains("local=/DOMAIN/"),
+            "{words}"
+        );
+        let words = say(refused, &["peer.a", "peer"]).to_string();
+        assert!(words.contains("(asked for peer.a, peer, which is an alias of target.example)"), "{words}");
     }
 
     #[test]

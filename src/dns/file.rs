@@ -17,7 +17,7 @@ const RACY: Duration = Duration::from_secs(2);
 /// A parsed file and when it was read.
 pub(super) struct Watched<T> {
     path: PathBuf,
-    /// Bytes that are read at most; the rest is as if it were not there.
+    /// Bytes that are read at most, in whole lines; the rest is as if it were not there.
     limit: u64,
     parse: fn(&[u8]) -> T,
     last: Mutex<Option<(Stamp, Arc<T>)>>,
@@ -76,7 +76,12 @@ impl<T> Watched<T> {
             return Ok(Some(parsed.clone()));
         }
         let mut content = Vec::new();
-        fs::File::open(&self.path)?.take(self.limit).read_to_end(&mut content)?;
+        fs::File::open(&self.path)?.take(self.limit.saturating_add(1)).read_to_end(&mut content)?;
+        if content.len() as u64 > self.limit {
+            // Half a line says something else than the whole: another name, another address.
+            let whole = content[..content.len() - 1].iter().rposition(|byte| *byte == b'\n');
+            content.truncate(whole.map_or(0, |end| end + 1));
+        }
         let parsed = Arc::new((self.parse)(&content));
         *last = Some((stamp, parsed.clone()));
         Ok(Some(parsed))
@@ -126,11 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn a_huge_file_is_cut_and_a_directory_is_an_error() {
+    fn a_huge_file_is_cut_at_a_line_and_a_directory_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        fs::write(&path, "0123456789").unwrap();
-        assert_eq!(*watch(&path).read().unwrap().unwrap(), "01234567");
+        for (content, read) in [
+            ("0123456\n", "0123456\n"),
+            ("01\n34\n67", "01\n34\n67"),
+            ("01\n34\n678", "01\n34\n"),
+            ("0123456789", ""),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(*watch(&path).read().unwrap().unwrap(), read, "{content:?}");
+        }
         assert!(watch(dir.path()).read().unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -66,9 +66,9 @@ pub fn packet(bytes: &[u8]) {
             let resolver = resolver(config, client.handle()).unwrap();
             let asked = async {
                 let (addresses, texts) =
-                    futures::join!(resolver.addresses("peer", Family::Any), resolver.texts("_dnsaddr.peer"));
-                if let Ok(addresses) = addresses {
-                    assert!(!addresses.is_empty());
+                    futures::join!(resolver.settled("peer", Family::Any), resolver.texts("_dnsaddr.peer"));
+                if let Ok(found) = addresses {
+                    assert!(!found.addresses.is_empty() && found.open.is_none_or(|open| open.why.is_some()));
                 }
                 if let Ok(texts) = texts {
                     assert!(!texts.is_empty());

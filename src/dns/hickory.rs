@@ -5,6 +5,8 @@
 //! server. Each question gets a resolver of its own: no state outlives it, so nothing is cached.
 
 mod door;
+mod heard;
+mod trace;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,14 +25,21 @@ use hickory_resolver::{
     },
 };
 
-use self::door::{Door, Scoped};
+use self::{
+    door::{Door, Scoped},
+    heard::Heard,
+    trace::Trace,
+};
 use super::{
     Family,
     error::{Failure, Why},
-    name::HostName,
-    stub::Ask,
+    name::{HostName, shown},
+    stub::{Ask, Early, Partial},
 };
 use crate::runtime::Handle;
+
+/// How long what one family has is held back for the other (RFC 8305, section 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// hickory-resolver over the runtime door.
 #[derive(Clone, Debug)]
@@ -38,11 +47,12 @@ pub(super) struct Hickory {
     runtime: Handle,
     timeout: Duration,
     attempts: usize,
+    heard: Arc<Heard>,
 }
 
 impl Hickory {
     pub(super) fn new(runtime: Handle, timeout: Duration, attempts: usize) -> Self {
-        Self { runtime, timeout, attempts }
+        Self { runtime, timeout, attempts, heard: Arc::default() }
     }
 }
 
@@ -52,13 +62,14 @@ impl Ask for Hickory {
         name: HostName,
         family: Family,
         servers: Arc<[SocketAddr]>,
-    ) -> BoxFuture<'static, Result<Vec<IpAddr>, Failure>> {
+        early: Early,
+    ) -> BoxFuture<'static, Result<Partial, Failure>> {
         let this = self.clone();
         async move {
             match family {
-                Family::V4 => this.ips(&name, RecordType::A, &servers).await,
-                Family::V6 => this.ips(&name, RecordType::AAAA, &servers).await,
-                Family::Any => this.both(&name, &servers).await,
+                Family::V4 => this.ips(&name, RecordType::A, &servers).await.map(Partial::all),
+                Family::V6 => this.ips(&name, RecordType::AAAA, &servers).await.map(Partial::all),
+                Family::Any => this.both(&name, &servers, early).await,
             }
         }
         .boxed()
@@ -79,21 +90,26 @@ impl Ask for Hickory {
         }
         .boxed()
     }
+
+    fn answers_others(&self, servers: &[SocketAddr], silent_for: &[String]) -> bool {
+        self.heard.of_others(servers, silent_for, self.runtime.now())
+    }
 }
 
 impl Hickory {
-    /// Both families at the same time. Once one has answered with addresses, the other is
-    /// given one more time limit, rather than all its attempts, to add to them.
-    async fn both(&self, name: &HostName, servers: &[SocketAddr]) -> Result<Vec<IpAddr>, Failure> {
+    /// Both families at the same time. Once one has answered with addresses, they are told, and the other
+    /// is given one more time limit, rather than all its attempts, to add to them.
+    async fn both(&self, name: &HostName, servers: &[SocketAddr], early: Early) -> Result<Partial, Failure> {
         let v4 = std::pin::pin!(self.ips(name, RecordType::A, servers));
         let v6 = std::pin::pin!(self.ips(name, RecordType::AAAA, servers));
-        let late = |_| Err(Failure { servers: servers.to_vec(), why: Why::TimedOut(self.timeout, None) });
         let (v4, v6) = match select(v4, v6).await {
             Either::Left((Ok(v4), v6)) => {
-                (Ok(v4), self.runtime.timeout(self.timeout, v6).await.unwrap_or_else(late))
+                let v6 = self.rest(v6, servers, || early.tell(v4.clone(), Family::V6)).await;
+                (Ok(v4), v6)
             }
             Either::Right((Ok(v6), v4)) => {
-                (self.runtime.timeout(self.timeout, v4).await.unwrap_or_else(late), Ok(v6))
+                let v4 = self.rest(v4, servers, || early.tell(v6.clone(), Family::V4)).await;
+                (v4, Ok(v6))
             }
             Either::Left((v4, v6)) => join(async { v4 }, v6).await,
             Either::Right((v6, v4)) => join(v4, async { v6 }).await,
@@ -101,14 +117,27 @@ impl Hickory {
         match (v4, v6) {
             (Ok(mut v4), Ok(v6)) => {
                 v4.extend(v6);
-                Ok(v4)
+                Ok(Partial::all(v4))
             }
-            (Ok(some), Err(failure)) | (Err(failure), Ok(some)) => {
-                log::trace!("{}: only one address family: {failure:?}", name.as_str());
-                Ok(some)
-            }
+            (Ok(v4), Err(failure)) => Ok(Partial::without(Family::V6, failure, v4)),
+            (Err(failure), Ok(v6)) => Ok(Partial::without(Family::V4, failure, v6)),
             (Err(v4), Err(v6)) => Err(v4.or(v6)),
         }
+    }
+
+    /// What the other family comes to; `tell` is called when it is slow.
+    async fn rest(
+        &self,
+        mut other: impl Future<Output = Result<Vec<IpAddr>, Failure>> + Unpin,
+        servers: &[SocketAddr],
+        tell: impl FnOnce(),
+    ) -> Result<Vec<IpAddr>, Failure> {
+        if let Ok(soon) = self.runtime.timeout(RESOLUTION_DELAY.min(self.timeout), &mut other).await {
+            return soon;
+        }
+        tell();
+        let late = self.runtime.timeout(self.timeout, other).await;
+        late.unwrap_or_else(|_| Err(Failure::new(servers.to_vec(), Why::TimedOut(self.timeout, None))))
     }
 
     async fn ips(
@@ -133,7 +162,7 @@ impl Hickory {
         for _ in 0..self.attempts {
             for server in std::mem::take(&mut left) {
                 let failure = match self.ask(name, kind, server).await {
-                    Ok(records) => {
+                    Ok((records, alias)) => {
                         let mut found = Vec::new();
                         for item in records.iter().filter_map(|record| read(&record.data)) {
                             if !found.contains(&item) {
@@ -143,10 +172,13 @@ impl Hickory {
                         if !found.is_empty() {
                             return Ok(found);
                         }
-                        Failure { servers: vec![server], why: Why::NoRecords(None) }
+                        Failure { servers: vec![server], why: Why::NoRecords(None), alias }
                     }
-                    Err(why) => Failure { servers: vec![server], why },
+                    Err((why, alias)) => Failure { servers: vec![server], why, alias },
                 };
+                if !failure.is_silence() {
+                    self.heard.note(server, name.as_str(), self.runtime.now());
+                }
                 if failure.is_answer() {
                     return Err(failure);
                 }
@@ -166,14 +198,19 @@ impl Hickory {
                 });
             }
         }
-        let nobody = || Failure { servers: Vec::new(), why: Why::Unreachable("no server was asked".into()) };
+        let nobody = || Failure::new(Vec::new(), Why::Unreachable("no server was asked".into()));
         Err(worst.unwrap_or_else(nobody))
     }
 
     /// One question to one server, again without EDNS if it does not understand that.
-    async fn ask(&self, name: &HostName, kind: RecordType, server: SocketAddr) -> Result<Vec<Record>, Why> {
+    async fn ask(
+        &self,
+        name: &HostName,
+        kind: RecordType,
+        server: SocketAddr,
+    ) -> Result<(Vec<Record>, Option<String>), (Why, Option<String>)> {
         match self.ask_with(name, kind, server, true).await {
-            Err(Why::Code(code)) if code == "FORMERR" || code == "NOTIMP" => {
+            Err((Why::Code(code), _)) if code == "FORMERR" || code == "NOTIMP" => {
                 self.ask_with(name, kind, server, false).await
             }
             result => result,
@@ -186,8 +223,8 @@ impl Hickory {
         kind: RecordType,
         server: SocketAddr,
         edns: bool,
-    ) -> Result<Vec<Record>, Why> {
-        let unusable = |e: NetError| Why::BadAnswer(e.to_string());
+    ) -> Result<(Vec<Record>, Option<String>), (Why, Option<String>)> {
+        let unusable = |e: NetError| (Why::BadAnswer(e.to_string()), None);
         let mut name =
             Name::from_labels(name.as_str().split('.').map(str::as_bytes)).map_err(|e| unusable(e.into()))?;
         name.set_fqdn(true);
@@ -198,7 +235,7 @@ impl Hickory {
         });
         let server_config = NameServerConfig::new(server.ip(), true, connections.into());
         let door = Door::new(self.runtime.clone(), server);
-        let trouble = door.trouble();
+        let trace = door.trace();
         let mut builder =
             Resolver::builder_with_config(ResolverConfig::from_name_servers(vec![server_config]), door);
         let options = builder.options_mut();
@@ -217,22 +254,42 @@ impl Hickory {
         // UDP and the TCP fallback have their own time limits; this one bounds the aliases too.
         let limit = self.timeout * 3;
         let lookup = Scoped::new(self.runtime.clone(), resolver.lookup(name.clone(), kind));
-        match self.runtime.timeout(limit, lookup).await {
-            Ok(Ok(lookup)) => Ok(owned_by(name, lookup.answers())),
-            Ok(Err(e)) => Err(self.why(e, trouble.take())),
-            Err(late) => Err(Why::TimedOut(late.0, None)),
+        let asked = self.runtime.timeout(limit, lookup).await;
+        let alias = trace.alias(&name).map(|alias| {
+            let alias = alias.to_string();
+            shown(alias.strip_suffix('.').unwrap_or(&alias))
+        });
+        match asked {
+            Ok(Ok(lookup)) => {
+                let records = owned_by(name, lookup.answers());
+                match trace.code().map(|code| ResponseCode::from(0, code)) {
+                    // hickory knows what to make of some codes only.
+                    Some(code) if records.is_empty() && !is_answer(code) => {
+                        Err((Why::Code(words(code)), alias))
+                    }
+                    _ => Ok((records, alias)),
+                }
+            }
+            Ok(Err(e)) => Err((self.why(e, &trace), alias)),
+            Err(late) => Err((Why::TimedOut(late.0, None), alias)),
         }
     }
 
-    fn why(&self, error: NetError, trouble: Option<String>) -> Why {
-        match (error, trouble) {
+    fn why(&self, error: NetError, trace: &Trace) -> Why {
+        match (error, trace.take_trouble()) {
             (NetError::Dns(DnsError::NoRecordsFound(none)), _) => match none.response_code {
                 ResponseCode::NXDomain => Why::NoSuchName,
+                // RFC 2308, section 2.2: what has name servers and no SOA sends somewhere else.
+                ResponseCode::NoError if none.soa.is_none() && none.ns.is_some_and(|ns| !ns.is_empty()) => {
+                    Why::BadAnswer("it names other servers to ask, and asks nobody itself".into())
+                }
                 ResponseCode::NoError => Why::NoRecords(None),
                 code => Why::Code(words(code)),
             },
             (NetError::Dns(DnsError::ResponseCode(code)), _) => Why::Code(words(code)),
-            (NetError::Timeout, _) => Why::TimedOut(self.timeout, None),
+            (NetError::Timeout, trouble) => {
+                Why::TimedOut(self.timeout, trouble.map(|_| "the answer does not fit into a datagram"))
+            }
             (NetError::Proto(e), _) => Why::BadAnswer(e.to_string()),
             // What is left is of hickory's own making when a socket fails.
             (_, Some(trouble)) => Why::Unreachable(trouble),
@@ -241,6 +298,11 @@ impl Hickory {
             (other, None) => Why::BadAnswer(other.to_string()),
         }
     }
+}
+
+/// Whether a code says something about the name.
+fn is_answer(code: ResponseCode) -> bool {
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// The response codes that operators know by name.

@@ -15,7 +15,8 @@ impl Hosts {
     /// Parses the content of a hosts file.
     pub(super) fn parse(content: &[u8]) -> Self {
         let mut hosts = Self::default();
-        for line in String::from_utf8_lossy(content).lines() {
+        let text = String::from_utf8_lossy(content);
+        for line in text.strip_prefix('\u{feff}').unwrap_or(&text).lines() {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(addr) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
                 continue;
@@ -77,6 +78,31 @@ mod tests {
         ] {
             assert_eq!(text(name, family), expected, "{name} {family:?}");
         }
+    }
+
+    #[test]
+    fn no_line_spoils_another() {
+        let good = "10.0.0.1 first";
+        for bad in [
+            "nonsense",
+            "10.0.0",
+            "10.0.0.300 first",
+            "\u{0}",
+            "#",
+            "10.0.0.9",
+            "fe80::1%eth0 first",
+            "= first",
+        ] {
+            for content in
+                [format!("{good}\n{bad}\n10.0.0.2 last"), format!("{bad}\n{good}\n10.0.0.2 last\n{bad}")]
+            {
+                let hosts = Hosts::parse(content.as_bytes());
+                let found = ["first", "last"].map(|name| hosts.addresses(name, Family::Any).len());
+                assert_eq!(found, [1, 1], "{content:?}");
+            }
+        }
+        // A mark in front, as editors on other systems leave it.
+        assert_eq!(Hosts::parse("\u{feff}10.0.0.1 first".as_bytes()).addresses("first", Family::V4).len(), 1);
     }
 
     proptest! {

@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{
+    future::{BoxFuture, FutureExt},
+    stream::{BoxStream, StreamExt},
+};
 
 use crate::runtime::Handle;
 
@@ -39,9 +42,10 @@ mod name;
 mod resolv_conf;
 mod search;
 mod server;
+mod servers;
 mod stub;
 
-pub use error::{Asked, ConfigError, LookupError, What};
+pub use error::{Asked, ConfigError, LookupError, Silence, What};
 pub(crate) use resolv_conf::ResolvConfSays;
 pub use server::{Fault, NameServer};
 
@@ -53,13 +57,23 @@ compile_error!(
 
 /// Resolves names. Made by [`resolver`]; tests make their own.
 pub trait Resolve: fmt::Debug + Send + Sync + 'static {
-    /// All addresses of `host`, IPv4 before IPv6 and otherwise in the order of the answer,
-    /// without repetition; never empty.
+    /// The addresses of `host`: one item, or two when one family answers well before the other. The last
+    /// item is the answer.
     ///
     /// # Errors
     /// Why there is none, see [`LookupError`]. If only one family has addresses, those are the
-    /// answer, whatever became of the other.
-    fn addresses(&self, host: &str, family: Family) -> BoxFuture<'static, Result<Vec<IpAddr>, LookupError>>;
+    /// answer, and [`Found::open`] says whether the other was answered.
+    fn addresses(&self, host: &str, family: Family) -> BoxStream<'static, Result<Found, LookupError>>;
+
+    /// The last item of [`addresses`](Self::addresses), however long it takes.
+    ///
+    /// # Errors
+    /// As there.
+    fn settled(&self, host: &str, family: Family) -> BoxFuture<'static, Result<Found, LookupError>> {
+        let nothing = LookupError::NoServers { host: host.into(), why: "the question was dropped".into() };
+        let last = self.addresses(host, family).fold(Err(nothing), |_, item| async { item });
+        last.boxed()
+    }
 
     /// The texts (TXT records) of `host`, each with its strings joined; never empty. What
     /// libp2p's `/dnsaddr` is made of (libp2p/specs addressing/README.md), under `_dnsaddr.` + name.
@@ -67,6 +81,32 @@ pub trait Resolve: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Why there is none, see [`LookupError`].
     fn texts(&self, host: &str) -> BoxFuture<'static, Result<Vec<String>, LookupError>>;
+}
+
+/// What a question for addresses came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// IPv4 before IPv6 and otherwise in the order of the answer, without repetition; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// What was not answered: nothing may be concluded about it.
+    pub open: Option<Open>,
+}
+
+impl Found {
+    /// These are all.
+    pub fn all(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, open: None }
+    }
+}
+
+/// A part of a question that was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Which addresses there may be beside those that were found: those of a family, or any, where a name
+    /// that comes first in the search list was not answered.
+    pub family: Family,
+    /// Why; `None` while it is still waited for.
+    pub why: Option<LookupError>,
 }
 
 /// Which addresses are wanted.
@@ -174,11 +214,18 @@ pub fn resolver(config: Config, runtime: Handle) -> Result<Arc<dyn Resolve>, Con
     Ok(Arc::new(stub::Stub::new(config, backend, runtime)?))
 }
 
-/// What the resolver file at `path` says now; nothing if there is none. Blocks on the disk.
+/// What the resolver file at `path` says now, and which of its servers can be asked; nothing if there is
+/// none. Blocks on the disk.
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn resolv_conf_says(path: &std::path::Path) -> std::io::Result<Option<ResolvConfSays>> {
+pub(crate) fn resolv_conf_says(
+    path: &std::path::Path,
+    runtime: &Handle,
+) -> std::io::Result<Option<ResolvConfSays>> {
     let file = file::Watched::new(path.into(), stub::MAX_RESOLV_CONF, resolv_conf::ResolvConf::parse);
-    Ok(file.read()?.map(|conf| (&*conf).into()))
+    Ok(file.read()?.map(|conf| {
+        let (usable, problems) = servers::usable(&conf, runtime);
+        ResolvConfSays { usable, problems, ..(&*conf).into() }
+    }))
 }

@@ -83,7 +83,7 @@ impl HostName {
 }
 
 /// `name` as it can be shown: escaped, so that it cannot forge log lines, and not too long.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     const MOST: usize = 80;
     let mut shown: String = name.chars().take(MOST).flat_map(char::escape_debug).collect();
     if name.chars().nth(MOST).is_some() {

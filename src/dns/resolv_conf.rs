@@ -2,11 +2,11 @@
 //!
 //! Read for `nameserver`, `search`, `domain` and `options ndots`. Time limits and attempts
 //! are smidge's own, so its `timeout` and `attempts` are passed over, like every line that is
-//! not understood.
+//! not understood. What was meant as a server and is none is a problem that can be shown.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::name::HostName;
+use super::name::{HostName, shown};
 
 /// Servers that are kept at most; later ones are passed over.
 const MAX_SERVERS: usize = 8;
@@ -14,6 +14,8 @@ const MAX_SERVERS: usize = 8;
 const MAX_SEARCH: usize = 32;
 /// The largest `ndots` that means anything, as in glibc.
 const MAX_NDOTS: usize = 15;
+/// Problems that are kept at most.
+const MAX_PROBLEMS: usize = 8;
 
 /// What a `resolv.conf` says, in words, for who wants to show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub(crate) struct ResolvConfSays {
     pub(crate) servers: Vec<String>,
     pub(crate) search: Vec<String>,
     pub(crate) ndots: Option<usize>,
+    /// The servers that can be asked.
+    pub(crate) usable: Vec<SocketAddr>,
+    /// What is wrong with the file, and with servers that cannot be asked.
+    pub(crate) problems: Vec<String>,
 }
 
 impl From<&ResolvConf> for ResolvConfSays {
@@ -33,6 +39,8 @@ impl From<&ResolvConf> for ResolvConfSays {
             servers: conf.servers.iter().map(server).collect(),
             search: conf.search.iter().map(|domain| domain.as_str().to_owned()).collect(),
             ndots: conf.ndots,
+            usable: Vec::new(),
+            problems: conf.problems.clone(),
         }
     }
 }
@@ -51,17 +59,31 @@ pub(super) struct ResolvConf {
     pub(super) servers: Vec<Server>,
     pub(super) search: Vec<HostName>,
     pub(super) ndots: Option<usize>,
+    /// Lines that were meant to name a server and do not, in words.
+    pub(super) problems: Vec<String>,
 }
 
 impl ResolvConf {
     /// Parses the content of a `resolv.conf`.
     pub(super) fn parse(content: &[u8]) -> Self {
         let mut conf = Self::default();
-        for line in String::from_utf8_lossy(content).lines() {
+        let text = String::from_utf8_lossy(content);
+        let unmarked = text.strip_prefix('\u{feff}');
+        if unmarked.is_some() {
+            let problem = "it begins with a byte order mark, for which the C library passes over line 1: save it as \
+                           plain UTF-8";
+            conf.problems.push(problem.into());
+        }
+        for (n, line) in unmarked.unwrap_or(&text).lines().enumerate() {
             let mut words =
                 line.split_whitespace().take_while(|word| !word.starts_with('#') && !word.starts_with(';'));
             match words.next() {
-                Some("nameserver") => conf.servers.extend(words.next().and_then(server)),
+                Some("nameserver") => {
+                    match words.next().ok_or("").and_then(|word| server(word).ok_or(word)) {
+                        Ok(server) => conf.servers.push(server),
+                        Err(word) => conf.problems.push(format!("line {}: {}", n + 1, no_server(word))),
+                    }
+                }
                 // The last of these lines counts.
                 Some("search") => conf.search = search_list(words),
                 Some("domain") => conf.search = search_list(words.take(1)),
@@ -74,6 +96,7 @@ impl ResolvConf {
             }
         }
         conf.servers.truncate(MAX_SERVERS);
+        conf.problems.truncate(MAX_PROBLEMS);
         conf
     }
 }
@@ -84,6 +107,19 @@ fn server(word: &str) -> Option<Server> {
         None => (word, None),
     };
     Some(Server { ip: ip.parse().ok()?, scope })
+}
+
+/// Why what follows `nameserver` names none.
+fn no_server(word: &str) -> String {
+    let bare = word.strip_prefix('[').map_or(word, |rest| rest.split(']').next().unwrap_or(rest));
+    let without_port = word.parse::<SocketAddr>().map(|at| at.ip()).or_else(|_| bare.parse());
+    match without_port {
+        _ if word.is_empty() => "`nameserver` without an address".into(),
+        Ok(ip) => format!("`nameserver {}`: write {ip}; the port is always 53 here", shown(word)),
+        Err(_) => {
+            format!("`nameserver {}`: that is no IP address, and names are not looked up here", shown(word))
+        }
+    }
 }
 
 /// Parses search domains; `.`, which stands for none, and what is no name are passed over.
@@ -99,7 +135,7 @@ mod tests {
 
     fn shown(content: &str) -> (String, String, Option<usize>) {
         let conf = ResolvConf::parse(content.as_bytes());
-        let ResolvConfSays { servers, search, ndots } = (&conf).into();
+        let ResolvConfSays { servers, search, ndots, .. } = (&conf).into();
         (servers.join(" "), search.join(" "), ndots)
     }
 
@@ -132,6 +168,35 @@ mod tests {
         ] {
             assert_eq!(shown(content), (servers.into(), search.into(), ndots), "{content:?}");
         }
+    }
+
+    #[test]
+    fn a_line_that_was_meant_to_name_a_server_is_said_to_name_none() {
+        for (content, problem) in [
+            (
+                "nameserver 10.0.0.1\nnameserver 127.0.0.1:53",
+                "line 2: `nameserver 127.0.0.1:53`: write 127.0.0.1;",
+            ),
+            ("nameserver [::1]", "line 1: `nameserver [::1]`: write ::1;"),
+            ("nameserver [::1]:53", "line 1: `nameserver [::1]:53`: write ::1;"),
+            ("# c\nnameserver localhost # why", "line 2: `nameserver localhost`: that is no IP address"),
+            ("nameserver", "line 1: `nameserver` without an address"),
+            ("\u{feff}nameserver 10.0.0.1", "it begins with a byte order mark"),
+            ("nameserver 10.0.0.1\nsearch a..b\nnonsense", ""),
+        ] {
+            let problems = ResolvConf::parse(content.as_bytes()).problems.join("; ");
+            assert!(
+                problems.starts_with(problem) && problems.is_empty() == problem.is_empty(),
+                "{content:?}: {problems}"
+            );
+        }
+        assert_eq!(shown("\u{feff}nameserver 10.0.0.1"), ("10.0.0.1".into(), String::new(), None));
+        assert_eq!(ResolvConf::parse("nameserver x\n".repeat(99).as_bytes()).problems.len(), MAX_PROBLEMS);
+    }
+
+    #[test]
+    fn one_bad_domain_does_not_spoil_the_others() {
+        assert_eq!(shown("search a..b good - bücher.example \u{0} other").1, "good - other");
     }
 
     #[test]

@@ -74,7 +74,7 @@ mod tests {
     }
 
     fn link(name: &str, multicast: bool) -> Link {
-        Link { name: name.into(), mtu: 1500, up: true, loopback: name == "lo", multicast }
+        Link { name: name.into(), index: 0, mtu: 1500, up: true, loopback: name == "lo", multicast }
     }
 
     fn names(selection: &Selection) -> String {

@@ -226,7 +226,8 @@ impl Event {
                 Level::Warn
             }
             Self::Dialer(notice) => match notice {
-                Notice::Resolved { changed: false, .. }
+                Notice::Resolved { changed: false, recovered: false, .. }
+                | Notice::PartlyResolved { repeated: true, .. }
                 | Notice::NotResolved { repeated: true, .. }
                 | Notice::Dialing { repeated: true, .. }
                 | Notice::DialFailed { repeated: true, .. } => Level::Debug,
@@ -317,6 +318,21 @@ impl fmt::Display for Notice {
             Self::Resolved { target, records, .. } => write!(f, "resolved {target} to {records} records"),
             Self::NotResolved { target, reason, retry_in, .. } => {
                 write!(f, "retrying in {} ms: {target} is not resolved: {reason}", retry_in.as_millis())
+            }
+            Self::PartlyResolved { target, reason, kept: 0, .. } => {
+                write!(f, "resolved {target} in part: {reason}")
+            }
+            Self::PartlyResolved { target, reason, kept, .. } => {
+                write!(f, "resolved {target} in part, {kept} records stand unconfirmed: {reason}")
+            }
+            Self::LetGo { target, addresses, after } => {
+                let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "let go of {} records of {target}: for {after:?} (dial.stale) no name server confirmed them, and \
+                     nobody answered there: {list}",
+                    addresses.len()
+                )
             }
             Self::TooManyRecords { target, found, followed } => {
                 write!(f, "resolved {target} to {found} records: only the first {followed} are followed")

@@ -199,7 +199,7 @@ impl Metrics {
             Event::LeftMesh { .. } => &self.meshes.get_or_create_owned(&[("change", "left")]),
             Event::Connected { .. } => &self.connected,
             Event::Disconnected { .. } => &self.disconnected,
-            Event::Dialer(Notice::NotResolved { .. }) => &self.lookups_failed,
+            Event::Dialer(Notice::NotResolved { .. } | Notice::PartlyResolved { .. }) => &self.lookups_failed,
             Event::SlowPeer(_) => &self.slow_peers,
             _ => return,
         };

@@ -285,6 +285,7 @@ fn policy(config: &Config) -> dialer::Policy {
         retry_max: dial.retry_max,
         refresh: dial.refresh,
         forget: dial.forget,
+        stale: dial.stale,
         parallel: dial.parallel,
         max_records: config.limits.records,
         transports: config.name_transports(),

@@ -8,6 +8,8 @@
 pub struct Link {
     /// Its name, for instance `eth0`.
     pub name: String,
+    /// Its index, 0 where the system has none.
+    pub index: u32,
     /// Bytes of an IP packet that it carries at once.
     pub mtu: u32,
     /// Whether it is up.
@@ -94,7 +96,7 @@ mod linux {
     }
 
     fn link(body: &[u8]) -> Option<Link> {
-        let flags = u32_at(body, 8)?;
+        let (index, flags) = (u32_at(body, 4)?, u32_at(body, 8)?);
         let (mut name, mut mtu) = (None, None);
         let mut rest = body.get(IFINFOMSG..)?;
         while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
@@ -111,7 +113,7 @@ mod linux {
         }
         let has = |flag| flags & flag != 0;
         let (up, loopback, multicast) = (has(IFF_UP), has(IFF_LOOPBACK), has(IFF_MULTICAST));
-        Some(Link { name: name?, mtu: mtu?, up, loopback, multicast })
+        Some(Link { name: name?, index, mtu: mtu?, up, loopback, multicast })
     }
 
     fn aligned(length: usize) -> usize {
@@ -137,7 +139,7 @@ mod tests {
     fn loopback_is_a_link_that_is_up() {
         let links = list().unwrap();
         let lo = links.iter().find(|link| link.name == "lo").expect("loopback");
-        assert!(lo.up && lo.loopback && lo.mtu >= 1280, "{links:?}");
+        assert!(lo.up && lo.loopback && lo.mtu >= 1280 && lo.index > 0, "{links:?}");
         assert!(links.iter().all(|link| link.name != "lo" || link.loopback), "{links:?}");
     }
 

@@ -77,10 +77,12 @@ mod tests {
             (1499, 1452, Verdict::Fail),
             (1500, 65527, Verdict::Fail),
         ] {
-            let link = Link { name: "eth0".into(), mtu, up: true, loopback: false, multicast: true };
+            let link =
+                Link { name: "eth0".into(), index: 2, mtu, up: true, loopback: false, multicast: true };
             assert_eq!(judge(&link, initial).unwrap().verdict, expected, "{mtu} {initial}");
         }
-        let down = Link { name: "eth1".into(), mtu: 68, up: false, loopback: false, multicast: true };
+        let down =
+            Link { name: "eth1".into(), index: 3, mtu: 68, up: false, loopback: false, multicast: true };
         assert_eq!(judge(&down, 1200), None, "what is down carries nothing anyway");
     }
 }

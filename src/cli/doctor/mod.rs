@@ -95,8 +95,10 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     let interfaces = runtime.interfaces().and_then(|watch| watch.list()).unwrap_or_default();
     let ips: Vec<IpAddr> = interfaces.into_iter().map(|interface| interface.addr).collect();
     let here = |address: &Multiaddr| is_here(address, &ips, &config.listen.addresses);
-    report.group("dns", resolver::check(config, runtime).await);
-    let (found, names) = names::check(config, runtime, &here).await;
+    let servers = resolver::check(config, runtime).await;
+    let servers_are_well = servers.iter().all(|finding| finding.verdict == finding::Verdict::Ok);
+    report.group("dns", servers);
+    let (found, names) = names::check(config, runtime, &here, servers_are_well).await;
     report.group("names", found);
     let me = node.peer.or(own);
     report.group("records", records::check(config, runtime, names, &here, me).await);

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use futures::StreamExt;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use super::finding::Finding;
 use crate::{
     config::{Config, Target, TransportKind},
-    dialer::{Answer, lookup},
-    dns::{self, Family, Resolve},
+    dialer::{Answer, Open, lookup},
+    dns::{self, Family, Found, Resolve},
     node::{dns_config, targets},
     runtime::Handle,
 };
@@ -16,6 +17,8 @@ use crate::{
 const CHECK: &str = "names.resolves";
 /// In a Swarm, `tasks.` before a service's name has one record a task, whatever the service's mode is.
 const TASKS: &str = "tasks.";
+/// What no service is called: where it has addresses before a service's name, everything has.
+const NOTHING: &str = "smidge-no-such-name.";
 
 /// A name and what it leads to.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub(super) async fn check(
     config: &Config,
     runtime: &Handle,
     here: &(dyn Fn(&Multiaddr) -> bool + Sync),
+    servers_are_well: bool,
 ) -> (Vec<Finding>, Vec<Named>) {
     let resolver = match dns::resolver(dns_config(config), runtime.clone()) {
         Ok(resolver) => resolver,
@@ -50,9 +54,10 @@ pub(super) async fn check(
                 kind(&answer, tasks.as_deref()),
                 config.limits.records,
                 here,
+                servers_are_well,
             ));
         }
-        if let Answer::Records(addresses) = answer {
+        if let Answer::Records(addresses) | Answer::Part(addresses, _) = answer {
             names.push(Named { name, addresses });
         }
     }
@@ -67,13 +72,26 @@ async fn look(
 ) -> (Answer, Option<Vec<IpAddr>>) {
     let tasks = async {
         match &target {
-            Target::Name { host, .. } if !host.starts_with(TASKS) && host.len() + TASKS.len() < 254 => {
-                resolver.addresses(&format!("{TASKS}{host}"), Family::Any).await.ok()
+            Target::Name { host, .. } if !host.starts_with(TASKS) && host.len() + NOTHING.len() < 254 => {
+                let below = |label| resolver.settled(&format!("{label}{host}"), Family::Any);
+                let (tasks, nothing) = futures::future::join(below(TASKS), below(NOTHING)).await;
+                tasks
+                    .ok()
+                    .map(|found| found.addresses)
+                    .filter(|tasks| !is_wildcard(tasks, nothing.ok().as_ref()))
             }
             _ => None,
         }
     };
-    futures::future::join(lookup(resolver.clone(), target.clone(), over), tasks).await
+    let answers = lookup(resolver.clone(), target.clone(), over).collect::<Vec<_>>();
+    let (mut answers, tasks) = futures::future::join(answers, tasks).await;
+    (answers.pop().unwrap_or_else(|| Answer::Failed("the question was dropped".into())), tasks)
+}
+
+/// Whether a name that nobody made has the same addresses (dnsmasq's `address=/DOMAIN/ADDRESS`, or a
+/// wildcard record): then they say nothing about tasks.
+fn is_wildcard(tasks: &[IpAddr], nothing: Option<&Found>) -> bool {
+    nothing.is_some_and(|nothing| tasks.iter().all(|task| nothing.addresses.contains(task)))
 }
 
 /// How a service answers for its replicas.
@@ -101,7 +119,9 @@ fn count<'a>(addresses: impl Iterator<Item = &'a Multiaddr>) -> usize {
 }
 
 fn kind(answer: &Answer, tasks: Option<&[IpAddr]>) -> Service {
-    let (Answer::Records(records), Some(tasks)) = (answer, tasks) else { return Service::Plain };
+    let (Answer::Records(records) | Answer::Part(records, _), Some(tasks)) = (answer, tasks) else {
+        return Service::Plain;
+    };
     let own: BTreeSet<IpAddr> = records.iter().filter_map(ip).collect();
     let tasks: BTreeSet<IpAddr> = tasks.iter().copied().collect();
     // While tasks come and go the two answers may differ, but not in everything.
@@ -114,21 +134,33 @@ fn judge(
     service: Service,
     most: usize,
     here: &dyn Fn(&Multiaddr) -> bool,
+    servers_are_well: bool,
 ) -> Finding {
+    // What the group dns found nothing wrong with is not to be mended.
+    let mend = if servers_are_well {
+        "the name servers above are well: it is what they know of this name that has to be mended"
+    } else {
+        "mend what the group dns says first, then try again"
+    };
     let records = match answer {
         Answer::Records(records) => records,
+        Answer::Part(records, Open { why: Some(why), refused: false, .. }) => {
+            let found = format!("{} of it, and: {why}", counted(count(records.iter())));
+            return Finding::warn(CHECK, name, found, mend);
+        }
+        Answer::Part(records, _) => records,
         Answer::Nothing(why) => {
             let advice = "is the service up, healthy, on a network of this host, and spelled so? In a Swarm it needs \
                           endpoint_mode: dnsrr; a task has its record once it is healthy";
             return Finding::fail(CHECK, name, why, advice);
         }
         Answer::Failed(why) => {
-            return Finding::fail(CHECK, name, why, "mend what the group dns says first, then try again");
+            return Finding::fail(CHECK, name, why, mend);
         }
     };
     // One record may be an address for each transport.
     let (count, own) = (count(records.iter()), count(records.iter().filter(|address| here(address))));
-    let mut found = if count == 1 { "1 record".to_owned() } else { format!("{count} records") };
+    let mut found = counted(count);
     if own > 0 {
         found.push_str(", this node among them");
     }
@@ -158,6 +190,10 @@ fn judge(
     }
 }
 
+fn counted(records: usize) -> String {
+    if records == 1 { "1 record".to_owned() } else { format!("{records} records") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Verdict, *};
@@ -183,6 +219,39 @@ mod tests {
     }
 
     #[test]
+    fn what_every_name_has_says_nothing_about_tasks() {
+        let tasks = ips(&["10.0.0.3", "10.0.0.4"]);
+        let found = |of: &[&str]| Found::all(ips(of));
+        assert!(!is_wildcard(&tasks, None));
+        assert!(!is_wildcard(&tasks, Some(&found(&["10.0.0.3"]))));
+        assert!(is_wildcard(&tasks, Some(&found(&["10.0.0.4", "10.0.0.3"]))));
+    }
+
+    #[test]
+    fn servers_that_are_well_are_not_to_be_mended() {
+        let part = |refused| {
+            let Answer::Records(records) = answer(&["10.0.0.2"]) else { panic!("records") };
+            let open = Open { family: crate::config::Family::V6, why: Some("silence".into()), refused };
+            Answer::Part(records, open)
+        };
+        for (answer, expected) in [
+            (Answer::Failed("it is silent for this name".into()), Verdict::Fail),
+            (part(false), Verdict::Warn),
+            (part(true), Verdict::Ok),
+        ] {
+            let advice = |well| judge("peer:4001", &answer, Service::Plain, 9, &|_| false, well);
+            let [well, ill] = [advice(true), advice(false)];
+            assert_eq!((well.verdict, ill.verdict), (expected, expected), "{well:?}");
+            if let (Some(well), Some(ill)) = (well.advice, ill.advice) {
+                assert!(
+                    !well.contains("first") && well.contains("this name") && ill.contains("dns"),
+                    "{well} {ill}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn each_answer_has_its_verdict() {
         let two = answer(&["10.0.0.2", "10.0.0.3"]);
         let over_both = match answer(&["10.0.0.2"]) {
@@ -202,11 +271,11 @@ mod tests {
             (&Answer::Nothing("no such name".into()), Service::Plain, 9, Verdict::Fail, "no such name"),
             (&Answer::Failed("silence".into()), Service::Plain, 9, Verdict::Fail, "silence"),
         ] {
-            let finding = judge("peer:4001", answer, service, most, &own);
+            let finding = judge("peer:4001", answer, service, most, &own, true);
             assert_eq!(finding.verdict, expected, "{finding:?}");
             assert!(finding.found.contains(words), "{finding:?}");
         }
-        let advice = judge("peer:4001", &two, Service::Virtual(4), 9, &own).advice.unwrap();
+        let advice = judge("peer:4001", &two, Service::Virtual(4), 9, &own, true).advice.unwrap();
         assert!(advice.contains("dial tasks.peer:4001 instead"), "{advice}");
     }
 }

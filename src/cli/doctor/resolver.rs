@@ -1,7 +1,7 @@
 //! Who is asked for names: resolv.conf, and whether each of its servers answers.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -20,18 +20,18 @@ const SERVER: &str = "dns.server";
 /// More dots than this, and most names are asked for with each search domain first.
 const MANY_DOTS: usize = 2;
 /// What is asked where no name is configured: it never exists (RFC 6761), and any answer will do.
-const NOBODY: &str = "smidge.invalid.";
+/// What ends in `.invalid` would not be asked for at all.
+const NOBODY: &str = "smidge.test.";
 
 pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
     let told = dns_config(config);
     let path = told.resolv_conf.clone();
     let shown = path.display().to_string();
-    let said = runtime.unblock(move || dns::resolv_conf_says(&path)).await.unwrap_or_else(Err);
+    let handle = runtime.clone();
+    let said = runtime.unblock(move || dns::resolv_conf_says(&path, &handle)).await.unwrap_or_else(Err);
     let servers = match &said {
         _ if !config.dns.servers.is_empty() => config.dns.servers.clone(),
-        Ok(Some(said)) => {
-            said.servers.iter().filter_map(|s| s.parse::<IpAddr>().ok()).map(|ip| (ip, 53).into()).collect()
-        }
+        Ok(Some(said)) => said.usable.clone(),
         _ => Vec::new(),
     };
     let (search, ndots) = (told.search.clone(), told.ndots);
@@ -43,43 +43,69 @@ pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
     let names = targets(config);
     let host = names.iter().find_map(Target::host).unwrap_or(NOBODY);
     let answers = join_all(servers.iter().map(|server| ask(&told, *server, host, runtime))).await;
-    let any = answers.iter().any(|(_, answer)| answer.is_ok());
+    let any = answers.iter().any(|(_, answer)| matches!(answer, Heard::Answer(_)));
     findings.extend(answers.into_iter().map(|(server, answer)| judge(server, answer, any)));
     findings
 }
 
-/// How long `server` takes to answer, whatever it says.
-async fn ask(
-    told: &dns::Config,
-    server: SocketAddr,
-    host: &str,
-    runtime: &Handle,
-) -> (SocketAddr, Result<Duration, String>) {
+/// What came of asking a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It answered within this time, whatever it said.
+    Answer(Duration),
+    /// It is silent for this name, and answers for others.
+    SilentFor(String),
+    /// It is silent, or cannot be asked.
+    Nothing(String),
+}
+
+/// Whether `server` answers for `host`, or for anything.
+async fn ask(told: &dns::Config, server: SocketAddr, host: &str, runtime: &Handle) -> (SocketAddr, Heard) {
     // Without the hosts file: what stands there is asked of nobody.
     let hosts = std::path::PathBuf::new();
     let alone = dns::Config { servers: vec![server], attempts: 1, hosts, ..told.clone() };
     let resolver = match dns::resolver(alone, runtime.clone()) {
         Ok(resolver) => resolver,
-        Err(e) => return (server, Err(e.to_string())),
+        Err(e) => return (server, Heard::Nothing(e.to_string())),
+    };
+    let silent = |host| {
+        let answer = resolver.settled(host, Family::V4);
+        async {
+            match answer.await {
+                Err(e @ (LookupError::TimedOut { .. } | LookupError::Unreachable { .. })) => {
+                    Some(e.to_string())
+                }
+                // Silence cannot be told from here, for instance for `localhost`.
+                Ok(_) | Err(_) => None,
+            }
+        }
     };
     let start = Instant::now();
-    let silent = match resolver.addresses(host, Family::V4).await {
-        Err(e @ (LookupError::TimedOut { .. } | LookupError::Unreachable { .. })) => Some(e.to_string()),
-        // Silence cannot be told from here, for instance for `localhost`.
-        Ok(_) | Err(_) => None,
+    let heard = match silent(host).await {
+        None => Heard::Answer(start.elapsed()),
+        Some(_) if host != NOBODY && silent(NOBODY).await.is_none() => Heard::SilentFor(host.to_owned()),
+        Some(why) => Heard::Nothing(why),
     };
-    (server, silent.map_or_else(|| Ok(start.elapsed()), Err))
+    (server, heard)
 }
 
-fn judge(server: SocketAddr, answer: Result<Duration, String>, any: bool) -> Finding {
+fn judge(server: SocketAddr, answer: Heard, any: bool) -> Finding {
     let subject = server.to_string();
     match answer {
-        Ok(took) => Finding::ok(SERVER, subject, format!("answers in {:.1} ms", took.as_secs_f64() * 1000.0)),
-        Err(why) if any => {
+        Heard::Answer(took) => {
+            Finding::ok(SERVER, subject, format!("answers in {:.1} ms", took.as_secs_f64() * 1000.0))
+        }
+        Heard::SilentFor(host) => {
+            let found = format!("silent for {host}, and answers for other names");
+            let advice =
+                "it does not know the name, or waits for whom it asks itself: look there, not at the network";
+            Finding::warn(SERVER, subject, found, advice)
+        }
+        Heard::Nothing(why) if any => {
             let advice = "take it out: every name that another server does not answer waits for it";
             Finding::warn(SERVER, subject, why, advice)
         }
-        Err(why) => {
+        Heard::Nothing(why) => {
             let advice =
                 "mend or replace this server (dns.servers names others); no name is found without one";
             Finding::fail(SERVER, subject, why, advice)
@@ -100,8 +126,12 @@ fn file(
         _ if replaced => return Finding::ok(FILE, subject, "not asked for servers: dns.servers is set"),
         Err(e) => return Finding::fail(FILE, subject, format!("{path} cannot be read: {e}"), advice),
         Ok(None) => return Finding::fail(FILE, subject, format!("{path} is not there"), advice),
-        Ok(Some(said)) if said.servers.is_empty() => {
-            return Finding::fail(FILE, subject, format!("{path} names no server"), advice);
+        Ok(Some(said)) if said.usable.is_empty() => {
+            let found = match said.problems.as_slice() {
+                [] => format!("{path} names no server"),
+                problems => format!("{path} names no server that can be asked: {}", problems.join("; ")),
+            };
+            return Finding::fail(FILE, subject, found, advice);
         }
         Ok(Some(said)) => said,
     };
@@ -109,6 +139,10 @@ fn file(
     let ndots = ndots.or(said.ndots).unwrap_or(1);
     let list = if search.is_empty() { "none".into() } else { search.join(" ") };
     let found = format!("{path}: servers {}, search {list}, ndots {ndots}", said.servers.join(" "));
+    if !said.problems.is_empty() {
+        let found = format!("{found}; {}", said.problems.join("; "));
+        return Finding::warn(FILE, subject, found, format!("mend it: the other lines of {path} hold"));
+    }
     if ndots > MANY_DOTS && !search.is_empty() {
         let found = format!(
             "{found}: a name with fewer dots costs up to {} questions; one that ends in a dot costs one",
@@ -121,19 +155,23 @@ fn file(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{io, net::IpAddr};
 
     use super::{super::finding::Verdict, *};
 
     fn says(servers: &[&str], search: &[&str], ndots: Option<usize>) -> io::Result<Option<ResolvConfSays>> {
-        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Ok(Some(ResolvConfSays { servers: list(servers), search: list(search), ndots }))
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let usable = servers.iter().filter_map(|ip| Some((ip.parse::<IpAddr>().ok()?, 53).into())).collect();
+        let problems = list(servers).into_iter().filter(|server| server.parse::<IpAddr>().is_err()).collect();
+        Ok(Some(ResolvConfSays { servers: list(servers), search: list(search), ndots, usable, problems }))
     }
 
     #[test]
     fn a_resolver_file_names_servers_or_is_replaced() {
         for (said, replaced, expected) in [
             (says(&["127.0.0.11"], &[], Some(0)), false, Verdict::Ok),
+            (says(&["127.0.0.11", "fe80::1%wlan9"], &[], None), false, Verdict::Warn),
+            (says(&["fe80::1%wlan9"], &[], None), false, Verdict::Fail),
             (says(&[], &["a"], None), false, Verdict::Fail),
             (says(&[], &[], None), true, Verdict::Ok),
             (Ok(None), false, Verdict::Fail),
@@ -155,9 +193,10 @@ mod tests {
     fn one_silent_server_is_a_warning_and_only_silent_ones_are_a_failure() {
         let server = "10.0.0.1:53".parse().unwrap();
         for (answer, any, expected) in [
-            (Ok(Duration::from_millis(3)), true, Verdict::Ok),
-            (Err("silence".to_owned()), true, Verdict::Warn),
-            (Err("silence".to_owned()), false, Verdict::Fail),
+            (Heard::Answer(Duration::from_millis(3)), true, Verdict::Ok),
+            (Heard::SilentFor("peer".to_owned()), false, Verdict::Warn),
+            (Heard::Nothing("silence".to_owned()), true, Verdict::Warn),
+            (Heard::Nothing("silence".to_owned()), false, Verdict::Fail),
         ] {
             assert_eq!(judge(server, answer, any).verdict, expected);
         }

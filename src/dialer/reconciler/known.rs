@@ -7,8 +7,8 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::{Reconciler, group, split_peer};
-use crate::dialer::record::{Record, State, WayState};
+use super::{Reconciler, split_peer};
+use crate::dialer::record::{Record, State, WayState, group};
 
 impl Reconciler {
     /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer

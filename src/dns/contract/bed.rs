@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    dns::{Backend, Config, Family, LookupError, NameServer, Resolve, resolver},
+    dns::{Backend, Config, Family, Found, LookupError, NameServer, Resolve, resolver},
     runtime::{Executor, Handle},
 };
 
@@ -144,7 +144,12 @@ impl Bed {
     }
 
     fn port(&self) -> u16 {
-        if matches!(self.dir, Dir::Own(_)) { 0 } else { 53 }
+        if self.is_on_port_53() { 53 } else { 0 }
+    }
+
+    /// Whether servers are where `resolv.conf` says that they are.
+    pub(super) fn is_on_port_53(&self) -> bool {
+        matches!(self.dir, Dir::System(_))
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -206,7 +211,12 @@ impl Bed {
     }
 
     pub(super) fn resolve(&self, host: &str, family: Family) -> Result<Vec<IpAddr>, LookupError> {
-        self.wait(self.resolver().addresses(host, family))
+        self.settle(host, family).map(|found| found.addresses)
+    }
+
+    /// What a question came to in the end, and what was left open.
+    pub(super) fn settle(&self, host: &str, family: Family) -> Result<Found, LookupError> {
+        self.wait(self.resolver().settled(host, family))
     }
 
     pub(super) fn texts(&self, host: &str) -> Result<Vec<String>, LookupError> {

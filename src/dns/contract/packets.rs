@@ -25,27 +25,27 @@ use super::{
 };
 
 /// A reply to `question`, as `fill` completes it.
-fn reply(question: &[u8], fill: impl FnOnce(&mut Message, Name, RecordType)) -> Vec<u8> {
+pub(super) fn reply(question: &[u8], fill: impl FnOnce(&mut Message, Name, RecordType)) -> Vec<u8> {
     let mut reply = Message::from_vec(question).unwrap().into_response();
     let query = reply.queries[0].clone();
     fill(&mut reply, query.name, query.query_type);
     reply.to_vec().unwrap()
 }
 
-fn add(reply: &mut Message, owner: Name, addr: &str) {
+pub(super) fn add(reply: &mut Message, owner: Name, addr: &str) {
     reply.add_answer(Record::from_rdata(owner, 60, RData::from(ip(addr)[0])));
 }
 
 /// A reply with one address of the family that is asked for.
-fn address(question: &[u8], v4: &str, v6: &str) -> Vec<u8> {
+pub(super) fn address(question: &[u8], v4: &str, v6: &str) -> Vec<u8> {
     reply(question, |reply, name, kind| add(reply, name, if kind == RecordType::A { v4 } else { v6 }))
 }
 
-fn code(question: &[u8], code: ResponseCode) -> Vec<u8> {
+pub(super) fn code(question: &[u8], code: ResponseCode) -> Vec<u8> {
     reply(question, |reply, _, _| reply.metadata.response_code = code)
 }
 
-fn kind_of(question: &[u8]) -> RecordType {
+pub(super) fn kind_of(question: &[u8]) -> RecordType {
     Message::from_vec(question).unwrap().queries[0].query_type
 }
 
@@ -188,9 +188,9 @@ fn many_questions_at_once_are_all_answered() {
     bed.attempts(5);
     let resolver = bed.resolver();
     let all =
-        bed.wait(async move { join_all((0..100).map(|_| resolver.addresses("peer", Family::Any))).await });
+        bed.wait(async move { join_all((0..100).map(|_| resolver.settled("peer", Family::Any))).await });
     for found in all {
-        assert_eq!(found.map(|found| found.len()), Ok(200));
+        assert_eq!(found.map(|found| found.addresses.len()), Ok(200));
     }
 }
 

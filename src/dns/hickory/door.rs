@@ -21,7 +21,11 @@ use futures::{
 };
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
 
-use crate::runtime::{Handle, RecvMeta, TcpOptions, TcpStream, Transmit, UdpOptions, UdpSocket};
+use super::trace::{Replay, Trace};
+use crate::runtime::{ByteStream, Handle, RecvMeta, TcpOptions, Transmit, UdpOptions, UdpSocket};
+
+/// The largest datagram there is.
+const MAX_DATAGRAM: usize = u16::MAX as usize;
 
 thread_local! {
     static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
@@ -105,31 +109,16 @@ pub(super) struct Door {
     runtime: Handle,
     /// hickory forgets the interface of a link-local server: packets go to this address.
     server: SocketAddr,
-    trouble: Trouble,
-}
-
-/// What went wrong last with a socket, which hickory does not always tell.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
-
-impl Trouble {
-    fn note(&self, words: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
-    }
-
-    /// What went wrong, once.
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
+    trace: Trace,
 }
 
 impl Door {
     pub(super) fn new(runtime: Handle, server: SocketAddr) -> Self {
-        Self { runtime, server, trouble: Trouble::default() }
+        Self { runtime, server, trace: Trace::default() }
     }
 
-    pub(super) fn trouble(&self) -> Trouble {
-        self.trouble.clone()
+    pub(super) fn trace(&self) -> Trace {
+        self.trace.clone()
     }
 }
 
@@ -155,16 +144,22 @@ impl RuntimeProvider for Door {
         _local: Option<SocketAddr>,
         limit: Option<Duration>,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Tcp>>>> {
-        let Self { runtime, server, trouble } = self.clone();
+        let Self { runtime, server, trace } = self.clone();
         async move {
+            if let Some(answer) = trace.take_long() {
+                return Ok(Tcp { stream: Mutex::new(Box::new(Replay::new(&answer))), trace });
+            }
             let limit = limit.unwrap_or(Duration::from_secs(5));
             match runtime.timeout(limit, runtime.connect_tcp(server, TcpOptions::default())).await {
-                Ok(Ok(stream)) => Ok(Tcp { stream: Mutex::new(stream), trouble }),
+                Ok(Ok(stream)) => Ok(Tcp { stream: Mutex::new(Box::new(stream)), trace }),
                 Ok(Err(e)) => {
-                    trouble.note(format!("{TOO_LONG}: {e}"));
+                    trace.trouble(format!("{TOO_LONG}: {e}"));
                     Err(e)
                 }
-                Err(late) => Err(io::Error::new(io::ErrorKind::TimedOut, late)),
+                Err(late) => {
+                    trace.trouble(format!("{TOO_LONG} nobody answers within {limit:?}"));
+                    Err(io::Error::new(io::ErrorKind::TimedOut, late))
+                }
             }
         }
         .boxed()
@@ -176,10 +171,10 @@ impl RuntimeProvider for Door {
         _server: SocketAddr,
     ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
         let socket = self.runtime.bind_udp(local, UdpOptions::default());
-        let Self { server, trouble, .. } = self.clone();
+        let Self { server, trace, .. } = self.clone();
         async move {
-            let socket = socket.inspect_err(|e| trouble.note(e.to_string()))?;
-            Ok(Udp { socket, server, trouble, writable: Mutex::default(), spare: Mutex::default() })
+            let socket = socket.inspect_err(|e| trace.trouble(e.to_string()))?;
+            Ok(Udp { socket, server, trace, writable: Mutex::default(), inbox: Mutex::default() })
         }
         .boxed()
     }
@@ -189,46 +184,64 @@ impl RuntimeProvider for Door {
 pub(super) struct Udp {
     socket: Arc<dyn UdpSocket>,
     server: SocketAddr,
-    trouble: Trouble,
+    trace: Trace,
     /// Set while the kernel's queue is full.
     writable: Mutex<Option<BoxFuture<'static, io::Result<()>>>>,
-    /// Datagrams that came coalesced with one that was handed on.
-    spare: Mutex<VecDeque<(Vec<u8>, SocketAddr)>>,
+    inbox: Mutex<Inbox>,
+}
+
+/// Where datagrams are received: hickory's own buffer would cut those that are longer than it asked for.
+#[derive(Default)]
+struct Inbox {
+    buf: Vec<u8>,
+    /// Datagrams that were not handed on yet: the kernel may coalesce several.
+    datagrams: VecDeque<(Vec<u8>, SocketAddr)>,
 }
 
 impl DnsUdpSocket for Udp {
     type Time = Clock;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((datagram, source)) = spare.pop_front() {
-            let len = datagram.len().min(buf.len());
-            buf[..len].copy_from_slice(&datagram[..len]);
-            return Poll::Ready(Ok((len, source)));
-        }
-        let mut meta = [RecvMeta::default()];
-        match self.socket.poll_recv(cx, &mut [IoSliceMut::new(buf)], &mut meta) {
-            Poll::Ready(received) => received?,
-            Poll::Pending => {
-                // Nothing listens there, says the server's own host: no need to wait.
-                while let Some(report) = self.socket.take_error() {
-                    if report.addr.is_some_and(|addr| addr.ip() == self.server.ip()) {
-                        let error = io::Error::from_raw_os_error(report.raw_errno);
-                        self.trouble.note(error.to_string());
-                        return Poll::Ready(Err(error));
-                    }
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inbox { buf: all, datagrams } = &mut *inbox;
+        loop {
+            while let Some((datagram, source)) = datagrams.pop_front() {
+                let expected = source.ip().to_canonical() == self.server.ip().to_canonical()
+                    && source.port() == self.server.port();
+                let handed_on =
+                    if expected { self.trace.answer(&datagram, buf.len()) } else { Some(datagram) };
+                // One from elsewhere is hickory's to refuse.
+                if let Some(datagram) = handed_on {
+                    let len = datagram.len().min(buf.len());
+                    buf[..len].copy_from_slice(&datagram[..len]);
+                    return Poll::Ready(Ok((len, source)));
                 }
-                return Poll::Pending;
             }
-        };
-        let [meta] = meta;
-        let received = &buf[..meta.len.min(buf.len())];
-        let first = received.len().min(if meta.stride == 0 { usize::MAX } else { meta.stride });
-        spare.extend(received[first..].chunks(meta.stride.max(1)).map(|rest| (rest.to_vec(), meta.addr)));
-        Poll::Ready(Ok((first, meta.addr)))
+            all.resize(MAX_DATAGRAM, 0);
+            let mut meta = [RecvMeta::default()];
+            match self.socket.poll_recv(cx, &mut [IoSliceMut::new(all)], &mut meta) {
+                Poll::Ready(received) => received?,
+                Poll::Pending => {
+                    // Nothing listens there, says the server's own host: no need to wait.
+                    while let Some(report) = self.socket.take_error() {
+                        if report.addr.is_some_and(|addr| addr.ip() == self.server.ip()) {
+                            let error = io::Error::from_raw_os_error(report.raw_errno);
+                            self.trace.trouble(error.to_string());
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    return Poll::Pending;
+                }
+            };
+            let [meta] = meta;
+            let received = &all[..meta.len.min(MAX_DATAGRAM)];
+            let stride = if meta.stride == 0 { MAX_DATAGRAM } else { meta.stride };
+            datagrams.extend(received.chunks(stride).map(|datagram| (datagram.to_vec(), meta.addr)));
+        }
     }
 
     fn poll_send_to(&self, cx: &mut Context<'_>, buf: &[u8], _target: SocketAddr) -> Poll<io::Result<usize>> {
+        self.trace.question(buf);
         let transmit =
             Transmit { destination: self.server, ecn: None, contents: buf, segment_size: None, src_ip: None };
         let mut writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +256,7 @@ impl DnsUdpSocket for Udp {
                     *writable = Some(self.socket.clone().writable());
                 }
                 Err(e) => {
-                    self.trouble.note(e.to_string());
+                    self.trace.trouble(e.to_string());
                     return Poll::Ready(Err(e));
                 }
                 Ok(()) => return Poll::Ready(Ok(buf.len())),
@@ -257,13 +270,18 @@ const TOO_LONG: &str = "the answer does not fit into a datagram, and over TCP";
 
 /// A TCP connection. hickory asks for `Sync`, which the lock gives; it is never contended.
 pub(super) struct Tcp {
-    stream: Mutex<Box<dyn TcpStream>>,
-    trouble: Trouble,
+    stream: Mutex<Box<dyn ByteStream>>,
+    trace: Trace,
 }
 
 impl Tcp {
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut Box<dyn TcpStream>> {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Box<dyn ByteStream>> {
         Pin::new(self.get_mut().stream.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A server that closes its side may be noticed by the next read or by the next write, as it happens.
+    fn noted<T>(&self, result: io::Result<T>) -> Poll<io::Result<T>> {
+        Poll::Ready(result.inspect_err(|e| self.trace.trouble(format!("{TOO_LONG}: {e}"))))
     }
 }
 
@@ -274,22 +292,22 @@ impl DnsTcpStream for Tcp {
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(self.as_mut().stream().poll_read(cx, buf));
-        match &read {
-            Ok(0) => self.trouble.note(format!("{TOO_LONG} the connection was closed")),
-            Err(e) => self.trouble.note(format!("{TOO_LONG}: {e}")),
-            Ok(_) => {}
+        if matches!(read, Ok(0)) {
+            self.trace.trouble(format!("{TOO_LONG} the connection was closed"));
         }
-        Poll::Ready(read)
+        self.noted(read)
     }
 }
 
 impl AsyncWrite for Tcp {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = ready!(self.as_mut().stream().poll_write(cx, buf));
+        self.noted(wrote)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(self.as_mut().stream().poll_flush(cx));
+        self.noted(flushed)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

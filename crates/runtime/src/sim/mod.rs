@@ -276,6 +276,7 @@ impl Runtime for Host {
         let interfaces = self.world.0.lock().hosts[self.host].interfaces.clone();
         let link = |i: Interface| super::Link {
             name: i.name,
+            index: i.index,
             mtu: 1500,
             up: true,
             loopback: false,
