@@ -70,12 +70,14 @@ pub enum Error {
     #[error("the record was not stored: {0}")]
     Store(String),
     /// Too few nodes confirmed a record.
-    #[error("{confirmed} nodes confirmed the record, {wanted} had to")]
+    #[error("{confirmed} nodes confirmed the record, {wanted} had to{}", small_limits(*bytes))]
     Quorum {
         /// How many did.
         confirmed: usize,
         /// How many had to.
         wanted: usize,
+        /// Bytes of the record put, key and value; 0 of one that was asked for.
+        bytes: usize,
     },
     /// Nobody has what was asked for.
     #[error("not found: {0}")]
@@ -99,4 +101,18 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+}
+
+/// What rust-libp2p reads of a question or answer of the table by default, less what stands around a record.
+const SMALL: usize = (16 << 10) - 128;
+
+/// Why a record may be confirmed by nobody, if it is a large one.
+fn small_limits(bytes: usize) -> String {
+    if bytes <= SMALL {
+        return String::new();
+    }
+    format!(
+        " (it has {bytes} bytes: nodes with a smaller kad.max_value refuse it, and other programs on \
+         rust-libp2p read 16 KiB by default)"
+    )
 }

@@ -27,6 +27,8 @@ pub(crate) enum Query {
         quorum: usize,
         /// Where the store stood with the record in it.
         sequence: Sequence,
+        /// Bytes of the record.
+        bytes: usize,
     },
     Get {
         reply: Reply<Vec<u8>>,
@@ -115,7 +117,7 @@ fn answer(
     promises: &mut Vec<(Sequence, Promise)>,
 ) -> Option<Query> {
     match (query, result) {
-        (Query::Put { reply, quorum, sequence }, QueryResult::PutRecord(result)) => {
+        (Query::Put { reply, quorum, sequence, bytes }, QueryResult::PutRecord(result)) => {
             let stored = match result {
                 Ok(_) => Ok(Stored { confirmed: quorum }),
                 Err(
@@ -126,7 +128,7 @@ fn answer(
                     if confirmed >= quorum {
                         Ok(Stored { confirmed })
                     } else {
-                        Err(Error::Quorum { confirmed, wanted: quorum })
+                        Err(Error::Quorum { confirmed, wanted: quorum, bytes })
                     }
                 }
             };
@@ -149,7 +151,7 @@ fn answer(
             } else if found.is_empty() {
                 Err(Error::NotFound("no node that was asked has a record of this key".into()))
             } else {
-                Err(Error::Quorum { confirmed: found.len(), wanted: quorum })
+                Err(Error::Quorum { confirmed: found.len(), wanted: quorum, bytes: 0 })
             };
             send(reply, answer)
         }

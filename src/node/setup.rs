@@ -342,7 +342,9 @@ fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviou
         .set_record_ttl(Some(settings.record_ttl))
         .set_provider_record_ttl(Some(settings.record_ttl))
         .set_query_timeout(QUERY_TIMEOUT)
-        .set_max_packet_size(settings.max_value + 16 * 1024)
+        // The largest record, or all providers of a key with their addresses; beside them a key, and the nodes
+        // that are closer to it.
+        .set_max_packet_size(settings.max_value + settings.max_providers * 512 + 16 * 1024)
         // Only addresses that identify and the connection agree on are let in, by us.
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         // kad bootstraps by itself when the table gets its first peers; the loop does the rest.

@@ -242,10 +242,13 @@ fn records_are_stored_found_and_provided() {
             assert_eq!(node.get("key", 1).await.unwrap(), b"value");
         }
         assert_eq!(nodes[1].get("key", 5).await.unwrap(), b"value");
-        assert!(matches!(nodes[1].get("key", 6).await, Err(Error::Quorum { confirmed: 5, wanted: 6 })));
+        assert!(matches!(nodes[1].get("key", 6).await, Err(Error::Quorum { confirmed: 5, wanted: 6, .. })));
         assert!(matches!(nodes[1].get("nothing", 1).await, Err(Error::NotFound(_))));
         let many = PutOptions { quorum: Quorum::Count(NonZeroUsize::new(9).unwrap()), ttl: None };
-        assert!(matches!(nodes[0].put("k", "v", many).await, Err(Error::Quorum { confirmed: 4, wanted: 9 })));
+        assert!(matches!(
+            nodes[0].put("k", "v", many).await,
+            Err(Error::Quorum { confirmed: 4, wanted: 9, .. })
+        ));
         let large = vec![0; 100 << 10];
         assert!(matches!(nodes[0].put("k", large, PutOptions::default()).await, Err(Error::Store(_))));
         nodes[2].provide("thing").await.unwrap();

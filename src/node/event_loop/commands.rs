@@ -34,6 +34,10 @@ use crate::{
     store::Store,
 };
 
+/// The longest key of the hash table, in bytes: it fits into a packet beside the largest value, and beside the
+/// peers that come with an answer.
+const MAX_KEY: usize = 4 << 10;
+
 impl EventLoop {
     pub(super) fn on_command(&mut self, command: Option<Command>) {
         let Some(command) = command else {
@@ -253,6 +257,12 @@ impl EventLoop {
         if self.queries.len() >= limit {
             return refuse_with(command, &Error::Limit { what: "queries", limit, key: "limits.pending" });
         }
+        if let Command::Put { key, .. } | Command::Provide { key, .. } = &command
+            && key.len() > MAX_KEY
+        {
+            let why = format!("its key has {} bytes, and {MAX_KEY} are the most", key.len());
+            return refuse_with(command, &Error::Store(why));
+        }
         let ttl = self.config.kad.record_ttl;
         let replication = self.config.kad.replication.get();
         let others = self.table_size();
@@ -261,6 +271,7 @@ impl EventLoop {
         match command {
             Command::Put { key, value, options, reply } => {
                 let quorum = queries::quorum(options.quorum.into(), others, replication);
+                let bytes = key.len() + value.len();
                 let record = kad::Record {
                     expires: now.checked_add(options.ttl.unwrap_or(ttl)),
                     ..kad::Record::new(key, value)
@@ -269,7 +280,7 @@ impl EventLoop {
                 match kad.put_record(record, confirmations) {
                     Ok(id) => {
                         let sequence = kad.store_mut().sequence();
-                        self.queries.insert(id, Query::Put { reply, quorum, sequence });
+                        self.queries.insert(id, Query::Put { reply, quorum, sequence, bytes });
                     }
                     Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
                 }
