@@ -98,6 +98,8 @@ impl<T> Publishes<T> {
                 let there = subscribers(&w.topic);
                 let error = match w.congested {
                     Some((peers, _)) => Error::Congested(peers),
+                    // It stood behind one that waits for room.
+                    None if there >= w.wanted => Error::Congested(there),
                     None => Error::NoPeers { there, topic: w.topic, wanted: w.wanted, waited: w.patience },
                 };
                 (w.waiter, error)
@@ -172,6 +174,8 @@ mod tests {
         let waiters = |ready: Vec<Waiting<i32>>| ready.into_iter().map(|w| w.waiter).collect::<Vec<_>>();
         assert_eq!(waiters(publishes.take_ready(now, |_| 1)), [4]);
         assert_eq!(publishes.deadline(), Some(now), "the third waits for nothing");
+        assert_eq!(publishes.take_late(now, |_| 2), [(3, Error::Congested(2))]);
+        publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
         let later = now + RETRY;
         let ready = publishes.take_ready(later, |_| 1);
         assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1, 2, 3]);

@@ -1,13 +1,22 @@
 //! What is accepted arrives, and what is too large costs nothing else: each limit that docs/limits.md says is ours
 //! to set, at it, below it and above it.
 
-use std::time::Duration;
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
-use smidge::{Client, Config, Error, Event, Oversize, PublishOptions, Subscription};
+use rustix::process::Signal;
+use smidge::{Client, Config, Error, Event, Oversize, PublishOptions, PutOptions, Quorum, Subscription};
 
-use crate::support::{Network, PATIENCE, TOPIC, run, text};
+use crate::support::{Network, PATIENCE, TOPIC, daemon::Daemon, run, text};
 
 /// The default of `gossip.max_message`.
 const MAX: usize = 63 << 10;
@@ -218,4 +227,146 @@ fn what_is_announced_never_breaks_a_link() {
             }
         }
     });
+}
+
+#[test]
+fn a_writer_that_is_too_fast_waits_and_only_who_does_not_want_to_wait_is_refused() {
+    let slow = ["--topic", TOPIC, "--set", "quic.idle_timeout=5m"];
+    let reader = Daemon::start(&slow);
+    let writer = Daemon::start(&["--dial", &reader.addr, "--set", "quic.idle_timeout=5m"]);
+    let publish = ["pub", "-t", TOPIC, "--timeout"];
+    let (code, _, err) = writer.ask(&[&publish[..], &["60", "-m", "x"]].concat());
+    assert_eq!(code, 0, "{err}");
+    reader.signal(Signal::STOP);
+    // More than windows and queue hold.
+    let mut lines = writer.asked(&[&publish[..], &["120", "--lines"]].concat());
+    let mut lines = lines.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = lines.stdin.take().unwrap();
+    let fed = thread::spawn(move || (0..3000).try_for_each(|n| writeln!(input, "{n:02000}")));
+    let refused = (0..)
+        .map(|_| writer.ask(&[&publish[..], &["0", "-m", "y"]].concat()))
+        .find(|(code, _, _)| *code != 0)
+        .unwrap();
+    assert_eq!(refused.0, 75, "{}", refused.2);
+    assert!(refused.2.contains("the queues to all 1 peers are full"), "{}", refused.2);
+    assert!(lines.try_wait().unwrap().is_none(), "it waits");
+    reader.signal(Signal::CONT);
+    let ended = lines.wait_with_output().unwrap();
+    fed.join().unwrap().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stdout).lines().count(), 3000);
+}
+
+#[test]
+fn a_record_of_any_size_that_is_taken_reaches_the_others_and_a_larger_one_is_refused_where_it_is_put() {
+    run(async |net| {
+        for by in [Over::Quic, Over::Tcp] {
+            let (a, _, b) = pair(&net, by, |_, _| {}).await;
+            net.table(&a, 1).await;
+            net.table(&b, 1).await;
+            let options = || PutOptions { quorum: Quorum::All, ..PutOptions::default() };
+            for bytes in [1, 16_300, 16_500, (64 << 10) - 1, 64 << 10] {
+                let key = format!("{bytes}-{}", "k".repeat(200));
+                let stored = b.put(key.clone(), vec![7; bytes], options()).await;
+                let stored = stored.unwrap_or_else(|e| panic!("{bytes} bytes over {by:?}: {e}"));
+                assert_eq!(stored.confirmed, 1, "{bytes} bytes over {by:?}");
+                assert_eq!(a.get(key, 1).await.unwrap().len(), bytes);
+            }
+            let refused = b.put("more", vec![7; (64 << 10) + 1], options()).await;
+            assert!(
+                matches!(&refused, Err(Error::Store(why)) if why.contains("kad.max_value")),
+                "{refused:?}"
+            );
+            for (length, taken) in [(4096, true), (4097, false)] {
+                let key = "k".repeat(length);
+                let stored = b.put(key.clone(), vec![7; 64 << 10], options()).await;
+                let provided = b.provide(key).await;
+                assert_eq!((stored.is_ok(), provided.is_ok()), (taken, taken), "{stored:?} {provided:?}");
+            }
+            // A node that takes less refuses in silence: that this may be the reason is said.
+            let small = format!("small-{by:?}");
+            net.set(&small, [3]);
+            let mut config = over(&net, by, 4, &[&small]);
+            config.kad.max_value = 1024;
+            let c = net.spawn(config);
+            net.table(&b, 2).await;
+            net.table(&c, 1).await;
+            let refused = b.put("large", vec![7; 64 << 10], options()).await.unwrap_err();
+            assert!(matches!(refused, Error::Quorum { confirmed: 1, wanted: 2, .. }), "{refused:?}");
+            assert!(refused.to_string().contains("smaller kad.max_value"), "{refused}");
+            assert_eq!(b.put("small", vec![7; 1024], options()).await.unwrap().confirmed, 2);
+            c.shutdown().await.unwrap();
+            for node in [a, b] {
+                node.shutdown().await.unwrap();
+            }
+        }
+    });
+}
+
+/// A group of processes with a memory limit (cgroups(7), version 1 or 2; root).
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(bytes: u64) -> Self {
+        static GROUPS: AtomicUsize = AtomicUsize::new(0);
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = match first.exists() {
+            true => (first, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let name = format!("smidge-test-{}-{}", std::process::id(), GROUPS.fetch_add(1, Ordering::Relaxed));
+        let group = Self(root.join(name));
+        fs::create_dir(&group.0).unwrap();
+        fs::write(group.0.join(limit), bytes.to_string()).unwrap();
+        group
+    }
+
+    fn take(&self, node: &Daemon) {
+        fs::write(self.0.join("cgroup.procs"), node.pid().to_string()).unwrap();
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// In a release build: `cargo test --release --test it -- --ignored a_container`.
+#[test]
+#[ignore = "A gossip engine of our own: what libp2p-gossipsub remembers of a message has no bound in bytes"]
+fn a_container_of_the_shipped_size_lives_whatever_others_send() {
+    let shipped = ["--topic", TOPIC, "--set", "limits.memory=48MiB"];
+    let first = Daemon::start(&shipped);
+    let second = Daemon::start(&[&shipped[..], &["--dial", &first.addr]].concat());
+    let dial = ["--dial", &first.addr, "--dial", &second.addr];
+    let publishers: Vec<_> = (0..3).map(|_| Daemon::start(&dial)).collect();
+    let groups = [&first, &second].map(|node| {
+        let group = MemoryGroup::new(64_000_000);
+        group.take(node);
+        group
+    });
+    let until = Instant::now() + Duration::from_secs(600);
+    let line = format!("{:0100}\n", 0);
+    let writers: Vec<_> = publishers
+        .iter()
+        .map(|node| {
+            let mut lines = node.asked(&["pub", "-t", TOPIC, "--timeout", "60", "--lines"]);
+            let mut lines = lines.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let (mut input, line) = (lines.stdin.take().unwrap(), line.clone());
+            thread::spawn(move || {
+                while Instant::now() < until && input.write_all(line.as_bytes()).is_ok() {}
+                drop(input);
+                lines.wait().unwrap().code()
+            })
+        })
+        .collect();
+    let ended: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+    for node in [&first, &second] {
+        let (code, _, err) = node.ask(&["health"]);
+        assert_eq!(code, 0, "{err}");
+    }
+    assert_eq!(ended, [Some(0); 3]);
+    drop((first, second));
+    drop(groups);
 }

@@ -295,6 +295,26 @@ fn signed_gossip_passes_both_ways_over_every_version_with_the_same_ids() {
 }
 
 #[test]
+fn the_largest_message_on_the_longest_topic_reaches_a_stock_node_that_is_not_asked_for_more() {
+    run(async |sides: Sides| {
+        let mut stock = stock_node(&sides, gossip_config().build().unwrap());
+        let name = "t".repeat(256);
+        let topic = gossipsub::IdentTopic::new(&name);
+        stock.call(move |s| s.behaviour_mut().gossip.subscribe(&topic)).await.unwrap();
+        let ours = config();
+        let largest = ours.gossip.max_message;
+        let client = join(&sides, &mut stock, ours, true).await;
+        for n in 0..8 {
+            let sent = client.publish(&name, vec![n; largest], PublishOptions::default());
+            patiently("our publish", sent).await.unwrap();
+            let (_, _, got) = stock_message(&mut stock).await;
+            assert_eq!(got.data, vec![n; largest]);
+        }
+        client.shutdown().await.unwrap();
+    });
+}
+
+#[test]
 fn a_node_that_speaks_floodsub_is_served_if_that_is_configured() {
     run(async |sides: Sides| {
         for ours_dials in [true, false] {

@@ -107,6 +107,11 @@ impl Daemon {
         run(&mut self.asked(args))
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal to the node.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         send(&self.child, signal);
