@@ -13,7 +13,7 @@ use super::{
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
-                        --json: {\"peer\", \"version\", \"listening\", \"peers\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
+                        --json: {\"peer\", \"version\", \"listening\", \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(crate) struct StatusArgs {
 #[command(
     after_help = "Example:\n  smidge peers\n\nOf several connections with a peer, the oldest direct one is shown. RTT is in milliseconds.\n\n\
                   --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"relayed\", \"age_s\"}],\n\
-                  \"agent\", \"rtt_us\", \"score\", \"topics\"}]}"
+                  \"agent\", \"rtt_us\", \"score\", \"gossip\", \"gossip_trouble\", \"topics\"}]}"
 )]
 pub(crate) struct PeersArgs {
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
     show(&args.show, "peers", "/v1/peers", |record, full| {
-        let mut table = Table::new(["PEER", "ADDRESS", "WAY", "DIALED BY", "AGE", "RTT", "AGENT"]);
+        let mut table = Table::new(["PEER", "ADDRESS", "WAY", "DIALED BY", "AGE", "RTT", "GOSSIP", "AGENT"]);
         for peer in items(&record["peers"]) {
             let direct = items(&peer["connections"]).find(|connection| connection["relayed"] != true);
             let oldest = direct.unwrap_or(&peer["connections"][0]);
@@ -106,6 +106,7 @@ pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
                 if oldest["outbound"] == true { "us".into() } else { "them".into() },
                 age(oldest["age_s"].as_u64().unwrap_or_default()),
                 peer["rtt_us"].as_u64().map_or_else(|| "-".into(), millis),
+                word(&peer["gossip"]),
                 word(&peer["agent"]),
             ]);
         }

@@ -1,6 +1,9 @@
 //! What each path answers: a question to the node, and its answer as JSON or raw bytes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use serde::Serialize;
@@ -13,7 +16,7 @@ use super::{
     metrics,
     target::{Query, Route},
 };
-use crate::node::{Client, PublishOptions, PutOptions, Quorum, Status};
+use crate::node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Status};
 
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -37,7 +40,7 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
         Route::Metrics => return metrics::answer(context).await,
         Route::Status => {
             let status = client.status().await?;
-            let (live, ready) = (is_live(context, &status), status.peers > 0);
+            let (live, ready) = (is_live(context, &status), status.peers > status.gossip_off);
             Answer::json(&Standing { status, live, ready })
         }
         Route::Peers => Answer::json(&json!({ "peers": client.peers().await? })),
@@ -150,7 +153,8 @@ async fn health(context: &Context) -> Result<Answer, Refusal> {
     Ok(Answer::json(&json!({ "live": true })))
 }
 
-/// Ready: as many peers, and as many mesh members of a topic, as was asked for; one peer if nothing was.
+/// Ready: as many peers, and as many mesh members of a topic, as was asked for; one peer if nothing was. Who is
+/// connected and hears nothing from us, or we from it, does not count.
 async fn ready(context: &Context, mut query: Query) -> Result<Answer, Refusal> {
     let (min_peers, topic, min_mesh) =
         (query.number("min_peers")?, query.text("topic"), query.number("min_mesh")?);
@@ -159,16 +163,20 @@ async fn ready(context: &Context, mut query: Query) -> Result<Answer, Refusal> {
         return Err(Refusal::bad("min_mesh without a topic", "say which: topic=TOPIC"));
     }
     let wanted_peers = min_peers.unwrap_or(usize::from(topic.is_none()));
-    let peers = context.client.status().await?.peers;
-    let mut record = json!({ "ready": true, "peers": peers });
+    let all = context.client.peers().await?;
+    let off: BTreeSet<_> = all.iter().filter(|p| p.gossip == GossipState::Off).map(|p| p.peer).collect();
+    let peers = all.len() - off.len();
+    let deaf = if off.is_empty() { String::new() } else { format!(", gossip with {} is off", off.len()) };
+    let mut record = json!({ "ready": true, "peers": peers, "gossip_off": off.len() });
     let mut missing =
-        (peers < wanted_peers).then(|| format!("{peers} of {wanted_peers} peers are connected"));
+        (peers < wanted_peers).then(|| format!("{peers} of {wanted_peers} peers are connected{deaf}"));
     if let Some(topic) = topic {
         let wanted = min_mesh.unwrap_or(1);
-        let members = context.client.mesh().await?.get(&topic).map_or(0, Vec::len);
+        let mesh = context.client.mesh().await?;
+        let members = mesh.get(&topic).map_or(0, |mesh| mesh.iter().filter(|p| !off.contains(p)).count());
         record["mesh"] = members.into();
         if members < wanted {
-            missing = Some(format!("{members} of {wanted} peers are in the mesh of {topic:?}"));
+            missing = Some(format!("{members} of {wanted} peers are in the mesh of {topic:?}{deaf}"));
         }
     }
     match missing {

@@ -69,6 +69,8 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
         gauge(status.uptime_s),
     );
     own.register("peers", "Connected peers", gauge(status.peers as u64));
+    let help = "Connected peers that speak gossip and whose gossip is off";
+    own.register("gossip_off", help, gauge(status.gossip_off as u64));
     let connections = peers.iter().map(|p| p.connections.len() as u64).sum();
     own.register("connections", "Connections with peers", gauge(connections));
     own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));

@@ -178,6 +178,22 @@ pub enum Event {
     },
     /// A peer cannot take messages as fast as they come.
     SlowPeer(PeerId),
+    /// A peer is connected, speaks gossip, and its gossip is not up.
+    GossipOff {
+        /// Who.
+        peer: PeerId,
+        /// What is amiss.
+        reason: String,
+        /// How many times it was so in a row.
+        attempt: u32,
+        /// Whether it is connected anew for that; if not, nobody knows where to dial it.
+        again: bool,
+    },
+    /// Gossip with a peer is up again.
+    GossipBack {
+        /// Who.
+        peer: PeerId,
+    },
     /// A peer sent something that is larger than this node takes; it was dropped. Told every 10 s at most.
     Oversized {
         /// Who sent it, or passed it on.
@@ -222,9 +238,12 @@ impl Event {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
             Self::NotStored { repeated: true, .. } | Self::NotReserved { repeated: true, .. } => Level::Debug,
-            Self::SlowPeer(_) | Self::Oversized { .. } | Self::NotListening(..) | Self::NotStored { .. } => {
-                Level::Warn
-            }
+            Self::GossipOff { attempt: 2.., again: false, .. } => Level::Debug,
+            Self::GossipOff { .. }
+            | Self::SlowPeer(_)
+            | Self::Oversized { .. }
+            | Self::NotListening(..)
+            | Self::NotStored { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, recovered: false, .. }
                 | Notice::PartlyResolved { repeated: true, .. }
@@ -296,6 +315,11 @@ impl fmt::Display for Event {
                     n => write!(f, " ({n} others since this was said last)"),
                 }
             }
+            Self::GossipOff { peer, reason, attempt, again } => {
+                let then = if *again { "it is connected anew" } else { "it cannot be dialed from here" };
+                write!(f, "gossip with {peer} is off: {reason}; {then} (attempt {attempt})")
+            }
+            Self::GossipBack { peer } => write!(f, "gossip with {peer} is up again"),
             Self::Ping { peer, rtt } => write!(f, "ping {peer} {rtt:?}"),
             Self::Dialer(notice) => notice.fmt(f),
             Self::Mdns(notice) => notice.fmt(f),

@@ -4,7 +4,7 @@
 //! (waiting publishes, queries, pings) and answered when the swarm reports.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,9 +18,9 @@ use futures::{
     stream::Fuse,
 };
 use libp2p::{
-    Multiaddr, Swarm,
+    Multiaddr, PeerId, Swarm,
     gossipsub::{self, TopicHash},
-    request_response::OutboundRequestId,
+    swarm::ConnectionId,
 };
 
 use self::drain::Drain;
@@ -31,10 +31,12 @@ use super::{
     connects::Connects,
     error::Error,
     event::{Event, Receipt},
+    gossip::watch::Watch,
     lean::Lean,
     metrics::Metrics,
     oversized::Oversized,
     peers::Peers,
+    ping,
     publishes::Publishes,
     queries::Queries,
     reservations::Reservations,
@@ -48,6 +50,7 @@ use crate::{
 
 mod commands;
 mod drain;
+mod links;
 mod nat;
 mod reports;
 
@@ -91,8 +94,15 @@ pub(crate) struct EventLoop {
     oversized: Oversized,
     publishes: Publishes<Reply<Receipt>>,
     queries: Queries,
-    /// Who waits for which ping, and how often it was sent again.
-    pings: HashMap<OutboundRequestId, (Reply<Duration>, u8)>,
+    /// Who waits for which ping.
+    pings: HashMap<ping::Request, Reply<Duration>>,
+    /// Connections that are asked whether they are alive, since their peer made another.
+    asked: HashMap<ping::Request, (PeerId, ConnectionId)>,
+    /// Connections that are closed at that moment.
+    retiring: VecDeque<(Instant, ConnectionId)>,
+    watch: Watch,
+    /// Peers that are dialed there when they are disconnected.
+    anew: HashMap<PeerId, Vec<Multiaddr>>,
     connects: Connects,
     reservations: Reservations,
     timer: Box<dyn Timer>,
@@ -144,6 +154,10 @@ impl EventLoop {
             publishes: Publishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
+            asked: HashMap::new(),
+            retiring: VecDeque::new(),
+            watch: Watch::default(),
+            anew: HashMap::new(),
             connects: Connects::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
             timer: runtime.timer(),
@@ -196,6 +210,7 @@ impl EventLoop {
             self.refresh_table();
         }
         self.reserve();
+        self.check_links(now);
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
         {
@@ -225,7 +240,7 @@ impl EventLoop {
         let drain = self.drain.as_ref().map(|d| d.flushed.unwrap_or(d.deadline));
         // A node that ends asks for nothing more.
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
-        let next = [self.publishes.deadline(), drain, Some(self.bootstrap), slots];
+        let next = [self.publishes.deadline(), drain, Some(self.bootstrap), slots, self.links_deadline()];
         self.timer.set(next.into_iter().flatten().min());
     }
 

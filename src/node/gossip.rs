@@ -1,29 +1,42 @@
 //! Gossipsub, with its meshes made visible and its receipts honest.
 //!
 //! gossipsub tells nobody when a peer joins or leaves a mesh, nor how many peers a publish was handed
-//! to; this wrapper does both. It reads what comes in frame by frame, so that no frame costs another. What is
-//! said on the wire stays gossipsub's.
+//! to; this wrapper does both. It reads what comes in frame by frame, so that no frame costs another, says what
+//! becomes of a connection's streams ([`handler`]) and sees to it that one connection of a peer carries what is
+//! queued for it ([`carriers`]). What is said on the wire stays gossipsub's. What is to be done about a peer whose
+//! gossip is not up, [`watch`] decides.
 
+mod carriers;
 mod frames;
 mod handler;
 pub(crate) mod sizes;
+pub(crate) mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use libp2p::{
     PeerId,
     gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError, SubscriptionError, TopicHash},
     swarm::{
-        ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
     },
 };
 
+use self::{
+    carriers::{Carriers, Order},
+    handler::{Command, Handler},
+    watch::Change,
+};
 use super::delegate::ask_inner_of_connections;
+
+/// How often connections are polled for what gossipsub queued without waking them.
+const NUDGE: Duration = Duration::from_secs(1);
 
 /// What gossip tells the node.
 #[derive(Debug)]
@@ -37,6 +50,8 @@ pub(crate) enum Event {
     /// A peer sent frames that are larger than this node reads; they were skipped. The last one had so many
     /// bytes.
     Skipped { peer: PeerId, frames: u64, bytes: u64 },
+    /// Something happened to gossip's streams on a connection.
+    Link { peer: PeerId, link: ConnectionId, change: Change },
 }
 
 /// gossipsub with a bound on the topics that a peer may subscribe to.
@@ -56,6 +71,11 @@ pub(crate) struct Behaviour {
     /// The meshes as last told.
     meshes: BTreeMap<TopicHash, BTreeSet<PeerId>>,
     events: VecDeque<Event>,
+    carriers: Carriers,
+    orders: VecDeque<(PeerId, ConnectionId, Command)>,
+    /// Something was queued since connections were last nudged.
+    queued: bool,
+    nudged: Instant,
     own: OwnIds,
 }
 
@@ -101,6 +121,10 @@ impl Behaviour {
             meshes: BTreeMap::new(),
             events: VecDeque::new(),
             own,
+            carriers: Carriers::default(),
+            orders: VecDeque::new(),
+            queued: false,
+            nudged: Instant::now(),
         }
     }
 
@@ -124,6 +148,7 @@ impl Behaviour {
         data: Vec<u8>,
     ) -> Result<(MessageId, usize), PublishError> {
         let handed = self.recipients(topic);
+        self.queued = true;
         let published = self.inner.publish(topic.clone(), data);
         if let Err(PublishError::AllQueuesFull(_)) = published
             && let Some(id) = self.own.take()
@@ -141,7 +166,41 @@ impl Behaviour {
     }
 
     pub(crate) fn report(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
+        self.queued = true;
         self.inner.report_message_validation_result(id, from, verdict);
+    }
+
+    /// Nothing goes over `link` until it is known whether it is alive; what is queued waits meanwhile.
+    pub(crate) fn hold(&mut self, peer: PeerId, link: ConnectionId) {
+        let order = self.carriers.hold(&peer, link);
+        self.order(peer, order);
+    }
+
+    /// `link` is alive.
+    pub(crate) fn release(&mut self, peer: PeerId, link: ConnectionId) {
+        let order = self.carriers.release(&peer, link);
+        self.order(peer, order);
+    }
+
+    /// What is queued for a peer goes over `link` from now on.
+    pub(crate) fn prefer(&mut self, peer: PeerId, link: ConnectionId) {
+        let orders = self.carriers.prefer(&peer, link);
+        self.order(peer, orders);
+    }
+
+    fn order(&mut self, peer: PeerId, orders: impl IntoIterator<Item = Order>) {
+        let orders = orders.into_iter().map(|o| (peer, o.link, Command::Carry(o.carry)));
+        self.orders.extend(orders);
+    }
+
+    /// gossipsub wakes a connection for what it queues only while its stream stands; one whose stream broke with
+    /// an empty queue would open another when something else happens to wake it.
+    fn nudge(&mut self) {
+        let now = Instant::now();
+        if self.queued && now.saturating_duration_since(self.nudged) >= NUDGE {
+            (self.queued, self.nudged) = (false, now);
+            self.orders.extend(self.carriers.all().map(|(peer, link)| (peer, link, Command::Nudge)));
+        }
     }
 
     /// Connected peers that subscribed to `topic`.
@@ -170,7 +229,7 @@ impl Behaviour {
         &self,
         inner: <Gossipsub as NetworkBehaviour>::ConnectionHandler,
     ) -> <Self as NetworkBehaviour>::ConnectionHandler {
-        handler::Handler::new(inner, self.max_frame)
+        Handler::new(inner, self.max_frame)
     }
 
     /// How many peers gossipsub hands a message to that is published now: with `flood_publish` every
@@ -224,13 +283,24 @@ impl Behaviour {
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = handler::Handler;
+    type ConnectionHandler = Handler;
     type ToSwarm = Event;
 
     ask_inner_of_connections!(with_frames);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
+        match event {
+            FromSwarm::ConnectionEstablished(up) => {
+                let order = self.carriers.connected(up.peer_id, up.connection_id);
+                self.order(up.peer_id, order);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                let order = self.carriers.closed(&closed.peer_id, closed.connection_id);
+                self.order(closed.peer_id, order);
+            }
+            _ => {}
+        }
         // gossipsub greets a peer, with our topics, over its first connection only. One that was killed
         // and is back with the same key before its old connection was missed would never hear of them,
         // and stay mute: when the old one is lost, it is greeted again. To others that is no news.
@@ -262,6 +332,7 @@ impl NetworkBehaviour for Behaviour {
             handler::Event::Skipped { frames, bytes } => {
                 self.events.push_back(Event::Skipped { peer, frames, bytes });
             }
+            handler::Event::Link(change) => self.events.push_back(Event::Link { peer, link, change }),
         }
     }
 
@@ -270,16 +341,24 @@ impl NetworkBehaviour for Behaviour {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(ToSwarm::GenerateEvent(event));
             }
+            if let Some((peer_id, link, event)) = self.orders.pop_front() {
+                return Poll::Ready(ToSwarm::NotifyHandler {
+                    peer_id,
+                    handler: NotifyHandler::One(link),
+                    event,
+                });
+            }
             // Twice: a heartbeat sets gossipsub's timer anew without polling it (libp2p-gossipsub
             // 0.50.1), so that nothing would wake an idle node for the next one.
             for _ in 0..2 {
                 if let Poll::Ready(event) = self.inner.poll(cx) {
-                    return Poll::Ready(event.map_out(Event::Gossipsub));
+                    return Poll::Ready(event.map_out(Event::Gossipsub).map_in(Command::Gossipsub));
                 }
             }
             // The heartbeat, which is part of polling, changes meshes.
             self.note_meshes();
-            if self.events.is_empty() {
+            self.nudge();
+            if self.events.is_empty() && self.orders.is_empty() {
                 return Poll::Pending;
             }
         }

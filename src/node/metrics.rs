@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     disconnected: Counter,
     lookups_failed: Counter,
     slow_peers: Counter,
+    gossip_off: Labelled,
     ignored: Counter,
     rejected: Counter,
     oversized: Counter,
@@ -85,6 +86,13 @@ impl Metrics {
             disconnected: counter(own, "peers_disconnected", "Peers whose last connection ended"),
             lookups_failed: counter(own, "lookups_failed", "Lookups of names that gave no record"),
             slow_peers: counter(own, "slow_peers", "Times that a peer took messages slower than they came"),
+            gossip_off: labelled(
+                own,
+                "gossip_lost",
+                "Times that gossip with a connected peer was off, by what was done: connected anew, or nothing",
+                "then",
+                &["anew", "nothing"],
+            ),
             publishes: labelled(
                 own,
                 "publishes",
@@ -201,6 +209,10 @@ impl Metrics {
             Event::Disconnected { .. } => &self.disconnected,
             Event::Dialer(Notice::NotResolved { .. } | Notice::PartlyResolved { .. }) => &self.lookups_failed,
             Event::SlowPeer(_) => &self.slow_peers,
+            Event::GossipOff { again, .. } => {
+                let then = if *again { "anew" } else { "nothing" };
+                &self.gossip_off.get_or_create_owned(&[("then", then)])
+            }
             _ => return,
         };
         count.inc();

@@ -38,6 +38,7 @@ pub use client::Client;
 pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Oversize, Receipt};
+pub use gossip::watch::GossipState;
 pub use peers::{ConnectionStatus, PeerStatus};
 pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};

@@ -8,7 +8,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
-use super::gossip;
+use super::gossip::{
+    self,
+    watch::{GossipState, Watch},
+};
 use crate::dialer::is_circuit;
 
 /// A connected peer.
@@ -25,6 +28,10 @@ pub struct PeerStatus {
     pub rtt_us: Option<u64>,
     /// Its gossipsub score, if scores are kept.
     pub score: Option<f64>,
+    /// How gossip with it stands.
+    pub gossip: GossipState,
+    /// What is amiss if its gossip is off.
+    pub gossip_trouble: Option<String>,
     /// Topics of this node that it follows as well, whether or not it is in their mesh.
     pub topics: Vec<String>,
 }
@@ -98,9 +105,8 @@ impl Peers {
 
     /// The connections that stood for `age` before `link`, to the same peer, came up.
     ///
-    /// A node does not dial a peer that it is connected to, so these lead to who the peer was before it
-    /// started again. They may look alive for as long as `quic.idle_timeout`, and swallow what is sent. But
-    /// two that are connected through a relay do try to connect directly as well.
+    /// They may lead to who the peer was before it started again, or stand as well as the new one. Two that are
+    /// connected through a relay do try to connect directly as well.
     pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
         let Some(peer) = self.0.get(peer) else {
             return Vec::new();
@@ -173,6 +179,12 @@ impl Peers {
         self.0.get(peer)?.links.get(&link).map(|l| &l.address)
     }
 
+    /// Where a peer was dialed that is connected.
+    pub(crate) fn dialed(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let links = self.0.get(peer).into_iter().flat_map(|peer| peer.links.values());
+        links.filter(|link| link.outbound).map(|link| link.address.clone()).collect()
+    }
+
     /// Who is connected at this address.
     pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
         let has = |peer: &Peer| peer.links.values().any(|link| link.address == *address);
@@ -183,12 +195,13 @@ impl Peers {
         self.0.len()
     }
 
-    pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour) -> Vec<PeerStatus> {
+    pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour, watch: &Watch) -> Vec<PeerStatus> {
         let mut shared = gossip.shared_topics();
         let mut all: Vec<_> = self
             .0
             .iter()
-            .map(|(id, peer)| PeerStatus {
+            .map(|(id, peer)| (id, peer, watch.state(id)))
+            .map(|(id, peer, (standing, trouble))| PeerStatus {
                 peer: *id,
                 connections: peer
                     .links
@@ -203,6 +216,8 @@ impl Peers {
                 agent: peer.agent.clone(),
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 score: gossip.score(id),
+                gossip: standing,
+                gossip_trouble: trouble,
                 topics: shared.remove(id).unwrap_or_default(),
             })
             .collect();

@@ -1,91 +1,248 @@
-//! Pings on request: `/ipfs/ping/1.0.0` (libp2p/specs ping/ping.md), dialing side only.
+//! Pings: `/ipfs/ping/1.0.0` (libp2p/specs ping/ping.md).
 //!
-//! libp2p's own ping behaviour answers pings and sends its own at an interval; it cannot be asked for
-//! one. Here one request is one stream with 32 random bytes that have to come back. Never answers.
+//! Pings at an interval, on request and over one particular connection share one stream a connection, so that
+//! no other side ever sees two of ours. libp2p's own behaviour answers one stream of a peer at a time and resets
+//! the one before; a peer whose monitor pings beside its user (js-libp2p) ends the connection on that. Never
+//! closes a connection.
 
 use std::{
-    io,
-    time::{Duration, Instant},
+    collections::{HashMap, VecDeque},
+    fmt, io,
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{StreamProtocol, request_response};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm, dial_opts::DialOpts,
+    },
+};
 
-/// libp2p's on-request ping.
-pub(crate) type Behaviour = request_response::Behaviour<Codec>;
-pub(crate) type Event = request_response::Event<Payload, Duration>;
+use crate::runtime::Handle;
 
-const SIZE: usize = 32;
-/// How often a ping is sent again whose stream the other side dropped. libp2p's ping answers one stream of a
-/// peer at a time: ours is dropped for the one that our own ping at an interval opens meanwhile.
-pub(crate) const AGAIN: u8 = 2;
-type Payload = [u8; SIZE];
+mod handler;
 
-/// A behaviour whose pings end after `timeout`, with at most `parallel` under way per connection.
-pub(crate) fn behaviour(timeout: Duration, parallel: usize) -> Behaviour {
-    request_response::Behaviour::with_codec(
-        Codec::default(),
-        [(libp2p::ping::PROTOCOL_NAME, request_response::ProtocolSupport::Outbound)],
-        request_response::Config::default()
-            .with_request_timeout(timeout)
-            .with_max_concurrent_streams(parallel),
-    )
+pub(crate) use handler::Handler;
+
+/// A ping that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Request(u64);
+
+/// Why a ping that was asked for did not come back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the peer does not answer pings")]
+    Unsupported,
+    #[error("the connection was closed")]
+    Closed,
+    #[error("Failed to dial the requested peer")]
+    NotConnected,
+    #[error("too many pings are under way to it")]
+    TooMany,
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
-/// 32 random bytes.
-pub(crate) fn payload() -> Payload {
-    let mut payload = [0; SIZE];
-    fastrand::fill(&mut payload);
-    payload
+/// What pings tell the node.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// How the ping at an interval went.
+    Interval(libp2p::ping::Event),
+    /// How a ping went that was asked for.
+    Answer { request: Request, peer: PeerId, result: Result<Duration, Failure> },
 }
 
-/// Writes a payload and measures the time until it comes back.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Codec {
-    sent: Option<(Instant, Payload)>,
+/// How often, and how long one may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    /// Between a ping that came back and the next.
+    pub(crate) interval: Duration,
+    /// Until a ping at an interval is given up.
+    pub(crate) patience: Duration,
 }
 
-impl request_response::Codec for Codec {
-    type Protocol = StreamProtocol;
-    type Request = Payload;
-    type Response = Duration;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, _: &mut T) -> io::Result<Payload>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        Err(answered_elsewhere())
+impl Default for Config {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(15), patience: Duration::from_secs(20) }
     }
+}
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Duration>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        let mut answer = [0; SIZE];
-        io.read_exact(&mut answer).await?;
-        match self.sent.take() {
-            Some((at, payload)) if payload == answer => Ok(at.elapsed()),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "other bytes came back than were sent")),
+pub(crate) struct Behaviour {
+    config: Config,
+    runtime: Handle,
+    /// Standing connections, oldest first.
+    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Requests that wait for a connection.
+    dialing: HashMap<PeerId, Vec<(Request, Duration)>>,
+    /// Requests that a connection was given.
+    under_way: HashMap<Request, (PeerId, ConnectionId)>,
+    next: u64,
+    actions: VecDeque<ToSwarm<Event, handler::Command>>,
+    waker: Option<Waker>,
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ping::Behaviour").field("under_way", &self.under_way).finish_non_exhaustive()
+    }
+}
+
+impl Behaviour {
+    pub(crate) fn new(config: Config, runtime: Handle) -> Self {
+        Self {
+            config,
+            runtime,
+            connections: HashMap::new(),
+            dialing: HashMap::new(),
+            under_way: HashMap::new(),
+            next: 0,
+            actions: VecDeque::new(),
+            waker: None,
         }
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, payload: Payload) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        self.sent = Some((Instant::now(), payload));
-        io.write_all(&payload).await?;
-        io.flush().await
+    /// Pings a peer over its newest connection; one that is not connected is dialed first.
+    pub(crate) fn ping(&mut self, peer: PeerId, within: Duration) -> Request {
+        let request = self.request();
+        match self.connections.get(&peer).and_then(|links| links.last().copied()) {
+            Some(link) => self.send(request, peer, link, within),
+            None => {
+                self.dialing.entry(peer).or_default().push((request, within));
+                self.act(ToSwarm::Dial { opts: DialOpts::peer_id(peer).build() });
+            }
+        }
+        request
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, _: &mut T, _: Duration) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        Err(answered_elsewhere())
+    /// Pings a peer over one of its connections: whether it is alive.
+    pub(crate) fn ask(&mut self, peer: PeerId, link: ConnectionId, within: Duration) -> Request {
+        let request = self.request();
+        self.send(request, peer, link, within);
+        request
+    }
+
+    fn request(&mut self) -> Request {
+        self.next += 1;
+        Request(self.next)
+    }
+
+    fn send(&mut self, request: Request, peer: PeerId, link: ConnectionId, within: Duration) {
+        self.under_way.insert(request, (peer, link));
+        self.act(ToSwarm::NotifyHandler {
+            peer_id: peer,
+            handler: NotifyHandler::One(link),
+            event: handler::Command { request, within },
+        });
+    }
+
+    fn act(&mut self, action: ToSwarm<Event, handler::Command>) {
+        self.actions.push_back(action);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn fail(&mut self, request: Request, peer: PeerId, failure: Failure) {
+        self.act(ToSwarm::GenerateEvent(Event::Answer { request, peer, result: Err(failure) }));
+    }
+
+    fn handler(&self) -> Handler {
+        Handler::new(self.config, self.runtime.clone())
     }
 }
 
-fn answered_elsewhere() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "pings are answered by libp2p's own behaviour")
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler())
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(e) => {
+                self.connections.entry(e.peer_id).or_default().push(e.connection_id);
+                for (request, within) in self.dialing.remove(&e.peer_id).unwrap_or_default() {
+                    self.send(request, e.peer_id, e.connection_id, within);
+                }
+            }
+            FromSwarm::ConnectionClosed(e) => {
+                if let Some(links) = self.connections.get_mut(&e.peer_id) {
+                    links.retain(|link| *link != e.connection_id);
+                    if links.is_empty() {
+                        self.connections.remove(&e.peer_id);
+                    }
+                }
+                let lost = self.under_way.extract_if(|_, (_, link)| *link == e.connection_id);
+                for (request, (peer, _)) in lost.collect::<Vec<_>>() {
+                    self.fail(request, peer, Failure::Closed);
+                }
+            }
+            FromSwarm::DialFailure(e) => {
+                // Another dial to the same peer, which is under way, answers for both.
+                if let libp2p::swarm::DialError::DialPeerConditionFalse(_) = e.error {
+                    return;
+                }
+                let Some(peer) = e.peer_id else { return };
+                for (request, _) in self.dialing.remove(&peer).unwrap_or_default() {
+                    self.fail(request, peer, Failure::NotConnected);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        let event = match event {
+            handler::Report::Interval(result) => {
+                Event::Interval(libp2p::ping::Event { peer, connection, result })
+            }
+            handler::Report::Answer { request, result } => {
+                if self.under_way.remove(&request).is_none() {
+                    return;
+                }
+                Event::Answer { request, peer, result }
+            }
+        };
+        self.act(ToSwarm::GenerateEvent(event));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some(action) = self.actions.pop_front() {
+            return Poll::Ready(action);
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
 }
+
+#[cfg(test)]
+mod tests;

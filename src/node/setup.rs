@@ -43,12 +43,8 @@ const PROTOCOL_VERSION: &str = "/smidge/1.0.0";
 pub(crate) const AGENT: &str = concat!("smidge/", env!("CARGO_PKG_VERSION"));
 /// Longest query of the hash table.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait for a ping to come back.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long relays have, after the start, to tell where they see this node.
 const TOLD: Duration = Duration::from_secs(3);
-/// Pings on request under way on one connection.
-const PINGS: usize = 16;
 /// How long until one failed admission of an address is forgiven.
 const FORGIVE: Duration = Duration::from_secs(10);
 /// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or
@@ -261,8 +257,7 @@ fn behaviour(
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
         gossip: gossip_behaviour(config, key)?,
-        ping: libp2p::ping::Behaviour::default(),
-        ping_on_request: ping::behaviour(PING_TIMEOUT, PINGS),
+        ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
         relay: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
         circuits: circuits.into(),
         punch: config.nat.punch.then(|| punch_behaviour(config, peer)).into(),

@@ -18,6 +18,8 @@ pub struct Status {
     pub listening: Vec<Multiaddr>,
     /// Connected peers.
     pub peers: usize,
+    /// Those of them that speak gossip and whose gossip is off.
+    pub gossip_off: usize,
     /// Peers in the routing table.
     pub table: usize,
     /// Topics that it follows.

@@ -200,7 +200,7 @@
         [link ? age(link.age_s) : ""],
         [millis(peer.rtt_us), "n"],
         [peer.agent ?? "", "far"],
-        [`${inMesh} of ${plural(peer.topics.length, "topic")}`, "", peer.topics.map((topic) => cut(topic, 60)).join(", ")],
+        peer.gossip === "off" ? ["gossip is off", "bad", peer.gossip_trouble] : [`${inMesh} of ${plural(peer.topics.length, "topic")}`, "", peer.topics.map((topic) => cut(topic, 60)).join(", ")],
       ];
     });
     const records = names.flatMap((name) =>

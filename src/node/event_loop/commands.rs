@@ -24,7 +24,7 @@ use crate::{
         error::Error,
         event::{Event, Receipt},
         gossip::sizes,
-        judge, ping,
+        judge,
         publishes::Waiting,
         queries::{self, Query},
         setup,
@@ -38,6 +38,9 @@ use crate::{
 /// peers that come with an answer.
 const MAX_KEY: usize = 4 << 10;
 
+/// Longest wait for a ping to come back.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl EventLoop {
     pub(super) fn on_command(&mut self, command: Option<Command>) {
         let Some(command) = command else {
@@ -46,7 +49,7 @@ impl EventLoop {
         match command {
             Command::Peers { reply } => {
                 let gossip = &self.swarm.behaviour().gossip;
-                answer(reply, Ok(self.peers.status(self.runtime.now(), gossip)));
+                answer(reply, Ok(self.peers.status(self.runtime.now(), gossip, &self.watch)));
             }
             Command::Mesh { reply } => {
                 let meshes = self.swarm.behaviour().gossip.meshes();
@@ -230,8 +233,8 @@ impl EventLoop {
             let error = Error::Limit { what: "pings", limit, key: "limits.pending" };
             return answer(reply, Err(error));
         }
-        let request = self.swarm.behaviour_mut().ping_on_request.send_request(&peer, ping::payload());
-        self.pings.insert(request, (reply, 0));
+        let request = self.swarm.behaviour_mut().ping.ping(peer, PING_TIMEOUT);
+        self.pings.insert(request, reply);
     }
 
     fn connect(&mut self, address: Multiaddr, reply: Reply<PeerId>) {
@@ -342,6 +345,7 @@ impl EventLoop {
             role: self.config.role,
             listening,
             peers: self.peers.len(),
+            gossip_off: self.watch.off(),
             table,
             topics: self.topics.names().cloned().collect(),
             records: store.records,

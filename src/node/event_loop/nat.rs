@@ -121,7 +121,10 @@ impl EventLoop {
     }
 
     /// A direct connection stands; beside a relayed one, it is what a hole was to be punched for.
-    pub(super) fn on_direct(&mut self, peer: PeerId) {
+    pub(super) fn on_direct(&mut self, peer: PeerId, link: ConnectionId) {
+        if self.peers.is_first_direct(&peer) {
+            self.swarm.behaviour_mut().gossip.prefer(peer, link);
+        }
         if self.config.nat.punch && self.peers.is_first_direct(&peer) {
             self.emit(Event::Punched { peer });
         }
@@ -148,8 +151,8 @@ impl EventLoop {
         }
         // Each side closes its own: who dialed.
         for relayed in self.peers.replaced(self.swarm.local_peer_id(), &peer, link) {
-            log::debug!("{peer} is connected at {remote}: a relayed connection to it is closed");
-            self.swarm.close_connection(relayed);
+            log::debug!("{peer} is connected at {remote}: a relayed connection to it is about to be closed");
+            self.retire(relayed);
         }
         if dialer::is_circuit(remote) {
             return;

@@ -6,11 +6,10 @@ use libp2p::{
     Multiaddr, PeerId, TransportError,
     gossipsub::{self, MessageAcceptance},
     identify, kad,
-    request_response::{self, OutboundFailure},
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
-use super::{EventLoop, answer, id_text};
+use super::{EventLoop, id_text};
 use crate::{
     config::TransportKind,
     dialer,
@@ -18,16 +17,17 @@ use crate::{
     node::{
         Verdict,
         behaviour::BehaviourEvent,
-        error::Error,
         event::{Event, Message, Oversize},
         gossip::{self, sizes},
         judge::judge,
-        ping,
         reachable::is_reachable,
         table,
     },
     store::Report,
 };
+
+/// How the names of gossipsub's protocols begin (libp2p/specs pubsub/gossipsub).
+const MESHSUB: &str = "/meshsub/";
 
 impl EventLoop {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -60,6 +60,7 @@ impl EventLoop {
                 if endpoint.is_relayed() {
                     self.on_relayed(peer_id, address.clone(), outbound);
                 }
+                self.watch.connected(peer_id, connection_id, endpoint.is_relayed(), now);
                 if first {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
@@ -67,17 +68,13 @@ impl EventLoop {
                     return;
                 }
                 if !endpoint.is_relayed() {
-                    self.on_direct(peer_id);
+                    self.on_direct(peer_id, connection_id);
                 }
-                // Two that dial each other at once are no further apart than that.
-                let age = self.config.longest_dial();
-                for former in self.peers.former(&peer_id, connection_id, age) {
-                    log::debug!("{peer_id} came back: its connection from before is closed");
-                    self.swarm.close_connection(former);
-                }
+                self.ask_former(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
+                self.watch.closed(peer_id, connection_id, self.runtime.now());
                 if !self.peers.is_direct(&peer_id) {
                     self.reservations.gone(&peer_id);
                 }
@@ -88,6 +85,7 @@ impl EventLoop {
                 };
                 if last {
                     self.emit(Event::Disconnected { peer: peer_id, reason });
+                    self.connect_anew(peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError {
@@ -122,7 +120,6 @@ impl EventLoop {
             BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
-            BehaviourEvent::Ping(event) => self.metrics.record(event),
             BehaviourEvent::Relay(event) => self.metrics.record(event),
             BehaviourEvent::Punch(event) => self.metrics.record(event),
             _ => {}
@@ -141,11 +138,7 @@ impl EventLoop {
             }
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
-            BehaviourEvent::Ping(libp2p::ping::Event { peer, result: Ok(rtt), .. }) => {
-                self.peers.pinged(&peer, rtt);
-                self.emit(Event::Ping { peer, rtt });
-            }
-            BehaviourEvent::PingOnRequest(event) => self.on_ping_answer(event),
+            BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::Circuits(event) => self.on_slot(event),
             BehaviourEvent::Relay(event) => log::debug!("as a relay: {event:?}"),
             BehaviourEvent::Punch(event) => self.on_punch(event),
@@ -209,6 +202,7 @@ impl EventLoop {
                 self.refuse_oversized(peer, frames, Oversize::Frame { bytes, limit });
             }
             gossip::Event::Gossipsub(_) => {}
+            gossip::Event::Link { peer, link, change } => self.on_gossip_link(peer, link, change),
         }
     }
 
@@ -270,6 +264,8 @@ impl EventLoop {
     /// Addresses that a peer announces go into the table if they can be reached from here.
     fn on_identified(&mut self, peer: PeerId, link: ConnectionId, info: identify::Info) {
         self.peers.identified(&peer, &info.agent_version);
+        let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
+        self.watch.identified(peer, speaks, self.runtime.now());
         let Some(remote) = self.peers.address(&peer, link) else {
             return; // the connection is gone already
         };
@@ -297,32 +293,6 @@ impl EventLoop {
             if !known && update != kad::RoutingUpdate::Failed {
                 self.emit(Event::Routable { peer, address });
             }
-        }
-    }
-
-    fn on_ping_answer(&mut self, event: ping::Event) {
-        match event {
-            request_response::Event::Message {
-                peer,
-                message: request_response::Message::Response { request_id, response: rtt },
-                ..
-            } => {
-                self.peers.pinged(&peer, rtt);
-                if let Some((reply, _)) = self.pings.remove(&request_id) {
-                    answer(reply, Ok(rtt));
-                }
-            }
-            request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
-                let Some((reply, again)) = self.pings.remove(&request_id) else { return };
-                if matches!(error, OutboundFailure::Io(_)) && again < ping::AGAIN {
-                    let behaviour = &mut self.swarm.behaviour_mut().ping_on_request;
-                    let request = behaviour.send_request(&peer, ping::payload());
-                    self.pings.insert(request, (reply, again + 1));
-                } else {
-                    answer(reply, Err(Error::Ping { peer, why: chain(&error) }));
-                }
-            }
-            _ => {}
         }
     }
 

@@ -1,0 +1,255 @@
+//! Whether gossip with each peer is up, and when a peer is to be connected anew because it is not.
+//!
+//! A connection can stand, answer pings and carry no gossip: the other side opens its stream when a peer appears
+//! and not again (js-libp2p, py-libp2p), or one side gave up after too many broken streams (libp2p-gossipsub).
+//! Then both sides say "connected" and nothing arrives. A peer that says by identify that it speaks gossip, and
+//! whose gossip is not up within [`PATIENCE`], is connected anew: after twice as long each time, so that a peer
+//! which cannot be helped is not bothered for ever. Pure: events come with the present moment.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+
+/// How long gossip has to come up, or to come back.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait between two attempts.
+const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
+/// How long gossip has to be up for what was before to be forgotten.
+const STABLE: Duration = Duration::from_secs(60);
+/// Attempts with a peer that takes our stream and never opened one. It may have nothing to say: libp2p-gossipsub
+/// opens its stream with the first thing that it says.
+const SILENT: u32 = 3;
+/// Peers whose attempts are remembered while they are away.
+const REMEMBERED: usize = 1024;
+/// For how long.
+const MEMORY: Duration = Duration::from_secs(60 * 60);
+
+/// What happened to gossip on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The other side opened its stream.
+    Heard,
+    /// The other side's stream ended.
+    Unheard(String),
+    /// Our stream stands.
+    Sending,
+    /// This connection carries no gossip any more, whatever happens.
+    GivenUp(String),
+}
+
+/// How gossip with a peer stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GossipState {
+    /// Both streams stand.
+    Up,
+    /// It is about to come up, or to come back.
+    Opening,
+    /// It takes our stream and opened none; it may have nothing to say.
+    Silent,
+    /// It is not up though the peer speaks it.
+    Off,
+    /// The peer does not speak it.
+    None,
+}
+
+/// A peer whose gossip is not up in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) peer: PeerId,
+    /// What is amiss.
+    pub(crate) why: String,
+    /// How often it was so before.
+    pub(crate) attempt: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Link {
+    heard: bool,
+    sending: bool,
+    given_up: bool,
+    relayed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    links: BTreeMap<ConnectionId, Link>,
+    /// Whether it speaks gossip; `None` until it told.
+    speaks: Option<bool>,
+    /// What happened last that may be why.
+    why: Option<String>,
+    /// When it is late, or, while gossip is up, when it has been for long enough.
+    due: Option<Instant>,
+    is_off: bool,
+}
+
+impl Peer {
+    fn has_heard(&self) -> bool {
+        self.links.values().any(|link| link.heard && !link.given_up)
+    }
+
+    fn is_sending(&self) -> bool {
+        self.links.values().any(|link| link.sending && !link.given_up)
+    }
+
+    fn is_up(&self) -> bool {
+        self.has_heard() && self.is_sending()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    peers: HashMap<PeerId, Peer>,
+    /// How often a peer was late, and when last.
+    attempts: HashMap<PeerId, (u32, Instant)>,
+}
+
+impl Watch {
+    pub(crate) fn connected(&mut self, peer: PeerId, link: ConnectionId, relayed: bool, now: Instant) {
+        self.change(peer, now, |peer| {
+            peer.links.insert(link, Link { relayed, ..Link::default() });
+        });
+    }
+
+    pub(crate) fn closed(&mut self, peer: PeerId, link: ConnectionId, now: Instant) {
+        self.change(peer, now, |peer| {
+            if peer.links.remove(&link).is_some_and(|link| link.heard) {
+                peer.why = Some("the connection closed that carried it".into());
+            }
+        });
+        if self.peers.get(&peer).is_some_and(|peer| peer.links.is_empty()) {
+            self.peers.remove(&peer);
+        }
+    }
+
+    /// A peer said what it speaks.
+    pub(crate) fn identified(&mut self, peer: PeerId, speaks: bool, now: Instant) {
+        if self.peers.contains_key(&peer) {
+            self.change(peer, now, |peer| peer.speaks = Some(speaks));
+        }
+    }
+
+    /// Something happened to gossip on a connection. Says whether gossip came back that had been off.
+    pub(crate) fn changed(&mut self, peer: PeerId, link: ConnectionId, change: Change, now: Instant) -> bool {
+        let Some(known) = self.peers.get(&peer).filter(|known| known.links.contains_key(&link)) else {
+            return false;
+        };
+        let was_off = known.is_off || self.attempts.contains_key(&peer);
+        let was_up = known.is_up();
+        self.change(peer, now, |peer| {
+            let Some(link) = peer.links.get_mut(&link) else { return };
+            match change {
+                Change::Heard => link.heard = true,
+                Change::Sending => link.sending = true,
+                Change::Unheard(why) => {
+                    link.heard = false;
+                    peer.why = Some(why);
+                }
+                Change::GivenUp(why) => {
+                    link.given_up = true;
+                    peer.why = Some(why);
+                }
+            }
+        });
+        was_off && !was_up && self.peers.get(&peer).is_some_and(Peer::is_up)
+    }
+
+    fn change(&mut self, id: PeerId, now: Instant, change: impl FnOnce(&mut Peer)) {
+        let peer = self.peers.entry(id).or_default();
+        let before = (peer.is_up(), peer.speaks);
+        change(peer);
+        let after = (peer.is_up(), peer.speaks);
+        if after.0 {
+            peer.is_off = false;
+        }
+        if before == after && peer.due.is_some() {
+            return;
+        }
+        let waited = self.attempts.get(&id).map_or(PATIENCE, |(n, _)| patience(*n));
+        peer.due = match after {
+            (true, _) => self.attempts.contains_key(&id).then_some(now + STABLE),
+            (false, Some(true)) => Some(now + waited),
+            (false, _) => None,
+        };
+    }
+
+    /// The peers that are late now. Each is late once, until it is connected anew or [`PATIENCE_MAX`] later.
+    pub(crate) fn take_late(&mut self, now: Instant) -> Vec<Late> {
+        let mut late = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if peer.due.is_none_or(|due| now < due) {
+                continue;
+            }
+            peer.due = None;
+            if peer.is_up() {
+                self.attempts.remove(id);
+                continue;
+            }
+            let attempt = self.attempts.get(id).map_or(0, |(n, _)| *n);
+            let is_silent = peer.is_sending() && peer.why.is_none();
+            // The other side may want none over a relay, whose connections are limited.
+            let is_relayed = peer.links.values().all(|link| link.relayed);
+            if (is_silent || is_relayed) && attempt >= SILENT {
+                peer.is_off = false;
+                continue;
+            }
+            peer.is_off = true;
+            peer.due = Some(now + patience(attempt + 1));
+            let why = peer.why.clone().unwrap_or_else(|| {
+                let why = if is_silent { "it opens no stream to us" } else { "it does not take our stream" };
+                why.to_owned()
+            });
+            self.attempts.insert(*id, (attempt + 1, now));
+            late.push(Late { peer: *id, why, attempt });
+        }
+        self.forget(now);
+        late
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let peers = &self.peers;
+        self.attempts
+            .retain(|id, (_, at)| peers.contains_key(id) || now.saturating_duration_since(*at) < MEMORY);
+        while self.attempts.len() > REMEMBERED {
+            let away = self.attempts.iter().filter(|(id, _)| !peers.contains_key(*id));
+            let Some(oldest) = away.min_by_key(|(_, (_, at))| *at).map(|(id, _)| *id) else { return };
+            self.attempts.remove(&oldest);
+        }
+    }
+
+    /// When [`take_late`](Self::take_late) has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(|peer| peer.due).min()
+    }
+
+    /// Connected peers whose gossip is off.
+    pub(crate) fn off(&self) -> usize {
+        self.peers.values().filter(|peer| peer.is_off).count()
+    }
+
+    /// How gossip with a peer stands, and what is amiss if it is off.
+    pub(crate) fn state(&self, peer: &PeerId) -> (GossipState, Option<String>) {
+        let Some(known) = self.peers.get(peer) else { return (GossipState::Opening, None) };
+        if known.is_up() {
+            return (GossipState::Up, None);
+        }
+        let is_silent = known.speaks == Some(true) && known.due.is_none() && known.is_sending();
+        match known.speaks {
+            Some(false) => (GossipState::None, None),
+            _ if known.is_off => (GossipState::Off, known.why.clone()),
+            _ if is_silent => (GossipState::Silent, None),
+            _ => (GossipState::Opening, None),
+        }
+    }
+}
+
+/// How long a peer has that was late `attempts` times before.
+fn patience(attempts: u32) -> Duration {
+    PATIENCE.saturating_mul(1 << attempts.min(10)).min(PATIENCE_MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use futures::{StreamExt, future::Either};
+use libp2p::{
+    Swarm, Transport as _,
+    core::muxing::StreamMuxerBox,
+    identity::Keypair,
+    swarm::{self, SwarmEvent},
+};
+
+use super::*;
+use crate::{
+    runtime::Executor,
+    transport::quic::{self, Transport},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A peer with a monitor that pings beside its user, on a stream of its own.
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "libp2p::ping::Event")]
+struct Monitored {
+    user: libp2p::ping::Behaviour,
+    monitor: libp2p::ping::Behaviour,
+}
+
+fn swarm<B: NetworkBehaviour>(rt: &Handle, behaviour: B) -> Swarm<B> {
+    let key = Keypair::generate_ed25519();
+    let transport = Transport::new(quic::Config::new(&key).unwrap(), rt.clone())
+        .unwrap()
+        .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+        .boxed();
+    let spawner = rt.clone();
+    let config =
+        swarm::Config::with_executor(move |task| spawner.spawn(task)).with_idle_connection_timeout(PATIENCE);
+    Swarm::new(transport, behaviour, PeerId::from(key.public()), config)
+}
+
+async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
+    swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return address.with_p2p(*swarm.local_peer_id()).unwrap();
+        }
+    }
+}
+
+fn run<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F) {
+    Executor::default()
+        .block_on(1, |rt| async move { rt.clone().timeout(PATIENCE, test(rt)).await.expect("in time") })
+        .unwrap();
+}
+
+fn often() -> Config {
+    Config { interval: Duration::from_millis(5), ..Config::default() }
+}
+
+#[test]
+fn two_streams_of_the_other_side_at_a_time_are_both_answered() {
+    run(|rt| async move {
+        let often = || {
+            libp2p::ping::Behaviour::new(libp2p::ping::Config::new().with_interval(Duration::from_millis(5)))
+        };
+        let mut ours = swarm(&rt, Behaviour::new(Config::default(), rt.clone()));
+        let mut other = swarm(&rt, Monitored { user: often(), monitor: often() });
+        other.dial(listen(&mut ours).await).unwrap();
+        let mut pings = 0;
+        while pings < 100 {
+            match futures::future::select(ours.select_next_some(), other.select_next_some()).await {
+                Either::Right((SwarmEvent::Behaviour(ping), _)) => {
+                    ping.result.expect("neither stream is reset");
+                    pings += 1;
+                }
+                Either::Left((SwarmEvent::ConnectionClosed { cause, .. }, _)) => panic!("{cause:?}"),
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn pings_on_request_and_at_an_interval_get_along_with_a_peer_that_answers_one_stream() {
+    run(|rt| async move {
+        let mut ours = swarm(&rt, Behaviour::new(often(), rt.clone()));
+        let mut stock = swarm(&rt, libp2p::ping::Behaviour::default());
+        ours.dial(listen(&mut stock).await).unwrap();
+        let stock_id = *stock.local_peer_id();
+        let (mut link, mut asked, mut answered) = (None, 0, 0);
+        while answered < 100 {
+            if let Some(link) = link.filter(|_| asked == answered) {
+                // Several in one breath.
+                for _ in 0..5 {
+                    ours.behaviour_mut().ping(stock_id, PATIENCE);
+                    ours.behaviour_mut().ask(stock_id, link, PATIENCE);
+                }
+                asked += 10;
+            }
+            match futures::future::select(ours.select_next_some(), stock.select_next_some()).await {
+                Either::Left((SwarmEvent::ConnectionEstablished { connection_id, .. }, _)) => {
+                    link = Some(connection_id);
+                }
+                Either::Left((SwarmEvent::Behaviour(event), _)) => match event {
+                    Event::Interval(ping) => drop(ping.result.expect("at an interval")),
+                    Event::Answer { result, .. } => {
+                        result.expect("on request");
+                        answered += 1;
+                    }
+                },
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn who_is_not_connected_is_dialed_and_who_is_not_there_is_said_to_be() {
+    run(|rt| async move {
+        let mut ours = swarm(&rt, Behaviour::new(often(), rt.clone()));
+        let nobody = PeerId::random();
+        let request = ours.behaviour_mut().ping(nobody, PATIENCE);
+        loop {
+            if let SwarmEvent::Behaviour(Event::Answer { request: of, peer, result }) =
+                ours.select_next_some().await
+            {
+                assert_eq!((of, peer), (request, nobody));
+                assert!(matches!(result, Err(Failure::NotConnected)), "{result:?}");
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_ends_answers_whoever_waits_for_its_ping() {
+    run(|rt| async move {
+        let mut ours = swarm(&rt, Behaviour::new(Config::default(), rt.clone()));
+        let mut mute = swarm(&rt, swarm::dummy::Behaviour);
+        ours.dial(listen(&mut mute).await).unwrap();
+        let peer = *mute.local_peer_id();
+        let mut request = None;
+        loop {
+            match futures::future::select(ours.select_next_some(), mute.select_next_some()).await {
+                Either::Left((SwarmEvent::ConnectionEstablished { connection_id, .. }, _)) => {
+                    request = Some(ours.behaviour_mut().ask(peer, connection_id, PATIENCE));
+                    ours.close_connection(connection_id);
+                }
+                Either::Left((SwarmEvent::Behaviour(Event::Answer { request: of, result, .. }), _)) => {
+                    assert_eq!(Some(of), request);
+                    assert!(matches!(result, Err(Failure::Closed | Failure::Unsupported)), "{result:?}");
+                    return;
+                }
+                _ => {}
+            }
+        }
+    });
+}

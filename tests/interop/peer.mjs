@@ -1,0 +1,36 @@
+// A js-libp2p peer for run.py: it follows a topic, says each second what number it is at, and prints a line for
+// each message of others. A line "dial ADDRESS" on standard input dials. It ends with its standard input.
+import { createInterface } from 'node:readline'
+import { quic } from '@chainsafe/libp2p-quic'
+import { gossipsub } from '@libp2p/gossipsub'
+import { identify } from '@libp2p/identify'
+import { ping } from '@libp2p/ping'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
+
+const [listen, topic] = process.argv.slice(2)
+const node = await createLibp2p({
+  addresses: { listen: [listen] },
+  transports: [quic()],
+  services: { identify: identify(), ping: ping(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
+})
+const { pubsub } = node.services
+const say = (...words) => console.log(words.join(' '))
+pubsub.addEventListener('message', ({ detail }) => {
+  if (detail.topic === topic) say('heard', new TextDecoder().decode(detail.data))
+})
+pubsub.subscribe(topic)
+node.addEventListener('connection:open', ({ detail }) => say('open', detail.remotePeer))
+node.addEventListener('connection:close', ({ detail }) => say('close', detail.remotePeer))
+let n = 0
+setInterval(() => { pubsub.publish(topic, new TextEncoder().encode(`js ${n++}`)).catch(() => {}) }, 500)
+say('listening', node.getMultiaddrs().map(String).join(' '))
+const input = createInterface({ input: process.stdin })
+input.on('line', async (line) => {
+  try {
+    await node.dial(multiaddr(line.split(' ')[1]))
+  } catch (e) {
+    say('failed', e.message)
+  }
+})
+input.on('close', () => process.exit(0))

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Holds smidge against js-libp2p, whose gossip stream belongs to the first connection of a peer.
+
+Usage: tests/interop/run.py [SMIDGE]     (default: target/debug/smidge; builds nothing)
+
+js-libp2p and a Node.js of its own come from the npm registry, versions as in package.json, into a folder that is
+removed in the end (or kept and used again: SMIDGE_INTEROP_DIR). Needs npm. Everything else is on loopback. Bounded:
+each wait ends after PATIENCE seconds, with the logs of both sides.
+"""
+
+import json
+import os
+import pathlib
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SMIDGE = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parents[1] / "target/debug/smidge").resolve()
+TOPIC = "interop"
+PATIENCE = 90
+
+
+class Failed(Exception):
+    pass
+
+
+class Process:
+    """A process whose lines can be waited for."""
+
+    def __init__(self, name, argv, **kwargs):
+        self.name, self.said, self.lines = name, [], queue.Queue()
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.said.append(line.rstrip())
+            self.lines.put(line.rstrip())
+
+    def forget(self):
+        """Only lines from now on count."""
+        while not self.lines.empty():
+            self.lines.get_nowait()
+
+    def wait(self, pattern, what=None):
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
+            except queue.Empty:
+                raise Failed(f"{self.name} did not say {what or pattern!r} within {PATIENCE} s") from None
+            if found := re.search(pattern, line):
+                return found
+
+    def tell(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Smidge:
+    def __init__(self, folder, port, dial=()):
+        self.folder, self.port = folder, port
+        self.api = f"unix:{folder}/api.sock"
+        self.start(dial)
+
+    def start(self, dial):
+        argv = [SMIDGE, "run", "--set", f"identity.key_file={self.folder}/key", "--set", f"api.listen={self.api}",
+                "--listen", f"/ip4/127.0.0.1/udp/{self.port}/quic-v1", "--topic", TOPIC]
+        for address in dial:
+            argv += ["--dial", address]
+        env = {**os.environ, "RUST_LOG": "smidge=debug"}
+        self.node = Process("smidge", argv, env=env)
+        self.node.wait("listening on")
+
+    def stop(self):
+        if self.node.process.poll() is None:
+            self.node.kill()
+
+    def verb(self, *words):
+        done = subprocess.run([SMIDGE, *words, "--api", self.api], capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode:
+            raise Failed(f"smidge {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def peers(self):
+        return json.loads(self.verb("peers", "--json"))["peers"]
+
+
+def install():
+    folder = pathlib.Path(os.environ.get("SMIDGE_INTEROP_DIR") or tempfile.mkdtemp(prefix="smidge-interop-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "package.json", folder)
+    shutil.copy(HERE / "peer.mjs", folder)
+    if not (folder / "node_modules/libp2p").is_dir():
+        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True,
+                       timeout=300)
+    return folder
+
+
+def js(folder):
+    peer = Process("js", [folder / "node_modules/.bin/node", folder / "peer.mjs",
+                          "/ip4/127.0.0.1/udp/0/quic-v1", TOPIC], cwd=folder)
+    address = peer.wait(r"^listening (\S+)").group(1)
+    return peer, address
+
+
+def both_hear(smidge, peer, when):
+    smidge.node.forget()
+    smidge.node.wait(rf"message \S+ from \S+ on {TOPIC}", f"a message of js, {when}")
+    text = f"to js {time.monotonic()}"
+    smidge.verb("pub", "--topic", TOPIC, "--message", text)
+    peer.wait(re.escape(text), f"a message of smidge, {when}")
+
+
+def a_node_that_is_killed_and_is_back_with_its_key(folder, state):
+    """js has an old connection when the new one comes up, and opens no stream over a second one."""
+    peer, address = js(folder)
+    smidge = Smidge(state, 46001, [address])
+    try:
+        both_hear(smidge, peer, "at first")
+        smidge.node.kill()
+        time.sleep(1)
+        before = time.monotonic()
+        smidge.start([address])
+        both_hear(smidge, peer, "after the restart")
+        return f"heard again after {time.monotonic() - before:.1f} s"
+    finally:
+        logs(smidge.node, peer)
+        smidge.stop()
+        peer.kill()
+
+
+def a_second_connection_beside_a_healthy_one(folder, state):
+    """js dials us, and 12 s later we dial it: its stream is on the first connection."""
+    peer, address = js(folder)
+    smidge = Smidge(state, 46002)
+    try:
+        own = json.loads(smidge.verb("status", "--json"))
+        peer.tell(f"dial {own['listening'][0]}/p2p/{own['peer']}")
+        both_hear(smidge, peer, "over the connection that js made")
+        time.sleep(12)
+        smidge.verb("ping", address, "-c", "1")
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            both_hear(smidge, peer, "with two connections")
+            [seen] = smidge.peers()
+            if seen["gossip"] != "up":
+                raise Failed(f"gossip is {seen['gossip']}: {seen}")
+            if len(seen["connections"]) != 2:
+                raise Failed(f"a healthy connection is gone: {seen}")
+            time.sleep(1)
+        return "both connections stand, both sides hear"
+    finally:
+        logs(smidge.node, peer)
+        smidge.stop()
+        peer.kill()
+
+
+def logs(*processes):
+    if sys.exc_info()[0]:
+        for process in processes:
+            print(f"--- {process.name}", *process.said[-60:], sep="\n", flush=True)
+
+
+def main():
+    folder = install()
+    failures = 0
+    for check in (a_second_connection_beside_a_healthy_one, a_node_that_is_killed_and_is_back_with_its_key):
+        with tempfile.TemporaryDirectory(prefix="smidge-") as state:
+            try:
+                print(f"ok: {check.__name__}: {check(folder, state)}", flush=True)
+            except Failed as why:
+                failures += 1
+                print(f"FAILED: {check.__name__}: {why}", flush=True)
+    if not os.environ.get("SMIDGE_INTEROP_DIR"):
+        shutil.rmtree(folder)
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
