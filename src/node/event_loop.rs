@@ -27,6 +27,7 @@ use self::drain::Drain;
 use super::{
     Validator,
     behaviour::Behaviour,
+    blame::Blame,
     command::{Command, Reply},
     connects::Connects,
     error::Error,
@@ -101,6 +102,7 @@ pub(crate) struct EventLoop {
     /// Connections that are closed at that moment.
     retiring: VecDeque<(Instant, ConnectionId)>,
     watch: Watch,
+    blame: Blame,
     /// Peers that are dialed there when they are disconnected.
     anew: HashMap<PeerId, Vec<Multiaddr>>,
     connects: Connects,
@@ -157,6 +159,7 @@ impl EventLoop {
             asked: HashMap::new(),
             retiring: VecDeque::new(),
             watch: Watch::default(),
+            blame: Blame::default(),
             anew: HashMap::new(),
             connects: Connects::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
@@ -211,6 +214,9 @@ impl EventLoop {
         }
         self.reserve();
         self.check_links(now);
+        for (peer, score) in self.blame.tick(now) {
+            self.swarm.behaviour_mut().gossip.set_own_score(&peer, score);
+        }
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
         {
@@ -240,7 +246,14 @@ impl EventLoop {
         let drain = self.drain.as_ref().map(|d| d.flushed.unwrap_or(d.deadline));
         // A node that ends asks for nothing more.
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
-        let next = [self.publishes.deadline(), drain, Some(self.bootstrap), slots, self.links_deadline()];
+        let next = [
+            self.publishes.deadline(),
+            drain,
+            Some(self.bootstrap),
+            slots,
+            self.links_deadline(),
+            self.blame.deadline(),
+        ];
         self.timer.set(next.into_iter().flatten().min());
     }
 

@@ -221,6 +221,12 @@ impl Behaviour {
         self.inner.all_peers().map(|(peer, topics)| (*peer, texts(topics))).collect()
     }
 
+    /// What this node's own account of a peer adds to its score.
+    pub(crate) fn set_own_score(&mut self, peer: &PeerId, score: f64) {
+        // It is false for who is not known, or where no scores are kept.
+        self.inner.set_application_score(peer, score);
+    }
+
     pub(crate) fn score(&self, peer: &PeerId) -> Option<f64> {
         self.inner.peer_score(peer)
     }

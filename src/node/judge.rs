@@ -1,14 +1,14 @@
 //! Whose messages are let through: what the configuration says of authors, decided before a message
 //! is forwarded and before the application sees it.
 //!
-//! Only the author who speaks where it may not is to blame. A peer that passes such a message on may
-//! have other rules, or none: it loses no score, or honest relays would be cut.
+//! Only the author who speaks where it may not is to blame, whoever brings the message. A peer that passes it on
+//! may have other rules, or none: it loses no score, or honest relays would be cut.
 
 use std::{collections::BTreeMap, fmt};
 
 use libp2p::PeerId;
 
-use super::{Verdict, access::Access};
+use super::access::Access;
 use crate::config::TopicRules;
 
 /// Why a message is dropped.
@@ -29,28 +29,25 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What to do with a message of `author` on `topic` that `from` handed to us.
+/// Whether a message of `author` on `topic` is let through.
 ///
 /// # Errors
-/// The message is dropped: what the sender deserves, and why.
+/// The message is dropped: who is to blame for it, if anybody, and why.
 pub(crate) fn judge(
     access: &Access,
     topics: &BTreeMap<String, TopicRules>,
     topic: &str,
     author: Option<&PeerId>,
-    from: &PeerId,
-) -> Result<(), (Verdict, Reason)> {
+) -> Result<(), (Option<PeerId>, Reason)> {
     if let Some(author) = author
         && access.may_let_in(Some(author), None).is_err()
     {
-        return Err((Verdict::Ignore, Reason::AuthorKeptOut));
+        return Err((None, Reason::AuthorKeptOut));
     }
     if may_publish(topics, topic, author) {
         return Ok(());
     }
-    let own_fault = author == Some(from);
-    let verdict = if own_fault { Verdict::Reject } else { Verdict::Ignore };
-    Err((verdict, Reason::NotAPublisher))
+    Err((author.copied(), Reason::NotAPublisher))
 }
 
 /// Whether `author` may publish on `topic`.
@@ -71,27 +68,24 @@ mod tests {
     use crate::config::Peers;
 
     #[test]
-    fn only_an_author_s_own_fault_is_rejected() {
-        let [good, bad, relay] = [(); 3].map(|()| PeerId::random());
+    fn only_the_author_is_to_blame() {
+        let [good, bad] = [(); 2].map(|()| PeerId::random());
         let only = |peer: PeerId| TopicRules { publish: Some([peer].into()), ..TopicRules::default() };
         let topics = BTreeMap::from([("kept".to_owned(), only(good))]);
         let open = Access::default();
         let deny: Peers = Peers { allow: Vec::new(), deny: vec![crate::config::PeerRule::Peer(bad)] };
         let denied = Access::new(&deny);
-        let (ignore, reject) = (Verdict::Ignore, Verdict::Reject);
         let rows = [
-            (&open, "kept", Some(&good), &good, Ok(())),
-            (&open, "kept", Some(&good), &relay, Ok(())),
-            (&open, "kept", Some(&bad), &bad, Err((reject, Reason::NotAPublisher))),
-            (&open, "kept", Some(&bad), &relay, Err((ignore, Reason::NotAPublisher))),
-            (&open, "kept", None, &relay, Err((ignore, Reason::NotAPublisher))),
-            (&open, "open", Some(&bad), &bad, Ok(())),
-            (&open, "open", None, &relay, Ok(())),
-            (&denied, "open", Some(&bad), &relay, Err((ignore, Reason::AuthorKeptOut))),
-            (&denied, "open", Some(&good), &relay, Ok(())),
+            (&open, "kept", Some(&good), Ok(())),
+            (&open, "kept", Some(&bad), Err((Some(bad), Reason::NotAPublisher))),
+            (&open, "kept", None, Err((None, Reason::NotAPublisher))),
+            (&open, "open", Some(&bad), Ok(())),
+            (&open, "open", None, Ok(())),
+            (&denied, "open", Some(&bad), Err((None, Reason::AuthorKeptOut))),
+            (&denied, "open", Some(&good), Ok(())),
         ];
-        for (access, topic, author, from, expected) in rows {
-            assert_eq!(judge(access, &topics, topic, author, from), expected, "{topic} {author:?}");
+        for (access, topic, author, expected) in rows {
+            assert_eq!(judge(access, &topics, topic, author), expected, "{topic} {author:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod behaviour;
+mod blame;
 mod client;
 mod command;
 mod connects;

@@ -408,6 +408,8 @@ fn gossip_behaviour(config: &Config, key: &Keypair) -> Result<gossip::Behaviour,
     let thresholds = gossipsub::PeerScoreThresholds::default();
     if settings.scoring {
         let params = gossipsub::PeerScoreParams {
+            // The account in `blame.rs` has its weights already.
+            app_specific_weight: 1.0,
             ip_colocation_factor_threshold: settings.colocated as f64,
             // Who takes messages slower than they come loses them, and whoever publishes is told. Punished
             // for it as well, both peers of a small mesh would soon be cut off for a burst of ours.

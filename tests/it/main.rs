@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
 
 mod api;
+mod blame;
 mod cli;
 mod doctor;
 mod gateway;

@@ -168,7 +168,7 @@ impl EventLoop {
             return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
         }
         if !judge::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
-            return answer(reply, Err(Error::NotAPublisher(topic)));
+            return self.answer_publish(reply, bytes, Err(Error::NotAPublisher(topic)));
         }
         match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),

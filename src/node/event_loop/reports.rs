@@ -11,12 +11,13 @@ use libp2p::{
 
 use super::{EventLoop, id_text};
 use crate::{
-    config::TransportKind,
+    config::{TransportKind, Validation},
     dialer,
     error::chain,
     node::{
         Verdict,
         behaviour::BehaviourEvent,
+        blame::Tariff,
         event::{Event, Message, Oversize},
         gossip::{self, sizes},
         judge::judge,
@@ -61,6 +62,9 @@ impl EventLoop {
                     self.on_relayed(peer_id, address.clone(), outbound);
                 }
                 self.watch.connected(peer_id, connection_id, endpoint.is_relayed(), now);
+                if let Some(score) = self.blame.score(&peer_id) {
+                    self.swarm.behaviour_mut().gossip.set_own_score(&peer_id, score);
+                }
                 if first {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
                 }
@@ -225,7 +229,12 @@ impl EventLoop {
             from,
             data: message.data.into(),
         };
-        let verdict = self.verdict(&told);
+        if let Some(verdict) = self.refused(&told) {
+            // gossipsub would blame whoever brings it, in whatever order: the author's account is charged instead.
+            self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+            return self.metrics.refused(verdict);
+        }
+        let verdict = self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(&told));
         let acceptance = match verdict {
             Verdict::Accept => MessageAcceptance::Accept,
             Verdict::Ignore => MessageAcceptance::Ignore,
@@ -248,17 +257,30 @@ impl EventLoop {
         }
     }
 
-    /// What the rules say of a message and then, if they let it through, the application.
-    fn verdict(&self, message: &Message) -> Verdict {
+    /// What the rules say of a message, if they refuse it: whether somebody is to blame, whose account is charged.
+    fn refused(&mut self, message: &Message) -> Option<Verdict> {
         let Message { id, topic, source, from, .. } = message;
         let access = self.swarm.behaviour().access.access();
-        match judge(access, &self.config.topics, topic, source.as_ref(), from) {
-            Err((verdict, reason)) => {
-                log::debug!("message {id} on {topic} is dropped: {reason}");
-                verdict
-            }
-            Ok(()) => self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(message)),
+        // Without a signature, anybody could say that somebody else said it.
+        let is_proved = self.config.gossip.validation == Validation::Strict || source.as_ref() == Some(from);
+        let (blamed, reason) = judge(access, &self.config.topics, topic, source.as_ref()).err()?;
+        log::debug!("message {id} on {topic} is dropped: {reason}");
+        let now = self.runtime.now();
+        let blamed = blamed.filter(|_| is_proved);
+        if let Some(author) = blamed {
+            let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
+            let tariff = Tariff {
+                weight: (params.topic_weight * params.invalid_message_deliveries_weight).min(0.0),
+                decay: params.invalid_message_deliveries_decay,
+            };
+            let score = self.blame.author(author, tariff, now);
+            self.swarm.behaviour_mut().gossip.set_own_score(&author, score);
         }
+        if blamed != Some(*from) {
+            let score = self.blame.brought(*from, now);
+            self.swarm.behaviour_mut().gossip.set_own_score(from, score);
+        }
+        Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
     }
 
     /// Addresses that a peer announces go into the table if they can be reached from here.
