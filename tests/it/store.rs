@@ -16,7 +16,10 @@ use std::{
     time::Instant,
 };
 
-use crate::support::daemon::{Daemon, PATIENCE, run, smidge};
+use crate::support::{
+    PATIENCE,
+    daemon::{Daemon, run, smidge},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -163,7 +166,7 @@ fn a_provider_and_its_records_are_served_at_once_after_a_restart_without_any_oth
     for (i, peer) in peers.iter().enumerate() {
         let key = format!("identity.key_file={}", dir.path().join(format!("key{i}")).display());
         let store = format!("kad.store={}", dir.path().join(format!("records{i}")).display());
-        let mut alone = Daemon::start(&["--set", "identity.ephemeral=false", "--set", &key, "--set", &store]);
+        let alone = Daemon::start(&["--set", "identity.ephemeral=false", "--set", &key, "--set", &store]);
         assert_eq!(alone.peer, *peer);
         alone.line("loaded 1 records, 1 provider entries and 1 known peers from ");
         assert_eq!(alone.ask(&["dht", "get", "color"]).1, "green", "node {i}");
@@ -251,7 +254,7 @@ fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
     }
     let dir = std::path::PathBuf::from(std::env::var_os(INSIDE).unwrap());
     let store = format!("kad.store={}", dir.join("records").display());
-    let mut node = Daemon::start(&["--set", &store]);
+    let node = Daemon::start(&["--set", &store]);
     let put = |node: &Daemon, n: usize| {
         let path = format!("/v1/dht/key-{n}");
         let (status, body) = call(&node.url, "PUT", &path, &[n as u8; 50_000]).unwrap();

@@ -33,7 +33,7 @@ fn sub(node: &Daemon, args: &[&str]) -> Child {
     let child =
         node.asked(&[&["sub"], args].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The topic is not one of the node's own: it is followed as soon as the stream stands.
-    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     while streams() == before {
         assert!(std::time::Instant::now() < deadline, "the topic is not followed: {before}");
     }
@@ -208,7 +208,7 @@ fn ping_goes_over_tcp_where_the_node_dials_over_it_and_is_refused_in_words_elsew
     let listening = status["listening"].as_array().unwrap().iter().filter_map(|a| a.as_str());
     let tcp = listening.into_iter().find(|a| a.contains("/tcp/")).expect("listening over TCP").to_owned();
     let (code, out, err) = one.ask(&["ping", &tcp, "-c", "1", "--json"]);
-    assert_eq!((code, &json(&out)["peer"]), (0, &two.peer.clone().into()), "{err}");
+    assert_eq!((code, &json(&out)["peer"]), (0, &two.peer.into()), "{err}");
     let peers = json(&one.ask(&["peers", "--json"]).1);
     assert_eq!(peers["peers"][0]["connections"][0]["address"], tcp.as_str());
     let (code, out, _) = quic_only.ask(&["ping", &tcp, "-c", "1"]);

@@ -101,7 +101,7 @@ fn compare(verb: &str, outputs: &[String]) {
 
 /// A mesh of three: the others dial the first.
 fn mesh() -> [Daemon; 3] {
-    let mut first = Daemon::start(&["--topic", "t"]);
+    let first = Daemon::start(&["--topic", "t"]);
     let mut rest = [(); 2].map(|()| Daemon::start(&["--topic", "t", "--dial", &first.addr]));
     for node in &mut rest {
         node.line("added to kademlia");
@@ -110,7 +110,7 @@ fn mesh() -> [Daemon; 3] {
     first.line("joined mesh");
     let [second, third] = rest;
     let nodes = [first, second, third];
-    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     // The first one knows both, and how far away they are.
     loop {
         let peers: Value = serde_json::from_str(&nodes[0].ask(&["peers", "--json"]).1).unwrap();
@@ -162,7 +162,7 @@ fn every_verb_prints_the_fields_that_are_documented() {
         heard
     });
     let mut receipt = String::new();
-    let deadline = std::time::Instant::now() + crate::support::daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     while !hear.is_finished() {
         assert!(std::time::Instant::now() < deadline, "nothing is heard");
         receipt = printed(&one, &["pub", "-t", "t", "-m", "hello"]);

@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use rustix::process::Signal;
+
+use super::{PATIENCE, daemon};
 
 #[derive(Default)]
 struct Log {
@@ -71,6 +72,11 @@ impl Process {
         self.line_from(0, words).1
     }
 
+    /// What stands behind `mark` in the first line that has it.
+    pub(crate) fn rest(&self, mark: &str) -> String {
+        self.line(&[mark]).split_once(mark).unwrap().1.to_owned()
+    }
+
     /// How many lines hold all of `words` so far.
     pub(crate) fn count(&self, words: &[&str]) -> usize {
         self.log.0.lock().unwrap().lines.iter().filter(|l| words.iter().all(|w| l.contains(w))).count()
@@ -86,9 +92,12 @@ impl Process {
         self.line(&["starting", "peer id "]).rsplit(' ').next().unwrap().to_owned()
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        daemon::send(&self.child, signal);
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
