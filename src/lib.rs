@@ -31,7 +31,7 @@ pub mod config;
 pub mod dialer;
 pub mod dns;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod gateway;
 pub mod identity;

@@ -1,5 +1,7 @@
 //! Answers of name servers, questions to ours, and the system's files.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use std::{io::IoSliceMut, time::Duration};
 
 use futures::{FutureExt, future::poll_fn};

@@ -33,7 +33,7 @@ mod async_dns;
 mod contract;
 mod error;
 mod file;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 #[cfg(feature = "hickory")]
 mod hickory;

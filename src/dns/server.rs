@@ -4,7 +4,7 @@
 //! can misbehave on demand ([`Fault`]). It never asks anybody else, never caches, and is not
 //! meant to face a network that is not trusted: it answers whoever asks.
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod zone;
 

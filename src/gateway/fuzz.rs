@@ -1,5 +1,7 @@
 //! Requests to the API of a running node.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use std::{
     io,
     pin::Pin,

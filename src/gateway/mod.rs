@@ -9,7 +9,7 @@ mod answer;
 mod connection;
 mod context;
 mod follow;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod guard;
 mod handlers;

@@ -8,7 +8,7 @@ mod action;
 mod behaviour;
 mod discovered;
 mod discovery;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod interfaces;
 mod schedule;

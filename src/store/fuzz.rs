@@ -1,5 +1,7 @@
 //! Files of records that somebody else wrote.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use std::io;
 
 use libp2p::PeerId;

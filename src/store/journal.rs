@@ -187,7 +187,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// The file itself.
-    #[cfg(fuzzing)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn into_disk(self) -> D {
         self.disk
     }
@@ -447,7 +447,7 @@ fn four(bytes: &[u8]) -> [u8; 4] {
 }
 
 /// A file whose commits say this.
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn file_of(payloads: &[&[u8]]) -> Vec<u8> {
     let salt = [7; 16];
     let mut bytes = header(&salt);

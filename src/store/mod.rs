@@ -31,7 +31,7 @@ use crate::runtime::Handle;
 mod disk;
 mod error;
 mod format;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod journal;
 mod memtable;

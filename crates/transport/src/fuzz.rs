@@ -1,5 +1,7 @@
 //! Datagrams that nobody should send, and handshakes over TCP as they are read along.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -99,3 +101,30 @@ pub fn quic(mut bytes: &[u8]) {
 }
 
 pub use super::{tcp::fuzz::handshake, tls::fuzz::certificate};
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    type Feed = fn(&[u8]);
+
+    /// The targets, by the names of their files; the crate smidge tests that none is forgotten.
+    const TARGETS: [(&str, Feed); 3] =
+        [("certificate", super::certificate), ("noise", super::handshake), ("quic", super::quic)];
+
+    #[test]
+    fn the_corpus_of_each_fuzz_target_breaks_no_promise() {
+        for (name, feed) in TARGETS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
+            let mut inputs: Vec<_> =
+                fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            inputs.sort();
+            assert!(!inputs.is_empty(), "{name} has a corpus");
+            for input in inputs {
+                // The last line before a panic says which it was.
+                eprintln!("{}", input.display());
+                feed(&fs::read(&input).unwrap());
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! never resolves names and never decides whom to dial: those live in the floors above.
 
 pub mod admission;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod listening;
 pub mod quic;

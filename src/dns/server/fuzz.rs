@@ -1,5 +1,7 @@
 //! Questions to the name server.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use super::{
     super::name::HostName,
     zone::{Via, Zone},

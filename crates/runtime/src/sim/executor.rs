@@ -88,7 +88,6 @@ impl Executor {
     }
 
     /// Drops all tasks. They may hold on to the world that this is a part of.
-    #[cfg(fuzzing)]
     pub(super) fn clear(&self) {
         let tasks = std::mem::take(&mut self.tasks.lock().unwrap_or_else(PoisonError::into_inner).by_id);
         // Some of them end others, or start new ones.

@@ -120,7 +120,6 @@ impl World {
     }
 
     /// Ends whatever still runs in it: a world is not forgotten as long as a task holds a host of it.
-    #[cfg(fuzzing)]
     pub fn end(self) {
         self.0.executor.clear();
     }

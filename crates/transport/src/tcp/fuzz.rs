@@ -1,5 +1,7 @@
 //! Handshakes as they are read along, in pieces of any size.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
+
 use futures::{AsyncReadExt, AsyncWriteExt, executor::block_on, io::Cursor};
 
 use super::transcript::{End, Transcribed};

@@ -28,7 +28,7 @@
 mod addr;
 mod config;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod half_made;
 mod linger;

@@ -8,7 +8,7 @@
 mod certificate;
 mod ciphers;
 mod der;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod verifier;
 
