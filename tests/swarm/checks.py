@@ -1,6 +1,6 @@
 """What has to hold in a Swarm, with its figures; tests/swarm/run.sh deploys the stack and calls this.
 
-    checks.py STACK BINARY SECONDS_SINCE_EPOCH_OF_DEPLOY PLATFORM…
+    checks.py STACK BINARY SECONDS_SINCE_EPOCH_OF_DEPLOY [PLATFORM…]
 
 BINARY is smidge for this machine; PLATFORM is another one, for which there is an image smidge:STACK-PLATFORM.
 """
@@ -285,7 +285,10 @@ def main():
     kill()
     rolling()
     trouble.check()
-    mixed.check(sys.argv[4:])
+    if sys.argv[4:]:
+        mixed.check(sys.argv[4:])
+    else:
+        say("(6) no other architecture: --native")
     storm()
     memory("after all that, and 500 messages of 1 KiB in 5 s")
 

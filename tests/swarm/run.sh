@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The stack on a real Swarm of one machine: deploys it from dist/, checks what has to hold (checks.py) and
 # prints the figures. Needs root, dist/<this platform>/smidge, and a binary of another architecture to be emulated
-# (cross/build.sh). Installs and starts what is not there: an engine, qemu. Whatever it made is gone afterwards,
-# also when it fails.
+# (cross/build.sh), unless it is told to do without. Installs and starts what is not there: an engine, qemu.
+# Whatever it made is gone afterwards, also when it fails.
 #
 #   tests/swarm/run.sh [PLATFORM…]      # linux-arm64, linux-arm-v7: those to emulate; default: those in dist/
+#   tests/swarm/run.sh --native         # none
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -65,7 +66,9 @@ case $(uname -m) in
 esac
 binary=dist/$native/smidge
 [ -x "$binary" ] || die "$binary is not there: cross/build.sh $target"
-if [ $# = 0 ]; then
+if [ "${1:-}" = --native ]; then
+    shift
+elif [ $# = 0 ]; then
     for platform in linux-arm64 linux-arm-v7; do
         if [ "$platform" != "$native" ] && [ -x "dist/$platform/smidge" ]; then set -- "$@" "$platform"; fi
     done

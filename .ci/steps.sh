@@ -1,0 +1,172 @@
+# The steps of .ci/run, in the order in which it takes them: step_NAME fails when what it checks does not hold.
+# Sourced by .ci/run.
+# shellcheck shell=bash
+
+# The binary that steps try: as the tests were built, so that no dependency is built for it. Its own code checks
+# arithmetic and asserts. The static binaries are what is optimized and linked as a whole.
+smidge=target/debug/smidge
+# Another step may have left one with other features there.
+built() { cargo test --quiet --locked --no-run; }
+
+# cargo for bench/, whose dependencies are shared as far as they are the same.
+bench() { CARGO_TARGET_DIR=$PWD/target cargo "$1" --locked --manifest-path bench/Cargo.toml "${@:2}"; }
+
+# Says in the table that a part of a step was not done, and why.
+left_out() { printf 'LEFT OUT: %s\n' "$1" && printf '%s\n' "$1" >"${logs:?}/${FUNCNAME[1]#step_}.left-out"; }
+
+# cargo test, and that every FILTER behind -- finds tests.
+filtered() {
+    local out filter
+    out=$(mktemp)
+    cargo test "$@" 2>&1 | tee "$out"
+    while [ "$1" != -- ]; do shift; done
+    shift
+    for filter; do
+        grep -q "^test .*$filter.* ok$" "$out" || fail "no test passed whose name has $filter"
+    done
+    rm "$out"
+}
+
+step_format() {
+    cargo fmt --all --check
+    cargo fmt --manifest-path bench/Cargo.toml --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
+
+step_scripts() {
+    find . \( -name target -o -name .git \) -prune -o -name '*.sh' -print0 | xargs -0 shellcheck -x .ci/run
+    cross/test.sh
+    tests/scripts.sh
+}
+
+# The feature sets that differ in code: what is on by default, the other resolver alone, and everything. A name of
+# the standard library that is newer than Cargo.toml's rust-version is a warning (incompatible_msrv).
+step_clippy() {
+    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --all-targets --no-default-features --features async-dns -- -D warnings
+    cargo clippy --locked --all-targets --all-features -- -D warnings
+    bench clippy --all-targets -- -D warnings
+}
+
+# The README's command.
+step_test() { cargo test --locked; }
+
+step_doc() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --document-private-items
+}
+
+step_deny() {
+    cargo deny --locked check bans licenses sources
+    if timeout 60 cargo deny --locked fetch db; then
+        cargo deny --locked --offline check advisories
+    else
+        left_out "advisories: their database cannot be had here; RELEASING.md"
+    fi
+}
+
+step_config() {
+    local file
+    built
+    for file in config/*.toml k8s/config.toml; do "$smidge" config check "$file"; done
+}
+
+# The other runtime and the other resolver, where they can make a difference; `nightly` runs everything on both.
+# All of the workspace is selected, as for the other steps: another selection would be other dependencies.
+step_alternatives() {
+    cargo test --locked --features async-std --lib
+    filtered --locked --features async-std --test it -- mesh:: processes:: doctor::
+    filtered --locked --no-default-features --features async-dns --lib -- dns::
+    filtered --locked --no-default-features --features async-dns --test it -- mesh:: processes:: doctor::
+}
+
+# With stock rust-libp2p on tokio.
+step_conformance() { bench test; }
+
+# The oldest compiler that Cargo.toml promises.
+step_msrv() {
+    rustup toolchain install "${oldest:?}" --profile minimal || fail "Rust $oldest cannot be had: rustup toolchain install $oldest"
+    cargo "+$oldest" check --locked
+}
+
+# Rendered as a cluster's operator would; no cluster is asked.
+step_kubernetes() { built && python3 tests/k8s/check.py "$smidge"; }
+
+step_alerts() { promtool check rules config/alerts.yml; }
+
+# The page, in a browser.
+step_page() { built && python3 tests/page/browser.py "$smidge"; }
+
+# Each of each crate, as the tests built it.
+step_examples() {
+    local example
+    built
+    for example in examples/*.rs crates/*/examples/*.rs; do
+        printf '%s\n' "$example"
+        timeout 120 "target/debug/examples/$(basename "$example" .rs)"
+    done
+}
+
+step_demo() {
+    built
+    "$smidge" demo
+    "$smidge" demo --nodes 20 --json >/dev/null
+    "$smidge" demo --mdns --json >/dev/null
+}
+
+step_faults() {
+    built
+    bench build --bin hostile
+    python3 -m unittest discover -s tests/faults
+    python3 tests/faults/run.py --binary "$smidge"
+}
+
+# Two sites behind NATs: every pair that punches, a few times.
+step_nat() {
+    built
+    tests/nat/run.py --tries 3 promises full-full cone-cone full-symmetric symmetric-symmetric
+}
+
+step_soak() {
+    built
+    python3 tests/faults/soak.py --minutes 4 --binary "$smidge" | grep -v '^{'
+}
+
+# The static binary for x86-64, whole-program optimized: what is shipped. The soak beside it goes first.
+step_static() {
+    std_for_static
+    CARGO_TERM_QUIET=true nice cross/build.sh x86_64
+    cross/check.sh --demo linux-amd64
+}
+
+std_for_static() {
+    export SMIDGE_CROSS=debian
+    ! has_std_source || SMIDGE_CROSS=source
+}
+
+# A real Swarm, with the static binary.
+step_swarm() { tests/swarm/run.sh --native; }
+
+# The README's command for the demo.
+step_release() { cargo run --release --locked -- demo; }
+
+step_async-std() { cargo test --locked --features async-std; }
+step_async-dns() { cargo test --locked --no-default-features --features async-dns; }
+
+step_static-arm() {
+    std_for_static
+    CARGO_TERM_QUIET=true cross/build.sh aarch64 armv7 arm
+    cross/check.sh --demo linux-arm64 linux-arm-v7 linux-arm-v6
+}
+
+# Every other architecture that can be emulated in the same Swarm.
+step_swarm-mixed() { tests/swarm/run.sh linux-arm64 linux-arm-v7; }
+
+step_fuzz() {
+    cargo clippy --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+    fuzz/run.sh 120
+}
+
+step_soak-hour() { cargo build --release --locked && python3 tests/faults/soak.py --minutes 60 | grep -v '^{'; }
+
+step_nat-50() { built && tests/nat/run.py --tries 50; }
