@@ -2,3 +2,35 @@
 //!
 //! A pure core takes events with the present moment and gives back actions; a `NetworkBehaviour` with its own
 //! connection handler carries them out. There is no I/O, clock or task in the core.
+
+mod fingerprint;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
+mod history;
+mod message;
+mod message_id;
+mod params;
+mod queue;
+mod rpc;
+mod score;
+mod seen;
+mod signature;
+mod topic;
+
+pub use fingerprint::{BuildFingerprintHasher, Fingerprint, FingerprintHasher, Fingerprinter};
+pub use history::{History, HistoryLimits};
+pub use message::{Authenticity, Author, Claims, Invalid, Message, Validation};
+pub use message_id::{IdFn, IdScheme, MessageId, MessageIds};
+pub use params::{
+    ParamError, PeerScoreParams, PeerScoreThresholds, TopicScoreParams, score_parameter_decay,
+    score_parameter_decay_with_base,
+};
+pub use queue::{ControlItem, Outgoing, Queue, QueueLimits, Refused, Written};
+pub use rpc::{
+    Control, DecodeError, Extensions, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF, MessageParts,
+    PeerInfo, Prune, Rpc, Subscription, WireMessage, decode,
+};
+pub use score::{DeliveryLimits, Score};
+pub use seen::SeenSet;
+pub use signature::{DEFAULT_AUTHORS, Verifier};
+pub use topic::Topic;
