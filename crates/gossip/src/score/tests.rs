@@ -140,7 +140,7 @@ fn p3_copies_count_before_the_verdict_and_within_the_window_after_it_once_each()
         score.graft(&peer, &topic(), now);
     }
     let (message, counted) =
-        (fingerprint(1), |score: &Score, peer| score.mesh_message_deliveries(peer, &topic()));
+        (fingerprint(1), |score: &Score, peer: &PeerId| score.mesh_message_deliveries(peer, &topic()));
     score.validate_message(message, now);
     for _ in 0..3 {
         score.duplicated_message(&early, &message, &topic(), now + 5 * SECOND);
