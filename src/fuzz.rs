@@ -68,8 +68,8 @@ mod tests {
         ("mdns", super::mdns::packet),
         ("stored", super::stored::file),
     ];
-    /// Those whose corpora crates/transport replays.
-    const TRANSPORT: [&str; 3] = ["certificate", "noise", "quic"];
+    /// Those whose corpora crates/transport replays, and crates/gossip.
+    const ELSEWHERE: [&str; 4] = ["certificate", "noise", "quic", "gossip"];
 
     fn names(folder: &str) -> BTreeSet<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn each_fuzz_target_is_replayed_and_has_a_corpus() {
         let replayed: BTreeSet<_> =
-            HERE.iter().map(|(name, _)| *name).chain(TRANSPORT).map(str::to_owned).collect();
+            HERE.iter().map(|(name, _)| *name).chain(ELSEWHERE).map(str::to_owned).collect();
         assert_eq!(replayed, names("fuzz/fuzz_targets"));
         assert_eq!(replayed, names("fuzz/corpus"));
     }
