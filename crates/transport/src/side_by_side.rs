@@ -29,7 +29,7 @@ pub enum Error<Q: error::Error + 'static, T: error::Error + 'static> {
     Tcp(T),
 }
 
-/// Both transports. Each listens where it is told to; dials go to those that may dial.
+/// Both transports. Each listens on its own addresses; dials go to the transports that may dial.
 #[derive(Debug)]
 pub struct SideBySide<Q, T> {
     quic: Q,

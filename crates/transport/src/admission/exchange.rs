@@ -18,7 +18,7 @@ use super::{
     proof::{LENGTH, Role, Session},
 };
 
-/// Why a connection is not admitted. The remote is not told.
+/// Why a connection is not admitted. The remote does not learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAdmitted {

@@ -1,4 +1,4 @@
-//! Network keys: how they are made, kept in a file, and told apart without being shown.
+//! Network keys: how they are made, kept in a file, and distinguished without being shown.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! What the transport is told, and how that becomes quinn's configurations.
+//! Settings of the QUIC transport, and the quinn configurations made of them.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -17,13 +17,13 @@ use super::{
     Connection, Error, certificate,
     connection::remember,
     endpoint::Endpoint,
+    hole_punch::Punch,
     incoming::{Accepted, Admission, Incoming},
-    link::Link,
-    punch::Punch,
+    mailbox::Mailbox,
     state::{Shared, State},
 };
 
-/// A handshake under way. Dropped, it is given up: the remote is told, and nothing stays behind.
+/// A handshake under way. Dropped, it is abandoned: the remote is notified and nothing stays behind.
 ///
 /// An incoming connection costs nothing but its first datagrams until this is polled.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ impl Connecting {
         remote: SocketAddr,
         expected: Option<PeerId>,
     ) -> Result<Self, Error> {
-        let (handle, connection, link) = endpoint.connect(remote)?;
-        let handshake = Handshake::new(endpoint.clone(), handle, connection, link, expected, None);
+        let (handle, connection, mailbox) = endpoint.connect(remote)?;
+        let handshake = Handshake::new(endpoint.clone(), handle, connection, mailbox, expected, None);
         Ok(Self(Stage::Handshake(handshake)))
     }
 }
@@ -65,8 +65,8 @@ fn accept(incoming: Incoming, expected: Option<PeerId>) -> Result<Handshake, Err
     // An `Incoming` has addresses until it is accepted, which happens here and once.
     let remote = incoming.addresses().map_or(UNKNOWN, |(remote, _)| remote);
     let accepted = incoming.accept().map_err(|reason| Error::Handshake { remote, reason })?;
-    let Accepted { admission, handle, connection, link } = accepted;
-    Ok(Handshake::new(admission.0.clone(), handle, connection, link, expected, Some(admission)))
+    let Accepted { admission, handle, connection, mailbox } = accepted;
+    Ok(Handshake::new(admission.0.clone(), handle, connection, mailbox, expected, Some(admission)))
 }
 
 /// Stands for an address that cannot be missing.
@@ -112,13 +112,13 @@ impl Handshake {
         endpoint: Arc<Endpoint>,
         handle: ConnectionHandle,
         connection: quinn_proto::Connection,
-        link: Arc<Link>,
+        mailbox: Arc<Mailbox>,
         expected: Option<PeerId>,
         admission: Option<Admission>,
     ) -> Self {
         let limit = endpoint.shared.built.config.handshake_timeout;
         let deadline = endpoint.shared.runtime.now().checked_add(limit);
-        let shared = Shared::new(endpoint, handle, connection, link, deadline);
+        let shared = Shared::new(endpoint, handle, connection, mailbox, deadline);
         Self { connection: Some(Connection::new(shared)), expected, _admission: admission }
     }
 
@@ -128,11 +128,11 @@ impl Handshake {
         let limit = shared.endpoint.shared.built.config.handshake_timeout;
         let outcome = {
             let mut state = shared.lock();
-            let outcome = outcome(&mut state, shared.link.is_refused(), self.expected, limit);
+            let outcome = outcome(&mut state, shared.mailbox.is_refused(), self.expected, limit);
             if outcome.is_pending() {
                 remember(&mut state.muxer, cx);
             } else {
-                state.watched = false;
+                state.muxer_polls_always = false;
                 state.dial_done(&shared.endpoint);
             }
             ready!(outcome)
@@ -176,7 +176,7 @@ fn outcome(
             return Poll::Ready(Err(Error::Send { remote, reason }));
         }
     }
-    if state.late {
+    if state.deadline_passed {
         return Poll::Ready(Err(Error::HandshakeTimeout { remote, limit }));
     }
     Poll::Pending

@@ -104,12 +104,12 @@ impl StreamMuxer for Connection {
             if first {
                 let wait = shared.endpoint.shared.built.config.close_timeout;
                 state.deadline = shared.endpoint.shared.runtime.now().checked_add(wait);
-                state.late = false;
-                state.swept = false;
-                state.watched = true;
-                state.wake_driver(&shared.link);
+                state.deadline_passed = false;
+                state.flushed = false;
+                state.muxer_polls_always = true;
+                state.wake_driver(&shared.mailbox);
             }
-            let done = state.lost.is_some() || state.late || (state.swept && state.is_settled());
+            let done = state.lost.is_some() || state.deadline_passed || (state.flushed && state.is_settled());
             if !done {
                 remember(&mut state.muxer, cx);
                 return Poll::Pending;

@@ -18,12 +18,13 @@ use smidge_runtime::{Handle, UdpOptions, UdpSocket};
 
 use super::{
     Error,
+    closing::{ClosePacket, ClosingConnections},
     config::{Built, MIN_WINDOW},
-    driver::Driver,
+    endpoint_driver::EndpointDriver,
     incoming::Incoming,
-    linger::{Farewell, Lingering},
-    link::Link,
-    lock, transmit,
+    lock,
+    mailbox::Mailbox,
+    transmit,
 };
 
 /// What all endpoints of one transport share.
@@ -83,7 +84,7 @@ pub(super) struct Endpoint {
 pub(super) struct Table {
     pub(super) quic: quinn_proto::Endpoint,
     /// By connection handle, which counts from 0 and is reused.
-    links: Vec<Option<Arc<Link>>>,
+    mailboxes: Vec<Option<Arc<Mailbox>>>,
     /// Incoming connections nobody has looked at yet, bounded by `max_handshakes`.
     pub(super) queue: VecDeque<quinn_proto::Incoming>,
     /// Whom a hole is being punched to, and who waits for them.
@@ -91,7 +92,7 @@ pub(super) struct Table {
     /// Outgoing dials whose handshake is under way.
     dials: HashMap<usize, SocketAddr>,
     /// Connections that are closed and not forgotten yet.
-    pub(super) lingering: Lingering,
+    pub(super) closing: ClosingConnections,
     /// Why receiving failed, until the listener reports it.
     pub(super) failure: Option<io::Error>,
 }
@@ -125,11 +126,11 @@ impl Endpoint {
             socket: socket.clone(),
             table: Mutex::new(Table {
                 quic,
-                links: Vec::new(),
+                mailboxes: Vec::new(),
                 queue: VecDeque::new(),
                 punches: HashMap::new(),
                 dials: HashMap::new(),
-                lingering: Lingering::default(),
+                closing: ClosingConnections::default(),
                 failure: None,
             }),
             handshakes: AtomicUsize::new(0),
@@ -138,8 +139,13 @@ impl Endpoint {
             _alive: alive,
             _open: shared.open.clone(),
         });
-        let driver =
-            Driver::new(&shared.runtime, socket, Arc::downgrade(&endpoint), ended, shared.open.clone());
+        let driver = EndpointDriver::new(
+            &shared.runtime,
+            socket,
+            Arc::downgrade(&endpoint),
+            ended,
+            shared.open.clone(),
+        );
         shared.runtime.spawn(driver);
         Ok(endpoint)
     }
@@ -152,7 +158,7 @@ impl Endpoint {
     pub(super) fn connect(
         &self,
         remote: SocketAddr,
-    ) -> Result<(ConnectionHandle, quinn_proto::Connection, Arc<Link>), Error> {
+    ) -> Result<(ConnectionHandle, quinn_proto::Connection, Arc<Mailbox>), Error> {
         let now = self.shared.runtime.now();
         let mut table = lock(&self.table);
         // The name is not sent (no SNI); rustls wants one all the same.
@@ -161,20 +167,20 @@ impl Endpoint {
             .connect(now, self.shared.built.client.clone(), remote, "libp2p")
             .map_err(|reason| Error::Connect { remote, reason })?;
         table.dials.insert(handle.0, remote);
-        let link = self.route(&mut table, handle);
-        Ok((handle, connection, link))
+        let mailbox = self.route(&mut table, handle);
+        Ok((handle, connection, mailbox))
     }
 
     /// Gives a new connection its inbox. Every call is followed by one of [`Endpoint::release`] or
     /// [`Endpoint::linger`].
-    pub(super) fn route(&self, table: &mut Table, handle: ConnectionHandle) -> Arc<Link> {
-        let link = Arc::new(Link::new(self.shared.built.config.max_inbox));
-        if table.links.len() <= handle.0 {
-            table.links.resize(handle.0 + 1, None);
+    pub(super) fn route(&self, table: &mut Table, handle: ConnectionHandle) -> Arc<Mailbox> {
+        let mailbox = Arc::new(Mailbox::new(self.shared.built.config.max_inbox));
+        if table.mailboxes.len() <= handle.0 {
+            table.mailboxes.resize(handle.0 + 1, None);
         }
-        table.links[handle.0] = Some(link.clone());
+        table.mailboxes[handle.0] = Some(mailbox.clone());
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        link
+        mailbox
     }
 
     /// A dial's handshake ended: reports of unreachable hosts are not about it any more.
@@ -198,14 +204,14 @@ impl Endpoint {
         table.quic.handle_event(handle, EndpointEvent::drained());
     }
 
-    /// Forgets a closed connection but for its handle, and `farewell`, until a moment.
-    pub(super) fn linger(&self, handle: ConnectionHandle, until: Instant, farewell: Option<Farewell>) {
+    /// Forgets a closed connection but for its handle, and `close_packet`, until a moment.
+    pub(super) fn linger(&self, handle: ConnectionHandle, until: Instant, close_packet: Option<ClosePacket>) {
         let mut table = lock(&self.table);
         self.unroute(&mut table, handle);
-        if let Some(early) = table.lingering.insert(handle.0, until, farewell) {
+        if let Some(early) = table.closing.insert(handle.0, until, close_packet) {
             table.quic.handle_event(ConnectionHandle(early), EndpointEvent::drained());
         }
-        let next = table.lingering.next();
+        let next = table.closing.next();
         drop(table);
         if next == Some(until) {
             self.driver.wake();
@@ -215,19 +221,19 @@ impl Endpoint {
     /// Forgets connections that have lingered long enough; when to come back.
     pub(super) fn forget(&self, now: Instant) -> Option<Instant> {
         let mut table = lock(&self.table);
-        while let Some(handle) = table.lingering.expired(now) {
+        while let Some(handle) = table.closing.expired(now) {
             table.quic.handle_event(ConnectionHandle(handle), EndpointEvent::drained());
         }
-        table.lingering.next()
+        table.closing.next()
     }
 
     fn unroute(&self, table: &mut Table, handle: ConnectionHandle) {
         table.dials.remove(&handle.0);
-        if let Some(link) = table.links.get_mut(handle.0) {
-            *link = None;
+        if let Some(mailbox) = table.mailboxes.get_mut(handle.0) {
+            *mailbox = None;
         }
-        while let Some(None) = table.links.last() {
-            table.links.pop();
+        while let Some(None) = table.mailboxes.last() {
+            table.mailboxes.pop();
         }
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -275,29 +281,29 @@ impl Endpoint {
     #[cfg(test)]
     pub(super) fn open_connections(&self) -> usize {
         let table = lock(&self.table);
-        table.quic.open_connections() - table.lingering.len()
+        table.quic.open_connections() - table.closing.len()
     }
 
     /// Connections that are closed and not forgotten yet.
     #[cfg(test)]
-    pub(super) fn lingering(&self) -> usize {
-        lock(&self.table).lingering.len()
+    pub(super) fn closing(&self) -> usize {
+        lock(&self.table).closing.len()
     }
 }
 
 impl Table {
-    pub(super) fn link(&self, handle: ConnectionHandle) -> Option<&Arc<Link>> {
-        self.links.get(handle.0)?.as_ref()
+    pub(super) fn mailbox(&self, handle: ConnectionHandle) -> Option<&Arc<Mailbox>> {
+        self.mailboxes.get(handle.0)?.as_ref()
     }
 
     /// The one dial under way to `host`; none when several could be meant.
-    pub(super) fn dial_to(&self, host: IpAddr) -> Option<&Arc<Link>> {
+    pub(super) fn dial_to(&self, host: IpAddr) -> Option<&Arc<Mailbox>> {
         let mut dials = self.dials.iter().filter(|(_, remote)| remote.ip() == host);
         let (&handle, _) = dials.next()?;
         if dials.next().is_some() {
             return None;
         }
-        self.link(ConnectionHandle(handle))
+        self.mailbox(ConnectionHandle(handle))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use quinn_proto::{ConnectionError, ConnectionHandle};
 
-use super::{endpoint::Endpoint, link::Link, lock, transmit};
+use super::{endpoint::Endpoint, lock, mailbox::Mailbox, transmit};
 
 /// Counted in [`Endpoint::handshakes`] for as long as it lives.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct Accepted {
     pub(super) admission: Admission,
     pub(super) handle: ConnectionHandle,
     pub(super) connection: quinn_proto::Connection,
-    pub(super) link: Arc<Link>,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 impl Incoming {
@@ -64,9 +64,9 @@ impl Incoming {
             let mut table = lock(&endpoint.table);
             match table.quic.accept(quinn, now, buffer, None) {
                 Ok((handle, connection)) => {
-                    let link = endpoint.route(&mut table, handle);
+                    let mailbox = endpoint.route(&mut table, handle);
                     drop(table);
-                    Ok(Accepted { admission, handle, connection, link })
+                    Ok(Accepted { admission, handle, connection, mailbox })
                 }
                 Err(e) => {
                     drop(table);

@@ -4,7 +4,7 @@
 //! How the parts fit:
 //!
 //! - An `Endpoint` is one bound UDP socket. One task (`driver`) only receives its
-//!   datagrams and sorts them into the `Link` of the connection they belong to.
+//!   datagrams and sorts them into the `Mailbox` of the connection they belong to.
 //! - A connection is moved on by one task of its own (`drive`), from the first datagram until it is
 //!   closed. Whoever polls its [`Connecting`] or [`Connection`] only hears of changes. There is no
 //!   task or lock per stream: driver, muxer and streams share one mutex.
@@ -15,23 +15,23 @@
 //! What is deliberately absent: 0-RTT and session resumption (libp2p authenticates both sides
 //! every time), unidirectional streams, QUIC datagrams, versions other than 1.
 //!
-//! Lock order: a connection's state, then its endpoint's table, then a link's queue.
+//! Lock order: a connection's state, then its endpoint's table, then a mailbox's queue.
 
 mod addr;
 mod certificate;
+mod closing;
 mod config;
 mod congestion;
 mod connecting;
 mod connection;
-mod drive;
-mod driver;
+mod connection_driver;
 mod endpoint;
+mod endpoint_driver;
 mod error;
+mod hole_punch;
 mod incoming;
-mod linger;
-mod link;
 mod listener;
-mod punch;
+mod mailbox;
 mod state;
 mod stream;
 mod transmit;

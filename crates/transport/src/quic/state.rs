@@ -1,6 +1,6 @@
 //! A connection's state, which its driver, the muxer and the streams share.
 //!
-//! Only the driver ([`drive`](super::drive)) receives and sends; all others leave something to do
+//! Only the driver ([`connection_driver`](super::connection_driver)) receives and sends; all others leave something to do
 //! and wake it.
 
 use std::{
@@ -16,22 +16,23 @@ use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Strea
 use smidge_runtime::Timer;
 
 use super::{
+    closing::ClosePacket,
     config::FIRST_STREAMS,
     congestion,
-    drive::{Drive, TRAINS, Unsent},
+    connection_driver::{ConnectionDriver, TRAINS, Unsent},
     endpoint::Endpoint,
-    linger::Farewell,
-    link::Link,
-    lock, transmit,
+    lock,
+    mailbox::Mailbox,
+    transmit,
 };
 
-/// The longest that an endpoint remembers a closed connection, however slow its path is.
-const LINGER: Duration = Duration::from_secs(10);
+/// Longest closing period, however slow the path is.
+const CLOSING_PERIOD: Duration = Duration::from_secs(10);
 
 /// What the muxer and its streams share.
 pub(super) struct Shared {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) link: Arc<Link>,
+    pub(super) mailbox: Arc<Mailbox>,
     state: Mutex<State>,
 }
 
@@ -41,7 +42,7 @@ impl Shared {
         endpoint: Arc<Endpoint>,
         handle: ConnectionHandle,
         connection: quinn_proto::Connection,
-        link: Arc<Link>,
+        mailbox: Arc<Mailbox>,
         deadline: Option<Instant>,
     ) -> Arc<Self> {
         let state = State {
@@ -50,7 +51,7 @@ impl Shared {
             handle,
             timer: endpoint.shared.runtime.timer(),
             deadline,
-            late: false,
+            deadline_passed: false,
             batch: VecDeque::new(),
             unsent: None,
             send_error: None,
@@ -59,18 +60,18 @@ impl Shared {
             acceptor: None,
             opener: None,
             muxer: None,
-            watched: true,
-            swept: false,
+            muxer_polls_always: true,
+            flushed: false,
             unfinished: 0,
             connected: false,
             lost: None,
-            woken: false,
+            driver_woken: false,
             released: false,
             allowance: 0,
             stream_limit: FIRST_STREAMS,
         };
-        let shared = Arc::new(Self { endpoint, link, state: Mutex::new(state) });
-        shared.endpoint.shared.runtime.spawn(Drive::new(shared.clone()));
+        let shared = Arc::new(Self { endpoint, mailbox, state: Mutex::new(state) });
+        shared.endpoint.shared.runtime.spawn(ConnectionDriver::new(shared.clone()));
         shared
     }
 
@@ -78,12 +79,12 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Ends the connection at once, tells the remote, and leaves the endpoint only what it takes to
-    /// tell it again. Streams that outlive it may still read what had arrived.
+    /// Closes the connection immediately and leaves the endpoint only the close packet. Streams that outlive it
+    /// may still read what had been received.
     pub(super) fn abandon(&self) {
         let wakers = self.lock().abandon(&self.endpoint);
         // The driver sees that there is nothing left to drive.
-        self.link.wake();
+        self.mailbox.wake();
         for waker in wakers {
             waker.wake();
         }
@@ -93,16 +94,16 @@ impl Shared {
 pub(super) struct State {
     pub(super) quic: quinn_proto::Connection,
     pub(super) handle: ConnectionHandle,
-    /// The remote's address as it was told to the layers above.
+    /// The remote's address as last reported to the layers above.
     pub(super) remote: SocketAddr,
     pub(super) timer: Box<dyn Timer>,
-    /// When whoever polls the muxer gives up waiting for what it waits for.
+    /// When the handshake, or the close, is given up.
     pub(super) deadline: Option<Instant>,
     /// The deadline has passed.
-    pub(super) late: bool,
-    /// Received and not handled yet.
+    pub(super) deadline_passed: bool,
+    /// Received events that are not handled yet.
     pub(super) batch: VecDeque<ConnectionEvent>,
-    /// What did not fit into the socket's queue.
+    /// A transmit that did not fit into the socket's send buffer.
     pub(super) unsent: Option<Box<Unsent>>,
     /// Why the last datagram could not be sent at all.
     pub(super) send_error: Option<io::Error>,
@@ -110,19 +111,19 @@ pub(super) struct State {
     pub(super) writers: HashMap<StreamId, Waker>,
     pub(super) acceptor: Option<Waker>,
     pub(super) opener: Option<Waker>,
-    /// Who polls the muxer.
+    /// The task that polls the muxer.
     pub(super) muxer: Option<Waker>,
     /// The muxer is to be polled after every drive: during the handshake, and while closing.
-    pub(super) watched: bool,
-    /// What could be sent has been sent since this was reset.
-    pub(super) swept: bool,
+    pub(super) muxer_polls_always: bool,
+    /// Everything that could be sent has been sent since this was reset.
+    pub(super) flushed: bool,
     /// Streams whose send half is neither finished nor reset.
     pub(super) unfinished: usize,
     pub(super) connected: bool,
     /// Why the connection has ended.
     pub(super) lost: Option<ConnectionError>,
     /// The driver has been woken since it last drove.
-    pub(super) woken: bool,
+    pub(super) driver_woken: bool,
     /// The endpoint has forgotten the connection: its handle may be another's.
     pub(super) released: bool,
     /// The memory share that was applied last.
@@ -132,10 +133,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Says that a stream has left something to send.
-    pub(super) fn wake_driver(&mut self, link: &Link) {
-        if !mem::replace(&mut self.woken, true) {
-            link.wake();
+    /// Wakes the driver, since a stream has something to send.
+    pub(super) fn wake_driver(&mut self, mailbox: &Mailbox) {
+        if !mem::replace(&mut self.driver_woken, true) {
+            mailbox.wake();
         }
     }
 
@@ -164,7 +165,7 @@ impl State {
         Some(id)
     }
 
-    /// The connection has ended: tells all who wait.
+    /// The connection is lost: collects the wakers of all waiting tasks.
     pub(super) fn lose(&mut self, reason: ConnectionError, wakers: &mut Vec<Waker>) {
         self.lost.get_or_insert(reason);
         wakers.extend(self.acceptor.take());
@@ -197,33 +198,32 @@ impl State {
             self.quic.close(now, VarInt::from_u32(0), Default::default());
             congestion::lift(&self.quic);
             self.unsent = None;
-            let farewell = transmit::with_buffer(|buffer| {
+            let close_packet = transmit::with_buffer(|buffer| {
                 let mut last = None;
                 for _ in 0..TRAINS {
                     buffer.clear();
                     let Some(transmit) = self.quic.poll_transmit(now, 1, buffer) else { break };
                     endpoint.respond(&transmit, buffer);
-                    last = Some(Farewell { transmit, bytes: buffer.as_slice().into() });
+                    last = Some(ClosePacket { transmit, bytes: buffer.as_slice().into() });
                 }
                 last
             });
-            self.depart(endpoint, now, farewell.filter(|_| ours));
+            self.depart(endpoint, now, close_packet.filter(|_| ours));
         }
         self.lose(ConnectionError::LocallyClosed, &mut wakers);
-        // Nobody drives from here on: what is only of use to a driver goes now.
+        // There is no driver from here on: free what only a driver uses.
         self.batch = VecDeque::new();
         self.timer.set(None);
         wakers
     }
 
-    /// The endpoint forgets the connection, at once or when a peer that is still sending has had
-    /// the time to hear that it is closed.
-    fn depart(&mut self, endpoint: &Endpoint, now: Instant, farewell: Option<Farewell>) {
-        // Of a closed connection's alarms only one is left, three probe time-outs after the close.
-        match self.quic.poll_timeout().map(|at| at.min(now + LINGER)) {
+    /// Hands the connection over to the endpoint: forgotten immediately, or after its closing period.
+    fn depart(&mut self, endpoint: &Endpoint, now: Instant, close_packet: Option<ClosePacket>) {
+        // A closed connection has one timer left, three probe timeouts after the close.
+        match self.quic.poll_timeout().map(|at| at.min(now + CLOSING_PERIOD)) {
             Some(until) if self.connected && !self.quic.is_drained() => {
                 if !mem::replace(&mut self.released, true) {
-                    endpoint.linger(self.handle, until, farewell);
+                    endpoint.linger(self.handle, until, close_packet);
                 }
             }
             _ => self.release(endpoint),

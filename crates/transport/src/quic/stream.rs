@@ -104,7 +104,7 @@ impl AsyncRead for Stream {
             }
         }
         if chunks.finalize().should_transmit() {
-            state.wake_driver(&this.shared.link);
+            state.wake_driver(&this.shared.mailbox);
         }
         if filled > 0 {
             return Poll::Ready(Ok(filled));
@@ -147,7 +147,7 @@ impl AsyncWrite for Stream {
         }
         match state.quic.send_stream(this.id).write(buf) {
             Ok(written) => {
-                state.wake_driver(&this.shared.link);
+                state.wake_driver(&this.shared.mailbox);
                 Poll::Ready(Ok(written))
             }
             Err(WriteError::Blocked) => {
@@ -159,7 +159,7 @@ impl AsyncWrite for Stream {
                 // Nothing more can be finished: give the stream back.
                 let _ = state.quic.send_stream(this.id).reset(code);
                 state.unfinished = state.unfinished.saturating_sub(1);
-                state.wake_driver(&this.shared.link);
+                state.wake_driver(&this.shared.mailbox);
                 Poll::Ready(Err(stopped_error(code)))
             }
             Err(WriteError::ClosedStream) => {
@@ -193,7 +193,7 @@ impl AsyncWrite for Stream {
         };
         state.unfinished = state.unfinished.saturating_sub(1);
         state.writers.remove(&this.id);
-        state.wake_driver(&this.shared.link);
+        state.wake_driver(&this.shared.mailbox);
         Poll::Ready(Ok(()))
     }
 }
@@ -218,6 +218,6 @@ impl Drop for Stream {
         if self.read == Read::Open {
             let _ = state.quic.recv_stream(self.id).stop(zero);
         }
-        state.wake_driver(&self.shared.link);
+        state.wake_driver(&self.shared.mailbox);
     }
 }

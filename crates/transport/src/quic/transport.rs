@@ -23,8 +23,8 @@ use crate::listening::Watch;
 use super::{
     Config, Connecting, Connection, Error, addr,
     endpoint::{Endpoint, Shared},
+    hole_punch::Punch,
     listener::{Event, Listener},
-    punch::Punch,
 };
 
 /// libp2p over QUIC version 1.
@@ -127,7 +127,7 @@ impl Transport {
         Connecting::dial(&endpoint, remote, expected)
     }
 
-    /// The interfaces there are now; `None`, and an event for `listener`, when they cannot be told.
+    /// The interfaces there are now; `None`, and an event for `listener`, when they cannot be listed.
     fn list_interfaces(&mut self, listener: &Listener) -> Option<Vec<Interface>> {
         if !listener.announced.follows_interfaces() {
             return None;
@@ -224,7 +224,7 @@ impl Drop for Transport {
 
 #[cfg(test)]
 impl Transport {
-    /// What this transport was told: another one with it is the same peer, come back.
+    /// The settings of this transport: another one with the same key is the same peer after a restart.
     pub(super) fn config(&self) -> Config {
         self.shared.built.config.clone()
     }
@@ -240,8 +240,8 @@ impl Transport {
     }
 
     /// Connections in all endpoints that are closed and not forgotten yet.
-    pub(super) fn lingering(&self) -> usize {
-        self.endpoints().map(|endpoint| endpoint.lingering()).sum()
+    pub(super) fn closing(&self) -> usize {
+        self.endpoints().map(|endpoint| endpoint.closing()).sum()
     }
 
     /// Bytes that each connection may hold now in each direction.

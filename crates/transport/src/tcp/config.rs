@@ -1,4 +1,4 @@
-//! What the transport is told.
+//! Settings of the TCP transport.
 
 use std::{fmt, time::Duration};
 

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use libp2p::core::transport::{ListenerId, TransportEvent};
 use smidge_runtime::{Handle, Interface, Sleep, TcpListener, TcpOptions};
 
-use super::{Config, Connecting, Error, addr::to_multiaddr, half_made::HalfMade};
+use super::{Config, Connecting, Error, addr::to_multiaddr, pending::PendingUpgrades};
 use crate::listening::{Announced, Change};
 
 /// How long a listener rests when the host has nothing to accept connections with.
@@ -54,7 +54,7 @@ impl Listener {
     /// The next connection someone opens, or why there can be none now.
     pub(super) fn poll(
         &mut self,
-        half_made: &HalfMade,
+        half_made: &PendingUpgrades,
         config: &Arc<Config>,
         runtime: &Handle,
         cx: &mut Context<'_>,

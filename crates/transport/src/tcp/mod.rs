@@ -30,10 +30,10 @@ mod config;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
-mod half_made;
 mod linger;
 mod listener;
 mod muxer;
+mod pending;
 mod transcript;
 mod transport;
 mod upgrade;

@@ -77,7 +77,7 @@ impl Counted {
 }
 
 impl Drop for Counted {
-    /// Yamux has woken the connection already; whoever looked before this was told of one too many.
+    /// Yamux has woken the connection already; a reader that looked before this counted one too many.
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::SeqCst);
         self.0.wake_by_ref();

@@ -20,8 +20,8 @@ use smidge_runtime::{Handle, Interface};
 
 use super::{
     Config, Connecting, Connection, Error, addr,
-    half_made::HalfMade,
     listener::{Event, Listener},
+    pending::PendingUpgrades,
     upgrade::Route,
 };
 use crate::listening::Watch;
@@ -31,7 +31,7 @@ pub struct Transport {
     config: Arc<Config>,
     runtime: Handle,
     listeners: Vec<Listener>,
-    half_made: HalfMade,
+    half_made: PendingUpgrades,
     interfaces: Watch,
     events: VecDeque<Event>,
     /// Which listener is asked first: no busy one starves the others.
@@ -53,7 +53,7 @@ impl Transport {
     pub fn new(config: Config, runtime: Handle) -> Result<Self, Error> {
         config.check()?;
         Ok(Self {
-            half_made: HalfMade::new(config.max_half_made),
+            half_made: PendingUpgrades::new(config.max_half_made),
             config: Arc::new(config),
             interfaces: Watch::new(runtime.clone()),
             runtime,
@@ -98,7 +98,7 @@ impl Transport {
         self.listeners.iter().any(|listener| listener.announced.is_at(remote))
     }
 
-    /// The interfaces there are now; `None`, and an event for `listener`, when they cannot be told.
+    /// The interfaces there are now; `None`, and an event for `listener`, when they cannot be listed.
     fn list_interfaces(&mut self, listener: &Listener) -> Option<Vec<Interface>> {
         if !listener.announced.follows_interfaces() {
             return None;

@@ -23,9 +23,9 @@ use smidge_runtime::{Handle, TcpOptions, TcpStream};
 
 use super::{
     Config, Connection, Error,
-    half_made::{HalfMade, Place},
     linger::Lingering,
     muxer::Session,
+    pending::{PendingUpgrades, Permit},
     transcript::{End, Transcribed},
 };
 
@@ -60,16 +60,16 @@ pub(super) struct Route {
 }
 
 impl Connecting {
-    /// A connection that somebody opened to us. Counts as half made from now on.
+    /// A connection that somebody opened to us. Counts as pending until it is upgraded.
     pub(super) fn incoming(
         stream: Box<dyn TcpStream>,
         remote: SocketAddr,
-        half_made: &HalfMade,
+        pending: &PendingUpgrades,
         config: &Arc<Config>,
         runtime: &Handle,
     ) -> Self {
-        let (place, taken) = half_made.enter();
-        let limit = half_made.limit();
+        let (permit, revoked) = pending.acquire();
+        let limit = pending.limit();
         let made = within(config.clone(), runtime.clone(), remote, {
             let config = config.clone();
             let runtime = runtime.clone();
@@ -77,8 +77,8 @@ impl Connecting {
         });
         Self(
             async move {
-                let _place: Place = place;
-                Abortable::new(made, taken).await.unwrap_or(Err(Error::Crowded { remote, limit }))
+                let _permit: Permit = permit;
+                Abortable::new(made, revoked).await.unwrap_or(Err(Error::Crowded { remote, limit }))
             }
             .boxed(),
         )
@@ -92,11 +92,12 @@ impl Connecting {
         runtime: &Handle,
     ) -> Self {
         let remote = route.remote;
-        let (told, rt) = (config.clone(), runtime.clone());
+        let (settings, rt) = (config.clone(), runtime.clone());
         let made = async move {
             let stream =
-                connect(&rt, route, &told).await.map_err(|reason| Error::Connect { remote, reason })?;
-            let (found, connection) = upgrade(Lingering::new(stream, rt), remote, route.role, &told).await?;
+                connect(&rt, route, &settings).await.map_err(|reason| Error::Connect { remote, reason })?;
+            let (found, connection) =
+                upgrade(Lingering::new(stream, rt), remote, route.role, &settings).await?;
             match expected {
                 Some(expected) if expected != found => {
                     Err(Error::WrongPeer { remote, expected: expected.into(), found: found.into() })
@@ -117,9 +118,9 @@ pub(crate) async fn secure(
     config: Arc<Config>,
     runtime: Handle,
 ) -> Result<(PeerId, Connection), Error> {
-    let told = config.clone();
+    let settings = config.clone();
     let stream = Lingering::new(stream, runtime.clone());
-    within(config, runtime, relay, async move { upgrade(stream, relay, role, &told).await }).await
+    within(config, runtime, relay, async move { upgrade(stream, relay, role, &settings).await }).await
 }
 
 /// `made`, unless its time is over first.

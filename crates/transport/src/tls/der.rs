@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
         let [first, length, ..] = *self.0 else { return None };
         let header = match length {
             0..=0x7f => 2,
-            // One to four bytes of length; 0x80 would be a length that is not told.
+            // One to four bytes of length; 0x80 would be an indefinite length.
             0x81..=0x84 => 2 + usize::from(length & 0x7f),
             _ => return None,
         };

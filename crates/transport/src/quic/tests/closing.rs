@@ -17,7 +17,7 @@ fn a_peer_that_missed_the_close_and_goes_on_sending_hears_of_it() {
     pair.world.set_partitioned("10.0.0.1", true);
     drop(a);
     pair.world.set_partitioned("10.0.0.1", false);
-    assert_eq!((pair.dialer.transport.open_connections(), pair.dialer.transport.lingering()), (0, 1));
+    assert_eq!((pair.dialer.transport.open_connections(), pair.dialer.transport.closing()), (0, 1));
     let ended = pair.world.block_on(ms(2000), async {
         let mut stream = b.open().await.unwrap();
         stream.write_all(b"still here").await.unwrap();
@@ -27,7 +27,7 @@ fn a_peer_that_missed_the_close_and_goes_on_sending_hears_of_it() {
     // Nothing stays behind on either side.
     drop(b);
     pair.world.block_on(ms(5000), async {
-        while pair.dialer.transport.lingering() + pair.listener.transport.lingering() > 0 {
+        while pair.dialer.transport.closing() + pair.listener.transport.closing() > 0 {
             rt.sleep(ms(50)).await;
         }
     });
@@ -66,7 +66,7 @@ fn a_connection_that_the_peer_closed_is_forgotten_without_a_word() {
     drop(b);
     assert_eq!(pair.listener.transport.open_connections(), 0);
     pair.world.block_on(ms(5000), async {
-        while pair.listener.transport.lingering() > 0 {
+        while pair.listener.transport.closing() > 0 {
             rt.sleep(ms(50)).await;
         }
     });

@@ -1,4 +1,4 @@
-//! The wire between an endpoint's driver and the task that drives a connection.
+//! The bounded queue from an endpoint's driver to the task that drives a connection, with that task's waker.
 
 use std::{
     collections::VecDeque,
@@ -18,9 +18,9 @@ use super::lock;
 /// Events kept allocated while nothing arrives.
 const IDLE_CAPACITY: usize = 4;
 
-/// A connection as its endpoint sees it: a bounded inbox, and whom to wake.
+/// A connection as its endpoint sees it: a bounded queue of events, and the waker of its driver.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Mailbox {
     inbox: Mutex<VecDeque<ConnectionEvent>>,
     limit: usize,
     driver: AtomicWaker,
@@ -28,13 +28,13 @@ pub(super) struct Link {
     refused: AtomicBool,
 }
 
-impl Link {
+impl Mailbox {
     pub(super) fn new(limit: usize) -> Self {
         Self { inbox: Mutex::default(), limit, driver: AtomicWaker::new(), refused: AtomicBool::new(false) }
     }
 
-    /// Puts a received datagram into the inbox. Over the bound it is dropped, as on a full link;
-    /// the caller wakes the connection.
+    /// Queues a received datagram. Over the bound it is dropped, as by a full link; the caller wakes the
+    /// connection.
     pub(super) fn push(&self, event: ConnectionEvent) {
         let mut inbox = lock(&self.inbox);
         if inbox.len() < self.limit {
@@ -54,7 +54,7 @@ impl Link {
         }
     }
 
-    /// Names the task that drives the connection from now on.
+    /// Registers the task that drives the connection.
     pub(super) fn register(&self, driver: &Waker) {
         self.driver.register(driver);
     }

@@ -1,7 +1,7 @@
-//! Incoming connections that are not made yet: counted, and the oldest cut when there is one too many.
+//! A bound on inbound connections that are not upgraded yet: the newest gets in, the oldest is cut.
 //!
-//! An honest handshake is over within a few round trips. One that says nothing would otherwise hold its
-//! place until the deadline, and a few of them everybody's.
+//! An honest handshake is over within a few round trips. Without this, silent ones would hold all
+//! permits until their deadline. Never looks at what a connection says.
 
 use std::{
     collections::BTreeMap,
@@ -10,9 +10,9 @@ use std::{
 
 use futures::future::{AbortHandle, AbortRegistration};
 
-/// All of one transport.
+/// The pending upgrades of one transport.
 #[derive(Clone, Debug)]
-pub(super) struct HalfMade(Arc<Mutex<Inner>>);
+pub(super) struct PendingUpgrades(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -22,21 +22,21 @@ struct Inner {
     all: BTreeMap<u64, AbortHandle>,
 }
 
-/// The place of one of them, given back when dropped.
+/// A permit of one pending upgrade; released on drop.
 #[derive(Debug)]
-pub(super) struct Place {
-    all: HalfMade,
+pub(super) struct Permit {
+    all: PendingUpgrades,
     number: u64,
 }
 
-impl HalfMade {
-    /// At most `limit` at once.
+impl PendingUpgrades {
+    /// At most `limit` simultaneously.
     pub(super) fn new(limit: usize) -> Self {
         Self(Arc::new(Mutex::new(Inner { limit, next: 0, all: BTreeMap::new() })))
     }
 
-    /// A place for one more, and what tells that it was taken away again.
-    pub(super) fn enter(&self) -> (Place, AbortRegistration) {
+    /// A permit, and the registration that is aborted when the permit is revoked for a newer connection.
+    pub(super) fn acquire(&self) -> (Permit, AbortRegistration) {
         let (handle, registration) = AbortHandle::new_pair();
         let mut inner = self.lock();
         let cut = if inner.all.len() >= inner.limit { inner.all.pop_first() } else { None };
@@ -47,7 +47,7 @@ impl HalfMade {
         if let Some((_, oldest)) = cut {
             oldest.abort();
         }
-        (Place { all: self.clone(), number }, registration)
+        (Permit { all: self.clone(), number }, registration)
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -65,7 +65,7 @@ impl HalfMade {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.all.lock().all.remove(&self.number);
     }

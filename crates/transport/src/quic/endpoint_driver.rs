@@ -18,9 +18,8 @@ use smidge_runtime::{Handle, RecvMeta, Sleep, Timer, UdpSocket};
 
 use super::{
     endpoint::{Endpoint, Table},
-    incoming,
-    link::Link,
-    lock,
+    incoming, lock,
+    mailbox::Mailbox,
 };
 
 /// Buffers that one system call may fill.
@@ -39,7 +38,7 @@ const DATAGRAM: usize = 2 * 1024;
 /// How long to leave a socket alone that failed to receive.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-pub(super) struct Driver {
+pub(super) struct EndpointDriver {
     socket: Arc<dyn UdpSocket>,
     endpoint: Weak<Endpoint>,
     /// Ready when the endpoint is gone.
@@ -52,7 +51,7 @@ pub(super) struct Driver {
     /// What the endpoint answers by itself (version negotiation, retry, reset).
     response: Vec<u8>,
     /// Whom to wake at the end of a batch: once, not per datagram.
-    touched: Vec<Arc<Link>>,
+    touched: Vec<Arc<Mailbox>>,
     pause: Option<Sleep>,
     /// Rings when a closed connection is to be forgotten.
     alarm: Box<dyn Timer>,
@@ -60,7 +59,7 @@ pub(super) struct Driver {
     _open: async_channel::Sender<()>,
 }
 
-impl Driver {
+impl EndpointDriver {
     pub(super) fn new(
         runtime: &Handle,
         socket: Arc<dyn UdpSocket>,
@@ -92,9 +91,9 @@ impl Driver {
             let refused = std::io::Error::from_raw_os_error(report.raw_errno).kind()
                 == std::io::ErrorKind::ConnectionRefused;
             if refused && let Some(host) = report.addr {
-                let link = lock(&endpoint.table).dial_to(host.ip()).cloned();
-                if let Some(link) = link {
-                    link.refuse();
+                let mailbox = lock(&endpoint.table).dial_to(host.ip()).cloned();
+                if let Some(mailbox) = mailbox {
+                    mailbox.refuse();
                 }
             }
         }
@@ -144,13 +143,13 @@ impl Driver {
                 match event {
                     None => {}
                     Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                        if let Some(link) = table.link(handle) {
-                            link.push(event);
-                            if !self.touched.last().is_some_and(|last| Arc::ptr_eq(last, link)) {
-                                self.touched.push(link.clone());
+                        if let Some(mailbox) = table.mailbox(handle) {
+                            mailbox.push(event);
+                            if !self.touched.last().is_some_and(|last| Arc::ptr_eq(last, mailbox)) {
+                                self.touched.push(mailbox.clone());
                             }
-                        } else if let Some(farewell) = table.lingering.answer(handle.0) {
-                            endpoint.respond(&farewell.transmit, &farewell.bytes);
+                        } else if let Some(close_packet) = table.closing.answer(handle.0) {
+                            endpoint.respond(&close_packet.transmit, &close_packet.bytes);
                         }
                     }
                     Some(DatagramEvent::Response(transmit)) => {
@@ -164,8 +163,8 @@ impl Driver {
             }
         }
         drop(table);
-        for link in self.touched.drain(..) {
-            link.wake();
+        for mailbox in self.touched.drain(..) {
+            mailbox.wake();
         }
     }
 }
@@ -210,7 +209,7 @@ fn admit(endpoint: &Arc<Endpoint>, table: &mut Table, incoming: Incoming, respon
     }
 }
 
-impl Future for Driver {
+impl Future for EndpointDriver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -20,7 +20,7 @@ use quinn_proto::{Dir, Event, StreamEvent, Transmit, VarInt};
 use super::{
     config::MIN_WINDOW,
     endpoint::Endpoint,
-    link::Link,
+    mailbox::Mailbox,
     state::{Shared, State},
     transmit,
 };
@@ -35,19 +35,19 @@ pub(super) const TRAINS: usize = 8;
 const TRAIN: usize = 40;
 
 /// Ends when the endpoint has forgotten the connection.
-pub(super) struct Drive {
+pub(super) struct ConnectionDriver {
     shared: Arc<Shared>,
     /// Whom to wake once the state is unlocked again.
     wakers: Vec<Waker>,
 }
 
-impl Drive {
+impl ConnectionDriver {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, wakers: Vec::new() }
     }
 }
 
-impl Future for Drive {
+impl Future for ConnectionDriver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -55,7 +55,7 @@ impl Future for Drive {
         let over = {
             let mut state = shared.lock();
             if !state.released {
-                state.drive(cx, &shared.endpoint, &shared.link, wakers);
+                state.drive(cx, &shared.endpoint, &shared.mailbox, wakers);
             }
             state.released
         };
@@ -80,15 +80,15 @@ impl State {
         &mut self,
         cx: &mut Context<'_>,
         endpoint: &Arc<Endpoint>,
-        link: &Link,
+        mailbox: &Mailbox,
         wakers: &mut Vec<Waker>,
     ) {
         // Registered first: what comes from here on wakes this task again.
-        link.register(cx.waker());
-        self.woken = false;
+        mailbox.register(cx.waker());
+        self.driver_woken = false;
         let now = endpoint.shared.runtime.now();
 
-        let again = self.receive(link);
+        let again = self.receive(mailbox);
         if self.quic.poll_timeout().is_some_and(|at| at <= now) {
             self.quic.handle_timeout(now);
         }
@@ -98,9 +98,9 @@ impl State {
         self.share(endpoint);
         self.endpoint_events(endpoint);
         let more = self.send(cx, endpoint, now);
-        self.swept |= !more;
+        self.flushed |= !more;
         let rang = self.arm(cx, now);
-        if self.watched || self.quic.remote_address() != self.remote {
+        if self.muxer_polls_always || self.quic.remote_address() != self.remote {
             wakers.extend(self.muxer.take());
         }
         if again | more | rang {
@@ -109,10 +109,10 @@ impl State {
     }
 
     /// Handles what has arrived; true when there is more.
-    fn receive(&mut self, link: &Link) -> bool {
+    fn receive(&mut self, mailbox: &Mailbox) -> bool {
         for _ in 0..RECEIVE {
             if self.batch.is_empty() {
-                link.take(&mut self.batch);
+                mailbox.take(&mut self.batch);
             }
             match self.batch.pop_front() {
                 Some(event) => self.quic.handle_event(event),
@@ -253,7 +253,7 @@ impl State {
     fn arm(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            self.late = true;
+            self.deadline_passed = true;
         }
         let next = match (self.quic.poll_timeout(), self.deadline) {
             (Some(a), Some(b)) => Some(a.min(b)),
