@@ -28,7 +28,7 @@ pub(crate) struct HealthArgs {
 #[command(after_help = "Example:\n  smidge ready --min-peers 2 --topic some_topic --min-mesh 1\n\n\
                         Exit code 75 if it is not ready. Not for Swarm's HEALTHCHECK: a service that waits\n\
                         for its peers there is never found by them.\n\n\
-                        --json: {\"ready\", \"peers\", \"mesh\"}; \"mesh\" with --topic only")]
+                        --json: {\"ready\", \"peers\", \"gossip_off\", \"mesh\"}; \"mesh\" with --topic only")]
 pub(crate) struct ReadyArgs {
     /// Connected peers wanted [default: 1, or 0 with --topic]
     #[arg(long, value_name = "N")]

@@ -1,7 +1,7 @@
 //! Pings: `/ipfs/ping/1.0.0` (libp2p/specs ping/ping.md).
 //!
-//! Pings at an interval, on request and over one particular connection share one stream a connection, so that
-//! no other side ever sees two of ours. libp2p's own behaviour answers one stream of a peer at a time and resets
+//! Pings at an interval, on request and over one particular connection take turns, so that no other side ever
+//! sees two streams of ours. libp2p's own behaviour answers one stream of a peer at a time and resets
 //! the one before; a peer whose monitor pings beside its user (js-libp2p) ends the connection on that. Never
 //! closes a connection.
 

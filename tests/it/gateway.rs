@@ -332,7 +332,10 @@ fn two_nodes_do_through_http_what_they_do_through_rust() {
         assert_eq!(at_two.get("/v1/names").await.json()["names"][0]["records"][0]["state"], "connected");
         assert_eq!(at_two.get("/v1/mesh").await.json()["topics"][TOPIC], serde_json::json!([id]));
         let ready = at_one.get(&format!("/readyz?min_peers=1&topic={TOPIC}&min_mesh=1")).await;
-        assert_eq!(ready.json(), serde_json::json!({ "ready": true, "peers": 1, "mesh": 1 }));
+        assert_eq!(
+            ready.json(),
+            serde_json::json!({ "ready": true, "peers": 1, "gossip_off": 0, "mesh": 1 })
+        );
 
         two.shutdown().await.unwrap();
         let (name, _) = net.patiently("the end", stream.event()).await.unwrap();

@@ -1,4 +1,6 @@
-//! One connection's pings: one stream for all of ours, and an answer on each stream of the other side.
+//! One connection's pings: one stream of ours at a time, and an answer on each stream of the other side.
+//!
+//! A stream carries one ping: libp2p-ping 0.48 is not woken for the second one on the same stream.
 
 use std::{
     collections::VecDeque,
@@ -59,9 +61,8 @@ struct Waiting {
 enum Outbound {
     None,
     Opening,
-    Idle(Stream),
     /// A ping under way, since when.
-    Pinging(BoxFuture<'static, io::Result<Stream>>, Instant),
+    Pinging(BoxFuture<'static, io::Result<()>>, Instant),
     Unsupported,
 }
 
@@ -168,7 +169,7 @@ impl Handler {
     fn deadline(&self) -> Option<Instant> {
         let ping = match &self.outbound {
             Outbound::Pinging(_, since) => Some(*since + self.config.patience),
-            Outbound::None | Outbound::Idle(_) => Some(self.next),
+            Outbound::None => Some(self.next),
             Outbound::Opening | Outbound::Unsupported => None,
         };
         self.waiting.iter().map(|w| w.deadline).chain(ping).min()
@@ -176,13 +177,13 @@ impl Handler {
 }
 
 /// Sends a payload and waits until it is back.
-async fn ping(mut stream: Stream, payload: [u8; SIZE]) -> io::Result<Stream> {
+async fn ping(mut stream: Stream, payload: [u8; SIZE]) -> io::Result<()> {
     stream.write_all(&payload).await?;
     stream.flush().await?;
     let mut back = [0; SIZE];
     stream.read_exact(&mut back).await?;
     if back == payload {
-        Ok(stream)
+        Ok(())
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "other bytes came back than were sent"))
     }
@@ -239,8 +240,7 @@ impl ConnectionHandler for Handler {
             }
             match std::mem::replace(&mut self.outbound, Outbound::None) {
                 Outbound::Pinging(mut pinging, since) => match pinging.poll_unpin(cx) {
-                    Poll::Ready(Ok(stream)) => {
-                        self.outbound = Outbound::Idle(stream);
+                    Poll::Ready(Ok(())) => {
                         self.came_back(now.saturating_duration_since(since), now);
                         continue;
                     }
@@ -250,10 +250,6 @@ impl ConnectionHandler for Handler {
                     }
                     Poll::Pending => self.outbound = Outbound::Pinging(pinging, since),
                 },
-                Outbound::Idle(stream) if self.is_due(now) => {
-                    self.start(stream, now);
-                    continue;
-                }
                 Outbound::None if self.is_due(now) => {
                     self.outbound = Outbound::Opening;
                     let protocol = SubstreamProtocol::new(ReadyUpgrade::new(ping::PROTOCOL_NAME), ());
