@@ -102,7 +102,7 @@ tools() {
     done
     [ ${#packages[@]} = 0 ] || debian "${packages[@]}"
     [ ${#wanted[@]} = 0 ] || pinned "${wanted[@]}"
-    [[ " $* " != *" alerts "* ]] || promtool_alone
+    [[ " ${*//+/ } " != *" alerts "* ]] || promtool_alone
     export PATH
     cargo --version && rustc --version && cargo fmt --version && cargo clippy --version
 }
