@@ -229,7 +229,7 @@ impl Discovery {
             match packet {
                 Outgoing::Query => self.actions.push_back(Action::Send(segment, wire::question())),
                 Outgoing::ServiceTypes => {
-                    self.actions.push_back(Action::Send(segment, wire::types(self.ttl)))
+                    self.actions.push_back(Action::Send(segment, wire::types(self.ttl)));
                 }
                 Outgoing::Response => self.respond(&segment, self.ttl),
             }

@@ -313,7 +313,7 @@ mod tests {
         let (mut topics, commands) = topics(4, 2);
         let _one = topics.follow("t", commands.clone()).unwrap();
         let _two = topics.follow("t", commands.clone()).unwrap();
-        assert!(matches!(topics.follow("t", commands.clone()), Err(Error::Limit { limit: 2, .. })));
+        assert!(matches!(topics.follow("t", commands), Err(Error::Limit { limit: 2, .. })));
         let (mut topics, commands) = tests::topics(4, 8);
         let full: Vec<_> = ["a", "b", "c"].map(|t| topics.follow(t, commands.clone()).unwrap()).into();
         let refused = topics.follow("d", commands.clone()).map(|_| ());

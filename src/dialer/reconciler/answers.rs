@@ -182,8 +182,8 @@ impl Reconciler {
 
 /// Whether an address belongs to a family of addresses; one without IP address belongs to any.
 fn is_of(address: &Multiaddr, family: Family) -> bool {
-    match (address.iter().next(), family) {
-        (Some(Protocol::Ip4(_)), Family::V6) | (Some(Protocol::Ip6(_)), Family::V4) => false,
-        _ => true,
-    }
+    !matches!(
+        (address.iter().next(), family),
+        (Some(Protocol::Ip4(_)), Family::V6) | (Some(Protocol::Ip6(_)), Family::V4)
+    )
 }

@@ -41,6 +41,9 @@ const MAX_KEY: usize = 4 << 10;
 /// Longest wait for a ping to come back.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Publishes that go on waiting, since the queues to all peers were full.
+type Held = Vec<Waiting<Reply<Receipt>>>;
+
 impl EventLoop {
     pub(super) fn on_command(&mut self, command: Option<Command>) {
         let Some(command) = command else {
@@ -190,7 +193,7 @@ impl EventLoop {
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
         let ready = self.publishes.take_ready(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
-        let mut full: BTreeMap<String, (usize, Vec<Waiting<Reply<Receipt>>>)> = BTreeMap::new();
+        let mut full: BTreeMap<String, (usize, Held)> = BTreeMap::new();
         for publish in ready {
             if let Some((_, held)) = full.get_mut(&publish.topic) {
                 held.push(publish);

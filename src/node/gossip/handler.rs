@@ -40,6 +40,7 @@ type InnerUpgrade = <Inner as ConnectionHandler>::InboundProtocol;
 type InnerEvent = <Inner as ConnectionHandler>::ToBehaviour;
 
 /// What a connection tells.
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are gossipsub's own")]
 #[derive(Debug)]
 pub(crate) enum Event {
     /// What gossipsub's own handler would have told.
