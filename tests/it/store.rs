@@ -236,7 +236,7 @@ fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
         if !rustix::process::geteuid().is_root() {
             unshare.args(["--user", "--map-root-user"]);
         }
-        let name = "a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from";
+        let name = "store::a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from";
         let dir = tempfile::tempdir().unwrap();
         let script = format!(
             "set -e; mount -t tmpfs -o size=1m none \"${INSIDE}\"; exec \"$0\" --exact {name} --nocapture"
