@@ -199,13 +199,15 @@ impl Network {
     }
 }
 
-/// The first three bytes of a loopback network that no other test uses, and a port that is free there.
+/// The first three bytes of a loopback network that no other test uses, and a port that is free there. It lies below
+/// those that the kernel picks: a socket bound to any address could take one of them while a replica restarts.
 pub(crate) fn free_net() -> ([u8; 3], u16) {
     static NETS: AtomicU8 = AtomicU8::new(0);
     let pid = std::process::id();
     let nth = NETS.fetch_add(1, Ordering::Relaxed);
     let net = [127, 1 + (pid % 60) as u8, nth.wrapping_add((pid / 60) as u8)];
-    (net, UdpSocket::bind((ip(net, 250), 0)).unwrap().local_addr().unwrap().port())
+    let is_free = |port: &u16| UdpSocket::bind((ip(net, 250), *port)).is_ok();
+    (net, (10_000 + u16::from(nth)..30_000).find(is_free).unwrap())
 }
 
 /// What is there already, without waiting.
