@@ -18,6 +18,7 @@ use super::{
 use crate::config::Target;
 
 mod answers;
+mod dnsaddr;
 mod known;
 mod ways;
 

@@ -102,8 +102,9 @@ impl Item {
     pub(super) fn decode(row: &Row, bytes: &[u8], at: Moment) -> Option<Option<Self>> {
         let mut input = Input(bytes);
         if let Row::Peer(_) = row {
-            let known = Known { seen: input.u64()?, addresses: input.addresses()? };
-            return Some(Some(Self::Peer(known)));
+            // Known peers are a help, and nothing that was promised: one that cannot be read is as if expired.
+            let known = input.u64().zip(input.addresses());
+            return Some(known.map(|(seen, addresses)| Self::Peer(Known { seen, addresses })));
         }
         let Some(expires) = input.life(at)? else { return Some(None) };
         Some(Some(match row {
@@ -169,10 +170,11 @@ impl<'a> Input<'a> {
         self.take(length)
     }
 
+    /// An address that this version does not understand is left out; it does not spoil the others.
     fn addresses(&mut self) -> Option<Vec<Multiaddr>> {
         let mut addresses = Vec::new();
         while !self.0.is_empty() {
-            addresses.push(Multiaddr::try_from(self.bytes()?.to_vec()).ok()?);
+            addresses.extend(Multiaddr::try_from(self.bytes()?.to_vec()));
         }
         Some(addresses)
     }
@@ -216,6 +218,23 @@ mod tests {
             (Row::Provider(key, provider), Item::Provider(entry)),
             (Row::Peer(provider), Item::Peer(Known { addresses, seen: 7 })),
         ]
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_does_not_spoil_the_others() {
+        let at = Moment { now: Instant::now(), unix: Duration::from_secs(1) };
+        let good: [Multiaddr; 2] = ["/ip4/10.0.0.1/udp/4001/quic-v1", "/ip6/fd00::1/tcp/4001"]
+            .map(|address| address.parse().unwrap());
+        let mut bytes = 7_u64.to_le_bytes().to_vec();
+        put_addresses(&mut bytes, &good[..1]);
+        put_bytes(&mut bytes, &[0xff; 9]);
+        put_addresses(&mut bytes, &good[1..]);
+        let row = Row::Peer(peer(1));
+        let known = Known { seen: 7, addresses: good.to_vec() };
+        assert_eq!(Item::decode(&row, &bytes, at), Some(Some(Item::Peer(known))));
+        // A peer that cannot be read at all is forgotten; the store is not refused for it.
+        bytes.truncate(bytes.len() - 1);
+        assert_eq!(Item::decode(&row, &bytes, at), Some(None));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use futures::StreamExt;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use super::finding::Finding;
+use super::{finding::Finding, resolver::NOBODY};
 use crate::{
     config::{Config, Target, TransportKind},
     dialer::{Answer, Open, lookup},
@@ -44,8 +44,11 @@ pub(super) async fn check(
     let all = targets(config);
     let over: Arc<[TransportKind]> = config.name_transports().into();
     let looked = all.iter().map(|target| look(resolver.clone(), target.clone(), over.clone()));
+    // A server that answers for this one is not silent for all, whatever it does for the others.
+    let other = resolver.settled(NOBODY, Family::V4);
+    let (looked, _) = futures::future::join(futures::future::join_all(looked), other).await;
     let (mut findings, mut names) = (Vec::new(), Vec::new());
-    for (target, (answer, tasks)) in all.iter().zip(futures::future::join_all(looked).await) {
+    for (target, (answer, tasks)) in all.iter().zip(looked) {
         let name = target.to_string();
         if target.host().is_some() {
             findings.push(judge(

@@ -21,7 +21,7 @@ const SERVER: &str = "dns.server";
 const MANY_DOTS: usize = 2;
 /// What is asked where no name is configured: it never exists (RFC 6761), and any answer will do.
 /// What ends in `.invalid` would not be asked for at all.
-const NOBODY: &str = "smidge.test.";
+pub(super) const NOBODY: &str = "smidge.test.";
 
 pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
     let told = dns_config(config);

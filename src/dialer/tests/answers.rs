@@ -56,6 +56,26 @@ fn what_nobody_answered_stands_and_is_said_once() {
 }
 
 #[test]
+fn one_bad_target_or_known_peer_does_not_spoil_the_others() {
+    let mut world = World::new(1);
+    let [good, refused, gone] = ["good", "refused", "gone"].map(name);
+    let dead: Target = at(9).to_string().parse().unwrap();
+    world.names.insert(good.clone(), records([1, 2]));
+    world.names.insert(gone.clone(), vec![]);
+    let known = [(world.start_replica(3), at(3)), (PeerId::random(), at(8))];
+    (1..3).for_each(|n| {
+        world.start_replica(n);
+    });
+    for target in [&refused, &dead, &gone, &good] {
+        world.watch(target);
+    }
+    world.reconciler.try_known(known, world.now);
+    world.run(S(5));
+    assert!(world.is_connected(1) && world.is_connected(2), "{:?}", world.states());
+    assert_eq!(world.links.len(), 3, "the known peer that is there, too");
+}
+
+#[test]
 fn the_first_dial_does_not_wait_for_the_rest_of_the_answer() {
     let mut world = World::new(1);
     let peer = name("peer");

@@ -314,3 +314,47 @@ impl AsyncWrite for Tcp {
         self.stream().poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A connection that the server has closed.
+    struct Closed;
+
+    impl AsyncRead for Closed {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(0))
+        }
+    }
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_is_noted_whether_a_read_or_a_write_finds_it() {
+        let trace = Trace::default();
+        let mut tcp = Tcp { stream: Mutex::new(Box::new(Closed)), trace: trace.clone() };
+        futures::executor::block_on(async {
+            assert!(tcp.write(b"question").await.is_err());
+            assert!(trace.take_trouble().unwrap().starts_with(TOO_LONG));
+            assert!(tcp.flush().await.is_err());
+            assert!(trace.take_trouble().unwrap().starts_with(TOO_LONG));
+            assert_eq!(tcp.read(&mut [0]).await.unwrap(), 0);
+            assert!(trace.take_trouble().unwrap().starts_with(TOO_LONG));
+        });
+    }
+}
