@@ -1,4 +1,5 @@
-//! Logging: env_logger behind a door that lets the levels change while the node runs.
+//! Logging: env_logger behind a door that lets the levels change while the node runs, and a thread of its
+//! own that writes to stderr: whoever logs waits for nobody.
 //!
 //! libp2p logs through `tracing`, whose `log` feature brings its lines here, under targets such as
 //! `libp2p_swarm`. One event is one line on stderr, whatever a remote put into it: control
@@ -7,14 +8,20 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{self, Write},
+    os::fd::AsFd,
     str::FromStr,
     sync::{Arc, OnceLock, RwLock},
+    time::Duration,
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use self::queue::Queue;
 use crate::config::{LogFormat, nearest, quoted};
+
+mod queue;
 
 /// The level of everything no directive speaks of.
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::Info;
@@ -135,12 +142,16 @@ pub enum LogError {
     /// Another logger was installed by this process.
     #[error("a logger is installed already")]
     Installed,
+    /// The thread that writes the log cannot be started, or stderr is not open.
+    #[error("the log cannot be written: {0}")]
+    Writer(#[source] io::Error),
 }
 
 /// Where the log can be changed after it was set up. Clones change the same log.
 #[derive(Clone)]
 pub struct Control {
     logger: Arc<Reloadable>,
+    queue: Queue,
 }
 
 impl fmt::Debug for Control {
@@ -168,52 +179,86 @@ impl Control {
     }
 }
 
-/// Sets the log of this process up, on stderr. A second call changes the levels of the first.
+static LOGGER: OnceLock<Control> = OnceLock::new();
+
+/// Sets the log of this process up, on stderr. A second call changes the levels of the first. Lines are
+/// written by a thread of their own: a program that ends itself calls [`flush`] before.
 ///
 /// # Errors
-/// [`LogError::Installed`] when the process has a logger that is not ours.
+/// [`LogError::Installed`] when the process has a logger that is not ours; [`LogError::Writer`].
 pub fn init(config: &crate::config::Log) -> Result<Control, LogError> {
-    static LOGGER: OnceLock<Control> = OnceLock::new();
-    let mut fresh = false;
-    let control = LOGGER.get_or_init(|| {
-        fresh = true;
-        Control { logger: Arc::new(Reloadable::new(config.format, &config.level, None)) }
-    });
-    if fresh {
-        log::set_boxed_logger(Box::new(Shared(control.logger.clone()))).map_err(|_| LogError::Installed)?;
+    if let Some(control) = LOGGER.get() {
+        control.apply(&config.level);
+        return Ok(control.clone());
     }
+    let queue = Queue::new(config.buffer);
+    let logger = Arc::new(Reloadable::new(config.format, &config.level, Box::new(queue.clone())));
+    log::set_boxed_logger(Box::new(Shared(logger.clone()))).map_err(|_| LogError::Installed)?;
+    write_to_stderr(&queue, config.format).map_err(LogError::Writer)?;
+    let control = LOGGER.get_or_init(|| Control { logger, queue });
     control.apply(&config.level);
     Ok(control.clone())
+}
+
+/// Waits until what was logged so far is written; a second at most, where nobody reads it.
+pub fn flush() {
+    if let Some(control) = LOGGER.get() {
+        control.queue.flush(FLUSH);
+    }
+}
+
+/// Log lines of this process that were dropped, because nobody took them as fast as they came.
+pub fn dropped() -> u64 {
+    LOGGER.get().map_or(0, |control| control.queue.dropped())
+}
+
+/// How long the end of a process waits for whoever reads its log.
+const FLUSH: Duration = Duration::from_secs(1);
+
+fn write_to_stderr(queue: &Queue, format: LogFormat) -> io::Result<()> {
+    // Not through `io::stderr()`: its lock would be held for as long as nobody reads, and whoever else has
+    // something to say there would wait for it.
+    let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let notices = build(format, &Directives::default(), Box::new(out.try_clone()?));
+    queue.write_to(out, move |dropped| {
+        let words = format_args!("{dropped} log lines were dropped: they came faster than they were read");
+        notices.log(&Record::builder().target("smidge").level(log::Level::Warn).args(words).build());
+    })
 }
 
 /// A logger whose filter can be replaced.
 struct Reloadable {
     format: LogFormat,
     inner: RwLock<env_logger::Logger>,
-    /// Where lines go instead of stderr, in tests.
-    sink: Option<Sink>,
+    sink: Box<dyn Sink>,
 }
 
-type Sink = Arc<std::sync::Mutex<Vec<u8>>>;
+/// Where lines go, one a call. Clones are the same place.
+trait Sink: Write + Send + Sync {
+    fn again(&self) -> Box<dyn Write + Send>;
+}
+
+impl<W: Write + Send + Sync + Clone + 'static> Sink for W {
+    fn again(&self) -> Box<dyn Write + Send> {
+        Box::new(self.clone())
+    }
+}
 
 impl Reloadable {
-    fn new(format: LogFormat, directives: &Directives, sink: Option<Sink>) -> Self {
-        let inner = RwLock::new(build(format, directives, sink.clone()));
+    fn new(format: LogFormat, directives: &Directives, sink: Box<dyn Sink>) -> Self {
+        let inner = RwLock::new(build(format, directives, sink.again()));
         Self { format, inner, sink }
     }
 
     fn build(&self, directives: &Directives) -> env_logger::Logger {
-        build(self.format, directives, self.sink.clone())
+        build(self.format, directives, self.sink.again())
     }
 }
 
-fn build(format: LogFormat, directives: &Directives, sink: Option<Sink>) -> env_logger::Logger {
+fn build(format: LogFormat, directives: &Directives, out: Box<dyn Write + Send>) -> env_logger::Logger {
     let mut builder = env_logger::Builder::new();
     directives.apply(&mut builder);
-    match sink {
-        Some(sink) => builder.target(env_logger::Target::Pipe(Box::new(SinkWriter(sink)))),
-        None => builder.target(env_logger::Target::Stderr),
-    };
+    builder.target(env_logger::Target::Pipe(out));
     builder.write_style(env_logger::WriteStyle::Never);
     match format {
         LogFormat::Text => builder.format(|out, record| {
@@ -231,19 +276,6 @@ fn build(format: LogFormat, directives: &Directives, sink: Option<Sink>) -> env_
         }),
     };
     builder.build()
-}
-
-struct SinkWriter(Sink);
-
-impl Write for SinkWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// `text` with what could break or disguise a line escaped.

@@ -14,7 +14,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
                         --json: {\"peer\", \"version\", \"listening\", \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
-                        \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"traffic\": {\"received\", …}}")]
+                        \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -88,6 +88,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         let said = |what: &str| format!("{}, {} bytes", traffic[what], traffic[format!("{what}_bytes")]);
         table.row(["received".into(), said("received")]);
         table.row(["published".into(), said("published")]);
+        if let Some(dropped @ 1..) = record["log_dropped"].as_u64() {
+            table.row(["log".into(), format!("{dropped} lines dropped: nobody takes them as fast as they come")]);
+        }
         table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
         table.text()
     })

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{Config, ConfigError, LoadOptions, Problem},
     identity::IdentityError,
-    logging::LogError,
+    logging::{self, LogError},
     transport::admission::KeyFileError,
 };
 
@@ -164,7 +165,10 @@ impl From<KeyFileError> for Failure {
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        Self::new(exit::CONFIG, "bad config", error)
+        match error {
+            LogError::Directives(_) => Self::new(exit::CONFIG, "bad config", error),
+            LogError::Installed | LogError::Writer(_) => Self::new(exit::FAILED, "log", error),
+        }
     }
 }
 
@@ -206,6 +210,7 @@ pub fn main() -> ExitCode {
         Verb::Config(args) => config::run(args),
         Verb::Completions(args) => completions::run(&args),
     };
+    logging::flush();
     match done {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => {
@@ -232,13 +237,26 @@ pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "smidge: warning: {text}");
 }
 
+/// How long whoever reads stderr has to take the last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Says why a verb failed. The process ends whether anybody reads that or not.
 fn complain(failure: &Failure) {
-    let mut out = io::stderr().lock();
+    let mut text = String::new();
     for (why, hint) in &failure.why {
-        let _ = writeln!(out, "smidge: {}: {why}", failure.what);
+        text.push_str(&format!("smidge: {}: {why}\n", failure.what));
         if let Some(hint) = hint {
-            let _ = writeln!(out, "  hint: {hint}");
+            text.push_str(&format!("  hint: {hint}\n"));
         }
+    }
+    let (done, wait) = std::sync::mpsc::sync_channel(1);
+    let write = move || {
+        let _ = io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    };
+    // Nothing can be said where there is no thread to be had.
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _ = wait.recv_timeout(LAST_WORDS);
     }
 }
 

@@ -226,6 +226,8 @@ sections! { role;
         format: LogFormat = LogFormat::Text;
         /// Levels as in RUST_LOG, which wins.
         level: Directives [live] = Directives::default();
+        /// Bytes of lines that may wait for whoever reads the log; more lines are dropped, and counted.
+        buffer: usize as Size [4 << 10..=64 << 20] = 256 << 10;
     }
 
     /// A private mesh.

@@ -22,7 +22,7 @@ use super::{
     context::Context,
     process::Process,
 };
-use crate::{dialer::RecordState, mdns, store::StoreStatus};
+use crate::{dialer::RecordState, logging, mdns, store::StoreStatus};
 
 /// The media type of OpenMetrics.
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -104,6 +104,8 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
         }
     }
     own.register("name_records", "Records of a name, by how they stand", family(states));
+    let help = "Log lines dropped, because nobody took them as fast as they came";
+    own.register("log_lines_dropped", help, ConstCounter::new(logging::dropped()));
     own.register("api_connections", "Connections of the HTTP API", gauge(context.connections.taken() as u64));
     own.register("api_streams", "Event streams of the HTTP API", gauge(context.streams.taken() as u64));
     Ok(())

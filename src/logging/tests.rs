@@ -4,23 +4,38 @@ use log::Level;
 
 use super::*;
 
+/// Lines in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A log into memory, and a way to write to it.
-struct Log(Arc<Reloadable>, Sink);
+struct Log(Arc<Reloadable>, Memory);
 
 impl Log {
     fn new(format: LogFormat, level: &str) -> Self {
-        let sink = Sink::default();
-        Self(Arc::new(Reloadable::new(format, &level.parse().unwrap(), Some(sink.clone()))), sink)
+        let sink = Memory::default();
+        Self(Arc::new(Reloadable::new(format, &level.parse().unwrap(), Box::new(sink.clone()))), sink)
     }
 
     /// What comes out of one event.
     fn line(&self, target: &str, level: Level, message: &str) -> String {
-        self.1.lock().unwrap().clear();
+        self.1.0.lock().unwrap().clear();
         log::Log::log(
             &*self.0,
             &Record::builder().target(target).level(level).args(format_args!("{message}")).build(),
         );
-        String::from_utf8(self.1.lock().unwrap().clone()).unwrap()
+        String::from_utf8(self.1.0.lock().unwrap().clone()).unwrap()
     }
 
     fn says(&self, target: &str, level: Level) -> bool {
@@ -80,7 +95,7 @@ fn chatty_targets_are_quiet_unless_asked_for() {
 #[test]
 fn levels_change_while_it_runs_and_bad_ones_change_nothing() {
     let log = Log::new(LogFormat::Text, "info");
-    let control = Control { logger: log.0.clone() };
+    let control = Control { logger: log.0.clone(), queue: Queue::new(0) };
     control.set_level("debug").unwrap();
     assert!(log.says("smidge", Level::Debug));
     assert_eq!(log::max_level(), LevelFilter::Debug);
@@ -92,7 +107,7 @@ fn levels_change_while_it_runs_and_bad_ones_change_nothing() {
     // The one test that installs a logger: what libp2p says through `tracing` comes out of it.
     log::set_boxed_logger(Box::new(Shared(log.0.clone()))).unwrap();
     tracing::debug!(target: "libp2p_swarm", peer = %"12D3", "hello\nthere");
-    let lines = String::from_utf8(log.1.lock().unwrap().clone()).unwrap();
+    let lines = String::from_utf8(log.1.0.lock().unwrap().clone()).unwrap();
     assert!(
         lines.lines().any(|line| line.ends_with(" DEBUG libp2p_swarm: hello\\nthere peer=12D3")),
         "{lines}"

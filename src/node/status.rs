@@ -30,6 +30,8 @@ pub struct Status {
     pub store: StoreStatus,
     /// How long it has been running, in seconds.
     pub uptime_s: u64,
+    /// Lines of the log of its process that were dropped, because nobody took them as fast as they came.
+    pub log_dropped: u64,
     /// What it has said and heard since it started.
     pub traffic: Traffic,
 }

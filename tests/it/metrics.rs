@@ -277,6 +277,7 @@ fn metrics_are_openmetrics_and_tell_how_the_node_stands() {
             "# UNIT smidge_executor_delay_seconds seconds",
             "# TYPE smidge_executor_tasks_started counter",
             "# TYPE process_max_fds gauge",
+            "smidge_log_lines_dropped_total 0",
             "smidge_peers_connected_total 1",
             "# UNIT smidge_uptime_seconds seconds",
             "# UNIT process_resident_memory_bytes bytes",

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use crate::support::{process::Process, sandbox};
+use crate::support::{daemon, process::Process, sandbox};
 use rustix::process::Signal;
 use smidge::{
     dns::NameServer,
@@ -129,6 +129,34 @@ fn sigterm_drains_and_peers_notice_at_once() {
         let (gone, _) = one.line_from(0, &["disconnected from", &id]);
         assert!(left < gone, "the topic is left before the connection closes");
     });
+}
+
+#[test]
+fn a_log_that_nobody_reads_stalls_neither_the_node_nor_its_end() {
+    let mut command = daemon::smidge(&["run", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]);
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", dir.path().join("api").display());
+    command.args(EPHEMERAL).args(["--set", "log.level=trace", "--set", "log.buffer=4KiB"]);
+    command.args(["--set", &format!("api.listen={socket}")]);
+    let mut node = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let ask = |args: &[&str]| daemon::run(daemon::smidge(args).env("SMIDGE_API", &socket));
+    let dropped = || {
+        let (code, answer, _) = ask(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+        (code == 0).then(|| status["log_dropped"].as_u64().unwrap())
+    };
+    // Each question is a few lines at this level; a pipe takes 64 KiB.
+    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    while dropped().is_none_or(|n| n < 100) {
+        assert!(std::time::Instant::now() < deadline, "it logs too little to fill a pipe");
+    }
+    // Its pipe has been full for a while.
+    assert_eq!(ask(&["health"]).0, 0);
+    daemon::send(&node, Signal::TERM);
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut node.stderr.take().unwrap(), &mut log).unwrap();
+    assert!(log.contains("starting smidge"), "{log}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::{
     config::{self, Config, MessageIds},
     dialer,
     error::chain,
+    logging,
     node::{
         access::Access,
         command::{Command, PublishOptions, Reply},
@@ -354,6 +355,7 @@ impl EventLoop {
             records: store.records,
             store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
+            log_dropped: logging::dropped(),
             traffic: self.metrics.traffic(),
         }
     }
