@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use smidge::{
-    Client, Config, Delivery, Message, Node, PublishOptions, Verdict, identity::Identity, runtime::Executor,
+    Client, Config, Message, Node, PublishOptions, Verdict, identity::Identity, runtime::Executor,
     runtime::Handle,
 };
 
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{n} says {line:?}, handed to {} peers", receipt.peers);
         }
         // The first node hears the third one, and never the second: nobody delivers two lines.
-        if let Some(Delivery::Item(message)) = chats[0].next().await {
+        if let Some(message) = chats[0].next().await {
             println!("0 hears {:?}", String::from_utf8_lossy(&message.data));
         }
         for node in nodes {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use smidge::{
-    Client, Config, Delivery, Event, Node, PublishOptions,
+    Client, Config, Event, Node, PublishOptions,
     identity::Identity,
     mdns::Notice,
     runtime::{Executor, Handle},
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let two = node(&rt)?;
         let mut messages = two.subscribe("some_topic").await?;
         rt.timeout(Duration::from_secs(30), async {
-            while let Some(Delivery::Item(event)) = seen.next().await {
+            while let Some(event) = seen.next().await {
                 match event {
                     Event::Mdns(Notice::Discovered { peer, address }) => {
                         println!("found {peer} at {address}");
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
         let receipt = one.publish("some_topic", "hello, whoever you are", PublishOptions::default()).await?;
         println!("handed to {} peers", receipt.peers);
-        if let Some(Delivery::Item(message)) = messages.next().await {
+        if let Some(message) = messages.next().await {
             println!("{:?} says {:?}", message.source, String::from_utf8_lossy(&message.data));
         }
         Ok(futures::try_join!(two.shutdown(), one.shutdown()).map(drop)?)

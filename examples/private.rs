@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use smidge::{
-    Client, Config, Delivery, Event, Node,
+    Client, Config, Event, Node,
     dialer::Notice,
     identity::Identity,
     runtime::{Executor, Handle},
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut outside = stranger.events();
 
         rt.timeout(Duration::from_secs(10), async {
-            while let Some(Delivery::Item(event)) = at_one.next().await {
+            while let Some(event) = at_one.next().await {
                 if let Event::Connected { peer, .. } = event {
                     println!(
                         "inside: {peer}, which is {}",
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     break;
                 }
             }
-            while let Some(Delivery::Item(event)) = outside.next().await {
+            while let Some(event) = outside.next().await {
                 if let Event::Dialer(Notice::DialFailed { reason, .. }) = event {
                     println!("outside: {reason}");
                     break;

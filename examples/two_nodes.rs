@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "an example that says what it saw")]
 
 use futures::StreamExt;
-use smidge::{Config, Delivery, Node, PublishOptions, identity::Identity, runtime::Executor};
+use smidge::{Config, Node, PublishOptions, identity::Identity, runtime::Executor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     Executor::default().block_on(1, |runtime| async move {
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         let speaker = node("/ip4/127.0.0.1/udp/0/quic-v1", &["127.0.0.1:4801"])?;
         let receipt = speaker.publish("greetings", "hello", PublishOptions::default()).await?;
-        if let Some(Delivery::Item(message)) = messages.next().await {
+        if let Some(message) = messages.next().await {
             let text = String::from_utf8_lossy(&message.data).into_owned();
             println!("{text}, handed to {} peers, from {:?}", receipt.peers, message.source);
         }

@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! use futures::StreamExt;
-//! use smidge::{Client, Config, Delivery, Node, PublishOptions, identity::Identity, runtime::Executor};
+//! use smidge::{Client, Config, Node, PublishOptions, identity::Identity, runtime::Executor};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     Executor::default().block_on(1, |runtime| async move {
@@ -16,7 +16,7 @@
 //!         let mut messages = node.subscribe("some_topic").await?;
 //!         let receipt = node.publish("some_topic", "hello", PublishOptions::default()).await?;
 //!         println!("handed to {} peers", receipt.peers);
-//!         while let Some(Delivery::Item(message)) = messages.next().await {
+//!         while let Some(message) = messages.next().await {
 //!             println!("{:?} says {:?}", message.source, message.data);
 //!         }
 //!         Ok(())

@@ -22,6 +22,9 @@ use self::queue::Queue;
 use crate::config::{LogFormat, nearest, quoted};
 
 mod queue;
+mod repeats;
+
+pub(crate) use repeats::Repeats;
 
 /// The level of everything no directive speaks of.
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::Info;

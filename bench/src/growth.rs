@@ -25,7 +25,7 @@ use futures::{FutureExt, SinkExt, StreamExt, channel::mpsc, future::BoxFuture};
 use libp2p::{Multiaddr, identity::Keypair};
 use serde_json::{Value, json};
 use smidge::{
-    Client, Config, Delivery, Event, Node, PublishOptions,
+    Client, Config, Event, Node, PublishOptions,
     runtime::{Executor, Handle, Interfaces, RecvMeta, Runtime, Timer, Transmit, UdpOptions, UdpSocket},
 };
 use smidge_bench::{child::line, proc::Reading};
@@ -143,7 +143,7 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
                 break at.clone();
             }
             match events.next().await.ok_or("a node ended")? {
-                Delivery::Item(Event::Listening(at)) => break at,
+                Event::Listening(at) => break at,
                 _ => continue,
             }
         });
@@ -178,12 +178,10 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
     for client in &clients {
         let (mut subscription, mut arrivals) = (client.subscribe(TOPIC).await?, arrivals.clone());
         runtime.spawn(async move {
-            while let Some(delivery) = subscription.next().await {
-                if let Delivery::Item(message) = delivery {
-                    let number = message.data.first_chunk().map_or(u32::MAX, |n| u32::from_be_bytes(*n));
-                    // Nobody counts any more when the run is over.
-                    let _ = arrivals.send(number).await;
-                }
+            while let Some(message) = subscription.next().await {
+                let number = message.data.first_chunk().map_or(u32::MAX, |n| u32::from_be_bytes(*n));
+                // Nobody counts any more when the run is over.
+                let _ = arrivals.send(number).await;
             }
         });
     }

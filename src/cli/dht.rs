@@ -52,7 +52,7 @@ struct PutArgs {
     key: String,
     #[command(flatten)]
     input: Input,
-    /// How many other nodes have to confirm: one, majority, all, or a number
+    /// How many of the other nodes that are known have to confirm: one, majority, all; or a number, known or not
     #[arg(long, value_name = "N", default_value = "majority")]
     quorum: String,
     /// How long the record lives, in seconds or with a unit [default: kad.record_ttl]

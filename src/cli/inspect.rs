@@ -89,7 +89,10 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         table.row(["received".into(), said("received")]);
         table.row(["published".into(), said("published")]);
         if let Some(dropped @ 1..) = record["log_dropped"].as_u64() {
-            table.row(["log".into(), format!("{dropped} lines dropped: nobody takes them as fast as they come")]);
+            table.row([
+                "log".into(),
+                format!("{dropped} lines dropped: nobody takes them as fast as they come"),
+            ]);
         }
         table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
         table.text()

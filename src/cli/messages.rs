@@ -8,13 +8,18 @@ use std::{
 };
 
 use clap::Args;
-use futures::{FutureExt, StreamExt, future::Either, select, stream};
+use futures::{
+    FutureExt, StreamExt,
+    future::{Either, Fuse, FusedFuture, LocalBoxFuture, pending},
+    select, stream,
+};
+use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::{
     Failure,
     api::{self, AT_ONCE, Api, ApiArgs, Follow, SseEvent, duration},
-    exit, print, warn,
+    exit, print, print_patiently, stdout_is, warn,
 };
 use crate::{
     gateway::encode,
@@ -36,7 +41,7 @@ pub(crate) struct PubArgs {
     /// Each line is a message of its own; empty ones are left out
     #[arg(long, conflicts_with = "message")]
     lines: bool,
-    /// Subscribers of the topic to wait for
+    /// Subscribers of the topic to wait for; 0: publish even if nobody follows it
     #[arg(long, value_name = "N", default_value_t = 1)]
     wait_peers: usize,
     /// How long they are waited for, in seconds or with a unit
@@ -131,13 +136,13 @@ async fn publish_lines(api: &mut Api, args: &PubArgs) -> Result<(), Failure> {
         if line.is_empty() {
             continue;
         }
-        let said = say(api, args, &line).fuse();
+        let said = async { print_patiently(&runtime, say(api, args, &line).await?).await }.fuse();
         let mut said = std::pin::pin!(said);
         loop {
             select! {
                 said = said => {
                     progress.clear();
-                    print(&said?)?;
+                    said?;
                     progress.messages += 1;
                     break;
                 },
@@ -225,6 +230,9 @@ async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failu
         return Ok(String::from_utf8_lossy(&body).into_owned());
     }
     let receipt: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if receipt["peers"] == 0 {
+        return Ok(format!("published to 0 peers: nobody follows {}\n", args.topic));
+    }
     Ok(format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"]))
 }
 
@@ -264,18 +272,33 @@ pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
             streams.push(events(api.follow(topic).await?).boxed());
         }
         let mut seen = Seen { args, since: Instant::now(), messages: 0, lost: 0 };
+        // What is being printed; no more is taken from the node meanwhile.
+        let mut printing: Fuse<LocalBoxFuture<'_, Result<(), Failure>>> = Fuse::terminated();
+        let mut last = false;
         let mut events = stream::select_all(streams).fuse();
         let mut late = match args.timeout {
             Some(limit) => Either::Left(api.runtime.sleep(limit)),
-            None => Either::Right(futures::future::pending()),
+            None => Either::Right(pending()),
         }
         .fuse();
         loop {
+            let idle = printing.is_terminated();
+            if idle && last {
+                return Ok(());
+            }
+            let mut next = match idle {
+                true => Either::Left(events.next()),
+                false => Either::Right(pending()),
+            }
+            .fuse();
             select! {
-                event = events.next() => match event {
+                printed = printing => printed?,
+                event = next => match event {
                     Some(event) if event.name != "end" => {
-                        if seen.event(&event)? {
-                            return Ok(());
+                        let text;
+                        (text, last) = seen.event(&event);
+                        if !text.is_empty() {
+                            printing = print_patiently(&api.runtime, text).boxed_local().fuse();
                         }
                     }
                     _ => {
@@ -303,11 +326,7 @@ fn events(follow: Follow) -> impl stream::Stream<Item = SseEvent> {
 /// Whether the reader of our output is gone: `sub | head -1` ends with the first message then, and
 /// not with the second one.
 fn nobody_reads() -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdout = io::stdout();
-    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok()
-        && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    stdout_is(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// What was seen so far.
@@ -319,26 +338,21 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// Shows an event; says whether it was the last one wanted.
-    fn event(&mut self, event: &SseEvent) -> Result<bool, Failure> {
+    /// What to print of an event, and whether it was the last one wanted.
+    fn event(&mut self, event: &SseEvent) -> (String, bool) {
         let record: Value = serde_json::from_str(&event.data).unwrap_or_default();
         if event.name == "lost" {
             let lost = record["lost"].as_u64().unwrap_or_default();
             self.lost += lost;
             if self.args.json {
-                print(&format!("{}\n", json!({ "lost": lost })))?;
-            } else {
-                warn(&format!("{lost} messages were lost: they came faster than they were printed"));
+                return (format!("{}\n", json!({ "lost": lost })), false);
             }
-            return Ok(false);
+            warn(&format!("{lost} messages were lost: they came faster than they were printed"));
+            return (String::new(), false);
         }
         self.messages += 1;
-        if self.args.json {
-            print(&format!("{}\n", event.data))?;
-        } else {
-            print(&self.line(&record))?;
-        }
-        Ok(self.args.count.is_some_and(|count| self.messages >= count))
+        let text = if self.args.json { format!("{}\n", event.data) } else { self.line(&record) };
+        (text, self.args.count.is_some_and(|count| self.messages >= count))
     }
 
     fn line(&self, record: &Value) -> String {

@@ -12,11 +12,13 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     config::{Config, ConfigError, LoadOptions, Problem},
     identity::IdentityError,
     logging::{self, LogError},
+    runtime::Handle,
     transport::admission::KeyFileError,
 };
 
@@ -230,6 +232,23 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)
+}
+
+/// Writes all of `text` to stdout, which may be a pipe that nobody reads: it is awaited then, and a signal or a
+/// time limit can still end the verb.
+pub(crate) async fn print_patiently(runtime: &Handle, text: String) -> Result<(), Failure> {
+    // A pipe that is writable takes as much as this without blocking.
+    if text.len() <= rustix::pipe::PIPE_BUF && stdout_is(PollFlags::OUT) {
+        return print(&text);
+    }
+    runtime.unblock(move || print(&text)).await?
+}
+
+/// Whether any of `flags` holds of stdout now.
+pub(crate) fn stdout_is(flags: PollFlags) -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, flags)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().intersects(flags)
 }
 
 /// Writes a warning to stderr.

@@ -1,6 +1,9 @@
 //! `smidge run`: the node, its signals, and what a sender says.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use futures::{
@@ -11,13 +14,13 @@ use futures::{
 
 use super::{ConfigArgs, Failure, exit};
 use crate::{
-    config::{Config, LoadOptions, Publish},
+    config::{Config, ConfigError, LoadOptions, Publish},
     gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
     node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
-    transport::admission::Keyring,
+    transport::admission::{KeyFileError, Keyring},
 };
 
 /// Runs a node until it is told to stop.
@@ -79,6 +82,9 @@ struct Daemon<'a> {
     keyring: Option<Keyring>,
 }
 
+/// A configuration and, of a private network, its keys.
+type Read = (Result<Config, ConfigError>, Option<Result<Keyring, KeyFileError>>);
+
 impl Daemon<'_> {
     async fn run(mut self, identity: Identity) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
@@ -104,35 +110,53 @@ impl Daemon<'_> {
             self.runtime.spawn(say(client.clone(), self.config.publish.clone(), self.runtime.clone()));
         }
         while let Some(signal) = signals.next().await {
-            match signal {
-                Signal::Reload => self.reload(&client).await,
-                Signal::Stop => {
-                    let stopped = stop(&client, signals).await;
-                    if let Some(gateway) = gateway {
-                        gateway.close().await;
+            // A file that cannot be read to its end must not keep anybody from ending the node.
+            let read = match signal {
+                Signal::Stop => None,
+                Signal::Reload => {
+                    let stopped = std::pin::pin!(stop_signal(&mut signals));
+                    match select(std::pin::pin!(self.read_again()), stopped).await {
+                        Either::Left((read, _)) => Some(read),
+                        Either::Right(_) => None,
                     }
-                    return stopped;
                 }
+            };
+            if let Some(read) = read {
+                self.reload(read, &client).await;
+                continue;
             }
+            let stopped = stop(&client, signals).await;
+            if let Some(gateway) = gateway {
+                gateway.close().await;
+            }
+            return stopped;
         }
         Err(Failure::new(exit::FAILED, "signals", "they can no longer be received"))
     }
 
-    /// Reads the configuration again and applies what can be applied while running.
-    async fn reload(&mut self, client: &Client) {
-        let config = match Config::load(&self.args.node.options()) {
-            Ok(config) => config,
-            Err(e) => {
+    /// Reads the configuration, and the network's keys, again; where blocking is allowed.
+    async fn read_again(&self) -> io::Result<Read> {
+        let (options, keys) = (self.args.node.options(), self.config.network.key_file.clone());
+        let read = move || (Config::load(&options), keys.map(|file| Keyring::read(&file)));
+        self.runtime.unblock(read).await
+    }
+
+    /// Applies what can be applied while running.
+    async fn reload(&mut self, read: io::Result<Read>, client: &Client) {
+        let (config, keys) = match read {
+            Ok((Ok(config), keys)) => (config, keys),
+            Ok((Err(e), _)) => {
                 return log::error!(target: "smidge", "reloading failed, nothing was changed: {e}");
             }
+            Err(e) => return log::error!(target: "smidge", "reloading failed, nothing was changed: {e}"),
         };
         let changes = self.config.changes(&config);
         if !changes.restart.is_empty() {
             log::warn!(target: "smidge", "reloading: these need a restart: {}", changes.restart.join(", "));
         }
         self.log.apply(&config.log.level);
-        if let (Some(keyring), Some(file)) = (&self.keyring, &self.config.network.key_file) {
-            match Keyring::read(file) {
+        if let (Some(keyring), Some(read)) = (&self.keyring, keys) {
+            match read {
                 Ok(read) => {
                     if keyring.replace(&read) {
                         log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
@@ -175,6 +199,18 @@ impl From<GatewayError> for Failure {
 /// Some senders of signals (timeout(1) for one) send each to the process and to its group: what comes
 /// this soon after the first is the same signal.
 const SAME_SIGNAL: Duration = Duration::from_millis(20);
+
+/// Ready when a signal asks for the end.
+async fn stop_signal(signals: &mut Signals) {
+    while let Some(signal) = signals.next().await {
+        match signal {
+            Signal::Stop => return,
+            Signal::Reload => {
+                log::warn!(target: "smidge", "the configuration is still being read: a file of it does not end");
+            }
+        }
+    }
+}
 
 /// Ends the node in good order, or at once if a second signal asks for it.
 async fn stop(client: &Client, mut signals: Signals) -> Result<(), Failure> {

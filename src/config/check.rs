@@ -160,6 +160,16 @@ impl Config {
                 "a loopback address, or a token",
             )
         });
+        rules.push(Rule {
+            hint: Some("make one: openssl rand -hex 32".into()),
+            ..rule(
+                &["api.token"],
+                // Of a secret store that gave nothing, nobody must be let in.
+                api.token.is_none() && matches!(self.source("api.token"), Source::EnvFile { .. }),
+                "the file is empty".into(),
+                "a token",
+            )
+        });
         let guarded = self.topics.iter().find(|(_, rules)| rules.publish.is_some());
         rules.push(rule(
             &["topics", "gossip.validation"],

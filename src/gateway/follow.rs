@@ -5,7 +5,7 @@
 
 use data_encoding::BASE64;
 use futures::{
-    FutureExt, StreamExt,
+    FutureExt,
     future::{Either, select},
 };
 use serde_json::json;
@@ -56,7 +56,7 @@ async fn stream(
     loop {
         let next = {
             let gone = std::pin::pin!(connection.wire.closed());
-            let next = context.runtime.timeout(context.api.keep_alive, subscription.next());
+            let next = context.runtime.timeout(context.api.keep_alive, subscription.next_delivery());
             match select(gone, std::pin::pin!(next)).await {
                 Either::Left(_) => return Ok(()),
                 Either::Right((next, _)) => next,
@@ -71,7 +71,7 @@ async fn stream(
                 let count = |lost| context.counters.lost.inc_by(lost);
                 let mut text = event(&first, count);
                 while text.len() < BATCH
-                    && let Some(Some(more)) = subscription.next().now_or_never()
+                    && let Some(Some(more)) = subscription.next_delivery().now_or_never()
                 {
                     text.push_str(&event(&more, count));
                 }

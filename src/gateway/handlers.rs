@@ -21,7 +21,26 @@ use crate::node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Statu
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
 
+/// Answers what can be said at once within [`ALIVE`], whatever the loop is at; what waits for the network has
+/// limits of its own.
 pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer, Refusal> {
+    match request.route {
+        Route::Health
+        | Route::Ready
+        | Route::Metrics
+        | Route::Status
+        | Route::Peers
+        | Route::Names
+        | Route::Mesh => {
+            let answered = context.runtime.timeout(ALIVE, answer_now(context, request)).await;
+            answered
+                .unwrap_or_else(|_| Err(Refusal::new(503, "the node does not answer", "its log tells more")))
+        }
+        _ => answer_now(context, request).await,
+    }
+}
+
+async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refusal> {
     let Request { route, query, body } = request;
     let client = &context.client;
     let plain = "no parameters";
@@ -144,10 +163,7 @@ fn is_live(context: &Context, status: &Status) -> bool {
 
 /// Live: the loop answers, and what is to be listened on is listened on, peers or not.
 async fn health(context: &Context) -> Result<Answer, Refusal> {
-    let Ok(status) = context.runtime.timeout(ALIVE, context.client.status()).await else {
-        return Err(Refusal::new(503, "the node does not answer", "its log tells more"));
-    };
-    if !is_live(context, &status?) {
+    if !is_live(context, &context.client.status().await?) {
         return Err(Refusal::new(503, "no listener is up", "the log tells why; listen.addresses says where"));
     }
     Ok(Answer::json(&json!({ "live": true })))

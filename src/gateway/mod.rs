@@ -28,6 +28,8 @@ use futures::{
 
 use crate::{
     config::{ApiListen, Config},
+    error::remedy,
+    logging::Repeats,
     node::Client,
     runtime::{ByteStream, Handle, TcpListener, TcpOptions, UnixListener},
 };
@@ -161,22 +163,21 @@ impl Gateway {
 }
 
 async fn accept(listener: Listener, context: Arc<Context>, mut closed: oneshot::Receiver<()>) {
-    let mut failing = false;
+    let mut failures = Repeats::default();
     loop {
         let accepted = match select(std::pin::pin!(listener.accept()), &mut closed).await {
             Either::Left((accepted, _)) => accepted,
             Either::Right(_) => return,
         };
         match accepted {
-            Ok(stream) => {
-                failing = false;
-                connection::start(&context, stream);
-            }
+            Ok(stream) => connection::start(&context, stream),
             Err(e) => {
-                // Out of descriptors, for instance: said once for as long as it lasts.
-                let level = if failing { log::Level::Debug } else { log::Level::Warn };
-                failing = true;
-                log::log!(level, "the API could not take a connection, and keeps trying: {e}");
+                // Out of descriptors, for instance: for as long as it lasts, it happens at each attempt.
+                let text =
+                    format!("the API could not take a connection, and keeps trying: {e}{}", remedy(&e));
+                if let Some(text) = failures.say(&text, context.runtime.now()) {
+                    log::warn!("{text}");
+                }
                 context.runtime.sleep(BREATHE).await;
             }
         }

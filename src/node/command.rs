@@ -96,7 +96,8 @@ pub(crate) enum Command {
 /// How a message is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// Subscribers of the topic to wait for; at least one is needed in any case.
+    /// Subscribers of the topic to wait for; 0: none has to be there, and the receipt may say that the message was
+    /// handed to nobody.
     pub wait_peers: usize,
     /// How long they are waited for.
     pub timeout: Duration,
@@ -124,17 +125,18 @@ impl Default for PutOptions {
     }
 }
 
-/// How many nodes have to confirm a record, of the `kad.replication` closest to its key.
+/// How many other nodes have to confirm a record, of the `kad.replication` closest to its key. On a node that
+/// knows no other, a record is stored here alone, unless a number asks for more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quorum {
-    /// One.
+    /// One, if there is any.
     One,
     /// More than half of those that there are.
     #[default]
     Majority,
     /// All that there are.
     All,
-    /// This many.
+    /// This many, whether they are there or not.
     Count(std::num::NonZeroUsize),
 }
 

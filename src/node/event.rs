@@ -29,7 +29,7 @@ pub struct Message {
 /// What a publish can honestly say.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {
-    /// The message's id.
+    /// The message's id; empty where it was handed to nobody.
     pub id: String,
     /// How many peers the message was handed to. They have it soon or, if their connection breaks,
     /// never: it is not a confirmation of delivery.
@@ -66,6 +66,13 @@ impl fmt::Display for Oversize {
                 write!(f, "a frame of {bytes} bytes: {limit} are read here, as gossip.max_message has it")
             }
         }
+    }
+}
+
+impl Receipt {
+    /// Of a message that nobody was there for, and that did not have to wait for anybody.
+    pub(crate) fn to_nobody() -> Self {
+        Self { id: String::new(), peers: 0 }
     }
 }
 

@@ -46,6 +46,7 @@ use super::{
 };
 use crate::{
     config::{Config, TransportKind},
+    logging::Repeats,
     runtime::{Handle, Interface, Interfaces, Timer},
 };
 
@@ -107,6 +108,7 @@ pub(crate) struct EventLoop {
     anew: HashMap<PeerId, Vec<Multiaddr>>,
     connects: Connects,
     reservations: Reservations,
+    listener_errors: Repeats,
     timer: Box<dyn Timer>,
     started: Instant,
     bootstrap: Instant,
@@ -163,6 +165,7 @@ impl EventLoop {
             anew: HashMap::new(),
             connects: Connects::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
+            listener_errors: Repeats::default(),
             timer: runtime.timer(),
             started: now,
             bootstrap: now + BOOTSTRAP,

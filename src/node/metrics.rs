@@ -181,6 +181,7 @@ impl Metrics {
     /// Counts what became of a publish of `bytes`.
     pub(crate) fn published(&self, bytes: usize, result: &Result<Receipt, Error>) {
         let outcome = match result {
+            Ok(Receipt { peers: 0, .. }) => "no_peers",
             Ok(receipt) => {
                 self.published.inc();
                 self.published_bytes.inc_by(bytes as u64);

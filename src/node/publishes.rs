@@ -16,7 +16,7 @@ pub(crate) struct Waiting<T> {
     pub(crate) topic: String,
     pub(crate) data: Vec<u8>,
     pub(crate) waiter: T,
-    wanted: usize,
+    pub(crate) wanted: usize,
     patience: Duration,
     deadline: Option<Instant>,
     /// Full queues were found, so many of them; when it is tried again.
@@ -56,7 +56,7 @@ impl<T> Publishes<T> {
             topic,
             data,
             waiter,
-            wanted: options.wait_peers.max(1),
+            wanted: options.wait_peers,
             patience: options.timeout,
             deadline: now.checked_add(options.timeout),
             congested: None,
@@ -137,7 +137,7 @@ mod tests {
         let now = Instant::now();
         let mut publishes = Publishes::new(8);
         publishes.push("a".into(), vec![1], options(2, 10), 1, now).unwrap();
-        publishes.push("b".into(), vec![2], options(0, 10), 2, now).unwrap();
+        publishes.push("b".into(), vec![2], options(1, 10), 2, now).unwrap();
         publishes.push("a".into(), vec![3], options(1, 10), 3, now).unwrap();
         assert!(publishes.take_ready(now, |_| 0).is_empty(), "nobody is never enough");
         let ready = |p: &mut Publishes<i32>, n: usize| -> Vec<i32> {
@@ -146,6 +146,15 @@ mod tests {
         assert_eq!(ready(&mut publishes, 1), [3]);
         assert_eq!(ready(&mut publishes, 2), [1]);
         assert!(!publishes.is_empty());
+    }
+
+    #[test]
+    fn a_publish_that_waits_for_nobody_goes_out_to_whoever_is_there() {
+        let now = Instant::now();
+        let mut publishes = Publishes::new(8);
+        publishes.push("a".into(), vec![1], options(0, 0), 1, now).unwrap();
+        assert_eq!(publishes.take_ready(|_| 0).len(), 1);
+        assert!(publishes.is_empty());
     }
 
     #[test]

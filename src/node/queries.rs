@@ -220,11 +220,12 @@ fn most_common(found: Vec<Vec<u8>>) -> Option<Vec<u8>> {
 }
 
 /// How many other nodes have to confirm a record when there are `others` in the table and at most
-/// `replication` are asked.
+/// `replication` are asked. Where nobody is there, nobody has to, unless a number says otherwise: what asks
+/// for less never wants more.
 pub(crate) fn quorum(quorum: kad::Quorum, others: usize, replication: usize) -> usize {
     let total = others.min(replication);
     match quorum {
-        kad::Quorum::One => 1,
+        kad::Quorum::One => total.min(1),
         kad::Quorum::Majority if total == 0 => 0,
         kad::Quorum::Majority => total / 2 + 1,
         kad::Quorum::All => total,
@@ -256,7 +257,9 @@ mod tests {
             (kad::Quorum::Majority, 0, 20, 0),
             (kad::Quorum::All, 2, 20, 2),
             (kad::Quorum::All, 100, 20, 20),
-            (kad::Quorum::One, 0, 20, 1),
+            (kad::Quorum::One, 0, 20, 0),
+            (kad::Quorum::One, 5, 20, 1),
+            (n(1), 0, 20, 1),
             (n(3), 1, 20, 3),
         ] {
             assert_eq!(quorum(wanted, others, replication), expected, "{wanted:?} of {others}");

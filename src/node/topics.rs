@@ -5,12 +5,13 @@
 
 use std::{
     collections::BTreeMap,
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use prometheus_client::metrics::counter::Counter;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     event::{Event, Message},
 };
 
-/// What a subscriber gets.
+/// What a subscriber gets, or does not get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery<T> {
     /// The next one.
@@ -28,15 +29,19 @@ pub enum Delivery<T> {
     Lost(u64),
 }
 
-/// A bounded stream of what happens, oldest first; it ends when the node does.
+/// A bounded stream of what happens, oldest first; it ends when the node does, and only then.
+///
+/// Whoever is too slow loses the oldest items. The stream passes over them; [`lost`](Self::lost) counts them,
+/// and [`next_delivery`](Self::next_delivery) says where they were.
 #[derive(Debug)]
 pub struct Feed<T> {
     receiver: Pin<Box<Receiver<T>>>,
-    /// Where what is lost is counted.
-    lost: Counter,
+    lost: u64,
+    /// Where what this node's subscribers lose is counted.
+    counter: Counter,
 }
 
-/// The messages of one topic. Dropping the last one leaves the topic, unless the config names it. A
+/// The messages of one topic, as a [`Feed`]. Dropping the last one leaves the topic, unless the config names it. A
 /// subscription alone does not keep the node running: a client does.
 #[derive(Debug)]
 pub struct Subscription {
@@ -48,14 +53,23 @@ pub struct Subscription {
 /// Everything that happens to a node.
 pub type Events = Feed<Event>;
 
-impl<T: Clone> Stream for Feed<T> {
-    type Item = Delivery<T>;
+impl<T: Clone> Feed<T> {
+    /// How many items this subscriber was too slow for so far.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
+    /// The next item, or how many were lost before it; `None` when the node has ended.
+    pub async fn next_delivery(&mut self) -> Option<Delivery<T>> {
+        poll_fn(|cx| self.poll_delivery(cx)).await
+    }
+
+    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
         self.receiver.as_mut().poll_recv(cx).map(|received| match received? {
             Ok(item) => Some(Delivery::Item(item)),
             Err(RecvError::Overflowed(lost)) => {
-                self.lost.inc_by(lost);
+                self.lost += lost;
+                self.counter.inc_by(lost);
                 Some(Delivery::Lost(lost))
             }
             Err(RecvError::Closed) => None,
@@ -63,15 +77,39 @@ impl<T: Clone> Stream for Feed<T> {
     }
 }
 
-impl Stream for Subscription {
-    type Item = Delivery<Message>;
+impl<T: Clone> Stream for Feed<T> {
+    type Item = T;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<Message>>> {
-        self.messages.poll_next_unpin(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        loop {
+            match ready!(self.poll_delivery(cx)) {
+                Some(Delivery::Item(item)) => return Poll::Ready(Some(item)),
+                Some(Delivery::Lost(_)) => {}
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        Pin::new(&mut self.messages).poll_next(cx)
     }
 }
 
 impl Subscription {
+    /// How many messages this subscriber was too slow for so far.
+    pub fn lost(&self) -> u64 {
+        self.messages.lost()
+    }
+
+    /// The next message, or how many were lost before it; `None` when the node has ended or the topic was left.
+    pub async fn next_delivery(&mut self) -> Option<Delivery<Message>> {
+        self.messages.next_delivery().await
+    }
+
     /// The topic.
     pub fn topic(&self) -> &str {
         &self.topic
@@ -97,7 +135,7 @@ pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, InactiveReceiver<T>) {
 
 /// Opens a stream on a channel made by [`channel`]; what it loses is added to `lost`.
 pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>, lost: &Counter) -> Feed<T> {
-    Feed { receiver: Box::pin(receiver.activate_cloned()), lost: lost.clone() }
+    Feed { receiver: Box::pin(receiver.activate_cloned()), lost: 0, counter: lost.clone() }
 }
 
 /// Gives `item` to all who listen; nobody is fine.
@@ -249,7 +287,7 @@ pub(crate) fn check(topic: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
     use libp2p::PeerId;
 
     use super::*;
@@ -264,7 +302,23 @@ mod tests {
     }
 
     fn next(subscription: &mut Subscription) -> Option<Delivery<Message>> {
-        subscription.next().now_or_never().flatten()
+        subscription.next_delivery().now_or_never().flatten()
+    }
+
+    #[test]
+    fn a_loop_over_a_slow_subscription_goes_on_where_messages_were_lost_and_ends_with_the_topic() {
+        let (mut topics, commands) = topics(4, 8);
+        let (mut slow, _) = topics.follow("t", commands).unwrap();
+        (0..10).for_each(|n| topics.deliver(&message("t", n)));
+        assert!(topics.drop_topic("t"));
+        let mut heard = Vec::new();
+        let read = async {
+            while let Some(message) = slow.next().await {
+                heard.push(message.data[0]);
+            }
+        };
+        assert_eq!(read.now_or_never(), Some(()), "the topic is gone");
+        assert_eq!((heard, slow.lost()), (vec![6, 7, 8, 9], 6));
     }
 
     #[test]

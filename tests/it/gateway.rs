@@ -9,7 +9,10 @@ use futures::{
     future::{join, join_all},
     stream,
 };
-use smidge::{PublishOptions, config::ApiListen, gateway::Bound};
+use libp2p::identity::Keypair;
+use smidge::{
+    Config, Message, Node, PublishOptions, Verdict, config::ApiListen, gateway::Bound, runtime::Executor,
+};
 
 /// A peer id that nobody has.
 const STRANGER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
@@ -499,5 +502,37 @@ fn an_address_in_use_is_named_with_its_key_and_a_hint() {
         api.gateway.close().await;
         config.api.listen = ApiListen::Tcp(api.addr);
         assert!(Bound::open(&config, &net.rt).is_ok(), "a closed API gives its address back");
+    });
+}
+
+#[test]
+fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_again() {
+    run(async |net| {
+        net.set("one", [2]);
+        let one = net.node(2, &[]);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        // On a thread of its own, so that its API is not stuck with it.
+        let rt = Executor::default().start(1).unwrap();
+        let stuck = Node::new(net.config(3, &["one"]), Keypair::generate_ed25519())
+            .validator(move |_: &Message| {
+                // An error says that it is let for good.
+                let _ = wait.lock().unwrap().recv();
+                Verdict::Accept
+            })
+            .spawn(&rt)
+            .unwrap();
+        let api = Api::serve(&net, &stuck, Config::default()).await;
+        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        one.publish(TOPIC, "x", options).await.unwrap();
+        net.patiently("a stuck node", async { while api.get("/healthz").await.status != 503 {} }).await;
+        let paths = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/peers", "/v1/names", "/v1/mesh"];
+        let asked = futures::future::join_all(paths.map(|path| api.get(path)));
+        for (path, answer) in paths.into_iter().zip(net.patiently("answers", asked).await) {
+            assert_eq!(answer.status, 503, "{path}");
+            assert_eq!(answer.json()["error"], "the node does not answer", "{path}");
+        }
+        drop(go);
+        net.patiently("a ready node", async { while api.get("/readyz").await.status != 200 {} }).await;
     });
 }

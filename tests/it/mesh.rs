@@ -6,7 +6,7 @@ use crate::support::{TOPIC, now, process::Process, run, text};
 use futures::{StreamExt, future::join_all};
 use libp2p::{PeerId, identity::Keypair};
 use smidge::{
-    Client, Delivery, Error, Event, Node, PeerStatus, PublishOptions, PutOptions, Quorum, Verdict,
+    Client, Error, Event, Node, PeerStatus, PublishOptions, PutOptions, Quorum, Verdict,
     config::{MessageIds, PeerRule, Target, TopicRules},
     dialer::{Notice, RecordState},
 };
@@ -151,7 +151,7 @@ fn a_new_key_at_an_old_address_is_adopted_with_one_line_about_it() {
             c.find_peer(old).await.is_err() && c.peers().await.unwrap().iter().all(|p| p.peer != old)
         })
         .await;
-        while let Some(Some(Delivery::Item(event))) = futures::FutureExt::now_or_never(events.next()) {
+        while let Some(Some(event)) = futures::FutureExt::now_or_never(events.next()) {
             assert_eq!(is_replaced(&event), None, "said once");
         }
     });

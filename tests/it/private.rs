@@ -6,7 +6,7 @@ use crate::support::{Network, TOPIC, run, text};
 use futures::StreamExt;
 use libp2p::{StreamProtocol, identity::Keypair, multiaddr::Protocol};
 use smidge::{
-    Client, Config, Delivery, Event, Node, PublishOptions,
+    Client, Config, Event, Node, PublishOptions,
     config::Target,
     dialer::Notice,
     transport::admission::{Keyring, NetworkKey},
@@ -175,7 +175,7 @@ fn a_rolling_change_of_keys_loses_no_message() {
         let mut counts = BTreeMap::new();
         while counts.len() < sent as usize {
             match net.rt.timeout(crate::support::PATIENCE, heard.next()).await {
-                Ok(Some(Delivery::Item(message))) => {
+                Ok(Some(message)) => {
                     *counts.entry(text(&message).parse::<u32>().unwrap()).or_insert(0) += 1;
                 }
                 other => {

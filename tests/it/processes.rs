@@ -146,7 +146,7 @@ fn a_log_that_nobody_reads_stalls_neither_the_node_nor_its_end() {
         (code == 0).then(|| status["log_dropped"].as_u64().unwrap())
     };
     // Each question is a few lines at this level; a pipe takes 64 KiB.
-    let deadline = std::time::Instant::now() + daemon::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     while dropped().is_none_or(|n| n < 100) {
         assert!(std::time::Instant::now() < deadline, "it logs too little to fill a pipe");
     }
@@ -157,6 +157,34 @@ fn a_log_that_nobody_reads_stalls_neither_the_node_nor_its_end() {
     let mut log = String::new();
     std::io::Read::read_to_string(&mut node.stderr.take().unwrap(), &mut log).unwrap();
     assert!(log.contains("starting smidge"), "{log}");
+}
+
+#[test]
+fn a_file_that_does_not_end_keeps_nobody_from_asking_or_ending_the_node_that_reads_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(path("config.toml"), "").unwrap();
+    let socket = format!("unix:{}", path("api"));
+    let api = format!("api.listen={socket}");
+    let listen = "/ip4/127.0.0.1/udp/0/quic-v1";
+    let config = path("config.toml");
+    let args = ["run", "--config", &config, "--listen", listen, "--set", &api];
+    let args: Vec<_> = args.iter().chain(&EPHEMERAL).map(|s| s.to_string()).collect();
+    let mut node = Process::start("node", &args);
+    node.line(&["listening on"]);
+    fs::remove_file(&config).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &config, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    node.signal(Signal::HUP);
+    let health = || daemon::run(daemon::smidge(&["health"]).env("SMIDGE_API", &socket)).0;
+    assert_eq!(health(), 0);
+    // The first one may not have been taken up when the second comes; then they are one.
+    while node.count(&["still being read"]) == 0 {
+        node.signal(Signal::HUP);
+        assert_eq!(health(), 0);
+    }
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code(), Some(0));
 }
 
 #[test]

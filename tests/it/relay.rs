@@ -4,7 +4,7 @@
 use crate::support::{Network, TOPIC, run, text};
 use futures::StreamExt;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
-use smidge::{Client, Config, Delivery, Event, Events, PublishOptions};
+use smidge::{Client, Config, Event, Events, PublishOptions};
 
 /// A relay at replica `n` that follows nothing.
 fn relay(net: &Network, n: u8, more: impl FnOnce(&mut Config)) -> Client {
@@ -26,7 +26,7 @@ async fn event<T>(net: &Network, what: &str, events: &mut Events, pick: impl Fn(
     net.patiently(what, async {
         loop {
             match events.next().await {
-                Some(Delivery::Item(event)) => {
+                Some(event) => {
                     if let Some(found) = pick(&event) {
                         return found;
                     }

@@ -5,9 +5,13 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
-use crate::support::daemon::{Daemon, pair, run, send, smidge};
+use crate::support::{
+    PATIENCE,
+    daemon::{Daemon, pair, run, send, smidge},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -33,9 +37,9 @@ fn sub(node: &Daemon, args: &[&str]) -> Child {
     let child =
         node.asked(&[&["sub"], args].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The topic is not one of the node's own: it is followed as soon as the stream stands.
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while streams() == before {
-        assert!(std::time::Instant::now() < deadline, "the topic is not followed: {before}");
+        assert!(Instant::now() < deadline, "the topic is not followed: {before}");
     }
     child
 }
@@ -500,4 +504,49 @@ fn what_is_no_node_is_said_to_be_none() {
     let (code, _, err) = run(&mut smidge(&["status", "--api", &url]));
     assert!(code == 69 && err.contains("it closed the connection"), "{code} {err}");
     server.join().unwrap();
+}
+
+/// A verb whose stdout is a pipe that is full, and that nobody reads.
+fn stuffed(node: &Daemon, publisher: &Daemon, args: &[&str]) -> Child {
+    let child = node.asked(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = format!("{}\n", "x".repeat(4000));
+    let waiting = || rustix::io::ioctl_fionread(child.stdout.as_ref().unwrap()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while waiting() < 60_000 {
+        assert!(Instant::now() < deadline, "{} bytes were printed", waiting());
+        let (code, _, err) = fed(&mut publisher.asked(&["pub", "-t", "t", "--lines"]), lines.as_bytes());
+        assert_eq!(code, 0, "{err}");
+    }
+    // One more, that is certain to find no room.
+    for _ in 0..4 {
+        fed(&mut publisher.asked(&["pub", "-t", "t", "--lines"]), lines.as_bytes());
+    }
+    child
+}
+
+#[test]
+fn a_reader_that_does_not_read_keeps_sub_neither_from_a_signal_nor_from_its_time_limit() {
+    let (one, two) = pair("t");
+    let mut signalled = stuffed(&two, &one, &["sub", "-t", "t"]);
+    send(&signalled, Signal::TERM);
+    assert!(signalled.wait().unwrap().success());
+    let mut limited = stuffed(&two, &one, &["sub", "-t", "t", "--timeout", "5"]);
+    assert!(limited.wait().unwrap().success());
+}
+
+#[test]
+fn what_asks_for_nobody_gets_by_with_nobody() {
+    let node = Daemon::start(&[]);
+    for quorum in ["one", "majority", "all"] {
+        let (code, out, err) = node.ask(&["dht", "put", "k", "-m", "v", "--quorum", quorum]);
+        assert_eq!((code, &*out), (0, "stored here and confirmed by 0 others\n"), "{quorum}: {err}");
+    }
+    let (code, _, err) = node.ask(&["dht", "put", "k", "-m", "v", "--quorum", "1"]);
+    assert!(code == 1 && err.contains("0 nodes confirmed the record, 1 had to"), "{code} {err}");
+    let (code, out, err) = node.ask(&["pub", "-t", "t", "-m", "hello", "--wait-peers", "0"]);
+    assert_eq!((code, &*out), (0, "published to 0 peers: nobody follows t\n"), "{err}");
+    let args = ["pub", "-t", "t", "-m", "hello", "--wait-peers", "0", "--json"];
+    assert_eq!(node.ask(&args).1.trim_end(), r#"{"id":"","peers":0}"#);
+    let (code, ..) = node.ask(&["pub", "-t", "t", "-m", "hello", "--timeout", "0"]);
+    assert_eq!(code, 75, "one has to be there unless told otherwise");
 }

@@ -10,7 +10,7 @@ use libp2p::{
     ping,
     swarm::{NetworkBehaviour, SwarmEvent},
 };
-use smidge::{Client, Config, Delivery, Message, Node, PublishOptions, PutOptions, Quorum, Subscription};
+use smidge::{Client, Config, Message, Node, PublishOptions, PutOptions, Quorum, Subscription};
 use smidge_bench::{
     Side, Tuning,
     driven::Driven,
@@ -78,7 +78,7 @@ async fn join(sides: &Sides, stock: &mut StockNode, mut ours: Config, ours_dials
 
 async fn message(subscription: &mut Subscription) -> Message {
     match patiently("a message", subscription.next()).await {
-        Some(Delivery::Item(message)) => message,
+        Some(message) => message,
         other => panic!("a message was expected, not {other:?}"),
     }
 }

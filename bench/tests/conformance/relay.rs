@@ -11,7 +11,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, SwarmEvent},
     yamux,
 };
-use smidge::{Client, Config, Delivery, Event, Events, PublishOptions};
+use smidge::{Client, Config, Event, Events, PublishOptions};
 use smidge_bench::{Tuning, driven::Driven, link};
 
 use crate::{
@@ -45,7 +45,7 @@ async fn event<T>(what: &str, events: &mut Events, mut pick: impl FnMut(&Event) 
     patiently(what, async {
         loop {
             match events.next().await {
-                Some(Delivery::Item(event)) => {
+                Some(event) => {
                     if let Some(found) = pick(&event) {
                         return found;
                     }
@@ -117,7 +117,7 @@ fn our_nodes_meet_through_a_stock_relay_and_connect_directly_if_they_may() {
             let wait = PublishOptions { wait_peers: 1, ..PublishOptions::default() };
             patiently("a publish", one.publish("some_topic", "through", wait)).await.unwrap();
             let message = patiently("a message", heard.next()).await;
-            assert!(matches!(&message, Some(Delivery::Item(m)) if *m.data == *b"through"), "{message:?}");
+            assert!(matches!(&message, Some(m) if *m.data == *b"through"), "{message:?}");
         }
     });
 }

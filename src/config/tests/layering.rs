@@ -281,3 +281,24 @@ fn a_derived_identity_is_whole_or_refused() {
         assert_eq!(error.lines().filter(|line| !line.starts_with("  hint")).count(), 1, "{error}");
     }
 }
+
+#[test]
+fn a_token_file_that_holds_none_is_refused_and_lets_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    for (content, token) in [("", None), ("\n", None), ("\r\n", None), ("let-me-in\n", Some("let-me-in"))] {
+        let file = dir.path().join("token");
+        fs::write(&file, content).unwrap();
+        let env = env(&[("SMIDGE__API__TOKEN__FILE", file.to_str().unwrap())]);
+        let config = Config::load(&LoadOptions { env, ..Default::default() });
+        match (token, config) {
+            (None, Err(e)) => assert!(
+                e.to_string().ends_with(
+                    "api.token: the file is empty; expected a token\n  hint: make one: openssl rand -hex 32"
+                ),
+                "{e}"
+            ),
+            (Some(token), Ok(config)) => assert_eq!(config.api.token.unwrap().reveal(), token),
+            (_, config) => panic!("{content:?}: {config:?}"),
+        }
+    }
+}

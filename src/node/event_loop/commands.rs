@@ -203,6 +203,10 @@ impl EventLoop {
             let topic = TopicHash::from_raw(&publish.topic);
             let bytes = publish.data.len();
             let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data.clone());
+            if publish.wanted == 0 && matches!(result, Err(PublishError::NoPeersSubscribedToTopic)) {
+                self.answer_publish(publish.waiter, bytes, Ok(Receipt::to_nobody()));
+                continue;
+            }
             let receipt =
                 result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
                     PublishError::MessageTooLarge => {

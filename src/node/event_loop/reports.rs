@@ -13,7 +13,7 @@ use super::{EventLoop, id_text};
 use crate::{
     config::{TransportKind, Validation},
     dialer,
-    error::chain,
+    error::{chain, remedy},
     node::{
         Verdict,
         behaviour::BehaviourEvent,
@@ -51,7 +51,12 @@ impl EventLoop {
                     self.emit(Event::NotListening(address, reason.clone()));
                 }
             }
-            SwarmEvent::ListenerError { error, .. } => log::warn!("a listener reports: {}", chain(&error)),
+            SwarmEvent::ListenerError { error, .. } => {
+                let text = format!("a listener reports: {}{}", chain(&error), remedy(&error));
+                if let Some(text) = self.listener_errors.say(&text, self.runtime.now()) {
+                    log::warn!("{text}");
+                }
+            }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let address = self.remote(&endpoint);
                 let outbound = endpoint.is_dialer();

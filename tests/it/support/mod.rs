@@ -18,7 +18,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::join_all};
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use smidge::{
-    Client, Config, Delivery, Event, Message, Node, Subscription,
+    Client, Config, Event, Message, Node, Subscription,
     dns::NameServer,
     runtime::{Executor, Handle},
 };
@@ -169,10 +169,9 @@ impl Network {
 
     /// The next message.
     pub(crate) async fn message(&self, subscription: &mut Subscription) -> Message {
-        match self.patiently("a message", subscription.next()).await {
-            Some(Delivery::Item(message)) => message,
-            other => panic!("a message was expected, not {other:?}"),
-        }
+        let message = self.patiently("a message", subscription.next()).await;
+        assert_eq!(subscription.lost(), 0, "messages were lost");
+        message.unwrap_or_else(|| panic!("a message was expected, and the node ended"))
     }
 
     /// The first event that `pick` takes.
@@ -184,14 +183,10 @@ impl Network {
     ) -> T {
         self.patiently(what, async {
             loop {
-                match events.next().await {
-                    Some(Delivery::Item(event)) => {
-                        if let Some(found) = pick(&event) {
-                            return found;
-                        }
-                    }
-                    Some(Delivery::Lost(n)) => panic!("{n} events were lost"),
-                    None => panic!("the node ended before {what}"),
+                let event = events.next().await.unwrap_or_else(|| panic!("the node ended before {what}"));
+                assert_eq!(events.lost(), 0, "events were lost");
+                if let Some(found) = pick(&event) {
+                    return found;
                 }
             }
         })
@@ -211,7 +206,7 @@ pub(crate) fn free_net() -> ([u8; 3], u16) {
 }
 
 /// What is there already, without waiting.
-pub(crate) fn now(subscription: &mut Subscription) -> Option<Delivery<Message>> {
+pub(crate) fn now(subscription: &mut Subscription) -> Option<Message> {
     subscription.next().now_or_never().flatten()
 }
 

@@ -32,8 +32,9 @@ const VERSION: &[u8] = &[0xa0, 3, INTEGER, 1, 2];
 const ISSUER_ID: u8 = 0x81;
 const SUBJECT_ID: u8 = 0x82;
 const EXTENSIONS: u8 = 0xa3;
-/// From 1975 to 4096, as rust-libp2p's: a clock that is only roughly right does not part two hosts.
-const NOT_BEFORE: &[u8] = b"750101000000Z";
+/// From 1970 to 4096: no clock that is wrong parts two hosts, and a host without a battery for it begins in 1970.
+/// X.509 could say 1950, which readers that count from 1970 refuse (rustls-webpki).
+const NOT_BEFORE: &[u8] = b"700101000000Z";
 const NOT_AFTER: &[u8] = b"40960101000000Z";
 
 /// What is wrong with a certificate.

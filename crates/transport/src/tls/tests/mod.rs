@@ -280,3 +280,14 @@ fn certificates_of_every_kind_of_key_are_believed_with_their_holders_signature_a
         handshake(ours().0, server).unwrap_err();
     }
 }
+
+#[test]
+fn ours_hold_on_a_host_whose_clock_begins_in_1970() {
+    let host = Keypair::generate_ed25519();
+    let (ours, _) = generate(&host).unwrap();
+    for since_1970 in [0, 1, 59, 1 << 31, 1 << 35] {
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_1970));
+        let read = Certificate::read(&ours, now, algorithms().all);
+        assert_eq!(read.unwrap().peer_id(), host.public().to_peer_id(), "{since_1970}");
+    }
+}
