@@ -42,9 +42,9 @@ pub mod store;
 
 pub use config::Config;
 pub use node::{
-    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, Message, Node, Oversize,
-    PeerStatus, PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored, Subscription,
-    Traffic, Validator, Verdict,
+    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, Message, Node, NotListening,
+    Oversize, PeerStatus, PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored,
+    Subscription, Traffic, Validator, Verdict,
 };
 pub use smidge_runtime as runtime;
 pub use smidge_transport as transport;

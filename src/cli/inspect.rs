@@ -13,7 +13,8 @@ use super::{
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
-                        --json: {\"peer\", \"version\", \"listening\", \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
+                        --json: {\"peer\", \"version\", \"listening\", \"not_listening\",\n\
+                        \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
@@ -75,6 +76,10 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         };
         table.row(["stands".into(), stands.into()]);
         table.row(["listening".into(), list("listening")]);
+        for missing in items(&record["not_listening"]) {
+            let text = format!("{}: {}", word(&missing["address"]), word(&missing["why"]));
+            table.row(["not listening".into(), text]);
+        }
         table.row(["peers".into(), word(&record["peers"])]);
         table.row(["table".into(), word(&record["table"])]);
         table.row(["topics".into(), list("topics")]);

@@ -185,6 +185,7 @@ impl From<SpawnError> for Failure {
         match error {
             SpawnError::Store(e) if e.is_config() => Self::new(exit::CONFIG, "kad.store", &e).hint(e.hint()),
             SpawnError::Store(e) => Self::new(exit::FAILED, "kad.store", &e).hint(e.hint()),
+            SpawnError::Listen { hint, .. } => Self::new(exit::FAILED, "node", error).hint(hint),
             e => Self::new(exit::FAILED, "node", e),
         }
     }

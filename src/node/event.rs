@@ -9,6 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use libp2p::{Multiaddr, PeerId};
 use log::Level;
 
+use super::listeners::Missed;
 use crate::{dialer::Notice, mdns};
 
 /// A message that arrived on a topic.
@@ -84,6 +85,17 @@ pub enum Event {
     Listening(Multiaddr),
     /// An address is no longer listened on.
     NotListening(Multiaddr, String),
+    /// A configured address cannot be listened on now.
+    CannotListen {
+        /// Which.
+        address: Multiaddr,
+        /// Why.
+        reason: String,
+        /// When it is tried again; sooner if the interfaces change.
+        retry_in: Duration,
+        /// Whether it failed in the same way before.
+        repeated: bool,
+    },
     /// The first connection to a peer stands.
     Connected {
         /// Who.
@@ -240,16 +252,23 @@ pub enum Event {
 }
 
 impl Event {
+    pub(crate) fn missed(Missed { address, why: reason, retry_in, repeated }: Missed) -> Self {
+        Self::CannotListen { address, reason, retry_in, repeated }
+    }
+
     /// The level at which this event is logged.
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
-            Self::NotStored { repeated: true, .. } | Self::NotReserved { repeated: true, .. } => Level::Debug,
-            Self::GossipOff { attempt: 2.., again: false, .. } => Level::Debug,
+            Self::NotStored { repeated: true, .. }
+            | Self::NotReserved { repeated: true, .. }
+            | Self::CannotListen { repeated: true, .. }
+            | Self::GossipOff { attempt: 2.., again: false, .. } => Level::Debug,
             Self::GossipOff { .. }
             | Self::SlowPeer(_)
             | Self::Oversized { .. }
             | Self::NotListening(..)
+            | Self::CannotListen { .. }
             | Self::NotStored { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, recovered: false, .. }
@@ -275,6 +294,9 @@ impl fmt::Display for Event {
         match self {
             Self::Listening(address) => write!(f, "listening on {address}"),
             Self::NotListening(address, reason) => write!(f, "no longer listening on {address}: {reason}"),
+            Self::CannotListen { address, reason, retry_in, .. } => {
+                write!(f, "retrying in {} ms: not listening on {address}: {reason}", retry_in.as_millis())
+            }
             Self::Connected { peer, address, outbound } => {
                 write!(
                     f,

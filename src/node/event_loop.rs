@@ -34,6 +34,7 @@ use super::{
     event::{Event, Receipt},
     gossip::watch::Watch,
     lean::Lean,
+    listeners::{Listeners, Missed},
     metrics::Metrics,
     oversized::Oversized,
     peers::Peers,
@@ -46,6 +47,7 @@ use super::{
 };
 use crate::{
     config::{Config, TransportKind},
+    error::chain,
     logging::Repeats,
     runtime::{Handle, Interface, Interfaces, Timer},
 };
@@ -108,6 +110,9 @@ pub(crate) struct EventLoop {
     anew: HashMap<PeerId, Vec<Multiaddr>>,
     connects: Connects,
     reservations: Reservations,
+    listeners: Listeners,
+    /// What could not be listened on before the loop ran.
+    missed: Vec<Missed>,
     listener_errors: Repeats,
     timer: Box<dyn Timer>,
     started: Instant,
@@ -127,12 +132,14 @@ pub(crate) struct Parts {
     pub(crate) validator: Option<Arc<dyn Validator>>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) listeners: Listeners,
+    pub(crate) missed: Vec<Missed>,
 }
 
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, metrics } =
-            parts;
+        let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, .. } = parts;
+        let Parts { metrics, listeners, missed, .. } = parts;
         let now = runtime.now();
         let limits = &config.limits;
         Self {
@@ -165,6 +172,8 @@ impl EventLoop {
             anew: HashMap::new(),
             connects: Connects::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
+            listeners,
+            missed,
             listener_errors: Repeats::default(),
             timer: runtime.timer(),
             started: now,
@@ -179,6 +188,9 @@ impl EventLoop {
     /// Runs until the node is shut down or its last client is gone. (Boxed: a future that owns the loop would
     /// hold it twice.)
     pub(crate) async fn run(mut self: Box<Self>) {
+        for missed in std::mem::take(&mut self.missed) {
+            self.emit(Event::missed(missed));
+        }
         self.follow_configured();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.set_targets(setup::targets(&self.config));
@@ -220,6 +232,7 @@ impl EventLoop {
         for (peer, score) in self.blame.tick(now) {
             self.swarm.behaviour_mut().gossip.set_own_score(&peer, score);
         }
+        self.listen_again();
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
         {
@@ -243,17 +256,35 @@ impl EventLoop {
 
     fn on_interfaces_changed(&mut self) {
         self.here = list(&*self.interfaces);
+        self.listeners.hurry(self.runtime.now());
+        self.listen_again();
+    }
+
+    /// Tries what could not be listened on before.
+    fn listen_again(&mut self) {
+        let now = self.runtime.now();
+        if self.drain.is_some() {
+            return;
+        }
+        for address in self.listeners.due(now) {
+            let outcome = self.swarm.listen_on(address.clone()).map_err(|e| chain(&e));
+            if let Some(missed) = self.listeners.tried(address, outcome, now) {
+                self.emit(Event::missed(missed));
+            }
+        }
     }
 
     fn arm_timer(&mut self) {
         let drain = self.drain.as_ref().map(|d| d.flushed.unwrap_or(d.deadline));
         // A node that ends asks for nothing more.
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
+        let listen = self.listeners.deadline().filter(|_| self.drain.is_none());
         let next = [
             self.publishes.deadline(),
             drain,
             Some(self.bootstrap),
             slots,
+            listen,
             self.links_deadline(),
             self.blame.deadline(),
         ];

@@ -15,6 +15,7 @@ mod event_loop;
 mod gossip;
 mod judge;
 mod lean;
+mod listeners;
 mod metrics;
 mod oversized;
 mod peers;
@@ -34,21 +35,25 @@ mod topics;
 use std::{fmt, sync::Arc};
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use rustix::io::Errno;
 
 pub use client::Client;
 pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Oversize, Receipt};
 pub use gossip::watch::GossipState;
+pub use listeners::NotListening;
 pub use peers::{ConnectionStatus, PeerStatus};
 pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
 
+use self::listeners::{Listeners, Missed};
+
 use crate::{
     config::Config,
     dns,
-    error::chain,
+    error::{chain, errno},
     runtime::Handle,
     transport::admission::{KeyFileError, Keyring},
 };
@@ -80,13 +85,15 @@ impl<F: Fn(&Message) -> Verdict + Send + Sync + 'static> Validator for F {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// An address cannot be listened on.
+    /// None of the configured addresses can be listened on; this is the first of them.
     #[error("cannot listen on {address}: {why}")]
     Listen {
         /// Which.
         address: Multiaddr,
         /// What the system says.
         why: String,
+        /// What to do about it; empty where there is no telling.
+        hint: &'static str,
     },
     /// No resolver can be made as configured.
     #[error("cannot resolve names: {0}")]
@@ -109,6 +116,42 @@ pub enum SpawnError {
     /// The network interfaces cannot be watched.
     #[error("cannot watch the network interfaces: {0}")]
     Interfaces(std::io::Error),
+}
+
+/// Listens on all `addresses` that can be listened on now.
+fn listen(
+    swarm: &mut libp2p::Swarm<lean::Lean<behaviour::Behaviour>>,
+    addresses: &[Multiaddr],
+    runtime: &Handle,
+) -> Result<(Listeners, Vec<Missed>), SpawnError> {
+    let (mut listeners, mut missed, mut first) = (Listeners::default(), Vec::new(), None);
+    for address in addresses {
+        let outcome = swarm.listen_on(address.clone()).map_err(|e| {
+            let why = chain(&e);
+            first.get_or_insert_with(|| (address.clone(), why.clone(), cannot_listen(&e)));
+            why
+        });
+        missed.extend(listeners.tried(address.clone(), outcome, runtime.now()));
+    }
+    match first {
+        Some((address, why, hint)) if !listeners.serves() => Err(SpawnError::Listen { address, why, hint }),
+        _ => Ok((listeners, missed)),
+    }
+}
+
+/// What to do about an address that cannot be listened on.
+fn cannot_listen(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    match errno(error) {
+        Some(Errno::ADDRINUSE) => {
+            "another node on this host? each needs a port of its own: with port 0, one is picked and logged"
+        }
+        Some(Errno::ADDRNOTAVAIL) => {
+            "no interface of this host has that address now: /ip4/0.0.0.0/… and /ip6/::/… take all that there are"
+        }
+        Some(Errno::AFNOSUPPORT) => "the kernel has no IPv6: listen on an address of IPv4",
+        Some(Errno::ACCESS | Errno::PERM) => "ports below 1024 are for root: take a higher one",
+        _ => "`smidge doctor` tells more",
+    }
 }
 
 /// A node that is about to start.
@@ -140,7 +183,7 @@ impl Node {
 
     /// Connects only to those who know a key of `keyring`, and proves the same to them. Without it,
     /// `network.key_file` of the config is read when the node starts. The ring's keys may be replaced while
-    /// the node runs. Such a node is on QUIC alone: TCP in the config is an error when it starts.
+    /// the node runs.
     pub fn network(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(keyring);
         self
@@ -158,11 +201,7 @@ impl Node {
             (given, _) => given,
         };
         let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
-        for address in &config.listen.addresses {
-            swarm
-                .listen_on(address.clone())
-                .map_err(|e| SpawnError::Listen { address: address.clone(), why: chain(&e) })?;
-        }
+        let (listeners, missed) = listen(&mut swarm, &config.listen.addresses, runtime)?;
         for address in &config.listen.external {
             swarm.add_external_address(address.clone());
         }
@@ -183,6 +222,8 @@ impl Node {
             validator,
             config,
             metrics,
+            listeners,
+            missed,
         };
         // The loop keeps no strong sender: it ends when the last client is gone.
         let event_loop = Box::new(event_loop::EventLoop::new(parts));

@@ -153,7 +153,7 @@ mod tests {
         let now = Instant::now();
         let mut publishes = Publishes::new(8);
         publishes.push("a".into(), vec![1], options(0, 0), 1, now).unwrap();
-        assert_eq!(publishes.take_ready(|_| 0).len(), 1);
+        assert_eq!(publishes.take_ready(now, |_| 0).len(), 1);
         assert!(publishes.is_empty());
     }
 

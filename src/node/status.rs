@@ -3,6 +3,7 @@
 use libp2p::Multiaddr;
 use serde::Serialize;
 
+use super::listeners::NotListening;
 use crate::{config::Role, store::StoreStatus};
 
 /// What a node says of itself.
@@ -16,6 +17,8 @@ pub struct Status {
     pub role: Role,
     /// Where it listens.
     pub listening: Vec<Multiaddr>,
+    /// Where it is to listen as well, and cannot; it is tried again.
+    pub not_listening: Vec<NotListening>,
     /// Connected peers.
     pub peers: usize,
     /// Those of them that speak gossip and whose gossip is off.

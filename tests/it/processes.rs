@@ -188,6 +188,46 @@ fn a_file_that_does_not_end_keeps_nobody_from_asking_or_ending_the_node_that_rea
 }
 
 #[test]
+fn an_address_that_is_not_there_yet_keeps_none_of_the_others_from_serving_and_is_taken_when_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", dir.path().join("api").display());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let late = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let api = format!("api.listen={socket}");
+    // 192.0.2.0/24 is for documentation: no interface has it.
+    let nowhere = "/ip4/192.0.2.7/udp/4001/quic-v1";
+    let there = "/ip4/127.0.0.1/udp/0/quic-v1";
+    let start = |listen: &[&str]| {
+        let mut args = vec!["run", "--set", &api];
+        args.extend(EPHEMERAL);
+        args.extend(listen.iter().flat_map(|address| ["--listen", address]));
+        let args: Vec<_> = args.iter().map(|s| s.to_string()).collect();
+        Process::start("node", &args)
+    };
+    let status = || {
+        let (_, answer, _) = daemon::run(daemon::smidge(&["status", "--json"]).env("SMIDGE_API", &socket));
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()
+    };
+    let mut node = start(&[&late, there, nowhere]);
+    node.line(&["listening on /ip4/127.0.0.1/udp/"]);
+    for missing in [&*late, nowhere] {
+        node.line(&[" WARN ", "retrying in 1000 ms: not listening on", missing]);
+        assert!(status()["not_listening"].to_string().contains(missing));
+    }
+    drop(taken);
+    node.line(&["INFO", &format!("listening on {late}")]);
+    let said = status()["not_listening"].to_string();
+    assert!(said.contains(nowhere) && !said.contains(&late), "{said}");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait().code(), Some(0));
+    assert_eq!(node.count(&[" WARN ", nowhere]), 1, "said once");
+    let mut none = start(&[nowhere]);
+    assert_eq!(none.wait().code(), Some(1));
+    none.line(&["cannot listen on", nowhere]);
+    none.line(&["hint: no interface of this host has that address now"]);
+}
+
+#[test]
 fn a_second_signal_stops_at_once_and_one_that_is_sent_twice_does_not() {
     sandbox::run(|| {
         let net = Net::new();

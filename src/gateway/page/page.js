@@ -178,6 +178,9 @@
       ["Version", status.version],
       ["Up", age(status.uptime_s)],
       ["Listening", status.listening.join(" ") || "nowhere: it is not live, its log tells why"],
+      ...(status.not_listening.length
+        ? [["Not listening", status.not_listening.map((missing) => `${missing.address}: ${missing.why}`).join("; ")]]
+        : []),
       ["Peers", `${status.peers || "none"} connected, ${status.table} in the routing table`],
       ["Records", plural(status.records, "record") + " kept for the hash table"],
     ];

@@ -352,6 +352,7 @@ impl EventLoop {
             version: env!("CARGO_PKG_VERSION"),
             role: self.config.role,
             listening,
+            not_listening: self.listeners.missing(),
             peers: self.peers.len(),
             gossip_off: self.watch.off(),
             table,

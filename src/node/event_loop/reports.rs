@@ -45,10 +45,13 @@ impl EventLoop {
                 self.emit(Event::NotListening(address, "the address is gone from this host".into()));
             }
             SwarmEvent::ListenerClosed { listener_id, reason, .. } if self.is_slot(listener_id, &reason) => {}
-            SwarmEvent::ListenerClosed { addresses, reason: Err(e), .. } => {
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason: Err(e) } => {
                 let reason = chain(&e);
                 for address in addresses {
                     self.emit(Event::NotListening(address, reason.clone()));
+                }
+                if let Some(missed) = self.listeners.closed(listener_id, &reason, self.runtime.now()) {
+                    self.emit(Event::missed(missed));
                 }
             }
             SwarmEvent::ListenerError { error, .. } => {

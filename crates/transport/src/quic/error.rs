@@ -31,6 +31,7 @@ pub enum Error {
         /// The address asked for.
         addr: SocketAddr,
         /// What the operating system said.
+        #[source]
         reason: io::Error,
     },
     /// The network interfaces could not be listed, so that a wildcard listener cannot say its addresses.
@@ -47,6 +48,7 @@ pub enum Error {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
+        #[source]
         reason: io::Error,
     },
     /// The address cannot be dialed by anyone.

@@ -30,6 +30,7 @@ pub enum Error {
         /// The address asked for.
         addr: SocketAddr,
         /// What the operating system said.
+        #[source]
         reason: io::Error,
     },
     /// The network interfaces could not be listed, so that a wildcard listener cannot say its addresses.
@@ -46,6 +47,7 @@ pub enum Error {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
+        #[source]
         reason: io::Error,
     },
     /// The address cannot be dialed by anyone.
