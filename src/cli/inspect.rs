@@ -13,7 +13,7 @@ use super::{
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
-                        --json: {\"peer\", \"version\", \"listening\", \"not_listening\",\n\
+                        --json: {\"peer\", \"version\", \"listening\", \"not_listening\", \"same_key\",\n\
                         \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
@@ -76,6 +76,10 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
         };
         table.row(["stands".into(), stands.into()]);
         table.row(["listening".into(), list("listening")]);
+        for address in items(&record["same_key"]) {
+            let why = "another node has this node's key, or this address leads back here";
+            table.row(["same key".into(), format!("{}: {why}", word(address))]);
+        }
         for missing in items(&record["not_listening"]) {
             let text = format!("{}: {}", word(&missing["address"]), word(&missing["why"]));
             table.row(["not listening".into(), text]);

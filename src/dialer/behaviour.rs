@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     convert::Infallible,
     fmt,
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -72,6 +73,7 @@ pub struct Behaviour {
     moved: VecDeque<Event>,
     transports: Arc<[TransportKind]>,
     own: BTreeSet<Multiaddr>,
+    external: BTreeSet<Multiaddr>,
     timer: Box<dyn Timer>,
     /// Whether the reconciler was told anything since it was last asked what to do.
     stirred: bool,
@@ -112,6 +114,7 @@ impl Behaviour {
             links: HashMap::new(),
             moved: VecDeque::new(),
             own: BTreeSet::new(),
+            external: BTreeSet::new(),
             stirred: false,
             waker: None,
         }
@@ -177,8 +180,19 @@ impl Behaviour {
     }
 
     fn on_own_addresses(&mut self) {
-        self.reconciler.on_own_addresses(self.own.iter().cloned());
+        self.reconciler.on_own_addresses(self.own.iter().cloned(), self.runtime.now());
         self.stir();
+    }
+
+    /// The addresses of this host's interfaces.
+    pub fn on_host_addresses(&mut self, host: impl IntoIterator<Item = IpAddr>) {
+        self.reconciler.on_host_addresses(host, self.runtime.now());
+        self.stir();
+    }
+
+    /// Where this node's own key answers, and nothing says that it should.
+    pub fn same_key(&self) -> Vec<Multiaddr> {
+        self.reconciler.same_key().cloned().collect()
     }
 
     fn on_dial_failure(&mut self, failure: DialFailure<'_>) {
@@ -303,6 +317,14 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ExpiredListenAddr(e) => {
                 self.own.remove(&split_peer(e.addr.clone()).0);
                 self.on_own_addresses();
+            }
+            FromSwarm::ExternalAddrConfirmed(e) => {
+                self.external.insert(split_peer(e.addr.clone()).0);
+                self.reconciler.on_external_addresses(self.external.iter().cloned());
+            }
+            FromSwarm::ExternalAddrExpired(e) => {
+                self.external.remove(&split_peer(e.addr.clone()).0);
+                self.reconciler.on_external_addresses(self.external.iter().cloned());
             }
             _ => {}
         }

@@ -18,5 +18,5 @@ pub use status::{NameStatus, RecordState, RecordStatus};
 pub use words::{Action, Answer, DialFault, Notice, Open, Policy};
 pub(crate) use {
     lookup::lookup,
-    words::{is_circuit, remote, split_peer},
+    words::{SAME_KEY, is_circuit, remote, split_peer},
 };

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -15,9 +16,9 @@ use super::{
     backoff::Backoff,
     record::{Record, State, Way, WayState},
     status::{NameStatus, RecordState, RecordStatus},
-    words::{Action, DialFault, Notice, Policy, is_circuit, split_peer},
+    words::{Action, DialFault, Notice, Policy, SAME_KEY, is_circuit, split_peer},
 };
-use crate::config::Target;
+use crate::config::{Target, TransportKind};
 
 mod answers;
 mod known;
@@ -29,6 +30,9 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Departed peers remembered at once; more are forgotten at once. Anybody can make up peers.
 const MAX_STRANGERS: usize = 1024;
+/// How often a record that turned out to be this node is asked again, roughly: a name may lead to another
+/// replica at each connection, and an address gets another node.
+const OWN_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Watch {
@@ -56,6 +60,10 @@ pub struct Reconciler {
     /// How many links each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     own: BTreeSet<Multiaddr>,
+    /// Addresses that lead to this node from outside.
+    external: BTreeSet<Multiaddr>,
+    /// The addresses of this host; not known, if there are none.
+    host: BTreeSet<IpAddr>,
     /// Records that no name leads to, from an earlier run: who was there, and until when they are dialed.
     known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
@@ -76,6 +84,8 @@ impl Reconciler {
             links: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
+            external: BTreeSet::new(),
+            host: BTreeSet::new(),
             known: BTreeMap::new(),
             strangers: BTreeMap::new(),
             actions: VecDeque::new(),
@@ -138,8 +148,9 @@ impl Reconciler {
     }
 
     /// The addresses this node listens on, as others see them.
-    pub fn on_own_addresses(&mut self, own: impl IntoIterator<Item = Multiaddr>) {
+    pub fn on_own_addresses(&mut self, own: impl IntoIterator<Item = Multiaddr>, now: Instant) {
         self.own = own.into_iter().map(|a| split_peer(a).0).collect();
+        self.ask_own_again(now);
         let mine: Vec<_> = self
             .records
             .iter()
@@ -147,8 +158,46 @@ impl Reconciler {
             .map(|(a, _)| a.clone())
             .collect();
         for address in mine {
-            self.mark_own(&address);
+            self.mark_own(&address, false, None);
         }
+    }
+
+    /// The addresses of this host's interfaces.
+    pub fn on_host_addresses(&mut self, host: impl IntoIterator<Item = IpAddr>, now: Instant) {
+        let host: BTreeSet<_> = host.into_iter().collect();
+        if host != self.host {
+            self.host = host;
+            self.ask_own_again(now);
+        }
+    }
+
+    /// The addresses that lead to this node from outside of its host or its network.
+    pub fn on_external_addresses(&mut self, external: impl IntoIterator<Item = Multiaddr>) {
+        self.external = external.into_iter().map(|a| split_peer(a).0).collect();
+    }
+
+    /// Where this node's own key answers, and nothing says that it should.
+    pub fn same_key(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.records.iter().filter(|(_, record)| record.own == Some(true)).map(|(address, _)| address)
+    }
+
+    /// What was this node may be another one, now that its addresses changed.
+    fn ask_own_again(&mut self, now: Instant) {
+        for record in self.records.values_mut().filter(|r| r.state == State::Own && !r.is_at(&self.own)) {
+            record.state = State::Waiting(now);
+        }
+    }
+
+    /// Whether nobody but this node is to be expected at a record.
+    fn is_here(&self, record: &Record) -> bool {
+        let is_here = |address: &Multiaddr| match TransportKind::and_socket(address) {
+            Some((_, at)) => self.host.is_empty() || at.ip().is_loopback() || self.host.contains(&at.ip()),
+            // Behind a relay, for instance.
+            None => true,
+        };
+        record.is_at(&self.own)
+            || record.is_at(&self.external)
+            || record.ways.iter().any(|w| is_here(&w.address))
     }
 
     /// A connection to `peer` stands; `address` is where it was found: what was dialed, or where it
@@ -258,11 +307,15 @@ impl Reconciler {
         else {
             return;
         };
+        let elsewhere = self.records.get(&address).is_some_and(|record| !self.is_here(record));
         let Some(record) = self.records.get_mut(&address) else { return };
         let under_way = record.state == State::Dialing;
         record.set_way(way, WayState::Idle);
         let reason = match fault {
-            DialFault::OwnPeer => return self.mark_own(&address),
+            DialFault::OwnPeer => {
+                let again = now + OWN_AGAIN.mul_f64(0.8 + 0.4 * self.rng.f64());
+                return self.mark_own(&address, elsewhere, Some(again));
+            }
             DialFault::Enough(peer) if self.is_live(&peer) => return self.attribute(&address, peer, now),
             DialFault::Enough(peer) => format!("connection limit reached for {peer}"),
             DialFault::Failed(reason) => reason,
@@ -294,6 +347,7 @@ impl Reconciler {
         let reasons: Vec<_> = record.ways.iter().filter_map(Way::failure).collect();
         let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
+        (record.own, record.again) = (None, None);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
         // A known peer is given up on time.
@@ -362,7 +416,7 @@ impl Reconciler {
         record.next_way = idle.next().map(|_| now + fallback);
         way.state = WayState::Dialing;
         let address = way.address.clone();
-        let repeated = record.failures > 0;
+        let repeated = record.failures > 0 || record.own.is_some();
         self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
         Some(Action::Dial(address, record.expected))
     }
@@ -432,7 +486,7 @@ impl Reconciler {
             return;
         }
         if record.is_at(&self.own) {
-            self.mark_own(&address);
+            self.mark_own(&address, false, None);
         } else if let Some((peer, via)) = self.links.values().find(|(_, a)| record.way(a).is_some()).cloned()
         {
             self.attribute(&address, peer, now);
@@ -526,17 +580,27 @@ impl Reconciler {
         }
     }
 
-    fn mark_own(&mut self, address: &Multiaddr) {
-        if let Some(record) = self.records.get_mut(address)
-            && record.state != State::Own
-        {
-            record.state = State::Own;
-            record.next_way = None;
-            record.peer = None;
-            record.failures = 0;
-            record.last = None;
-            self.notices.push_back(Notice::Own { address: address.clone() });
-            self.correct_known(address, None);
+    /// This node itself answers at a record, which is asked `again` who it is.
+    fn mark_own(&mut self, address: &Multiaddr, elsewhere: bool, again: Option<Instant>) {
+        let Some(record) = self.records.get_mut(address).filter(|record| record.state != State::Own) else {
+            return;
+        };
+        record.state = State::Own;
+        record.next_way = None;
+        record.peer = None;
+        record.failures = 0;
+        record.last = elsewhere.then(|| SAME_KEY.to_owned());
+        record.again = again;
+        let known = record.own.replace(elsewhere) == Some(elsewhere);
+        let address = address.clone();
+        self.correct_known(&address, None);
+        if !self.is_listed(&address) {
+            self.drop_record(&address);
+        }
+        match elsewhere {
+            _ if known => {}
+            true => self.notices.push_back(Notice::SameKey { address }),
+            false => self.notices.push_back(Notice::Own { address }),
         }
     }
 
@@ -546,6 +610,7 @@ impl Reconciler {
             return;
         };
         record.state = State::Connected;
+        (record.own, record.again) = (None, None);
         record.left = false;
         record.next_way = None;
         record.via = None;
@@ -592,7 +657,8 @@ impl Reconciler {
             .iter()
             .filter_map(|(a, r)| match r.state {
                 State::Waiting(at) => Some((at, a)),
-                _ => None,
+                State::Own => r.again.map(|at| (at, a)),
+                State::Dialing | State::Connected => None,
             })
             .min()
             .map(|(at, a)| (at, a.clone()))

@@ -24,6 +24,10 @@ pub(super) struct Record {
     pub(super) expected: Option<PeerId>,
     /// Who was there last.
     pub(super) peer: Option<PeerId>,
+    /// Whether this node answered there itself: at an address of this host or, `Some(true)`, elsewhere.
+    pub(super) own: Option<bool>,
+    /// When one that is this node's own is asked again who it is.
+    pub(super) again: Option<Instant>,
     /// Its connections here ended; it is connected elsewhere.
     pub(super) left: bool,
     /// When it was last in an answer, or last connected: who is vouched for by neither is let go in the end.
@@ -99,6 +103,8 @@ impl Record {
             via: None,
             expected: None,
             peer: None,
+            own: None,
+            again: None,
             left: false,
             vouched: now,
             failures: 0,

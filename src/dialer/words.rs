@@ -174,6 +174,12 @@ pub enum Notice {
         /// Which.
         address: Multiaddr,
     },
+    /// This node's own key answered at an address that is none of this host's: another node has a copy of the
+    /// key, or the address leads back here.
+    SameKey {
+        /// Where.
+        address: Multiaddr,
+    },
     /// Another peer than before answers at a record.
     Replaced {
         /// Where.
@@ -184,6 +190,9 @@ pub enum Notice {
         new: PeerId,
     },
 }
+
+/// What is said of an address that is none of this host's and answers with this node's key.
+pub(crate) const SAME_KEY: &str = "another node has this node's key, or this address leads back here";
 
 /// An address without its final `/p2p`, and the peer that it named. One through a relay keeps it: what stands
 /// before leads to everybody behind that relay.

@@ -76,6 +76,8 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));
     own.register("dht_records", "Records kept for the hash table", gauge(status.records as u64));
     store(own, &status.store);
+    let help = "Addresses where this node's own key answers and should not";
+    own.register("same_key", help, gauge(status.same_key.len() as u64));
     let help = "Addresses of listen.addresses that cannot be listened on now";
     own.register("listeners_missing", help, gauge(status.not_listening.len() as u64));
     own.register("topics", "Topics followed", gauge(status.topics.len() as u64));

@@ -67,6 +67,11 @@ pub enum Notice {
         /// The address.
         address: Multiaddr,
     },
+    /// An address that is none of this host's is announced with this node's own peer id.
+    SameKey {
+        /// The address.
+        address: Multiaddr,
+    },
     /// Dialing a discovered peer failed.
     DialFailed {
         /// The peer.

@@ -158,6 +158,11 @@ impl Behaviour {
         Self { running: None, waker: None }
     }
 
+    /// Where on the local network another node is said to have this node's key.
+    pub fn same_key(&self) -> Vec<Multiaddr> {
+        self.running.as_ref().map(|running| running.discovery.same_key()).unwrap_or_default()
+    }
+
     /// What was found, as the records of a name; `None` if nobody is looked for.
     pub fn status(&self) -> Option<NameStatus> {
         let running = self.running.as_ref()?;

@@ -99,6 +99,8 @@ pub(super) struct Peers {
     fresh: Bucket,
     flood_reported: Option<Instant>,
     notices: VecDeque<Notice>,
+    /// Where this node's own peer id is announced, and until when.
+    same_key: BTreeMap<Multiaddr, Instant>,
 }
 
 impl Peers {
@@ -111,6 +113,7 @@ impl Peers {
             fresh: Bucket::new(NEW_BURST, NEW_PER_SECOND, now),
             flood_reported: None,
             notices: VecDeque::new(),
+            same_key: BTreeMap::new(),
         }
     }
 
@@ -204,9 +207,30 @@ impl Peers {
         self.retain(|heard| heard.segment != *segment);
     }
 
+    /// Somebody announces this node's own peer id at an address that is none of this host's. Hearsay: it is said,
+    /// and nothing else is done.
+    pub(super) fn on_same_key(&mut self, claim: &Claim, now: Instant) {
+        let (address, expires) =
+            (claim.over.at(claim.at), now + Duration::from_secs(claim.ttl.into()).min(MAX_TTL));
+        if claim.ttl == 0 {
+            self.same_key.remove(&address);
+        } else if let Some(known) = self.same_key.get_mut(&address) {
+            *known = expires;
+        } else if self.same_key.len() < MAX_ADDRESSES {
+            self.same_key.insert(address.clone(), expires);
+            self.notices.push_back(Notice::SameKey { address });
+        }
+    }
+
+    /// Where this node's own peer id is announced.
+    pub(super) fn same_key(&self) -> Vec<Multiaddr> {
+        self.same_key.keys().cloned().collect()
+    }
+
     /// Forgets what was not announced again in time.
     pub(super) fn expire(&mut self, now: Instant) {
         self.retain(|heard| heard.expires > now);
+        self.same_key.retain(|_, expires| *expires > now);
     }
 
     fn retain(&mut self, keep: impl Fn(&PeerAddress) -> bool) {

@@ -146,7 +146,12 @@ impl Discovery {
             }
             Ok(Packet::Answer(claims)) => {
                 for claim in claims {
-                    if state.is_on_link(claim.at.ip()) && !is_own(&self.own, &claim) {
+                    if claim.peer == self.local
+                        && state.is_on_link(claim.at.ip())
+                        && !state.is_ours(claim.at.ip())
+                    {
+                        self.peers.on_same_key(&claim, now);
+                    } else if state.is_on_link(claim.at.ip()) && !is_own(&self.own, &claim) {
                         self.peers.on_claim(segment, &claim, now);
                     }
                 }
@@ -255,6 +260,11 @@ impl Discovery {
     /// The next notice, if any.
     pub fn next_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front().or_else(|| self.peers.next_notice())
+    }
+
+    /// Where on the local network another node is said to have this node's key.
+    pub fn same_key(&self) -> Vec<Multiaddr> {
+        self.peers.same_key()
     }
 
     /// The discovered peers in the form of the records of a name.

@@ -10,7 +10,10 @@ use libp2p::{Multiaddr, PeerId};
 use log::Level;
 
 use super::listeners::Missed;
-use crate::{dialer::Notice, mdns};
+use crate::{
+    dialer::{Notice, SAME_KEY},
+    mdns,
+};
 
 /// A message that arrived on a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,12 +279,14 @@ impl Event {
                 | Notice::NotResolved { repeated: true, .. }
                 | Notice::Dialing { repeated: true, .. }
                 | Notice::DialFailed { repeated: true, .. } => Level::Debug,
-                Notice::TooManyRecords { .. } => Level::Warn,
+                Notice::TooManyRecords { .. } | Notice::SameKey { .. } => Level::Warn,
                 _ => Level::Info,
             },
             Self::Mdns(notice) => match notice {
                 mdns::Notice::DialFailed { repeated: true, .. } => Level::Debug,
-                mdns::Notice::Trouble { .. } | mdns::Notice::Flood(_) => Level::Warn,
+                mdns::Notice::Trouble { .. } | mdns::Notice::Flood(_) | mdns::Notice::SameKey { .. } => {
+                    Level::Warn
+                }
                 _ => Level::Info,
             },
             _ => Level::Info,
@@ -394,6 +399,7 @@ impl fmt::Display for Notice {
             Self::DialFailed { address, reason, retry_in, .. } => {
                 write!(f, "retrying in {} ms: {address} is not connected: {reason}", retry_in.as_millis())
             }
+            Self::SameKey { address } => write!(f, "this node's own key answers at {address}: {SAME_KEY}"),
             Self::Own { address } => write!(f, "skipping {address}: it is this node"),
             Self::Replaced { address, old, new } => {
                 write!(f, "replaced at {address}: {new} is there, {old} was")
@@ -407,6 +413,12 @@ impl fmt::Display for mdns::Notice {
         match self {
             Self::Looking(segment) => write!(f, "looking for peers by mdns on {segment}"),
             Self::Discovered { peer, address } => write!(f, "discovered {peer} at {address} by mdns"),
+            Self::SameKey { address } => {
+                write!(
+                    f,
+                    "this node's own peer id is announced by mdns at {address}: another node has this node's key"
+                )
+            }
             Self::Expired { peer, address } => write!(f, "expired {peer} at {address} by mdns"),
             Self::DialFailed { peer, reason, retry_in, .. } => write!(
                 f,

@@ -193,6 +193,7 @@ impl EventLoop {
         }
         self.follow_configured();
         let behaviour = self.swarm.behaviour_mut();
+        behaviour.dialer.on_host_addresses(self.here.iter().map(|own| own.addr));
         behaviour.dialer.set_targets(setup::targets(&self.config));
         let known = behaviour.kad.store_mut().known();
         let access = behaviour.access.access().clone();
@@ -256,6 +257,7 @@ impl EventLoop {
 
     fn on_interfaces_changed(&mut self) {
         self.here = list(&*self.interfaces);
+        self.swarm.behaviour_mut().dialer.on_host_addresses(self.here.iter().map(|own| own.addr));
         self.listeners.hurry(self.runtime.now());
         self.listen_again();
     }

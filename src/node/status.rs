@@ -19,6 +19,8 @@ pub struct Status {
     pub listening: Vec<Multiaddr>,
     /// Where it is to listen as well, and cannot; it is tried again.
     pub not_listening: Vec<NotListening>,
+    /// Where this node's own key answers and should not: another node has it, or the address leads back here.
+    pub same_key: Vec<Multiaddr>,
     /// Connected peers.
     pub peers: usize,
     /// Those of them that speak gossip and whose gossip is off.

@@ -18,7 +18,7 @@ use smidge::{
 const STRANGER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
 /// A node of its own, with an API.
-async fn alone(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smidge::Client, Api) {
+async fn alone(net: &Network, change: impl FnOnce(&mut Config)) -> (smidge::Client, Api) {
     let mut config = net.config(2, &[]);
     change(&mut config);
     let node = net.spawn(config.clone());
@@ -27,7 +27,7 @@ async fn alone(net: &Network, change: impl FnOnce(&mut smidge::Config)) -> (smid
 }
 
 /// Two nodes in one mesh, and their APIs.
-async fn pair(net: &Network, change: impl Fn(&mut smidge::Config)) -> [(smidge::Client, Api); 2] {
+async fn pair(net: &Network, change: impl Fn(&mut Config)) -> [(smidge::Client, Api); 2] {
     net.set("one", [2]);
     let nodes = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
         let mut config = net.config(n, names);
@@ -527,7 +527,7 @@ fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_a
         one.publish(TOPIC, "x", options).await.unwrap();
         net.patiently("a stuck node", async { while api.get("/healthz").await.status != 503 {} }).await;
         let paths = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/peers", "/v1/names", "/v1/mesh"];
-        let asked = futures::future::join_all(paths.map(|path| api.get(path)));
+        let asked = join_all(paths.map(|path| api.get(path)));
         for (path, answer) in paths.into_iter().zip(net.patiently("answers", asked).await) {
             assert_eq!(answer.status, 503, "{path}");
             assert_eq!(answer.json()["error"], "the node does not answer", "{path}");

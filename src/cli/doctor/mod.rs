@@ -89,7 +89,7 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     report.group("identity", std::iter::once(key).chain(key::network(config)).collect());
     report.group("store", vec![store::check(config)]);
     let (found, node) = node::check(&args.api, config, runtime, own).await?;
-    report.group("node", vec![found]);
+    report.group("node", std::iter::once(found).chain(node.findings()).collect());
     report.group("listen", listen::check(config, runtime, &node.running).await);
 
     let interfaces = runtime.interfaces().and_then(|watch| watch.list()).unwrap_or_default();

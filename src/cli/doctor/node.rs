@@ -21,6 +21,23 @@ const CHECK: &str = "node.running";
 pub(super) struct Node {
     pub(super) peer: Option<PeerId>,
     pub(super) running: Running,
+    /// Where another node has its key.
+    pub(super) same_key: Vec<Multiaddr>,
+}
+
+impl Node {
+    /// What of it is wrong, by its own account.
+    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.same_key.iter().map(|address| {
+            Finding::warn(
+                "node.same_key",
+                address.to_string(),
+                "another node has this node's key, or this address leads back here",
+                "a copied key file or card image: delete the file of identity.key_file on one of the two, and start \
+                 it again; a load balancer: dial the replicas themselves (tasks.NAME, a headless service)",
+            )
+        })
+    }
 }
 
 /// Where the node of `config` answers, unless it picks a port of its own.
@@ -63,6 +80,7 @@ pub(super) async fn check(
     let peer = status.as_ref().and_then(|s| s["peer"].as_str()?.parse().ok());
     let node = Node {
         peer,
+        same_key: list("same_key"),
         running: Running {
             listening: list("listening"),
             // Somebody who asks for a token is a node, too.
@@ -135,6 +153,16 @@ mod tests {
                 "{told} {peer:?} {failure:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_two_nodes_have_is_something_to_look_at() {
+        let at: Multiaddr = "/ip4/10.0.0.7/udp/4001/quic-v1".parse().unwrap();
+        let node = Node { same_key: vec![at.clone()], ..Node::default() };
+        let findings: Vec<_> = node.findings().collect();
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].verdict, &*findings[0].subject), (Verdict::Warn, &*at.to_string()));
+        assert_eq!(Node::default().findings().count(), 0);
     }
 
     #[test]

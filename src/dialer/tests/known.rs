@@ -63,7 +63,7 @@ fn a_known_address_that_is_our_own_now_is_skipped_and_dropped() {
     let mut world = World::new(3);
     let (old, other) = (PeerId::random(), PeerId::random());
     world.mirrors.insert(at(2));
-    world.reconciler.on_own_addresses([at(1)]);
+    world.reconciler.on_own_addresses([at(1)], world.now);
     world.reconciler.try_known([(old, at(1)), (other, at(2))], world.now);
     world.run(S(600));
     assert_eq!((world.dials_of(1).len(), world.dials_of(2).len()), (0, 1));

@@ -119,7 +119,7 @@ fn new_connections_are_over_quic_once_udp_is_back() {
 #[test]
 fn a_record_that_is_this_node_over_any_way_is_not_dialed() {
     let (mut world, _) = both([Quic, Tcp]);
-    world.reconciler.on_own_addresses([tcp(1)]);
+    world.reconciler.on_own_addresses([tcp(1)], world.now);
     world.run(S(60));
     assert_eq!(world.dials, []);
     assert_eq!(world.states().get(&at(1)).map(|(state, _)| *state), Some(RecordState::Own));

@@ -345,6 +345,8 @@ impl EventLoop {
     fn status(&mut self) -> Status {
         let table = self.table_size();
         let store = self.swarm.behaviour_mut().kad.store_mut().status();
+        let behaviour = self.swarm.behaviour();
+        let same_key = [behaviour.dialer.same_key(), behaviour.mdns.same_key()].concat();
         let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
         listening.sort();
         Status {
@@ -353,6 +355,7 @@ impl EventLoop {
             role: self.config.role,
             listening,
             not_listening: self.listeners.missing(),
+            same_key,
             peers: self.peers.len(),
             gossip_off: self.watch.off(),
             table,
