@@ -30,6 +30,8 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Departed peers remembered at once; more are forgotten at once. Anybody can make up peers.
 const MAX_STRANGERS: usize = 1024;
+/// A connection that ends sooner than this was no success: whoever answers does not want this node.
+const STEADY: Duration = Duration::from_secs(10);
 /// How often a record that turned out to be this node is asked again, roughly: a name may lead to another
 /// replica at each connection, and an address gets another node.
 const OWN_AGAIN: Duration = Duration::from_secs(60);
@@ -274,9 +276,11 @@ impl Reconciler {
             }
             // Its name is asked at once, and the record dialed a moment later: if the replica is
             // gone for good, the answer says so first.
-            let pause = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(1, &mut self.rng);
             if let Some(record) = self.records.get_mut(&address) {
-                record.state = State::Waiting(now + pause);
+                let lasted = record.since.take().map_or(STEADY, |since| now.saturating_duration_since(since));
+                record.short = if lasted < STEADY { record.short.saturating_add(1) } else { 0 };
+                let backoff = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max);
+                record.state = State::Waiting(now + backoff.delay(record.short.max(1), &mut self.rng));
                 record.vouched = now;
             }
             if let Some((_, until)) = self.known.get_mut(&address) {
@@ -609,6 +613,9 @@ impl Reconciler {
         let Some(record) = self.records.get_mut(address) else {
             return;
         };
+        if record.state != State::Connected {
+            record.since = Some(now);
+        }
         record.state = State::Connected;
         (record.own, record.again) = (None, None);
         record.left = false;

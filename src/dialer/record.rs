@@ -24,6 +24,10 @@ pub(super) struct Record {
     pub(super) expected: Option<PeerId>,
     /// Who was there last.
     pub(super) peer: Option<PeerId>,
+    /// Since when it has been connected.
+    pub(super) since: Option<Instant>,
+    /// Connections in a row that ended as soon as they stood.
+    pub(super) short: u32,
     /// Whether this node answered there itself: at an address of this host or, `Some(true)`, elsewhere.
     pub(super) own: Option<bool>,
     /// When one that is this node's own is asked again who it is.
@@ -103,6 +107,8 @@ impl Record {
             via: None,
             expected: None,
             peer: None,
+            since: None,
+            short: 0,
             own: None,
             again: None,
             left: false,

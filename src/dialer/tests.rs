@@ -365,6 +365,38 @@ fn we_ourselves_among_the_records_are_skipped() {
 }
 
 #[test]
+fn who_hangs_up_as_soon_as_a_connection_stands_is_dialed_ever_more_seldom_and_who_stays_is_not() {
+    let mut world = World::new(3);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records([1]));
+    world.start_replica(1);
+    world.watch(&peer);
+    let hang_up = |world: &mut World, span: Duration| {
+        let end = world.now + span;
+        while world.now < end {
+            world.run(MS(10));
+            let links: Vec<_> = world.links.keys().copied().collect();
+            for link in links {
+                world.links.remove(&link);
+                world.reconciler.on_disconnected(link, world.now);
+            }
+        }
+        world.dials_of(1).len()
+    };
+    let dials = hang_up(&mut world, S(600));
+    assert!((25..90).contains(&dials), "{dials} dials in ten minutes");
+    world.run(S(60));
+    assert!(world.is_connected(1));
+    // It stayed for a while: its next absence is a restart.
+    world.run(S(20));
+    let lost = *world.links.keys().next().unwrap();
+    world.links.remove(&lost);
+    world.reconciler.on_disconnected(lost, world.now);
+    world.run(MS(200));
+    assert!(world.is_connected(1));
+}
+
+#[test]
 fn our_own_key_at_an_address_that_is_not_ours_is_said_once_asked_again_and_believed_no_longer_than_it_is_so()
 {
     let mut world = World::new(3);

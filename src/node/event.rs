@@ -108,6 +108,11 @@ pub enum Event {
         /// Whether we dialed.
         outbound: bool,
     },
+    /// A peer of a private mesh closed a connection because this node does not know its key; said once a peer.
+    NotAdmitted {
+        /// Who.
+        peer: PeerId,
+    },
     /// The last connection to a peer ended.
     Disconnected {
         /// Who.
@@ -272,6 +277,7 @@ impl Event {
             | Self::Oversized { .. }
             | Self::NotListening(..)
             | Self::CannotListen { .. }
+            | Self::NotAdmitted { .. }
             | Self::NotStored { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, recovered: false, .. }
@@ -309,6 +315,10 @@ impl fmt::Display for Event {
                     if *outbound { "dialed" } else { "accepted" }
                 )
             }
+            Self::NotAdmitted { peer } => write!(
+                f,
+                "not admitted by {peer}: it is of a private mesh, and this node knows none of its keys (network.key_file)"
+            ),
             Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
             Self::Relayed { peer, address, outbound } => {
                 write!(

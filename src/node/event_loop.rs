@@ -4,7 +4,7 @@
 //! (waiting publishes, queries, pings) and answered when the swarm reports.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -114,6 +114,8 @@ pub(crate) struct EventLoop {
     /// What could not be listened on before the loop ran.
     missed: Vec<Missed>,
     listener_errors: Repeats,
+    /// Who does not let this node in, as was said.
+    refusals: HashSet<PeerId>,
     timer: Box<dyn Timer>,
     started: Instant,
     bootstrap: Instant,
@@ -175,6 +177,7 @@ impl EventLoop {
             listeners,
             missed,
             listener_errors: Repeats::default(),
+            refusals: HashSet::new(),
             timer: runtime.timer(),
             started: now,
             bootstrap: now + BOOTSTRAP,
@@ -295,7 +298,11 @@ impl EventLoop {
 
     /// Says once what happened: to the log, and to all who listen.
     fn emit(&mut self, event: Event) {
-        log::log!(target: "smidge", event.level(), "{event}");
+        // Who comes and goes all the time because it does not let this node in was said once.
+        let is_noise = matches!(&event,
+            Event::Connected { peer, .. } | Event::Disconnected { peer, .. } if self.refusals.contains(peer));
+        let level = if is_noise { log::Level::Debug } else { event.level() };
+        log::log!(target: "smidge", level, "{event}");
         self.metrics.note(&event);
         topics::tell(&self.events, event);
     }

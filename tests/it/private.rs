@@ -192,3 +192,36 @@ fn a_rolling_change_of_keys_loses_no_message() {
         net.event(&mut late.events(), "the old key refused", refused).await;
     });
 }
+
+#[test]
+fn a_node_without_the_key_is_told_so_says_it_once_and_dials_ever_more_seldom() {
+    run(async |net| {
+        net.set("mesh", [2]);
+        let inside = private(
+            &net,
+            2,
+            &[],
+            &Keypair::generate_ed25519(),
+            &Keyring::new(NetworkKey::generate().unwrap()),
+        );
+        net.listening(&inside).await;
+        let outside = net.node(3, &["mesh"]);
+        let mut events = outside.events();
+        let (mut told, mut ended) = (0, 0);
+        // The fifth round of a backoff.
+        while ended < 5 {
+            match net.patiently("the next round", events.next()).await.unwrap() {
+                Event::NotAdmitted { peer } => {
+                    assert_eq!((peer, ended), (inside.peer_id(), 0), "before anything else");
+                    told += 1;
+                }
+                Event::Disconnected { reason, .. } => {
+                    assert!(reason.contains("not admitted: this is a private mesh"), "{reason}");
+                    ended += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(told, 1);
+    });
+}

@@ -25,10 +25,13 @@ use crate::{
         table,
     },
     store::Report,
+    transport::admission::is_refusal,
 };
 
 /// How the names of gossipsub's protocols begin (libp2p/specs pubsub/gossipsub).
 const MESHSUB: &str = "/meshsub/";
+/// Peers remembered that do not let this node in.
+const MAX_REFUSALS: usize = 1024;
 
 impl EventLoop {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -90,11 +93,15 @@ impl EventLoop {
                 if !self.peers.is_direct(&peer_id) {
                     self.reservations.gone(&peer_id);
                 }
+                let is_refusal = matches!(&cause, Some(ConnectionError::IO(e)) if is_refusal(e));
                 let reason = match cause {
                     None => "closed by this node".into(),
                     Some(ConnectionError::IO(e)) => chain(&e),
                     Some(e) => chain(&e),
                 };
+                if is_refusal {
+                    self.not_admitted(peer_id);
+                }
                 if last {
                     self.emit(Event::Disconnected { peer: peer_id, reason });
                     self.connect_anew(peer_id);
@@ -161,6 +168,16 @@ impl EventLoop {
             }
             BehaviourEvent::Answering(event) => log::debug!("as one who is asked: {event:?}"),
             _ => {}
+        }
+    }
+
+    /// Says once that a peer does not let this node in: it is dialed again, for its key or ours may change.
+    fn not_admitted(&mut self, peer: PeerId) {
+        if self.refusals.len() >= MAX_REFUSALS {
+            self.refusals.clear();
+        }
+        if self.refusals.insert(peer) {
+            self.emit(Event::NotAdmitted { peer });
         }
     }
 

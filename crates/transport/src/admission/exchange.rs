@@ -18,7 +18,7 @@ use super::{
     proof::{LENGTH, Role, Session},
 };
 
-/// Why a connection is not admitted. The remote does not learn it.
+/// Why a connection is not admitted. The remote learns that it is not, and not why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAdmitted {
@@ -38,16 +38,16 @@ pub enum NotAdmitted {
     Unbound,
 }
 
-/// Runs the exchange as `role`, and gives the muxer back when the remote has proved itself.
+/// Runs the exchange as `role`; done when the remote has proved itself.
 ///
 /// # Errors
-/// [`NotAdmitted`]: the muxer is dropped then, which closes the connection.
+/// [`NotAdmitted`]: the connection is to be closed.
 pub(super) async fn exchange<M>(
-    mut muxer: M,
+    muxer: &mut M,
     role: Role,
     session: &Session,
     keys: &[NetworkKey],
-) -> Result<M, NotAdmitted>
+) -> Result<(), NotAdmitted>
 where
     M: StreamMuxer + Unpin,
     M::Substream: Unpin,
@@ -55,29 +55,29 @@ where
     match role {
         Role::Initiator => {
             let first = keys.first().ok_or(NotAdmitted::Unproven)?;
-            let mut stream = stream(&mut muxer, M::poll_outbound).await?;
+            let mut stream = stream(muxer, M::poll_outbound).await?;
             let proof = session.prove(first, Role::Initiator);
             let answer = async {
                 send(&mut stream, &proof).await?;
                 receive(&mut stream).await
             };
-            let answer = driven(&mut muxer, answer).await?;
+            let answer = driven(muxer, answer).await?;
             session.verify(keys, Role::Responder, &answer).ok_or(NotAdmitted::Unproven)?;
         }
         Role::Responder => {
-            let mut stream = stream(&mut muxer, M::poll_inbound).await?;
-            let asked = driven(&mut muxer, receive(&mut stream)).await?;
+            let mut stream = stream(muxer, M::poll_inbound).await?;
+            let asked = driven(muxer, receive(&mut stream)).await?;
             let key = session.verify(keys, Role::Initiator, &asked).ok_or(NotAdmitted::Unproven)?;
             // By the key that the initiator knows: during a rotation it may not know our first one.
             let proof = session.prove(key, Role::Responder);
-            driven(&mut muxer, send(&mut stream, &proof)).await?;
+            driven(muxer, send(&mut stream, &proof)).await?;
             // On its way now, not only when the swarm first turns to the connection.
-            if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(drive(&mut muxer, cx))).await {
+            if let Poll::Ready(ended) = poll_fn(|cx| Poll::Ready(drive(muxer, cx))).await {
                 return ended;
             }
         }
     }
-    Ok(muxer)
+    Ok(())
 }
 
 async fn send<S: futures::AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> Result<(), NotAdmitted> {

@@ -110,10 +110,11 @@ impl Gate {
         M::Substream: Unpin,
         E: std::error::Error + 'static,
     {
-        let (peer, muxer) = upgrade.await?;
-        match self.exchange(peer, muxer).await {
-            Ok(muxer) => Ok((peer, muxer)),
+        let (peer, mut muxer) = upgrade.await?;
+        match self.exchange(peer, &mut muxer).await {
+            Ok(()) => Ok((peer, muxer)),
             Err(why) => {
+                muxer.refuse();
                 if let Some(from) = from {
                     self.failed(from, &peer, why);
                 }
@@ -122,7 +123,7 @@ impl Gate {
         }
     }
 
-    async fn exchange<M>(&self, peer: PeerId, muxer: M) -> Result<M, NotAdmitted>
+    async fn exchange<M>(&self, peer: PeerId, muxer: &mut M) -> Result<(), NotAdmitted>
     where
         M: StreamMuxer + ChannelBinding + Unpin,
         M::Substream: Unpin,

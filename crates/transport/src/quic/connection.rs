@@ -10,7 +10,7 @@ use std::{
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use quinn_proto::{ConnectionError, Side};
 
-use crate::admission::ChannelBinding;
+use crate::admission::{self, ChannelBinding};
 
 use super::{
     Error, Stream, addr,
@@ -57,6 +57,10 @@ impl ChannelBinding for Connection {
 
     fn is_initiator(&self) -> bool {
         self.shared.lock().quic.side() == Side::Client
+    }
+
+    fn refuse(&mut self) {
+        self.shared.abandon_with(admission::REFUSED_CODE, admission::REFUSED);
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, StreamId, VarInt};
 use smidge_runtime::Timer;
 
@@ -82,7 +83,12 @@ impl Shared {
     /// Closes the connection immediately and leaves the endpoint only the close packet. Streams that outlive it
     /// may still read what had been received.
     pub(super) fn abandon(&self) {
-        let wakers = self.lock().abandon(&self.endpoint);
+        self.abandon_with(0, "");
+    }
+
+    /// As [`abandon`](Self::abandon), with an application error code (RFC 9000, 20.2) and a reason.
+    pub(super) fn abandon_with(&self, code: u32, reason: &'static str) {
+        let wakers = self.lock().abandon(&self.endpoint, code, reason);
         // The driver sees that there is nothing left to drive.
         self.mailbox.wake();
         for waker in wakers {
@@ -189,13 +195,13 @@ impl State {
         }
     }
 
-    fn abandon(&mut self, endpoint: &Arc<Endpoint>) -> Vec<Waker> {
+    fn abandon(&mut self, endpoint: &Arc<Endpoint>, code: u32, reason: &'static str) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if !self.released {
             let now = endpoint.shared.runtime.now();
             // After a close by the remote nothing may be sent but one answer to it.
             let ours = !self.quic.is_closed();
-            self.quic.close(now, VarInt::from_u32(0), Default::default());
+            self.quic.close(now, VarInt::from_u32(code), Bytes::from_static(reason.as_bytes()));
             congestion::lift(&self.quic);
             self.unsent = None;
             let close_packet = transmit::with_buffer(|buffer| {
