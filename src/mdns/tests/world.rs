@@ -199,7 +199,7 @@ fn whatever_a_hostile_host_sends_the_honest_one_is_found_and_bounds_hold() {
     }
     packets.iter().for_each(|packet| say(&*evil, packet));
     let all = play(&world, &a_host, &mut [&mut a], S(20)).remove(0);
-    let (mut found, mut floods) = (0, 0);
+    let (mut found, mut floods, mut same_key) = (0, 0, 0);
     for event in &all {
         match event {
             Event::Told(Notice::Discovered { address, .. }) => {
@@ -207,11 +207,16 @@ fn whatever_a_hostile_host_sends_the_honest_one_is_found_and_bounds_hold() {
                 found += 1;
             }
             Event::Told(Notice::Flood(_)) => floods += 1,
+            Event::Told(Notice::SameKey { address }) => {
+                assert_eq!(*address, lan);
+                same_key += 1;
+            }
             Event::Told(Notice::Looking(_)) | Event::Dials(_) => {}
             Event::Told(other) => panic!("{other:?}"),
         }
     }
     assert_eq!((found, floods), (MAX_PEERS, 1), "mdns.max_peers, one line");
+    assert_eq!((same_key, a.same_key()), (1, vec![lan]), "this node's own id, at another host");
     assert_eq!(a.status().unwrap().records.len(), MAX_PEERS);
     let dialed = dials(all);
     assert_eq!(dialed.len(), 4, "dial.parallel");
