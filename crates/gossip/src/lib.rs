@@ -3,13 +3,18 @@
 //! A pure core takes events with the present moment and gives back actions; a `NetworkBehaviour` with its own
 //! connection handler carries them out. There is no I/O, clock or task in the core.
 
+mod behaviour;
+mod core;
 mod fingerprint;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
+mod handler;
 mod history;
 mod message;
 mod message_id;
+mod outbox;
 mod params;
+mod protocol;
 mod queue;
 mod rpc;
 mod score;
@@ -17,14 +22,22 @@ mod seen;
 mod signature;
 mod topic;
 
+pub use crate::core::{
+    Action, Config, ConfigError, Core, Event, Kept, Link, MeshParams, PeerKind, PublishError, Receipt,
+    Unverified, Verdict,
+};
+pub use behaviour::Behaviour;
 pub use fingerprint::{BuildFingerprintHasher, Fingerprint, FingerprintHasher, Fingerprinter};
+pub use handler::{FromHandler, Handler, ToHandler};
 pub use history::{History, HistoryLimits};
 pub use message::{Authenticity, Author, Claims, Invalid, Message, Validation};
 pub use message_id::{IdFn, IdScheme, MessageId, MessageIds};
+pub use outbox::Outbox;
 pub use params::{
     ParamError, PeerScoreParams, PeerScoreThresholds, TopicScoreParams, score_parameter_decay,
     score_parameter_decay_with_base,
 };
+pub use protocol::{Agreed, Protocols};
 pub use queue::{ControlItem, Outgoing, Queue, QueueLimits, Refused, Written};
 pub use rpc::{
     Control, DecodeError, Extensions, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF, MessageParts,

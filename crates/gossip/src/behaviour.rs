@@ -1,0 +1,261 @@
+//! The core among other behaviours of a swarm: carries out what it decides.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use futures_timer::Delay;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        behaviour::{AddressChange, ConnectionClosed, ConnectionEstablished},
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+
+use crate::{
+    Action, Author, Config, ConfigError, Core, Event, Limits, MessageId, PublishError, Receipt, Topic,
+    Verdict, Verifier,
+    handler::{FromHandler, Handler, ToHandler},
+    protocol::Protocols,
+};
+
+/// Messages whose signatures are checked together.
+const BATCH: usize = 64;
+/// As many wait at most for others to be checked with.
+const ENOUGH: usize = 32;
+
+/// Gossipsub as a behaviour of a swarm.
+pub struct Behaviour {
+    core: Core,
+    verifier: Verifier,
+    protocols: Protocols,
+    limits: Arc<Limits>,
+    timer: Delay,
+    /// When the timer fires.
+    due: Instant,
+    /// Something arrived since the last poll: more may be on its way, and is checked together with it.
+    fresh: bool,
+}
+
+impl Behaviour {
+    /// A node that follows nothing yet. `local` is the peer id of the swarm.
+    ///
+    /// # Errors
+    /// When the configuration contradicts itself.
+    pub fn new(config: Config, local: PeerId, author: Author) -> Result<Self, ConfigError> {
+        let now = Instant::now();
+        let protocols = Protocols::new(config.newest, config.floodsub);
+        let limits = Limits { frame: config.max_frame(), ..Limits::default() };
+        let core = Core::new(config, local, author, fastrand::Rng::new(), now)?;
+        let due = core.next_deadline();
+        Ok(Self {
+            core,
+            verifier: Verifier::default(),
+            protocols,
+            limits: Arc::new(limits),
+            timer: Delay::new(due.saturating_duration_since(now)),
+            due,
+            fresh: false,
+        })
+    }
+
+    /// What is known: meshes, scores, peers.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The core, for what needs no time: scores, explicit and blocked peers, records. The swarm has to be polled after
+    /// it.
+    pub fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// Follows a topic. Whether it was not followed yet.
+    pub fn subscribe(&mut self, topic: &Topic) -> bool {
+        self.core.subscribe(topic, Instant::now())
+    }
+
+    /// Follows a topic no longer. Whether it was followed.
+    pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
+        self.core.unsubscribe(topic, Instant::now())
+    }
+
+    /// Publishes a message.
+    ///
+    /// # Errors
+    /// When it was handed to nobody.
+    pub fn publish(&mut self, topic: &Topic, data: &[u8]) -> Result<Receipt, PublishError> {
+        self.core.publish(topic, data, Instant::now())
+    }
+
+    /// The application's verdict over a message, if it waits for one.
+    pub fn verdict(&mut self, id: &MessageId, verdict: Verdict) -> bool {
+        self.core.verdict(id, verdict, Instant::now())
+    }
+
+    /// Where a peer can be reached, signed by itself: identify's signed peer record.
+    pub fn set_record(&mut self, peer: &PeerId, envelope: Bytes) {
+        self.core.set_record(peer, envelope);
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<ToSwarm<Event, ToHandler>> {
+        let notify = |peer_id, connection, event| {
+            Some(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event })
+        };
+        match action {
+            Action::Report(event) => Some(ToSwarm::GenerateEvent(event)),
+            Action::Flush { peer } => {
+                if let Some(outbox) = self.core.outbox(&peer) {
+                    outbox.wake();
+                }
+                None
+            }
+            Action::Carry { peer, connection } => {
+                let outbox = self.core.outbox(&peer)?.clone();
+                notify(peer, connection, ToHandler::Carry(outbox))
+            }
+            Action::Start { peer, connection } => notify(peer, connection, ToHandler::Start),
+            Action::Release { peer, connection } => notify(peer, connection, ToHandler::Release),
+            Action::KeepAlive { peer, connection, keep } => {
+                notify(peer, connection, ToHandler::KeepAlive(keep))
+            }
+            Action::Connect { peer, addresses } => Some(ToSwarm::Dial {
+                opts: DialOpts::peer_id(peer)
+                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .addresses(addresses)
+                    .extend_addresses_through_behaviour()
+                    .build(),
+            }),
+        }
+    }
+
+    /// Checks what waits to be checked. A signature in a batch costs less than half of one alone, so what just arrived
+    /// waits for what arrives in the same turn of the swarm; whether there is more, only the next poll can tell.
+    fn verify(&mut self, cx: &mut Context<'_>) -> bool {
+        let waiting = self.core.kept().unverified;
+        if std::mem::take(&mut self.fresh) && (1..ENOUGH).contains(&waiting) {
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        let Some(batch) = self.core.unverified(BATCH) else { return false };
+        let holds = self.verifier.verify_batch(&batch.messages);
+        self.core.verified(batch.ticket, &holds, Instant::now());
+        true
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = self.core.next_deadline();
+        if deadline != self.due {
+            self.due = deadline;
+            self.timer.reset(deadline.saturating_duration_since(Instant::now()));
+        }
+        if Pin::new(&mut self.timer).poll(cx).is_pending() {
+            return false;
+        }
+        // The timer's clock and ours may differ by a little: what is due by either is done.
+        self.core.tick(Instant::now().max(self.due));
+        self.due = self.core.next_deadline();
+        self.timer.reset(self.due.saturating_duration_since(Instant::now()));
+        true
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.protocols.clone(), self.limits.clone()))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.protocols.clone(), self.limits.clone()))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let address = endpoint.get_remote_address();
+                self.core.connected(peer_id, connection_id, endpoint.is_dialer(), address);
+            }
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+                self.core.disconnected(&peer_id, connection_id, Instant::now());
+            }
+            FromSwarm::AddressChange(AddressChange { peer_id, connection_id, new, .. }) => {
+                self.core.moved(&peer_id, connection_id, new.get_remote_address());
+            }
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. }) => self.core.unreachable(&peer),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            FromHandler::Received(rpcs) => {
+                let now = Instant::now();
+                self.fresh |= rpcs.iter().any(|rpc| !rpc.publish.is_empty());
+                for rpc in rpcs {
+                    self.core.received(&peer, rpc, now);
+                }
+            }
+            FromHandler::Opened(kind) => self.core.opened(&peer, connection, kind),
+            FromHandler::Broke => self.core.broke(&peer, connection),
+            FromHandler::Unsupported => self.core.unsupported(&peer, connection),
+            FromHandler::Heard { kind, open } => self.core.heard(&peer, connection, kind, open),
+            FromHandler::TooLarge(bytes) => self.core.too_large(&peer, bytes),
+            FromHandler::Malformed => self.core.malformed(&peer),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            while let Some(action) = self.core.next_action() {
+                if let Some(event) = self.carry_out(action) {
+                    return Poll::Ready(event);
+                }
+            }
+            if !self.verify(cx) && !self.poll_timer(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behaviour").field("kept", &self.core.kept()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! Our own messages.
+
+use std::time::Instant;
+
+use super::{
+    Core, PeerKind, PublishError, Receipt,
+    key_set::KeySet,
+    peers::{Peer, PeerKey},
+    topics::{Fanout, TopicKey},
+};
+use crate::{ControlItem, Message, Outgoing, Topic};
+
+impl Core {
+    /// Publishes a message: to every subscriber of good standing, or else to mesh, fanout, floodsub and explicit peers.
+    ///
+    /// # Errors
+    /// When it was handed to nobody. Nothing is remembered of it then, so that it may be tried again.
+    pub fn publish(&mut self, name: &Topic, data: &[u8], now: Instant) -> Result<Receipt, PublishError> {
+        if data.len() > self.config.max_message {
+            return Err(PublishError::TooLarge { bytes: data.len(), limit: self.config.max_message });
+        }
+        let topic = self.topics.key(name.as_str()).ok_or(PublishError::NoPeers)?;
+        let to = self.recipients(topic, now);
+        if to.is_empty() {
+            return Err(PublishError::NoPeers);
+        }
+        let wire = self
+            .author
+            .compose(name, data, &mut self.rng)
+            .map_err(|e| PublishError::Signing(e.to_string()))?;
+        let claims = self.config.validation.claims(&wire).ok();
+        let message = Message {
+            source: claims.and_then(|c| c.source),
+            sequence: claims.and_then(|c| c.sequence),
+            topic: name.clone(),
+            data: wire.data_bytes(),
+        };
+        let fingerprint = self.fingerprint(&message);
+        let id = self.ids.id(&message);
+        if self.seen.contains(&fingerprint) {
+            return Err(PublishError::Duplicate(id));
+        }
+        let announce =
+            self.config.idontwant_on_publish && wire.encoded().len() > self.config.idontwant_threshold;
+        let mut peers = 0;
+        for key in &to {
+            let Some(peer) = self.peers.get(*key) else { continue };
+            let mut outbox = peer.outbox.lock();
+            if announce && peer.speaks(PeerKind::V1_2) {
+                outbox.control(ControlItem::IDontWant(vec![id.clone()]));
+            }
+            if outbox.publish(Outgoing { fingerprint, message: wire.clone() }).is_ok() {
+                peers += 1;
+                drop(outbox);
+                self.flush(*key);
+            }
+        }
+        if peers == 0 {
+            return Err(PublishError::QueuesFull { peers: to.len() });
+        }
+        self.stir();
+        self.seen.insert(fingerprint, now);
+        self.promises.keep(&fingerprint);
+        self.history.put(fingerprint, id.clone(), name.clone(), wire);
+        Ok(Receipt { id, peers })
+    }
+
+    fn recipients(&mut self, topic: TopicKey, now: Instant) -> Vec<PeerKey> {
+        let publish = self.thresholds.publish_threshold;
+        let Some(state) = self.topics.get(topic) else { return Vec::new() };
+        let stands = |key: &PeerKey| {
+            self.peers
+                .get(*key)
+                .is_some_and(|p| p.kind.is_some() && (p.explicit || self.score_of(&p.id) >= publish))
+        };
+        let candidates: KeySet<PeerKey> = state.peers.iter().filter(stands).collect();
+        if self.config.flood_publish {
+            return candidates.as_slice().to_vec();
+        }
+        let n = self.config.mesh_of(&state.name).n;
+        let always = |p: &Peer| p.explicit || p.kind == Some(PeerKind::Floodsub);
+        let mut chosen: KeySet<PeerKey> =
+            candidates.iter().filter(|key| self.peers.get(*key).is_some_and(always)).collect();
+        let subscribed = state.subscribed;
+        let held: Vec<PeerKey> = match &state.fanout {
+            _ if subscribed => state.mesh.iter().filter(|key| candidates.contains(*key)).collect(),
+            Some(fanout) => fanout.peers.iter().filter(|key| candidates.contains(*key)).collect(),
+            None => Vec::new(),
+        };
+        let missing = n.saturating_sub(held.len());
+        let more = self.pick(topic, missing, |_, key| {
+            candidates.contains(key) && !chosen.contains(key) && !held.contains(&key)
+        });
+        let fanout: KeySet<PeerKey> = held.into_iter().chain(more).collect();
+        fanout.iter().for_each(|key| {
+            chosen.insert(key);
+        });
+        if let Some(state) = self.topics.get_mut(topic).filter(|_| !subscribed) {
+            state.fanout = Some(Fanout { peers: fanout, published: now });
+        }
+        self.topics.note_active(topic);
+        chosen.as_slice().to_vec()
+    }
+}

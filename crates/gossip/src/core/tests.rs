@@ -1,0 +1,9 @@
+//! The specification's behaviours, one core at a time, in simulated time.
+
+mod bench;
+mod connections;
+mod gossip;
+mod incoming;
+mod mesh;
+mod publish;
+mod random;

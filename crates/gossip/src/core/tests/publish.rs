@@ -1,0 +1,124 @@
+use super::bench::*;
+use crate::{PeerScoreThresholds, QueueLimits, core::*};
+
+#[test]
+fn flood_publishing_goes_to_every_subscriber_above_the_publish_threshold() {
+    let mut bench = Bench::new(Config::default()).scored().following("t");
+    let peers = bench.peers(20, &["t"]);
+    bench.peer(PeerKind::V1_3, false, &["u"]);
+    bench.rate(&peers[0], PeerScoreThresholds::default().publish_threshold - 1.0);
+    bench.rate(&peers[1], PeerScoreThresholds::default().publish_threshold + 1.0);
+    let receipt = bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
+    assert_eq!(receipt.peers, 19);
+    for (n, peer) in peers.iter().enumerate() {
+        assert_eq!(bench.told(peer).publish.len(), usize::from(n != 0), "{n}");
+    }
+    assert!(bench.delivered().is_empty(), "one's own message is not delivered to oneself");
+}
+
+#[test]
+fn without_flood_publishing_the_mesh_gets_it_and_floodsub_peers_do() {
+    let mut bench =
+        Bench::new(Config { flood_publish: false, floodsub: true, ..Config::default() }).following("t");
+    let peers = bench.peers(12, &["t"]);
+    let old = bench.peer(PeerKind::Floodsub, false, &["t"]);
+    bench.heartbeat();
+    let mesh = bench.core.mesh(&topic("t"));
+    let receipt = bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
+    let reached: Vec<_> = peers.iter().filter(|peer| !bench.told(peer).publish.is_empty()).copied().collect();
+    assert!(mesh.iter().all(|peer| reached.contains(peer)));
+    assert_eq!(reached.len(), 6, "as many as a mesh has");
+    assert_eq!(bench.told(&old).publish.len(), 1);
+    assert_eq!(receipt.peers, reached.len() + 1);
+}
+
+#[test]
+fn who_does_not_follow_a_topic_publishes_to_the_same_peers_for_fanout_ttl() {
+    let mut bench = Bench::new(Config { flood_publish: false, ..Config::default() });
+    let peers = bench.peers(30, &["t"]);
+    let reached = |bench: &mut Bench| -> Vec<_> {
+        bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
+        peers.iter().filter(|peer| !bench.told(peer).publish.is_empty()).copied().collect()
+    };
+    let first = reached(&mut bench);
+    assert_eq!(first.len(), 6);
+    bench.pass(SECOND * 50);
+    assert_eq!(reached(&mut bench), first);
+    bench.pass(SECOND * 70);
+    let key = bench.core.topics.key("t").unwrap();
+    assert!(bench.core.topics.get(key).unwrap().fanout.is_none());
+}
+
+#[test]
+fn a_fanout_is_filled_up_when_its_peers_go() {
+    let mut bench = Bench::new(Config { flood_publish: false, ..Config::default() });
+    let peers = bench.peers(10, &["t"]);
+    bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
+    let gone = *peers.iter().find(|peer| !bench.told(peer).publish.is_empty()).unwrap();
+    let subscriptions = vec![crate::Subscription { topic: topic("t"), subscribe: false }];
+    bench.hear(gone, Rpc { subscriptions, ..Rpc::default() });
+    bench.heartbeat();
+    let key = bench.core.topics.key("t").unwrap();
+    assert_eq!(bench.core.topics.get(key).unwrap().fanout.as_ref().unwrap().peers.len(), 6);
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_and_remembers_nothing() {
+    let mut bench = Bench::new(Config { max_message: 100, ..Config::default() }).following("t");
+    let none = bench.core.publish(&topic("t"), b"x", bench.now);
+    assert_eq!(none, Err(PublishError::NoPeers));
+    bench.peers(1, &["t"]);
+    let large = bench.core.publish(&topic("t"), &[0; 101], bench.now);
+    assert_eq!(large, Err(PublishError::TooLarge { bytes: 101, limit: 100 }));
+    assert!(bench.core.publish(&topic("t"), &[0; 100], bench.now).is_ok());
+    assert_eq!(bench.core.kept().seen, 1);
+}
+
+#[test]
+fn the_same_content_is_published_once_where_content_is_the_id() {
+    let config = Config { message_id: crate::IdScheme::Content, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    bench.peers(1, &["t"]);
+    let first = bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
+    assert_eq!(bench.core.publish(&topic("t"), b"x", bench.now), Err(PublishError::Duplicate(first.id)));
+    bench.pass(SECOND * 80);
+    assert!(bench.core.publish(&topic("t"), b"x", bench.now).is_ok(), "until it is forgotten");
+}
+
+#[test]
+fn a_message_of_ours_is_refused_before_any_is_lost() {
+    let frame = QueueLimits::default().frame;
+    let mut bench = Bench::new(Config { queue_bytes: 4 * frame, ..Config::default() }).following("t");
+    let peer = bench.peers(1, &["t"])[0];
+    let mut taken = 0;
+    let refused = loop {
+        match bench.core.publish(&topic("t"), &[0; 10_000], bench.now) {
+            Ok(_) => taken += 1,
+            Err(e) => break e,
+        }
+        assert!(taken < 1000);
+    };
+    assert_eq!(refused, PublishError::QueuesFull { peers: 1 });
+    assert_eq!(bench.told(&peer).publish.len(), taken);
+}
+
+#[test]
+fn a_slow_peer_loses_forwarded_messages_and_is_reported_and_scored() {
+    let frame = QueueLimits::default().frame;
+    let mut bench = Bench::new(Config { queue_bytes: frame, ..Config::default() });
+    let params = PeerScoreParams { slow_peer_weight: -0.2, slow_peer_threshold: 0.0, ..Default::default() };
+    bench.core.score_peers(params, PeerScoreThresholds::default(), bench.now).unwrap();
+    let mut bench = bench.following("t");
+    let [from, slow] = bench.peers(2, &["t"])[..] else { panic!() };
+    let key = libp2p::identity::Keypair::generate_ed25519();
+    drop(bench.told(&slow));
+    for n in 0..10 {
+        bench.message(from, &signed(&key, n, "t", &[n as u8; 20_000]));
+    }
+    bench.turn();
+    let left: Vec<u8> = bench.told(&slow).publish.iter().map(|message| message.data()[0]).collect();
+    assert!(left.len() < 10 && left.last() == Some(&9), "the oldest go first: {left:?}");
+    bench.heartbeat();
+    assert!(bench.events.contains(&Event::SlowPeer { peer: slow, dropped: 10 - left.len() }));
+    assert!(bench.core.score(&slow).unwrap() < bench.core.score(&from).unwrap());
+}

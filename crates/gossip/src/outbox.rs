@@ -1,0 +1,58 @@
+//! What waits for one peer, between the core that decides and the connection handler that sends.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use futures::task::AtomicWaker;
+
+use crate::{Queue, QueueLimits};
+
+/// A [`Queue`] that its reader can wait at. Locked for as long as it takes to put something in or out, never longer.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    reader: AtomicWaker,
+    /// Something was put in, and the reader is not woken yet: one turn wakes it once, however much it puts in.
+    marked: AtomicBool,
+}
+
+impl Outbox {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self {
+            queue: Mutex::new(Queue::new(limits)),
+            reader: AtomicWaker::new(),
+            marked: AtomicBool::new(false),
+        }
+    }
+
+    /// What waits. A reader that panicked left it as it was between two operations.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the first mark since the last [`Self::wake`].
+    pub(crate) fn mark(&self) -> bool {
+        !self.marked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Wakes the reader.
+    pub(crate) fn wake(&self) {
+        self.marked.store(false, Ordering::Relaxed);
+        self.reader.wake();
+    }
+
+    /// Who is to be woken. To be called before looking into the queue.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.reader.register(waker);
+    }
+
+    /// Appends the next frame to `out`; false where nothing waits.
+    pub fn next_frame(&self, out: &mut Vec<u8>) -> bool {
+        self.lock().next_frame(out).is_some()
+    }
+}
