@@ -353,7 +353,9 @@ impl Core {
             history: self.history.len(),
             history_bytes: self.history.bytes(),
             unverified: self.pending.len(),
+            unverified_bytes: self.pending.bytes(),
             awaiting_verdict: self.awaiting.len(),
+            awaiting_verdict_bytes: self.awaiting.bytes(),
             promises: self.promises.len(),
         }
     }
@@ -378,8 +380,12 @@ pub struct Kept {
     pub history_bytes: usize,
     /// Messages whose signature is not checked yet.
     pub unverified: usize,
+    /// Their bytes.
+    pub unverified_bytes: usize,
     /// Messages without a verdict.
     pub awaiting_verdict: usize,
+    /// Their bytes.
+    pub awaiting_verdict_bytes: usize,
     /// Messages asked for.
     pub promises: usize,
 }

@@ -81,6 +81,7 @@ impl Core {
             ihaves: 0,
             asked: 0,
             unverified: 0,
+            unverified_bytes: 0,
             dropped: 0,
             refused: 0,
             announced: 0,

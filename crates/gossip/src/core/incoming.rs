@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Core, Event, PeerKind, peers::PeerKey, topics::TopicKey, verdicts::Waiting};
+use super::{Config, Core, Event, PeerKind, peers::PeerKey, topics::TopicKey, verdicts::Waiting};
 use crate::{
     BuildFingerprintHasher, Claims, ControlItem, Fingerprint, Message, MessageId, Topic, WireMessage,
 };
@@ -29,6 +29,7 @@ pub struct Unverified {
 #[derive(Debug)]
 struct Candidate {
     id: Fingerprint,
+    content: Fingerprint,
     wire: WireMessage,
     message: Message,
     topic: TopicKey,
@@ -46,7 +47,8 @@ pub(super) struct Pending {
     first: u64,
     /// The number of the first that nobody checks yet.
     unasked: u64,
-    by_id: HashMap<Fingerprint, Vec<u64>, BuildFingerprintHasher>,
+    /// By all that a message is, its key included: many may be forged under one id.
+    by_content: HashMap<Fingerprint, u64, BuildFingerprintHasher>,
     bytes: usize,
 }
 
@@ -55,28 +57,27 @@ impl Pending {
         self.queue.len()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn at(&mut self, number: u64) -> Option<&mut Candidate> {
         self.queue.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
     /// Adds a bringer to the candidate that is the same in every field, if there is one.
-    fn join(&mut self, id: &Fingerprint, wire: &WireMessage, from: PeerKey) -> bool {
-        let Some(numbers) = self.by_id.get(id) else { return false };
-        for number in numbers {
-            let at = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
-            if let Some(candidate) = self.queue.get_mut(at).filter(|candidate| candidate.wire == *wire) {
-                if !candidate.from.contains(&from) {
-                    candidate.from.push(from);
-                }
-                return true;
-            }
+    fn join(&mut self, content: &Fingerprint, from: PeerKey) -> bool {
+        let Some(number) = self.by_content.get(content).copied() else { return false };
+        let Some(candidate) = self.at(number) else { return false };
+        if !candidate.from.contains(&from) {
+            candidate.from.push(from);
         }
-        false
+        true
     }
 
     fn push(&mut self, candidate: Candidate) {
         let number = self.first + self.queue.len() as u64;
-        self.by_id.entry(candidate.id).or_default().push(number);
+        self.by_content.insert(candidate.content, number);
         self.bytes += candidate.wire.retained();
         self.queue.push_back(candidate);
     }
@@ -85,18 +86,12 @@ impl Pending {
     fn pop(&mut self) -> Option<Candidate> {
         self.queue.front()?.holds?;
         let candidate = self.queue.pop_front()?;
-        let number = self.first;
         self.first += 1;
         self.bytes = self.bytes.saturating_sub(candidate.wire.retained());
-        if let Some(numbers) = self.by_id.get_mut(&candidate.id) {
-            numbers.retain(|n| *n != number);
-            if numbers.is_empty() {
-                self.by_id.remove(&candidate.id);
-            }
-        }
+        self.by_content.remove(&candidate.content);
         if self.queue.is_empty() {
             self.queue.shrink_to(64);
-            self.by_id.shrink_to(64);
+            self.by_content.shrink_to(64);
         }
         Some(candidate)
     }
@@ -127,6 +122,7 @@ impl Core {
         while let Some(candidate) = self.pending.pop() {
             if let Some(peer) = candidate.from.first().and_then(|key| self.peers.get_mut(*key)) {
                 peer.unverified = peer.unverified.saturating_sub(1);
+                peer.unverified_bytes = peer.unverified_bytes.saturating_sub(candidate.wire.retained());
             }
             if candidate.holds == Some(true) {
                 self.accept(candidate, now);
@@ -164,35 +160,32 @@ impl Core {
         if known && (!signed || self.is_copy(&fingerprint, &wire)) {
             return self.duplicate(key, &fingerprint, &message.topic, now);
         }
-        if self.pending.join(&fingerprint, &wire, key) {
+        let content = self.fingerprinter.content(&wire);
+        if self.pending.join(&content, key) {
             return;
         }
-        let mut candidate = Candidate {
-            id: fingerprint,
-            wire,
-            message,
-            topic,
-            from: vec![key],
-            holds: (!signed).then_some(true),
-        };
+        let holds = (!signed).then_some(true);
+        let mut candidate =
+            Candidate { id: fingerprint, content, wire, message, topic, from: vec![key], holds };
         // One that needs no check waits for nobody but those of its id before it.
         if !signed {
             return self.accept(candidate, now);
         }
-        // It is not to keep the frame that it came in; but a key that came along is looked at by the check.
-        if candidate.wire.key().is_none() {
-            candidate.wire.compact();
-            candidate.message.data = candidate.wire.data_bytes();
-        }
-        let bytes = self.pending.bytes + candidate.wire.retained();
-        let full = self.pending.len() >= self.config.unverified || bytes > self.config.unverified_bytes;
-        let most = self.config.unverified_per_peer;
+        // It is not to keep the frame that it came in.
+        candidate.wire.detach();
+        candidate.message.data = candidate.wire.data_bytes();
+        let bytes = candidate.wire.retained();
+        let Config { unverified, unverified_bytes, unverified_per_peer, .. } = self.config;
+        let full = self.pending.len() >= unverified || self.pending.bytes + bytes > unverified_bytes;
         let Some(peer) = self.peers.get_mut(key) else { return };
-        if full || peer.unverified >= most {
+        // One peer alone takes no more than a quarter of the bytes, if that is a message.
+        let much = peer.unverified > 0 && peer.unverified_bytes + bytes > unverified_bytes / 4;
+        if full || much || peer.unverified >= unverified_per_peer {
             peer.refused += 1;
             return;
         }
         peer.unverified += 1;
+        peer.unverified_bytes += bytes;
         self.pending.push(candidate);
     }
 
@@ -200,7 +193,8 @@ impl Core {
     /// not, somebody forged it (or its author named two messages alike), and its signature says who is to blame.
     fn is_copy(&self, id: &Fingerprint, wire: &WireMessage) -> bool {
         let accepted = self.history.get(id).or_else(|| self.awaiting.message(id));
-        accepted.is_none_or(|accepted| accepted == wire)
+        // A key that came along without need changes nothing: it is not passed on either.
+        accepted.is_none_or(|accepted| accepted.encoded() == wire.encoded())
     }
 
     fn duplicate(&mut self, key: PeerKey, id: &Fingerprint, topic: &Topic, now: Instant) {

@@ -82,6 +82,8 @@ pub(super) struct Peer {
     pub(super) asked: usize,
     /// Its messages that wait for their signature to be checked.
     pub(super) unverified: usize,
+    /// Their bytes.
+    pub(super) unverified_bytes: usize,
     /// Messages dropped since the last heartbeat, because its queue was full.
     pub(super) dropped: usize,
     /// Messages of its that were not looked at since the last heartbeat.

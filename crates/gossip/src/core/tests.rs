@@ -3,6 +3,7 @@
 mod bench;
 mod connections;
 mod gossip;
+mod hostile;
 mod incoming;
 mod mesh;
 mod publish;

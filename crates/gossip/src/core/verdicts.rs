@@ -34,6 +34,10 @@ impl Awaiting {
         self.messages.len()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn message(&self, id: &Fingerprint) -> Option<&WireMessage> {
         self.messages.get(id).map(|waiting| &waiting.wire)
     }

@@ -1,0 +1,274 @@
+//! Peers that mean harm: what they send is bounded in what it costs, and harms nobody else.
+
+use bytes::Bytes;
+use libp2p::identity::Keypair;
+use proptest::prelude::*;
+
+use super::bench::*;
+use crate::{
+    Control, IHave, Limits, MAX_BACKOFF, MessageId, MessageParts, PeerInfo, Prune, Rpc, Subscription,
+    WireMessage, core::*, decode,
+};
+
+fn id(n: usize) -> MessageId {
+    MessageId::from(format!("{n:046}").as_str())
+}
+
+/// An RPC of one message and as much of an unknown field as fits a frame.
+fn in_a_large_frame(message: &WireMessage) -> Rpc {
+    let mut frame = Vec::new();
+    Rpc { publish: vec![message.clone()], ..Rpc::default() }.encode(&mut frame);
+    let body = frame.len() - 2;
+    // Field 15, 60,000 bytes.
+    let mut padded = frame.split_off(frame.len() - body);
+    padded.extend([15 << 3 | 2, 0xe0, 0xd4, 3]);
+    padded.resize(padded.len() + 60_000, 0);
+    let rpc = decode(&Bytes::from(padded), &Limits::default()).unwrap();
+    assert_eq!(rpc.publish.len(), 1);
+    rpc
+}
+
+#[test]
+fn messages_that_wait_keep_no_frames_from_being_freed() {
+    let mut bench = Bench::new(Config { validate_messages: true, ..Config::default() }).following("t");
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    let key = Keypair::generate_ed25519();
+    for sequence in 0..200 {
+        bench.hear(peer, in_a_large_frame(&signed(&key, sequence, "t", &[1; 100])));
+    }
+    let kept = bench.core.kept();
+    assert_eq!(kept.unverified, 200);
+    assert!(kept.unverified_bytes < 200 * 1024, "{} bytes", kept.unverified_bytes);
+    bench.turn();
+    let kept = bench.core.kept();
+    assert_eq!((kept.unverified, kept.unverified_bytes, kept.awaiting_verdict), (0, 0, 200));
+    assert!(kept.awaiting_verdict_bytes < 200 * 1024, "{} bytes", kept.awaiting_verdict_bytes);
+}
+
+#[test]
+fn large_messages_that_wait_are_bounded_in_bytes_for_each_peer_and_for_all() {
+    let config = Config {
+        unverified_bytes: 1 << 20,
+        awaiting_verdict_bytes: 1 << 20,
+        validate_messages: true,
+        ..Config::default()
+    };
+    let mut bench = Bench::new(config).following("t");
+    let peers = bench.peers(40, &["t"]);
+    let key = Keypair::generate_ed25519();
+    for (n, peer) in peers.iter().enumerate() {
+        for m in 0..20 {
+            bench.message(*peer, &forged(&signed(&key, (n * 100 + m) as u64, "t", b""), &vec![7; 60_000]));
+        }
+        assert!(bench.core.kept().unverified_bytes <= 1 << 20);
+    }
+    // One peer alone does not take all of it.
+    let mut bench = Bench::new(Config { unverified_bytes: 1 << 20, ..Config::default() }).following("t");
+    let [flood, honest] = bench.peers(2, &["t"])[..] else { panic!() };
+    for m in 0..100 {
+        bench.message(flood, &forged(&signed(&key, m, "t", b""), &vec![7; 60_000]));
+    }
+    bench.message(honest, &signed(&key, 1000, "t", &[1; 60_000]));
+    assert_eq!(bench.delivered().len(), 1);
+
+    let config = Config { awaiting_verdict_bytes: 1 << 20, validate_messages: true, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    for m in 0..100 {
+        bench.message(peer, &signed(&key, m, "t", &[1; 60_000]));
+        bench.turn();
+        assert!(bench.core.kept().awaiting_verdict_bytes <= 1 << 20);
+    }
+    assert!(bench.core.kept().awaiting_verdict >= 15);
+}
+
+#[test]
+fn a_flood_of_ihaves_is_asked_for_up_to_a_bound_and_paid_for() {
+    let mut bench = Bench::new(Config::default()).following("t").scored();
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    bench.told(&peer);
+    let most = Config::default().max_ids_per_heartbeat;
+    for n in 0..50 {
+        bench.ihave(peer, "t", (0..1000).map(|m| id(n * 1000 + m)).collect());
+    }
+    assert!(bench.core.kept().promises <= most);
+    assert!(bench.told(&peer).control.iwant.len() <= most);
+    bench.pass(SECOND * 6);
+    assert!(bench.core.score(&peer).unwrap() < 0.0, "nothing of it came");
+    assert_eq!(bench.core.kept().promises, 0);
+}
+
+#[test]
+fn a_flood_of_iwants_gets_each_message_a_few_times_and_no_more() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let [author, thief] = bench.peers(2, &["t"])[..] else { panic!() };
+    let key = Keypair::generate_ed25519();
+    let message = signed(&key, 1, "t", b"data");
+    bench.message(author, &message);
+    bench.turn();
+    let Some(Event::Message { id, .. }) =
+        bench.events.iter().find(|e| matches!(e, Event::Message { .. })).cloned()
+    else {
+        panic!()
+    };
+    bench.told(&thief);
+    for _ in 0..100 {
+        bench.control(thief, Control { iwant: vec![id.clone(); 1000], ..Control::default() });
+    }
+    let got = bench.told(&thief).publish.len();
+    assert!(got <= Config::default().gossip_retransmission as usize, "{got} times");
+}
+
+#[test]
+fn topics_that_come_and_go_leave_nothing_behind() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    for round in 0..20 {
+        let subscriptions = (0..2000)
+            .flat_map(|n| {
+                let topic = topic(&format!("{round} {n}"));
+                [true, false].map(|subscribe| Subscription { topic: topic.clone(), subscribe })
+            })
+            .collect();
+        bench.hear(peer, Rpc { subscriptions, ..Rpc::default() });
+        bench.turn();
+        bench.events.clear();
+    }
+    assert_eq!(bench.core.topics_of(&peer), [topic("t")]);
+    let subscriptions: Vec<_> =
+        (0..5000).map(|n| Subscription { topic: topic(&n.to_string()), subscribe: true }).collect();
+    bench.hear(peer, Rpc { subscriptions, ..Rpc::default() });
+    assert!(bench.core.topics_of(&peer).len() <= Config::default().max_topics_per_peer);
+}
+
+#[test]
+fn grafts_and_prunes_of_what_nobody_follows_are_not_answered() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    bench.told(&peer);
+    let topics: Vec<_> = (0..3000).map(|n| topic(&n.to_string())).collect();
+    let prune = topics.iter().map(|topic| Prune {
+        topic: topic.clone(),
+        peers: Vec::new(),
+        backoff: Some(MAX_BACKOFF),
+    });
+    let prune = prune.collect();
+    bench.control(peer, Control { graft: topics, prune, ..Control::default() });
+    let told = bench.told(&peer);
+    assert_eq!((told.control.prune.len(), told.control.graft.len()), (0, 0));
+}
+
+#[test]
+fn a_prune_of_the_longest_backoff_and_forged_records_connects_to_nobody() {
+    let mut bench = Bench::new(Config { peer_exchange: true, ..Config::default() }).following("t");
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    let forged =
+        (0..64).map(|n| PeerInfo { peer: PeerId::random(), record: Some(Bytes::from(vec![n; 500])) });
+    let prune = Prune { topic: topic("t"), peers: forged.collect(), backoff: Some(MAX_BACKOFF) };
+    bench.prune(peer, prune);
+    assert!(!bench.actions.iter().any(|action| matches!(action, Action::Connect { .. })));
+    bench.pass(SECOND * 10);
+}
+
+#[test]
+fn an_author_that_names_two_messages_alike_is_heard_once() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let peers = bench.peers(5, &["t"]);
+    let key = Keypair::generate_ed25519();
+    let (one, other) = (signed(&key, 1, "t", b"one"), signed(&key, 1, "t", b"other"));
+    for peer in &peers {
+        bench.message(*peer, &one);
+        bench.message(*peer, &other);
+        bench.turn();
+    }
+    assert_eq!(bench.delivered(), [b"one"]);
+    for _ in 0..3 {
+        bench.heartbeat();
+    }
+    assert!(bench.core.kept().history <= 1);
+}
+
+#[test]
+fn a_true_message_with_a_junk_key_is_passed_on_without_it() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let peers = bench.peers(3, &["t"]);
+    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    let message = signed(&Keypair::generate_ed25519(), 1, "t", b"data");
+    let junk = vec![0xff; 30_000];
+    let dirty = MessageParts { key: Some(&junk), ..message.parts() };
+    let mut frame = Vec::new();
+    Rpc { publish: vec![WireMessage::new(&dirty)], ..Rpc::default() }.encode(&mut frame);
+    let [rpc] = &frames(&frame)[..] else { panic!() };
+    bench.hear(peers[0], rpc.clone());
+    assert_eq!(bench.delivered(), [b"data"]);
+    let told = bench.told(&peers[1]).publish;
+    assert_eq!(told.iter().map(|m| m.encoded()).collect::<Vec<_>>(), [message.encoded()]);
+    // The clean one is a copy, not another message that would have to be verified.
+    let verified = bench.verified;
+    bench.message(peers[2], &message);
+    assert!(bench.delivered().is_empty());
+    assert_eq!(bench.verified, verified);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// True RPCs with bytes bent, out of many peers, in any order.
+    #[test]
+    fn bent_rpcs_break_nothing(
+        bends in prop::collection::vec((0usize..6, any::<prop::sample::Index>(), any::<u8>(), 0u64..400), 1..150),
+    ) {
+        let mut bench = Bench::new(Config { peer_exchange: true, validate_messages: true, ..Config::default() })
+            .following("t")
+            .scored();
+        let peers = bench.peers(6, &["t"]);
+        let key = Keypair::generate_ed25519();
+        let record = Some(Bytes::from_static(b"record"));
+        for (n, (peer, at, to, later)) in bends.into_iter().enumerate() {
+            let control = Control {
+                ihave: vec![IHave { topic: topic("t"), ids: vec![id(n), id(n + 1)] }],
+                iwant: vec![id(n)],
+                graft: vec![topic("t")],
+                prune: vec![Prune {
+                    topic: topic("t"),
+                    peers: vec![PeerInfo { peer: peers[0], record: record.clone() }],
+                    backoff: Some(SECOND),
+                }],
+                idontwant: vec![id(n)],
+                extensions: None,
+            };
+            let publish = vec![signed(&key, n as u64 / 2, "t", b"data"), signed(&key, n as u64, "t", b"data")];
+            let subscriptions = vec![Subscription { topic: topic("t"), subscribe: n % 5 > 0 }];
+            let mut frame = Vec::new();
+            Rpc { subscriptions, publish, control, ignored: 0 }.encode(&mut frame);
+            let mut body = frame.split_off(2);
+            let at = at.index(body.len());
+            body[at] = to;
+            if let Ok(rpc) = decode(&Bytes::from(body), &Limits::default()) {
+                bench.hear(peers[peer], rpc);
+            } else {
+                bench.core.malformed(&peers[peer]);
+            }
+            bench.pass(std::time::Duration::from_millis(later));
+            bench.turn();
+            let kept = bench.core.kept();
+            prop_assert_eq!((kept.unverified, kept.unverified_bytes), (0, 0));
+            for peer in bench.core.mesh(&topic("t")) {
+                prop_assert!(bench.core.subscribers(&topic("t")).contains(&peer));
+            }
+        }
+        // An id was delivered once, whatever came under it.
+        let mut ids: Vec<_> = bench
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Message { id, .. } => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        let all = ids.len();
+        ids.sort();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), all);
+    }
+}
