@@ -81,8 +81,6 @@ way_to() {
 target_dir=${CARGO_TARGET_DIR:-target}/cross
 # A standard library of one's own does without what symbolises backtraces: the binary has no symbols.
 own_std=("-Zbuild-std=std,panic_abort" -Zbuild-std-features=optimize_for_size)
-locked=(--locked)
-[ -z "${SMIDGE_UNLOCKED:-}" ] || locked=()
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 build() {
@@ -124,7 +122,7 @@ build() {
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUSTFLAGS
     env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=$c_flags" \
         CARGO_TARGET_DIR="$target_dir" \
-        "$zigbuild" zigbuild --profile static --features small "${locked[@]}" --bin smidge --target "$triple" "${build_std[@]}"
+        "$zigbuild" zigbuild --profile static --features small --locked --bin smidge --target "$triple" "${build_std[@]}"
     mkdir -p "dist/$platform"
     install -m 755 "$target_dir/$triple/static/smidge" "dist/$platform/smidge"
     say "dist/$platform/smidge: $(stat -c %s "dist/$platform/smidge") bytes, $((SECONDS - began)) s"

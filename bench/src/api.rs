@@ -1,4 +1,4 @@
-//! What the HTTP API of a node costs: `… -p smidge-bench -- api [--quick] [--smidge BINARY]`.
+//! What the HTTP API of a node costs: `… --manifest-path bench/Cargo.toml -- api [--quick] [--smidge BINARY]`.
 //!
 //! The node that is measured is the shipped program with its defaults, in a mesh with two more of its kind.
 //! The load comes from this process, with blocking sockets and nothing between them and the clock.
@@ -43,7 +43,7 @@ pub(crate) fn main(args: &[String]) -> Result<(), Failure> {
     }
     let binary = match binary {
         Some(binary) => binary,
-        None => env::current_exe()?.with_file_name("smidge"),
+        None => crate::whole::built("..", "smidge")?,
     };
     if !binary.is_file() {
         let hint = "build it first (cargo build --release), or name one: --smidge BINARY";

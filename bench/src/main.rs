@@ -1,4 +1,4 @@
-//! The yardstick: `cargo run --release -p smidge-bench -- [SCENARIO…] [--quick] [--json FILE]`, and the
+//! The yardstick: `cargo run --release --manifest-path bench/Cargo.toml -- [SCENARIO…] [--quick] [--json FILE]`, and the
 //! HTTP API's own, which has no other side to be held against: `… -- api [--quick] [--smidge BINARY]`.
 //!
 //! Ours and the stock node take turns, several times in the same run, so that whatever else the
@@ -67,6 +67,7 @@ fn main() -> Result<(), Failure> {
             "--quick" => quick = true,
             "--json" => json = Some(args.next().ok_or("--json FILE")?),
             "--smidge" => programs.ours = Some(args.next().ok_or("--smidge BINARY")?.into()),
+            "--ours" => programs.child = Some(args.next().ok_or("--ours BINARY")?.into()),
             "--stock" => programs.stock = Some(args.next().ok_or("--stock BINARY")?.into()),
             name => match SCENARIOS.iter().find(|(scenario, _)| *scenario == name) {
                 Some((scenario, _)) => chosen.push(*scenario),
@@ -121,15 +122,15 @@ fn load_average() -> String {
 fn measure(scenario: &str, kind: Kind, quick: bool, programs: &Programs) -> Result<Vec<Metric>, Failure> {
     match scenario {
         "idle" => whole::idle(programs, kind, quick),
-        "connections" => connections(kind),
+        "connections" => connections(programs, kind),
         "start" => whole::start(programs, kind),
         "size" => whole::size(programs, kind),
-        "gossip" => Process::start(kind, &["gossip"], quick)?.figures(),
+        "gossip" => Process::start(programs, kind, &["gossip"], quick)?.figures(),
         load => {
             let serve = if load == "requests" { "serve-requests" } else { "serve" };
-            let mut server = Process::start(kind, &[serve], quick)?;
+            let mut server = Process::start(programs, kind, &[serve], quick)?;
             let (address, pid) = (server.line()?, server.child.id().to_string());
-            Process::start(kind, &[load, &address, &pid], quick)?.figures()
+            Process::start(programs, kind, &[load, &address, &pid], quick)?.figures()
         }
     }
 }
@@ -142,9 +143,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(kind: Kind, role: &[&str], quick: bool) -> Result<Self, Failure> {
-        let mut command = Command::new(env::current_exe()?);
-        command.args(["--child", kind.word()]).args(role);
+    fn start(programs: &Programs, kind: Kind, role: &[&str], quick: bool) -> Result<Self, Failure> {
+        let mut command = Command::new(programs.child(kind)?);
+        if kind == Kind::Stock {
+            command.arg("--child");
+        }
+        command.arg(kind.word()).args(role);
         if quick {
             command.arg("--quick");
         }
@@ -183,14 +187,14 @@ impl Drop for Process {
     }
 }
 
-fn connections(kind: Kind) -> Result<Vec<Metric>, Failure> {
+fn connections(programs: &Programs, kind: Kind) -> Result<Vec<Metric>, Failure> {
     const COUNT: usize = 200;
-    let mut server = Process::start(kind, &["serve"], false)?;
+    let mut server = Process::start(programs, kind, &["serve"], false)?;
     let address = server.line()?;
-    let mut some = Process::start(kind, &["hold", "10", &address], false)?;
+    let mut some = Process::start(programs, kind, &["hold", "10", &address], false)?;
     some.ready()?;
     let before = server.reading()?.rss;
-    let mut many = Process::start(kind, &["hold", &COUNT.to_string(), &address], false)?;
+    let mut many = Process::start(programs, kind, &["hold", &COUNT.to_string(), &address], false)?;
     many.ready()?;
     thread::sleep(Duration::from_secs(1));
     let after = server.reading()?.rss;

@@ -5,7 +5,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -20,21 +20,47 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Programs {
     pub(crate) ours: Option<PathBuf>,
     pub(crate) stock: Option<PathBuf>,
+    /// What runs our side of the scenarios that are child processes.
+    pub(crate) child: Option<PathBuf>,
+}
+
+/// The program `name` of the workspace at `folder` (from this package): beside this one, if all were built into one
+/// directory, else where cargo puts it, built with the profile of this one.
+///
+/// # Errors
+/// When this program does not know where it is.
+pub(crate) fn built(folder: &str, name: &str) -> Result<PathBuf, Failure> {
+    let this = env::current_exe()?;
+    let beside = this.with_file_name(name);
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let profile = this.parent().and_then(|dir| dir.file_name()).ok_or("this program is in no folder")?;
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("target").join(profile).join(name))
 }
 
 impl Programs {
     fn of(&self, kind: Kind) -> Result<PathBuf, Failure> {
-        let (told, name, how) = match kind {
-            Kind::Ours => (&self.ours, "smidge", "--bin smidge"),
-            Kind::Stock => (&self.stock, "stock", "-p smidge-bench --bin stock"),
+        let (given, folder, name, how) = match kind {
+            Kind::Ours => (&self.ours, "..", "smidge", "Cargo.toml --bin smidge"),
+            Kind::Stock => (&self.stock, ".", "stock", "bench/Cargo.toml --bin stock"),
         };
-        let path = told.clone().unwrap_or(env::current_exe()?.with_file_name(name));
+        Self::found(given, folder, name, how)
+    }
+
+    /// What runs a child process of this kind.
+    pub(crate) fn child(&self, kind: Kind) -> Result<PathBuf, Failure> {
+        match kind {
+            Kind::Ours => Self::found(&self.child, "ours", "ours", "bench/ours/Cargo.toml"),
+            Kind::Stock => Ok(env::current_exe()?),
+        }
+    }
+
+    fn found(given: &Option<PathBuf>, folder: &str, name: &str, how: &str) -> Result<PathBuf, Failure> {
+        let path = given.clone().map_or_else(|| built(folder, name), Ok)?;
         if !path.is_file() {
-            return Err(format!(
-                "there is no {}: build it first (cargo build --release {how})",
-                path.display()
-            )
-            .into());
+            let hint = format!("build it first (cargo build --release --manifest-path {how})");
+            return Err(format!("there is no {}: {hint}", path.display()).into());
         }
         Ok(path)
     }

@@ -158,7 +158,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="SCENARIO")
     parser.add_argument("--binary", default=str(ROOT / "target/release/smidge"))
     parser.add_argument("--hostile", default=str(ROOT / "target/debug/hostile"),
-                        help="the hostile peer: cargo build -p smidge-bench --bin hostile")
+                        help="the hostile peer: CARGO_TARGET_DIR=target cargo build --manifest-path bench/Cargo.toml --bin hostile")
     parser.add_argument("--seed", default="smidge")
     parser.add_argument("--write", metavar="FILE", help="write the table")
     parser.add_argument("--list", action="store_true")

@@ -32,7 +32,8 @@ pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, TransportError};
 #[cfg(not(unix))]
 compile_error!("smidge-runtime runs on Unix systems only: its sockets and signals are theirs");
 
-#[cfg(target_os = "linux")]
+mod alarm;
+mod alarm_thread;
 mod alarms;
 #[cfg(feature = "async-std")]
 mod async_std;
@@ -41,8 +42,6 @@ mod links;
 #[cfg(target_os = "linux")]
 mod poller;
 mod reactor;
-mod rest;
-mod runner;
 mod signals;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -51,7 +50,9 @@ mod stream;
 mod tcp;
 mod udp;
 mod unix;
+mod worker;
 
+pub use alarm::Alarm;
 #[cfg(feature = "async-std")]
 pub use async_std::AsyncStd;
 pub use links::Link;

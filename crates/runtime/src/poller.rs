@@ -15,8 +15,8 @@ use std::{
     mem::{self, MaybeUninit},
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, TryLockError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     thread,
@@ -33,8 +33,8 @@ use rustix::{
 };
 
 use super::{
-    Timer,
-    alarms::{Alarms, PolledTimer, first},
+    Timer, alarm,
+    alarms::{Alarms, Clock, ClockTimer, lock},
     udp::Readiness,
 };
 
@@ -51,19 +51,16 @@ pub(super) struct Poller {
     /// Written to, it ends a wait. It is never read: edge-triggered, every write counts.
     alarm: OwnedFd,
     sources: Mutex<HashMap<u64, Arc<Source>>>,
-    pub(super) timers: Mutex<Alarms>,
-    /// For sockets and timers.
+    /// Their keeper is the thread that waits in the kernel.
+    alarms: Mutex<Alarms>,
+    /// For sockets.
     next_key: AtomicU64,
     /// Held by the thread that waits in the kernel.
     turn: Mutex<()>,
-    /// A thread waits in the kernel, or is about to.
-    pub(super) waiting: AtomicBool,
+    /// Threads that run a future here.
+    threads: AtomicUsize,
     /// Threads that wait for a wake-up while another one has the turn.
     parked: Mutex<Vec<Arc<Thread>>>,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Poller {
@@ -76,18 +73,17 @@ impl Poller {
             epoll,
             alarm,
             sources: Mutex::default(),
-            timers: Mutex::default(),
+            alarms: Mutex::default(),
             next_key: AtomicU64::new(0),
             turn: Mutex::new(()),
-            waiting: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
             parked: Mutex::default(),
         }))
     }
 
     /// A timer that is not set yet.
     pub(super) fn timer(self: &Arc<Self>) -> Box<dyn Timer> {
-        let id = self.next_key.fetch_add(1, Ordering::Relaxed);
-        PolledTimer::boxed(self.clone(), id)
+        Box::new(ClockTimer::new(self.clone()))
     }
 
     /// Watches `socket`, which must not block, for as long as the result lives.
@@ -116,9 +112,16 @@ impl Poller {
                 if let Some(thread) = next {
                     thread.wake_by_ref();
                 }
+                if self.0.threads.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    // Whoever still waits for an alarm sets it where it is polled next.
+                    let left = lock(&self.0.alarms).take_all();
+                    left.into_iter().for_each(Waker::wake);
+                }
             }
         }
+        self.threads.fetch_add(1, Ordering::SeqCst);
         let _leave = Leave(self);
+        let _entered = alarm::enter(self.clone());
         let thread = Arc::new(Thread::new(self));
         let waker = Waker::from(thread.clone());
         let mut future = pin!(future);
@@ -135,11 +138,16 @@ impl Poller {
         let _turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) => return self.park(me),
+            Err(TryLockError::WouldBlock) => {
+                if !me.woken.swap(false, Ordering::SeqCst) {
+                    self.park(me);
+                }
+                return;
+            }
         };
         loop {
             let woken = self.poll(me);
-            self.dispatch_timers();
+            self.ring();
             if woken || me.woken.swap(false, Ordering::SeqCst) {
                 return;
             }
@@ -162,15 +170,13 @@ impl Poller {
     /// Waits in the kernel for events, a timer or a wake-up, and hands out the events. Does not wait when
     /// `me` has been woken already, which it returns.
     fn poll(&self, me: &Thread) -> bool {
-        // In this order: who wakes us or sets a timer from here on interrupts the wait.
+        // First: who wakes us from here on interrupts the wait, as an alarm does that is set after the limit is known.
         me.in_kernel.store(true, Ordering::SeqCst);
-        self.waiting.store(true, Ordering::SeqCst);
         let woken = me.woken.swap(false, Ordering::SeqCst);
         let limit = if woken { Some(Duration::ZERO) } else { self.until_next() };
         let limit = limit.map(timespec);
         let mut space = [const { MaybeUninit::uninit() }; EVENTS];
         let polled = epoll::wait(&self.epoll, &mut space, limit.as_ref());
-        self.waiting.store(false, Ordering::SeqCst);
         me.in_kernel.store(false, Ordering::SeqCst);
         let events: &[epoll::Event] = match &polled {
             Ok((events, _)) => events,
@@ -190,34 +196,35 @@ impl Poller {
         woken
     }
 
-    /// How long until the next timer rings.
+    /// How long until the next alarm rings.
     fn until_next(&self) -> Option<Duration> {
-        let (at, _) = first(&mut lock(&self.timers))?;
+        let at = lock(&self.alarms).sleep()?;
         Some(at.saturating_duration_since(Instant::now()).min(LONGEST))
     }
 
-    fn dispatch_timers(&self) {
-        let mut rang = Vec::new();
-        {
-            let mut timers = lock(&self.timers);
-            if timers.is_empty() {
-                return;
-            }
-            let now = Instant::now();
-            while let Some(key) = first(&mut timers).filter(|(at, _)| *at <= now)
-                && let Some((waker, alarm)) = timers.remove(&key)
-            {
-                lock(&alarm).armed = None;
-                rang.push(waker);
-            }
-        }
-        rang.into_iter().for_each(Waker::wake);
+    fn ring(&self) {
+        let due = lock(&self.alarms).take_due(Instant::now());
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// Ends the wait that is under way.
-    pub(super) fn interrupt(&self) {
+    fn end_wait(&self) {
         // Only a counter that is full fails, and a full one has woken whom it should.
         let _ = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Clock for Poller {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn alarms(&self) -> &Mutex<Alarms> {
+        &self.alarms
+    }
+
+    fn interrupt(&self) {
+        self.end_wait();
     }
 }
 
@@ -259,7 +266,7 @@ impl Wake for Thread {
             return;
         }
         if self.in_kernel.load(Ordering::SeqCst) {
-            self.poller.interrupt();
+            self.poller.end_wait();
         } else {
             self.thread.unpark();
         }
@@ -443,7 +450,7 @@ mod tests {
             timer.set(None);
             assert!(is_pending(&mut *timer).await, "it is off");
         });
-        assert!(lock(&poller.timers).is_empty(), "a timer that is gone leaves nothing");
+        assert_eq!(lock(&poller.alarms).next(), None, "a timer that is gone leaves nothing");
     }
 
     #[test]

@@ -5,16 +5,13 @@
 use std::net::SocketAddr;
 use std::{future::Future, io, sync::Arc, thread};
 
-use futures::future::{BoxFuture, FutureExt, pending};
+use futures::future::{BoxFuture, FutureExt};
 use smol::{
     Executor,
     channel::{Receiver, Sender, unbounded},
 };
 
-use super::{
-    Handle, Runtime,
-    runner::{self, Tasks},
-};
+use super::{Handle, Runtime, worker};
 #[cfg(target_os = "linux")]
 use super::{Interface, Timer, UdpOptions, UdpSocket, poller::Poller, udp};
 
@@ -52,8 +49,9 @@ impl Smol {
         for n in 1..threads {
             smol.worker(n, ended.clone())?;
         }
-        let (wait, tasks) = (smol.waiter(), smol.tasks());
-        Ok(wait.block_on(runner::run(main(smol.into()), tasks)))
+        let (waiter, executor) = (smol.waiter(), smol.executor.clone());
+        // Within: what main sets up before its first poll belongs to this runtime, too.
+        Ok(waiter.block_on(async move { worker::run(main(smol.into()), &executor).await }))
     }
 
     fn new() -> io::Result<(Self, Receiver<()>)> {
@@ -78,16 +76,11 @@ impl Smol {
         AsyncIo
     }
 
-    fn tasks(&self) -> Tasks {
-        let executor = self.executor.clone();
-        Box::pin(async move { executor.run(pending()).await })
-    }
-
     fn worker(&self, n: usize, ended: Receiver<()>) -> io::Result<()> {
-        let (wait, tasks) = (self.waiter(), self.tasks());
+        let (waiter, executor) = (self.waiter(), self.executor.clone());
         thread::Builder::new().name(format!("smidge-{n}")).spawn(move || {
             // An error is the channel's end, which is what the thread waits for.
-            let _ = wait.block_on(runner::run(ended.recv(), tasks));
+            let _ = waiter.block_on(worker::run(ended.recv(), &executor));
         })?;
         Ok(())
     }

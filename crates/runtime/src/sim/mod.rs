@@ -10,7 +10,6 @@
 
 mod executor;
 mod net;
-mod time;
 
 use std::{
     fmt,
@@ -26,6 +25,8 @@ use futures::future::{BoxFuture, FutureExt, ready};
 
 use super::{
     Handle, Interface, Interfaces, Runtime, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket,
+    alarm,
+    alarms::{Alarms, Clock, ClockTimer, lock},
 };
 
 pub use net::Link;
@@ -36,13 +37,14 @@ pub struct World(Arc<Inner>);
 
 pub(super) struct Inner {
     state: Mutex<State>,
+    /// Never locked before the state is, while that is held.
+    alarms: Mutex<Alarms>,
     executor: executor::Executor,
 }
 
 struct State {
     now: Instant,
     start: Instant,
-    timers: time::Timers,
     net: net::Net,
     hosts: Vec<HostState>,
 }
@@ -60,6 +62,25 @@ impl Inner {
     }
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+impl Clock for Inner {
+    fn now(&self) -> Instant {
+        self.lock().now
+    }
+
+    fn alarms(&self) -> &Mutex<Alarms> {
+        &self.alarms
+    }
+
+    /// Nobody sleeps here.
+    fn interrupt(&self) {}
+}
+
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World").field("elapsed", &self.elapsed()).finish_non_exhaustive()
@@ -71,13 +92,8 @@ impl World {
     pub fn new(seed: u64, link: Link) -> Self {
         let start = Instant::now();
         Self(Arc::new(Inner {
-            state: Mutex::new(State {
-                now: start,
-                start,
-                timers: time::Timers::default(),
-                net: net::Net::new(seed, link),
-                hosts: Vec::new(),
-            }),
+            state: Mutex::new(State { now: start, start, net: net::Net::new(seed, link), hosts: Vec::new() }),
+            alarms: Mutex::default(),
             executor: executor::Executor::default(),
         }))
     }
@@ -98,6 +114,7 @@ impl World {
     /// # Panics
     /// When nothing can go on any more, or `limit` of simulated time has passed.
     pub fn block_on<F: Future>(&self, limit: Duration, future: F) -> F::Output {
+        let _entered = alarm::enter(self.0.clone());
         let end = self.0.lock().now + limit;
         let mut future = std::pin::pin!(future);
         let main = self.0.executor.main_waker();
@@ -111,7 +128,7 @@ impl World {
             if self.0.executor.run_ready() || self.0.executor.main_is_woken() {
                 continue;
             }
-            let woken = self.0.lock().advance(end);
+            let woken = self.0.lock().advance(end, &mut lock(&self.0.alarms));
             match woken {
                 Some(wakers) => wakers.into_iter().for_each(Waker::wake),
                 None => panic!("stuck after {:?} of simulated time (limit {limit:?})", self.elapsed()),
@@ -167,8 +184,8 @@ impl World {
 
 impl State {
     /// Moves the clock to the next thing that happens; `None` when nothing does before `end`.
-    fn advance(&mut self, end: Instant) -> Option<Vec<Waker>> {
-        let next = match (self.timers.next(), self.net.next()) {
+    fn advance(&mut self, end: Instant, alarms: &mut Alarms) -> Option<Vec<Waker>> {
+        let next = match (alarms.next(), self.net.next()) {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
@@ -176,7 +193,7 @@ impl State {
             return None;
         }
         self.now = self.now.max(next);
-        let mut wakers = self.timers.ring(self.now);
+        let mut wakers = alarms.take_due(self.now);
         wakers.extend(self.net.deliver(self.now, &self.hosts));
         Some(wakers)
     }
@@ -227,7 +244,7 @@ impl Runtime for Host {
     }
 
     fn timer(&self) -> Box<dyn Timer> {
-        Box::new(time::SimTimer::new(self.world.0.clone()))
+        Box::new(ClockTimer::new(self.world.0.clone()))
     }
 
     fn bind_udp(&self, addr: SocketAddr, _: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {

@@ -13,9 +13,8 @@ use fastrand::Rng;
 use futures::future::{BoxFuture, FutureExt};
 
 use super::{
-    super::{EcnCodepoint, Interface, RecvMeta, Timer, Transmit, UdpSocket},
+    super::{EcnCodepoint, Interface, RecvMeta, Timer, Transmit, UdpSocket, alarms::ClockTimer},
     HostState, Inner,
-    time::SimTimer,
 };
 
 /// Datagrams that wait in a socket before more are dropped.
@@ -404,7 +403,7 @@ impl UdpSocket for SimUdp {
     fn writable(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
         async move {
             let world = self.world()?;
-            let mut timer = SimTimer::new(world.clone());
+            let mut timer = ClockTimer::new(world.clone());
             let at = world.lock().now + Duration::from_millis(1);
             timer.set(Some(at));
             drop(world);
