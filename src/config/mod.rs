@@ -16,6 +16,7 @@ use std::{
 };
 
 mod check;
+mod enums;
 mod error;
 pub(crate) mod kind;
 mod layers;
@@ -30,8 +31,11 @@ mod tests;
 mod topic_rules;
 mod transports;
 mod units;
-mod words;
 
+pub use enums::{
+    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
+    TransportKind, Validation,
+};
 pub use error::{ConfigError, Problem, Source};
 pub(crate) use error::{nearest, quoted};
 use kind::{Kind, Refusal};
@@ -46,10 +50,6 @@ pub use table::Key;
 use table::Visitor;
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use topic_rules::{TopicRules, TopicScore};
-pub use words::{
-    ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
-    TransportKind, Validation,
-};
 pub(crate) use {
     network::parse_topic,
     target::{check_address, dialable, split_circuit},

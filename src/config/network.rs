@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use super::{
+    enums::TransportKind,
     kind::{said, text_kind},
     target::{self, Target},
-    words::TransportKind,
 };
 use crate::logging::Directives;
 

@@ -8,16 +8,16 @@ use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathB
 use libp2p::{Multiaddr, StreamProtocol};
 
 use super::{
+    enums::{
+        ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
+        Validation,
+    },
     kind::Size,
     network::{DialAddr, Domain, ExternalAddr, ListenAddr, NameServer, NodeName, Topic},
     peer_rule::PeerRule,
     table::sections,
     target::Target,
     topic_rules::{TopicRules, TopicTable},
-    words::{
-        ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, Secret, Store, TransportKind,
-        Validation,
-    },
 };
 use crate::{logging::Directives, runtime::Executor};
 

@@ -11,10 +11,10 @@ use libp2p::{PeerId, gossipsub::TopicScoreParams};
 use toml::Value;
 
 use super::{
+    enums::ScorePreset,
     error::{nearest, quoted},
     kind::{Kind, Refusal},
     network::parse_topic,
-    words::ScorePreset,
 };
 
 /// Topics that rules are kept for, at most.

@@ -26,10 +26,10 @@ use libp2p::{
 };
 
 use super::{
+    action::{Action, Answer, DialFault, Notice, Policy, is_circuit, remote, split_peer},
     lookup::lookup,
     reconciler::Reconciler,
     status::NameStatus,
-    words::{Action, Answer, DialFault, Notice, Policy, is_circuit, remote, split_peer},
 };
 use crate::{
     config::{Target, TransportKind},
@@ -68,7 +68,7 @@ pub struct Behaviour {
     runtime: Handle,
     lookups: SelectAll<BoxStream<'static, (Target, Answer)>>,
     dials: HashMap<ConnectionId, Multiaddr>,
-    links: HashMap<ConnectionId, Link>,
+    connections: HashMap<ConnectionId, Connection>,
     /// Connections whose other side is somewhere else, and nobody was told yet.
     moved: VecDeque<Event>,
     transports: Arc<[TransportKind]>,
@@ -76,13 +76,13 @@ pub struct Behaviour {
     external: BTreeSet<Multiaddr>,
     timer: Box<dyn Timer>,
     /// Whether the reconciler was told anything since it was last asked what to do.
-    stirred: bool,
+    needs_poll: bool,
     waker: Option<Waker>,
 }
 
 /// A connection.
 #[derive(Debug)]
-struct Link {
+struct Connection {
     /// Where it leads to.
     address: Multiaddr,
     /// Whether it is one of our dials.
@@ -111,11 +111,11 @@ impl Behaviour {
             runtime,
             lookups: SelectAll::new(),
             dials: HashMap::new(),
-            links: HashMap::new(),
+            connections: HashMap::new(),
             moved: VecDeque::new(),
             own: BTreeSet::new(),
             external: BTreeSet::new(),
-            stirred: false,
+            needs_poll: false,
             waker: None,
         }
     }
@@ -151,10 +151,10 @@ impl Behaviour {
 
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
-    pub fn on_identified(&mut self, peer: PeerId, link: ConnectionId, addresses: &[Multiaddr]) {
+    pub fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, addresses: &[Multiaddr]) {
         // Behind a relay it is somewhere else than the relay.
-        let direct = self.links.get(&link).filter(|link| !is_circuit(&link.address));
-        let Some(ip) = direct.and_then(|link| ip_part(&link.address)) else {
+        let direct = self.connections.get(&connection).filter(|connection| !is_circuit(&connection.address));
+        let Some(ip) = direct.and_then(|connection| ip_part(&connection.address)) else {
             return;
         };
         let same_host = addresses.iter().filter(|a| ip_part(a).as_ref() == Some(&ip)).cloned();
@@ -173,7 +173,7 @@ impl Behaviour {
     }
 
     fn stir(&mut self) {
-        self.stirred = true;
+        self.needs_poll = true;
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -276,8 +276,10 @@ impl NetworkBehaviour for Behaviour {
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if let Some(way) = self.dials.get(&connection)
-            && let Some(first) = self.links.values().find(|link| {
-                link.dialed && link.address != *way && self.reconciler.is_one_record(&link.address, way)
+            && let Some(first) = self.connections.values().find(|connection| {
+                connection.dialed
+                    && connection.address != *way
+                    && self.reconciler.is_one_record(&connection.address, way)
             })
         {
             return Err(ConnectionDenied::new(Late(first.address.clone())));
@@ -290,14 +292,14 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(e) => {
                 let dialed = self.dials.remove(&e.connection_id).is_some();
                 let address = remote(e.endpoint);
-                self.links.insert(e.connection_id, Link { address: address.clone(), dialed });
+                self.connections.insert(e.connection_id, Connection { address: address.clone(), dialed });
                 self.reconciler.on_connected(e.connection_id, e.peer_id, address, self.runtime.now());
                 self.stir();
             }
             FromSwarm::AddressChange(e) => {
                 let address = remote(e.new);
-                if let Some(link) = self.links.get_mut(&e.connection_id) {
-                    link.address = address.clone();
+                if let Some(connection) = self.connections.get_mut(&e.connection_id) {
+                    connection.address = address.clone();
                 }
                 let (peer, connection) = (e.peer_id, e.connection_id);
                 self.moved.push_back(Event::Moved { peer, connection, address: address.clone() });
@@ -305,7 +307,7 @@ impl NetworkBehaviour for Behaviour {
                 self.stir();
             }
             FromSwarm::ConnectionClosed(e) => {
-                self.links.remove(&e.connection_id);
+                self.connections.remove(&e.connection_id);
                 self.reconciler.on_disconnected(e.connection_id, self.runtime.now());
                 self.stir();
             }
@@ -338,12 +340,12 @@ impl NetworkBehaviour for Behaviour {
         loop {
             while let Poll::Ready(Some((target, answer))) = self.lookups.poll_next_unpin(cx) {
                 self.reconciler.on_lookup(&target, answer, self.runtime.now());
-                self.stirred = true;
+                self.needs_poll = true;
             }
             if self.timer.poll(cx).is_ready() {
-                self.stirred = true;
+                self.needs_poll = true;
             }
-            if !self.stirred {
+            if !self.needs_poll {
                 self.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -351,7 +353,7 @@ impl NetworkBehaviour for Behaviour {
                 return Poll::Ready(action);
             }
             // Nothing left to do until the deadline. Lookups that were just started want a poll.
-            self.stirred = false;
+            self.needs_poll = false;
             self.timer.set(self.reconciler.deadline());
         }
     }

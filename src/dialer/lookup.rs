@@ -15,7 +15,7 @@ use futures::{
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use super::words::{Answer, Open, split_peer};
+use super::action::{Answer, Open, split_peer};
 use crate::{
     config::{self, Target, TransportKind},
     dns::{self, Family, Found, LookupError, Resolve},

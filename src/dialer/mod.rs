@@ -3,6 +3,7 @@
 //! The [`reconciler`] decides in pure code, the [`Behaviour`] carries out. Nothing here knows what
 //! the connections are used for.
 
+mod action;
 pub mod backoff;
 mod behaviour;
 mod lookup;
@@ -11,12 +12,11 @@ mod record;
 mod status;
 #[cfg(test)]
 mod tests;
-mod words;
 
+pub use action::{Action, Answer, DialFault, Notice, Open, Policy};
 pub use behaviour::{Behaviour, Event};
 pub use status::{NameStatus, RecordState, RecordStatus};
-pub use words::{Action, Answer, DialFault, Notice, Open, Policy};
 pub(crate) use {
+    action::{SAME_KEY, is_circuit, remote, split_peer},
     lookup::lookup,
-    words::{SAME_KEY, is_circuit, remote, split_peer},
 };

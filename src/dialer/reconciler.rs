@@ -13,10 +13,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
+    action::{Action, DialFault, Notice, Policy, SAME_KEY, is_circuit, split_peer},
     backoff::Backoff,
-    record::{Record, State, Way, WayState},
+    record::{Candidate, CandidateState, Record, State},
     status::{NameStatus, RecordState, RecordStatus},
-    words::{Action, DialFault, Notice, Policy, SAME_KEY, is_circuit, split_peer},
 };
 use crate::config::{Target, TransportKind};
 
@@ -28,8 +28,8 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 /// A failure that changes its words is told again only after this long: two that take turns must not
 /// flood the log.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
-/// Departed peers remembered at once; more are forgotten at once. Anybody can make up peers.
-const MAX_STRANGERS: usize = 1024;
+/// How many departed peers are remembered; beyond, a newly departed one is forgotten immediately. Anybody can make up peers.
+const MAX_UNLISTED: usize = 1024;
 /// A connection that ends sooner than this was no success: whoever answers does not want this node.
 const STEADY: Duration = Duration::from_secs(10);
 /// How often a record that turned out to be this node is asked again, roughly: a name may lead to another
@@ -37,7 +37,7 @@ const STEADY: Duration = Duration::from_secs(10);
 const OWN_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-struct Watch {
+struct TargetState {
     asking: bool,
     /// When to ask next; never, for a plain address.
     next: Option<Instant>,
@@ -54,12 +54,12 @@ struct Watch {
 pub struct Reconciler {
     policy: Policy,
     rng: fastrand::Rng,
-    watches: BTreeMap<Target, Watch>,
+    watches: BTreeMap<Target, TargetState>,
     records: BTreeMap<Multiaddr, Record>,
     /// Which records each way leads to.
     by_way: HashMap<Multiaddr, BTreeSet<Multiaddr>>,
-    links: HashMap<ConnectionId, (PeerId, Multiaddr)>,
-    /// How many links each peer has; none has zero.
+    connections: HashMap<ConnectionId, (PeerId, Multiaddr)>,
+    /// How many connections each peer has; none has zero.
     live: HashMap<PeerId, usize>,
     own: BTreeSet<Multiaddr>,
     /// Addresses that lead to this node from outside.
@@ -69,7 +69,7 @@ pub struct Reconciler {
     /// Records that no name leads to, from an earlier run: who was there, and until when they are dialed.
     known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
-    strangers: BTreeMap<PeerId, Instant>,
+    unlisted_peers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
     notices: VecDeque<Notice>,
 }
@@ -83,13 +83,13 @@ impl Reconciler {
             watches: BTreeMap::new(),
             records: BTreeMap::new(),
             by_way: HashMap::new(),
-            links: HashMap::new(),
+            connections: HashMap::new(),
             live: HashMap::new(),
             own: BTreeSet::new(),
             external: BTreeSet::new(),
             host: BTreeSet::new(),
             known: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            unlisted_peers: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
         }
@@ -127,7 +127,7 @@ impl Reconciler {
         if self.watches.contains_key(&target) {
             return;
         }
-        let mut watch = Watch {
+        let mut watch = TargetState {
             asking: false,
             next: Some(now),
             failures: 0,
@@ -199,23 +199,23 @@ impl Reconciler {
         };
         record.is_at(&self.own)
             || record.is_at(&self.external)
-            || record.ways.iter().any(|w| is_here(&w.address))
+            || record.candidates.iter().any(|w| is_here(&w.address))
     }
 
     /// A connection to `peer` stands; `address` is where it was found: what was dialed, or where it
     /// came from.
-    pub fn on_connected(&mut self, link: ConnectionId, peer: PeerId, address: Multiaddr, now: Instant) {
+    pub fn on_connected(&mut self, connection: ConnectionId, peer: PeerId, address: Multiaddr, now: Instant) {
         let (address, _) = split_peer(address);
-        if self.links.insert(link, (peer, address.clone())).is_none() {
+        if self.connections.insert(connection, (peer, address.clone())).is_none() {
             *self.live.entry(peer).or_default() += 1;
         }
-        self.strangers.remove(&peer);
+        self.unlisted_peers.remove(&peer);
         for record in self.records_at(&address) {
             self.attribute(&record, peer, now);
             let Some(record) = self.records.get_mut(&record) else { continue };
-            record.via = Some(address.clone());
-            if let Some(way) = record.ways.iter_mut().find(|w| w.address == address) {
-                way.state = WayState::Idle;
+            record.connected_at = Some(address.clone());
+            if let Some(way) = record.candidates.iter_mut().find(|w| w.address == address) {
+                way.state = CandidateState::Idle;
             }
         }
     }
@@ -250,13 +250,13 @@ impl Reconciler {
     }
 
     /// A connection ended.
-    pub fn on_disconnected(&mut self, link: ConnectionId, now: Instant) {
-        let Some((peer, address)) = self.links.remove(&link) else {
+    pub fn on_disconnected(&mut self, connection: ConnectionId, now: Instant) {
+        let Some((peer, address)) = self.connections.remove(&connection) else {
             return;
         };
-        if let Some(links) = self.live.get_mut(&peer) {
-            *links -= 1;
-            if *links > 0 {
+        if let Some(connections) = self.live.get_mut(&peer) {
+            *connections -= 1;
+            if *connections > 0 {
                 return self.leave(peer, address);
             }
             self.live.remove(&peer);
@@ -294,18 +294,18 @@ impl Reconciler {
                 }
             }
         }
-        if !settled && self.strangers.len() >= MAX_STRANGERS {
-            self.strangers.remove(&peer);
+        if !settled && self.unlisted_peers.len() >= MAX_UNLISTED {
+            self.unlisted_peers.remove(&peer);
             self.actions.push_back(Action::Forget { peer, address: None });
         } else if !settled {
             let forget = now + self.policy.forget;
-            self.strangers.entry(peer).and_modify(|at| *at = (*at).min(forget)).or_insert(forget);
+            self.unlisted_peers.entry(peer).and_modify(|at| *at = (*at).min(forget)).or_insert(forget);
         }
     }
 
     /// A dial of `way` failed.
     pub fn on_dial_failed(&mut self, way: &Multiaddr, fault: DialFault, now: Instant) {
-        let dialing = |r: &Record| r.way(way).is_some_and(|w| w.state == WayState::Dialing);
+        let dialing = |r: &Record| r.candidate(way).is_some_and(|w| w.state == CandidateState::Dialing);
         let Some(address) =
             self.records_at(way).into_iter().find(|a| self.records.get(a).is_some_and(dialing))
         else {
@@ -314,7 +314,7 @@ impl Reconciler {
         let elsewhere = self.records.get(&address).is_some_and(|record| !self.is_here(record));
         let Some(record) = self.records.get_mut(&address) else { return };
         let under_way = record.state == State::Dialing;
-        record.set_way(way, WayState::Idle);
+        record.set_way(way, CandidateState::Idle);
         let reason = match fault {
             DialFault::OwnPeer => {
                 let again = now + OWN_AGAIN.mul_f64(0.8 + 0.4 * self.rng.f64());
@@ -334,13 +334,13 @@ impl Reconciler {
     fn on_way_failed(&mut self, address: &Multiaddr, way: &Multiaddr, reason: String, now: Instant) {
         let is_listed = self.is_listed(address);
         let Some(record) = self.records.get_mut(address) else { return };
-        record.set_way(way, WayState::Failed(reason));
-        if is_listed && record.ways.iter().any(|w| w.state == WayState::Idle) {
+        record.set_way(way, CandidateState::Failed(reason));
+        if is_listed && record.candidates.iter().any(|w| w.state == CandidateState::Idle) {
             record.next_way = Some(now);
             return;
         }
         record.next_way = None;
-        if record.ways.iter().any(|w| w.state == WayState::Dialing) {
+        if record.candidates.iter().any(|w| w.state == CandidateState::Dialing) {
             return;
         }
         self.give_up_known(address, now);
@@ -348,7 +348,7 @@ impl Reconciler {
             return self.drop_record(address);
         }
         let Some(record) = self.records.get_mut(address) else { return };
-        let reasons: Vec<_> = record.ways.iter().filter_map(Way::failure).collect();
+        let reasons: Vec<_> = record.candidates.iter().filter_map(Candidate::failure).collect();
         let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
         (record.own, record.again) = (None, None);
@@ -378,8 +378,9 @@ impl Reconciler {
         if let Some(dial) = self.next_way(now).or_else(|| self.next_round(now)) {
             return Some(dial);
         }
-        let gone = self.strangers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
-        self.strangers.remove(&gone);
+        let gone =
+            self.unlisted_peers.iter().find(|(p, at)| **at <= now && !self.is_live(p)).map(|(p, _)| *p)?;
+        self.unlisted_peers.remove(&gone);
         Some(Action::Forget { peer: gone, address: None })
     }
 
@@ -398,9 +399,9 @@ impl Reconciler {
         {
             let record = self.records.get_mut(&address)?;
             record.state = State::Dialing;
-            for way in &mut record.ways {
+            for way in &mut record.candidates {
                 if way.failure().is_some() {
-                    way.state = WayState::Idle;
+                    way.state = CandidateState::Idle;
                 }
             }
             // None: every way is still being dialed, since an earlier round.
@@ -415,10 +416,10 @@ impl Reconciler {
         let fallback = self.policy.fallback;
         let record = self.records.get_mut(address)?;
         record.next_way = None;
-        let mut idle = record.ways.iter_mut().filter(|w| w.state == WayState::Idle);
+        let mut idle = record.candidates.iter_mut().filter(|w| w.state == CandidateState::Idle);
         let way = idle.next()?;
         record.next_way = idle.next().map(|_| now + fallback);
-        way.state = WayState::Dialing;
+        way.state = CandidateState::Dialing;
         let address = way.address.clone();
         let repeated = record.failures > 0 || record.own.is_some();
         self.notices.push_back(Notice::Dialing { address: address.clone(), repeated });
@@ -434,16 +435,16 @@ impl Reconciler {
     pub fn deadline(&self) -> Option<Instant> {
         let lookups = self.watches.values().filter(|w| !w.asking).filter_map(|w| w.next);
         let dial = (self.dialing() < self.policy.parallel).then(|| self.next_dial()).flatten();
-        let strangers = self.strangers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
+        let unlisted_peers = self.unlisted_peers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
         let ways = self.records.values().filter(|r| r.state == State::Dialing).filter_map(|r| r.next_way);
-        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(strangers).min()
+        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(unlisted_peers).min()
     }
 
     /// Every target with its records.
     pub fn status(&self, now: Instant) -> Vec<NameStatus> {
         let relayed = |peer: PeerId| {
-            let mut links = self.links.values().filter(|(p, _)| *p == peer);
-            links.all(|(_, address)| is_circuit(address))
+            let mut connections = self.connections.values().filter(|(p, _)| *p == peer);
+            connections.all(|(_, address)| is_circuit(address))
         };
         let record = |address: &Multiaddr| {
             let record = self.records.get(address)?;
@@ -455,7 +456,7 @@ impl Reconciler {
                 State::Connected => RecordState::Connected,
                 State::Own => RecordState::Own,
             };
-            let via = record.via.as_ref().filter(|_| record.state == State::Connected);
+            let via = record.connected_at.as_ref().filter(|_| record.state == State::Connected);
             Some(RecordStatus {
                 address: via.unwrap_or(address).clone(),
                 peer: record.peer,
@@ -481,9 +482,9 @@ impl Reconciler {
         let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
         record.expected = expected.or(record.expected);
         for way in ways {
-            if record.way(&way).is_none() {
+            if record.candidate(&way).is_none() {
                 self.by_way.entry(way.clone()).or_default().insert(address.clone());
-                record.ways.push(Way { address: way, state: WayState::Idle });
+                record.candidates.push(Candidate { address: way, state: CandidateState::Idle });
             }
         }
         if there {
@@ -491,11 +492,12 @@ impl Reconciler {
         }
         if record.is_at(&self.own) {
             self.mark_own(&address, false, None);
-        } else if let Some((peer, via)) = self.links.values().find(|(_, a)| record.way(a).is_some()).cloned()
+        } else if let Some((peer, via)) =
+            self.connections.values().find(|(_, a)| record.candidate(a).is_some()).cloned()
         {
             self.attribute(&address, peer, now);
             if let Some(record) = self.records.get_mut(&address) {
-                record.via = Some(via);
+                record.connected_at = Some(via);
             }
         }
     }
@@ -508,7 +510,7 @@ impl Reconciler {
             }
             let Some(record) = self.records.get_mut(&address) else { continue };
             match record.state {
-                State::Connected if record.left => self.drop_left(&address),
+                State::Connected if record.departed => self.drop_departed(&address),
                 // Still connected: it is forgotten when the connection ends.
                 State::Connected => {}
                 // A dial under way ends by itself, and is the last.
@@ -521,7 +523,7 @@ impl Reconciler {
     /// Takes a record out, with what leads to it.
     fn unlink(&mut self, address: &Multiaddr) -> Option<Record> {
         let record = self.records.remove(address)?;
-        for way in &record.ways {
+        for way in &record.candidates {
             if let Some(records) = self.by_way.get_mut(&way.address) {
                 records.remove(address);
                 if records.is_empty() {
@@ -533,7 +535,7 @@ impl Reconciler {
     }
 
     /// Drops a record that its peer, which is connected elsewhere, has left.
-    fn drop_left(&mut self, address: &Multiaddr) {
+    fn drop_departed(&mut self, address: &Multiaddr) {
         let Some(record) = self.unlink(address) else { return };
         let Some(peer) = record.peer else { return };
         // What another record leads to is that one's to forget.
@@ -544,7 +546,7 @@ impl Reconciler {
     fn drop_record(&mut self, address: &Multiaddr) {
         let Some(record) = self.unlink(address) else { return };
         let Some(peer) = record.peer.filter(|peer| !self.is_live(peer)) else { return };
-        self.strangers.remove(&peer);
+        self.unlisted_peers.remove(&peer);
         if self.records.values().any(|r| r.peer == Some(peer)) {
             self.forget_at(peer, record.all_ways());
         } else {
@@ -560,12 +562,15 @@ impl Reconciler {
     /// A connection to `peer` at `address` ended, and others stand: where none of them leads, and no record
     /// does, the peer is not any more. One way to a record is as good as the other.
     fn leave(&mut self, peer: PeerId, address: Multiaddr) {
-        let stands = |at: &dyn Fn(&Multiaddr) -> bool| self.links.values().any(|(p, a)| *p == peer && at(a));
+        let stands =
+            |at: &dyn Fn(&Multiaddr) -> bool| self.connections.values().any(|(p, a)| *p == peer && at(a));
         if stands(&|a| *a == address) {
             return;
         }
         let has_left = |r: &&Multiaddr| {
-            self.records.get(*r).is_some_and(|r| r.peer == Some(peer) && !stands(&|a| r.way(a).is_some()))
+            self.records
+                .get(*r)
+                .is_some_and(|r| r.peer == Some(peer) && !stands(&|a| r.candidate(a).is_some()))
         };
         let records = self.records_at(&address);
         let left: Vec<_> = records.iter().filter(has_left).cloned().collect();
@@ -573,9 +578,9 @@ impl Reconciler {
         for record in left {
             if !self.is_listed(&record) {
                 dropped = true;
-                self.drop_left(&record);
+                self.drop_departed(&record);
             } else if let Some(record) = self.records.get_mut(&record) {
-                record.left = true;
+                record.departed = true;
             }
         }
         // A relayed connection gives way to a direct one; the relay still leads to the peer.
@@ -618,9 +623,9 @@ impl Reconciler {
         }
         record.state = State::Connected;
         (record.own, record.again) = (None, None);
-        record.left = false;
+        record.departed = false;
         record.next_way = None;
-        record.via = None;
+        record.connected_at = None;
         record.failures = 0;
         record.last = None;
         let ways = record.all_ways();
@@ -633,7 +638,7 @@ impl Reconciler {
         self.forget_at(old, ways);
         if !self.records.values().any(|r| r.peer == Some(old)) {
             // Forgotten everywhere, now or when its connection has timed out.
-            self.strangers.insert(old, now);
+            self.unlisted_peers.insert(old, now);
         }
     }
 

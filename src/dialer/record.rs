@@ -8,18 +8,18 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::words::split_peer;
+use super::action::split_peer;
 use crate::config::TransportKind;
 
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) state: State,
     /// How it is reached, in order of preference. It is known by the first.
-    pub(super) ways: Vec<Way>,
+    pub(super) candidates: Vec<Candidate>,
     /// When the next way is tried beside those that are under way.
     pub(super) next_way: Option<Instant>,
     /// The way that was connected last.
-    pub(super) via: Option<Multiaddr>,
+    pub(super) connected_at: Option<Multiaddr>,
     /// Who has to be there, when the target says so.
     pub(super) expected: Option<PeerId>,
     /// Who was there last.
@@ -33,7 +33,7 @@ pub(super) struct Record {
     /// When one that is this node's own is asked again who it is.
     pub(super) again: Option<Instant>,
     /// Its connections here ended; it is connected elsewhere.
-    pub(super) left: bool,
+    pub(super) departed: bool,
     /// When it was last in an answer, or last connected: who is vouched for by neither is let go in the end.
     pub(super) vouched: Instant,
     pub(super) failures: u32,
@@ -44,13 +44,13 @@ pub(super) struct Record {
 
 /// One address of a record.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct Candidate {
     pub(super) address: Multiaddr,
-    pub(super) state: WayState,
+    pub(super) state: CandidateState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum WayState {
+pub(super) enum CandidateState {
     Idle,
     /// Since this round of dials or an earlier one.
     Dialing,
@@ -102,16 +102,16 @@ impl Record {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             state: State::Waiting(now),
-            ways: Vec::new(),
+            candidates: Vec::new(),
             next_way: None,
-            via: None,
+            connected_at: None,
             expected: None,
             peer: None,
             since: None,
             short: 0,
             own: None,
             again: None,
-            left: false,
+            departed: false,
             vouched: now,
             failures: 0,
             last: None,
@@ -119,30 +119,30 @@ impl Record {
         }
     }
 
-    pub(super) fn way(&self, address: &Multiaddr) -> Option<&Way> {
-        self.ways.iter().find(|w| w.address == *address)
+    pub(super) fn candidate(&self, address: &Multiaddr) -> Option<&Candidate> {
+        self.candidates.iter().find(|w| w.address == *address)
     }
 
-    pub(super) fn set_way(&mut self, address: &Multiaddr, state: WayState) {
-        if let Some(way) = self.ways.iter_mut().find(|w| w.address == *address) {
+    pub(super) fn set_way(&mut self, address: &Multiaddr, state: CandidateState) {
+        if let Some(way) = self.candidates.iter_mut().find(|w| w.address == *address) {
             way.state = state;
         }
     }
 
     pub(super) fn all_ways(&self) -> Vec<Multiaddr> {
-        self.ways.iter().map(|w| w.address.clone()).collect()
+        self.candidates.iter().map(|w| w.address.clone()).collect()
     }
 
     pub(super) fn is_at(&self, addresses: &BTreeSet<Multiaddr>) -> bool {
-        self.ways.iter().any(|w| addresses.contains(&w.address))
+        self.candidates.iter().any(|w| addresses.contains(&w.address))
     }
 }
 
-impl Way {
+impl Candidate {
     pub(super) fn failure(&self) -> Option<&str> {
         match &self.state {
-            WayState::Failed(reason) => Some(reason),
-            WayState::Idle | WayState::Dialing => None,
+            CandidateState::Failed(reason) => Some(reason),
+            CandidateState::Idle | CandidateState::Dialing => None,
         }
     }
 }

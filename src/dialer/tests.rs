@@ -11,16 +11,16 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
 use proptest::prelude::*;
 
 use super::{
+    action::{Action, Answer, DialFault, Notice, Policy},
     reconciler::Reconciler,
     status::RecordState,
-    words::{Action, Answer, DialFault, Notice, Policy},
 };
 use crate::config::Target;
 
 mod answers;
+mod candidates;
 mod dnsaddr;
 mod known;
-mod ways;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -48,7 +48,7 @@ struct World {
     slow: BTreeMap<Multiaddr, Duration>,
     /// Addresses at which this node itself answers without knowing.
     mirrors: BTreeSet<Multiaddr>,
-    links: BTreeMap<ConnectionId, (Multiaddr, PeerId)>,
+    connections: BTreeMap<ConnectionId, (Multiaddr, PeerId)>,
     due: Vec<(Instant, Due)>,
     dials: Vec<(Duration, Multiaddr)>,
     lookups: Vec<Duration>,
@@ -75,7 +75,7 @@ impl World {
             replicas: BTreeMap::new(),
             slow: BTreeMap::new(),
             mirrors: BTreeSet::new(),
-            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
             due: Vec::new(),
             dials: Vec::new(),
             lookups: Vec::new(),
@@ -101,17 +101,18 @@ impl World {
     /// The replica at `n` dies; its connection is noticed to be dead `after` that.
     fn kill(&mut self, n: u32, after: Duration) {
         self.replicas.remove(&at(n));
-        let dead: Vec<_> = self.links.iter().filter(|(_, (a, _))| *a == at(n)).map(|(l, _)| *l).collect();
-        for link in dead {
-            self.due.push((self.now + after, Due::Lost(link)));
+        let dead: Vec<_> =
+            self.connections.iter().filter(|(_, (a, _))| *a == at(n)).map(|(l, _)| *l).collect();
+        for connection in dead {
+            self.due.push((self.now + after, Due::Lost(connection)));
         }
     }
 
-    fn link(&mut self, address: Multiaddr, peer: PeerId) {
+    fn connect(&mut self, address: Multiaddr, peer: PeerId) {
         self.next_link += 1;
-        let link = ConnectionId::new_unchecked(self.next_link);
-        self.links.insert(link, (address.clone(), peer));
-        self.reconciler.on_connected(link, peer, address, self.now);
+        let connection = ConnectionId::new_unchecked(self.next_link);
+        self.connections.insert(connection, (address.clone(), peer));
+        self.reconciler.on_connected(connection, peer, address, self.now);
     }
 
     fn carry_out(&mut self) {
@@ -167,15 +168,15 @@ impl World {
                     Due::Answer(target, answer) => self.reconciler.on_lookup(&target, answer, now),
                     Due::Reached(address, peer) => {
                         self.dialing -= 1;
-                        self.link(address, peer);
+                        self.connect(address, peer);
                     }
                     Due::Failed(address, fault) => {
                         self.dialing -= 1;
                         self.reconciler.on_dial_failed(&address, fault, now);
                     }
-                    Due::Lost(link) => {
-                        self.links.remove(&link);
-                        self.reconciler.on_disconnected(link, now);
+                    Due::Lost(connection) => {
+                        self.connections.remove(&connection);
+                        self.reconciler.on_disconnected(connection, now);
                     }
                 }
             }
@@ -331,7 +332,7 @@ fn a_new_key_that_dials_us_first_replaces_the_old_one_before_its_link_is_noticed
     world.run(S(1));
     world.kill(1, S(6));
     let new = world.start_replica(1);
-    world.link(at(1), new);
+    world.connect(at(1), new);
     world.run(S(1));
     assert!(world.is_connected(1));
     assert_eq!(world.forgotten, [(old, Some(at(1)))], "not to be found there any more");
@@ -375,10 +376,10 @@ fn who_hangs_up_as_soon_as_a_connection_stands_is_dialed_ever_more_seldom_and_wh
         let end = world.now + span;
         while world.now < end {
             world.run(MS(10));
-            let links: Vec<_> = world.links.keys().copied().collect();
-            for link in links {
-                world.links.remove(&link);
-                world.reconciler.on_disconnected(link, world.now);
+            let connections: Vec<_> = world.connections.keys().copied().collect();
+            for connection in connections {
+                world.connections.remove(&connection);
+                world.reconciler.on_disconnected(connection, world.now);
             }
         }
         world.dials_of(1).len()
@@ -389,8 +390,8 @@ fn who_hangs_up_as_soon_as_a_connection_stands_is_dialed_ever_more_seldom_and_wh
     assert!(world.is_connected(1));
     // It stayed for a while: its next absence is a restart.
     world.run(S(20));
-    let lost = *world.links.keys().next().unwrap();
-    world.links.remove(&lost);
+    let lost = *world.connections.keys().next().unwrap();
+    world.connections.remove(&lost);
     world.reconciler.on_disconnected(lost, world.now);
     world.run(MS(200));
     assert!(world.is_connected(1));
@@ -491,7 +492,7 @@ fn a_record_that_went_stays_connected_for_as_long_as_it_answers() {
     world.run(S(2));
     world.names.insert(peer, vec![]);
     world.run(S(60));
-    assert!(!world.links.is_empty() && world.forgotten.is_empty());
+    assert!(!world.connections.is_empty() && world.forgotten.is_empty());
     world.kill(1, S(0));
     world.run(S(1));
     assert_eq!(world.forgotten, [(one, None)]);
@@ -531,9 +532,9 @@ fn a_peer_that_moved_with_its_key_is_forgotten_where_it_was() {
 fn a_peer_that_loses_one_of_two_connections_to_one_place_has_not_moved() {
     let mut world = World::new(3);
     let one = PeerId::random();
-    world.link(at(9), one);
-    let mut twice = world.links.keys().copied().collect::<Vec<_>>();
-    world.link(at(9), one);
+    world.connect(at(9), one);
+    let mut twice = world.connections.keys().copied().collect::<Vec<_>>();
+    world.connect(at(9), one);
     world.due.push((world.now, Due::Lost(twice.remove(0))));
     world.run(S(120));
     assert!(world.forgotten.is_empty(), "{:?}", world.forgotten);
@@ -543,7 +544,7 @@ fn a_peer_that_loses_one_of_two_connections_to_one_place_has_not_moved() {
 fn a_peer_that_no_name_leads_to_is_forgotten_after_a_while() {
     let mut world = World::new(3);
     let stranger = PeerId::random();
-    world.link(at(9), stranger);
+    world.connect(at(9), stranger);
     world.run(S(1));
     world.kill(9, S(0));
     world.run(S(59));
@@ -556,10 +557,10 @@ fn a_peer_that_no_name_leads_to_is_forgotten_after_a_while() {
 fn a_stranger_that_comes_back_in_time_is_kept() {
     let mut world = World::new(3);
     let stranger = PeerId::random();
-    world.link(at(9), stranger);
+    world.connect(at(9), stranger);
     world.kill(9, S(0));
     world.run(S(30));
-    world.link(at(9), stranger);
+    world.connect(at(9), stranger);
     world.run(S(120));
     assert!(world.forgotten.is_empty());
 }
@@ -569,7 +570,7 @@ fn a_peer_that_has_enough_connections_counts_as_connected() {
     let mut world = World::new(3);
     let peer = name("peer");
     let one = PeerId::random();
-    world.link(at(77), one);
+    world.connect(at(77), one);
     world.names.insert(peer.clone(), records([1]));
     world.watch(&peer);
     world.carry_out();
@@ -587,7 +588,7 @@ fn a_claim_is_taken_for_a_free_record_only() {
     world.watch(&peer);
     world.run(S(1));
     let claimant = PeerId::random();
-    world.link(at(50), claimant);
+    world.connect(at(50), claimant);
     world.reconciler.on_addresses(claimant, records([1, 2]), world.now);
     assert_eq!(world.states()[&at(1)].1, Some(honest));
     assert_eq!(world.states()[&at(2)], (RecordState::Connected, Some(claimant)));
@@ -600,7 +601,7 @@ fn an_expected_peer_is_dialed_as_such_and_one_record_may_have_two_names() {
     let fixed = Target::Addr(at(1).with(Protocol::P2p(one)));
     world.watch(&fixed);
     assert_eq!(world.reconciler.poll(world.now), Some(Action::Dial(at(1), Some(one))));
-    world.link(at(1), one);
+    world.connect(at(1), one);
     let peer = name("peer");
     world.names.insert(peer.clone(), records([1]));
     world.watch(&peer);
@@ -669,7 +670,7 @@ fn failures_that_take_turns_do_not_flood_the_log() {
 fn a_crowd_of_strangers_is_forgotten_in_time_or_at_once() {
     let mut world = World::new(3);
     for n in 0..5000 {
-        world.link(at(n), PeerId::random());
+        world.connect(at(n), PeerId::random());
         world.kill(n, S(0));
         world.run(MS(1));
     }
@@ -722,7 +723,7 @@ proptest! {
                 Step::DnsFails => { world.names.remove(&peer); }
                 Step::Inbound(n) => {
                     if let Some(peer) = world.replicas.get(&at(n)).copied() {
-                        world.link(at(n), peer);
+                        world.connect(at(n), peer);
                     }
                 }
                 Step::Known(n, right) => {

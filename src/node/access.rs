@@ -120,10 +120,10 @@ impl Behaviour {
     /// Takes new rules, and closes the connections that they no longer let be.
     pub(crate) fn set(&mut self, access: Access) {
         self.access = access;
-        for (link, (peer, address)) in &self.here {
+        for (connection, (peer, address)) in &self.here {
             if let Err(why) = self.access.lets_in(peer, *address) {
                 log::debug!("closing a connection to {peer}: {why}");
-                self.closing.push_back((*peer, *link));
+                self.closing.push_back((*peer, *connection));
             }
         }
         if let Some(waker) = self.waker.take() {
@@ -216,8 +216,11 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, link)) = self.closing.pop_front() {
-            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
+        if let Some((peer_id, connection)) = self.closing.pop_front() {
+            return Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(connection),
+            });
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending

@@ -5,7 +5,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{access, gossip, ping, probe, punch, relaying, table};
+use super::{access, autonat, dcutr, gossip, ping, relay_server, table};
 use crate::{dialer, mdns};
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -20,9 +20,9 @@ pub(crate) struct Behaviour {
     pub(crate) kad: table::Behaviour,
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) ping: ping::Behaviour,
-    pub(crate) relay: Toggle<relaying::Behaviour>,
-    pub(crate) circuits: Toggle<relay::client::Behaviour>,
-    pub(crate) punch: Toggle<punch::Behaviour>,
-    pub(crate) asking: Toggle<probe::Asking>,
-    pub(crate) answering: Toggle<probe::Answering>,
+    pub(crate) relay_server: Toggle<relay_server::Behaviour>,
+    pub(crate) relay_client: Toggle<relay::client::Behaviour>,
+    pub(crate) dcutr: Toggle<dcutr::Behaviour>,
+    pub(crate) autonat_client: Toggle<autonat::Client>,
+    pub(crate) autonat_server: Toggle<autonat::Server>,
 }

@@ -86,7 +86,7 @@ impl Client {
         self.ask(|reply| Command::Unsubscribe { topic, reply }).await
     }
 
-    /// Publishes `data` on `topic` once enough peers have subscribed to it.
+    /// PendingPublishes `data` on `topic` once enough peers have subscribed to it.
     ///
     /// # Errors
     /// [`Error::NoPeers`] when they have not within the time limit; [`Error::MessageTooLarge`],

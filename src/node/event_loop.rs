@@ -28,18 +28,18 @@ use super::{
     Validator,
     behaviour::Behaviour,
     blame::Blame,
+    boxed_handler::BoxedHandlers,
     command::{Command, Reply},
-    connects::Connects,
+    dial_requests::DialRequests,
     error::Error,
     event::{Event, Receipt},
     gossip::watch::Watch,
-    lean::Lean,
     listeners::{Listeners, Missed},
     metrics::Metrics,
     oversized::Oversized,
     peers::Peers,
+    pending_publishes::PendingPublishes,
     ping,
-    publishes::Publishes,
     queries::Queries,
     reservations::Reservations,
     setup,
@@ -53,8 +53,8 @@ use crate::{
 };
 
 mod commands;
+mod connections;
 mod drain;
-mod links;
 mod nat;
 mod reports;
 
@@ -75,7 +75,7 @@ impl Drop for Inbox {
 
 pub(crate) struct EventLoop {
     inbox: Inbox,
-    swarm: Swarm<Lean<Behaviour>>,
+    swarm: Swarm<BoxedHandlers<Behaviour>>,
     /// Ready when the swarm is gone and its last socket closed.
     closed: BoxFuture<'static, ()>,
     /// Ended when the last client is gone; then `select!` passes over it.
@@ -96,7 +96,7 @@ pub(crate) struct EventLoop {
     long_greeting: bool,
     /// What was too large, and not told yet.
     oversized: Oversized,
-    publishes: Publishes<Reply<Receipt>>,
+    pending_publishes: PendingPublishes<Reply<Receipt>>,
     queries: Queries,
     /// Who waits for which ping.
     pings: HashMap<ping::Request, Reply<Duration>>,
@@ -108,7 +108,7 @@ pub(crate) struct EventLoop {
     blame: Blame,
     /// Peers that are dialed there when they are disconnected.
     anew: HashMap<PeerId, Vec<Multiaddr>>,
-    connects: Connects,
+    dial_requests: DialRequests,
     reservations: Reservations,
     listeners: Listeners,
     /// What could not be listened on before the loop ran.
@@ -125,7 +125,7 @@ pub(crate) struct EventLoop {
 
 /// What the loop is made of.
 pub(crate) struct Parts {
-    pub(crate) swarm: Swarm<Lean<Behaviour>>,
+    pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) closed: BoxFuture<'static, ()>,
     pub(crate) commands: (async_channel::Sender<Command>, async_channel::Receiver<Command>),
     pub(crate) events: (Sender<Event>, InactiveReceiver<Event>),
@@ -164,7 +164,7 @@ impl EventLoop {
             ),
             long_greeting: false,
             oversized: Oversized::default(),
-            publishes: Publishes::new(limits.pending),
+            pending_publishes: PendingPublishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
             asked: HashMap::new(),
@@ -172,7 +172,7 @@ impl EventLoop {
             watch: Watch::default(),
             blame: Blame::default(),
             anew: HashMap::new(),
-            connects: Connects::default(),
+            dial_requests: DialRequests::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
             listeners,
             missed,
@@ -223,7 +223,7 @@ impl EventLoop {
     fn on_timer(&mut self) {
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        let late = self.publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let late = self.pending_publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
         for (reply, error) in late {
             self.answer_publish(reply, 0, Err(error));
         }
@@ -232,7 +232,7 @@ impl EventLoop {
             self.refresh_table();
         }
         self.reserve();
-        self.check_links(now);
+        self.check_connections(now);
         for (peer, score) in self.blame.tick(now) {
             self.swarm.behaviour_mut().gossip.set_own_score(&peer, score);
         }
@@ -285,7 +285,7 @@ impl EventLoop {
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
         let listen = self.listeners.deadline().filter(|_| self.drain.is_none());
         let next = [
-            self.publishes.deadline(),
+            self.pending_publishes.deadline(),
             drain,
             Some(self.bootstrap),
             slots,

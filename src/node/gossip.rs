@@ -33,7 +33,7 @@ use self::{
     handler::{Command, Handler},
     watch::Change,
 };
-use super::delegate::ask_inner_of_connections;
+use super::forward::ask_inner_of_connections;
 
 /// How often connections are polled for what gossipsub queued without waking them.
 const NUDGE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(crate) enum Event {
     /// bytes.
     Skipped { peer: PeerId, frames: u64, bytes: u64 },
     /// Something happened to gossip's streams on a connection.
-    Link { peer: PeerId, link: ConnectionId, change: Change },
+    StreamChanged { peer: PeerId, connection: ConnectionId, change: Change },
 }
 
 /// gossipsub with a bound on the topics that a peer may subscribe to.
@@ -140,7 +140,7 @@ impl Behaviour {
         was
     }
 
-    /// Publishes and tells to how many peers the message was handed. It is on its way to them then,
+    /// PendingPublishes and tells to how many peers the message was handed. It is on its way to them then,
     /// never more than that.
     pub(crate) fn publish(
         &mut self,
@@ -170,26 +170,26 @@ impl Behaviour {
         self.inner.report_message_validation_result(id, from, verdict);
     }
 
-    /// Nothing goes over `link` until it is known whether it is alive; what is queued waits meanwhile.
-    pub(crate) fn hold(&mut self, peer: PeerId, link: ConnectionId) {
-        let order = self.carriers.hold(&peer, link);
+    /// Nothing goes over `connection` until it is known whether it is alive; what is queued waits meanwhile.
+    pub(crate) fn hold(&mut self, peer: PeerId, connection: ConnectionId) {
+        let order = self.carriers.hold(&peer, connection);
         self.order(peer, order);
     }
 
-    /// `link` is alive.
-    pub(crate) fn release(&mut self, peer: PeerId, link: ConnectionId) {
-        let order = self.carriers.release(&peer, link);
+    /// `connection` is alive.
+    pub(crate) fn release(&mut self, peer: PeerId, connection: ConnectionId) {
+        let order = self.carriers.release(&peer, connection);
         self.order(peer, order);
     }
 
-    /// What is queued for a peer goes over `link` from now on.
-    pub(crate) fn prefer(&mut self, peer: PeerId, link: ConnectionId) {
-        let orders = self.carriers.prefer(&peer, link);
+    /// What is queued for a peer goes over `connection` from now on.
+    pub(crate) fn prefer(&mut self, peer: PeerId, connection: ConnectionId) {
+        let orders = self.carriers.prefer(&peer, connection);
         self.order(peer, orders);
     }
 
     fn order(&mut self, peer: PeerId, orders: impl IntoIterator<Item = Order>) {
-        let orders = orders.into_iter().map(|o| (peer, o.link, Command::Carry(o.carry)));
+        let orders = orders.into_iter().map(|o| (peer, o.connection, Command::Carry(o.carry)));
         self.orders.extend(orders);
     }
 
@@ -199,7 +199,8 @@ impl Behaviour {
         let now = Instant::now();
         if self.queued && now.saturating_duration_since(self.nudged) >= NUDGE {
             (self.queued, self.nudged) = (false, now);
-            self.orders.extend(self.carriers.all().map(|(peer, link)| (peer, link, Command::Nudge)));
+            self.orders
+                .extend(self.carriers.all().map(|(peer, connection)| (peer, connection, Command::Nudge)));
         }
     }
 
@@ -327,18 +328,20 @@ impl NetworkBehaviour for Behaviour {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
         match event {
             handler::Event::Gossipsub(event) => {
-                self.inner.on_connection_handler_event(peer, link, event);
+                self.inner.on_connection_handler_event(peer, connection, event);
                 self.note_meshes();
             }
             handler::Event::Skipped { frames, bytes } => {
                 self.events.push_back(Event::Skipped { peer, frames, bytes });
             }
-            handler::Event::Link(change) => self.events.push_back(Event::Link { peer, link, change }),
+            handler::Event::StreamChanged(change) => {
+                self.events.push_back(Event::StreamChanged { peer, connection, change })
+            }
         }
     }
 
@@ -347,10 +350,10 @@ impl NetworkBehaviour for Behaviour {
             if let Some(event) = self.events.pop_front() {
                 return Poll::Ready(ToSwarm::GenerateEvent(event));
             }
-            if let Some((peer_id, link, event)) = self.orders.pop_front() {
+            if let Some((peer_id, connection, event)) = self.orders.pop_front() {
                 return Poll::Ready(ToSwarm::NotifyHandler {
                     peer_id,
-                    handler: NotifyHandler::One(link),
+                    handler: NotifyHandler::One(connection),
                     event,
                 });
             }

@@ -43,7 +43,7 @@ pub(crate) struct Metrics {
     published: Counter,
     published_bytes: Counter,
     handed: Counter,
-    publishes: Labelled,
+    pending_publishes: Labelled,
     dials: Labelled,
     meshes: Labelled,
     connected: Counter,
@@ -93,10 +93,10 @@ impl Metrics {
                 "then",
                 &["anew", "nothing"],
             ),
-            publishes: labelled(
+            pending_publishes: labelled(
                 own,
                 "publishes",
-                "Publishes that were asked for, by outcome",
+                "PendingPublishes that were asked for, by outcome",
                 "outcome",
                 &PUBLISHES,
             ),
@@ -194,7 +194,7 @@ impl Metrics {
             Err(Error::Congested(_)) => "congested",
             Err(_) => "refused",
         };
-        self.publishes.get_or_create(&[("outcome", outcome)]).inc();
+        self.pending_publishes.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts something that happened to the node.

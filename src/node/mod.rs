@@ -3,29 +3,29 @@
 //! Knows nothing of signals, command lines or HTTP: those are clients.
 
 mod access;
+mod autonat;
 mod behaviour;
 mod blame;
+mod boxed_handler;
 mod client;
 mod command;
-mod connects;
-mod delegate;
+mod dcutr;
+mod dial_requests;
 mod error;
 mod event;
 mod event_loop;
+mod forward;
 mod gossip;
-mod judge;
-mod lean;
 mod listeners;
 mod metrics;
 mod oversized;
 mod peers;
+mod pending_publishes;
 mod ping;
-mod probe;
-mod publishes;
-mod punch;
+mod publish_policy;
 mod queries;
 mod reachable;
-mod relaying;
+mod relay_server;
 mod reservations;
 mod setup;
 mod status;
@@ -120,7 +120,7 @@ pub enum SpawnError {
 
 /// Listens on all `addresses` that can be listened on now.
 fn listen(
-    swarm: &mut libp2p::Swarm<lean::Lean<behaviour::Behaviour>>,
+    swarm: &mut libp2p::Swarm<boxed_handler::BoxedHandlers<behaviour::Behaviour>>,
     addresses: &[Multiaddr],
     runtime: &Handle,
 ) -> Result<(Listeners, Vec<Missed>), SpawnError> {
@@ -181,7 +181,7 @@ impl Node {
         self
     }
 
-    /// Connects only to those who know a key of `keyring`, and proves the same to them. Without it,
+    /// DialRequests only to those who know a key of `keyring`, and proves the same to them. Without it,
     /// `network.key_file` of the config is read when the node starts. The ring's keys may be replaced while
     /// the node runs.
     pub fn network(mut self, keyring: Keyring) -> Self {

@@ -55,13 +55,13 @@ fn as_text<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Erro
 
 /// A connection as noted.
 #[derive(Debug)]
-struct Link {
+struct Connection {
     address: Multiaddr,
     outbound: bool,
     since: Instant,
 }
 
-impl Link {
+impl Connection {
     fn is_relayed(&self) -> bool {
         is_circuit(&self.address)
     }
@@ -69,7 +69,7 @@ impl Link {
 
 #[derive(Debug, Default)]
 struct Peer {
-    links: BTreeMap<ConnectionId, Link>,
+    connections: BTreeMap<ConnectionId, Connection>,
     agent: Option<String>,
     rtt: Option<Duration>,
 }
@@ -86,76 +86,90 @@ impl Peers {
     pub(crate) fn connected(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         address: Multiaddr,
         outbound: bool,
         now: Instant,
     ) -> bool {
         let peer = self.0.entry(peer).or_default();
-        peer.links.insert(link, Link { address, outbound, since: now });
-        peer.links.len() == 1
+        peer.connections.insert(connection, Connection { address, outbound, since: now });
+        peer.connections.len() == 1
     }
 
     /// Notes that the other side of a connection is at `address` now.
-    pub(crate) fn moved(&mut self, peer: &PeerId, link: ConnectionId, address: Multiaddr) {
-        if let Some(link) = self.0.get_mut(peer).and_then(|peer| peer.links.get_mut(&link)) {
-            link.address = address;
+    pub(crate) fn moved(&mut self, peer: &PeerId, connection: ConnectionId, address: Multiaddr) {
+        if let Some(connection) = self.0.get_mut(peer).and_then(|peer| peer.connections.get_mut(&connection))
+        {
+            connection.address = address;
         }
     }
 
-    /// The connections that stood for `age` before `link`, to the same peer, came up.
+    /// The connections that stood for `age` before `connection`, to the same peer, came up.
     ///
     /// They may lead to who the peer was before it started again, or stand as well as the new one. Two that are
     /// connected through a relay do try to connect directly as well.
-    pub(crate) fn former(&self, peer: &PeerId, link: ConnectionId, age: Duration) -> Vec<ConnectionId> {
+    pub(crate) fn former(&self, peer: &PeerId, connection: ConnectionId, age: Duration) -> Vec<ConnectionId> {
         let Some(peer) = self.0.get(peer) else {
             return Vec::new();
         };
-        let Some(new) = peer.links.get(&link) else {
+        let Some(new) = peer.connections.get(&connection) else {
             return Vec::new();
         };
-        let is_upgraded = |l: &Link| l.is_relayed() && !new.is_relayed();
-        let is_former = |l: &Link| new.since.saturating_duration_since(l.since) > age && !is_upgraded(l);
-        peer.links.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
+        let is_upgraded = |l: &Connection| l.is_relayed() && !new.is_relayed();
+        let is_former =
+            |l: &Connection| new.since.saturating_duration_since(l.since) > age && !is_upgraded(l);
+        peer.connections.iter().filter(|(_, l)| is_former(l)).map(|(id, _)| *id).collect()
     }
 
-    /// The relayed connections to a peer that we dialed and that are too many now that `link` answers: a direct
-    /// one does in their place, and of those that two dialed at once, the one of the lower peer id.
-    pub(crate) fn replaced(&self, local: &PeerId, peer: &PeerId, link: ConnectionId) -> Vec<ConnectionId> {
-        let links = self.0.get(peer).map(|peer| &peer.links);
-        let Some(answers) = links.and_then(|links| links.get(&link)) else {
+    /// The relayed connections to a peer that we dialed and that are redundant now that `connection` works: all of
+    /// them if it is a direct one. If both sides dialed through a relay simultaneously, the connection that the
+    /// lower peer id dialed is kept.
+    pub(crate) fn replaced(
+        &self,
+        local: &PeerId,
+        peer: &PeerId,
+        connection: ConnectionId,
+    ) -> Vec<ConnectionId> {
+        let connections = self.0.get(peer).map(|peer| &peer.connections);
+        let Some(answers) = connections.and_then(|connections| connections.get(&connection)) else {
             return Vec::new();
         };
-        let theirs = |l: &Link| l.is_relayed() && !l.outbound;
-        let does =
-            !answers.is_relayed() || (peer < local && links.into_iter().flatten().any(|(_, l)| theirs(l)));
-        let ours = links.into_iter().flatten().filter(|(_, l)| does && l.is_relayed() && l.outbound);
+        let theirs = |l: &Connection| l.is_relayed() && !l.outbound;
+        let does = !answers.is_relayed()
+            || (peer < local && connections.into_iter().flatten().any(|(_, l)| theirs(l)));
+        let ours = connections.into_iter().flatten().filter(|(_, l)| does && l.is_relayed() && l.outbound);
         ours.map(|(id, _)| *id).collect()
     }
 
     /// Whether a connection to a peer stands that goes through no relay.
     pub(crate) fn is_direct(&self, peer: &PeerId) -> bool {
-        self.0.get(peer).is_some_and(|peer| peer.links.values().any(|link| !link.is_relayed()))
+        self.0
+            .get(peer)
+            .is_some_and(|peer| peer.connections.values().any(|connection| !connection.is_relayed()))
     }
 
     /// Whether a peer has one direct connection, beside relayed ones.
     pub(crate) fn is_first_direct(&self, peer: &PeerId) -> bool {
         let Some(peer) = self.0.get(peer) else { return false };
-        peer.links.len() > 1 && peer.links.values().filter(|link| !link.is_relayed()).count() == 1
+        peer.connections.len() > 1
+            && peer.connections.values().filter(|connection| !connection.is_relayed()).count() == 1
     }
 
     /// Whether this node dialed a connection.
-    pub(crate) fn is_outbound(&self, peer: &PeerId, link: ConnectionId) -> bool {
-        self.0.get(peer).and_then(|peer| peer.links.get(&link)).is_some_and(|link| link.outbound)
+    pub(crate) fn is_outbound(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        self.0
+            .get(peer)
+            .and_then(|peer| peer.connections.get(&connection))
+            .is_some_and(|connection| connection.outbound)
     }
 
     /// Notes the end of a connection; says whether it was the peer's last.
-    pub(crate) fn disconnected(&mut self, peer: PeerId, link: ConnectionId) -> bool {
+    pub(crate) fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
         let Some(known) = self.0.get_mut(&peer) else {
             return false;
         };
-        known.links.remove(&link);
-        let last = known.links.is_empty();
+        known.connections.remove(&connection);
+        let last = known.connections.is_empty();
         if last {
             self.0.remove(&peer);
         }
@@ -175,19 +189,22 @@ impl Peers {
     }
 
     /// The other side's address of a connection.
-    pub(crate) fn address(&self, peer: &PeerId, link: ConnectionId) -> Option<&Multiaddr> {
-        self.0.get(peer)?.links.get(&link).map(|l| &l.address)
+    pub(crate) fn address(&self, peer: &PeerId, connection: ConnectionId) -> Option<&Multiaddr> {
+        self.0.get(peer)?.connections.get(&connection).map(|l| &l.address)
     }
 
     /// Where a peer was dialed that is connected.
     pub(crate) fn dialed(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let links = self.0.get(peer).into_iter().flat_map(|peer| peer.links.values());
-        links.filter(|link| link.outbound).map(|link| link.address.clone()).collect()
+        let connections = self.0.get(peer).into_iter().flat_map(|peer| peer.connections.values());
+        connections
+            .filter(|connection| connection.outbound)
+            .map(|connection| connection.address.clone())
+            .collect()
     }
 
     /// Who is connected at this address.
     pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
-        let has = |peer: &Peer| peer.links.values().any(|link| link.address == *address);
+        let has = |peer: &Peer| peer.connections.values().any(|connection| connection.address == *address);
         self.0.iter().find(|(_, peer)| has(peer)).map(|(id, _)| *id)
     }
 
@@ -204,7 +221,7 @@ impl Peers {
             .map(|(id, peer, (standing, trouble))| PeerStatus {
                 peer: *id,
                 connections: peer
-                    .links
+                    .connections
                     .values()
                     .map(|l| ConnectionStatus {
                         address: l.address.clone(),
@@ -239,8 +256,8 @@ mod tests {
         let [ours, theirs, direct] = [1, 2, 3].map(ConnectionId::new_unchecked);
         for (local, peer) in [(low, high), (high, low)] {
             let mut peers = Peers::default();
-            let mut connect = |link, address: &str, outbound| {
-                peers.connected(peer, link, address.parse().unwrap(), outbound, Instant::now());
+            let mut connect = |connection, address: &str, outbound| {
+                peers.connected(peer, connection, address.parse().unwrap(), outbound, Instant::now());
             };
             connect(ours, &circuit, true);
             connect(theirs, &circuit, false);
@@ -258,10 +275,10 @@ mod tests {
     fn what_stood_long_before_a_new_connection_is_former_and_what_came_up_beside_it_is_not() {
         let (mut peers, peer, other) = (Peers::default(), PeerId::random(), PeerId::random());
         let start = Instant::now();
-        let mut connect = |peer, link, at| {
-            let link = ConnectionId::new_unchecked(link);
-            peers.connected(peer, link, "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(), true, at);
-            link
+        let mut connect = |peer, connection, at| {
+            let connection = ConnectionId::new_unchecked(connection);
+            peers.connected(peer, connection, "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(), true, at);
+            connection
         };
         let handshake = Duration::from_secs(5);
         let old = connect(peer, 1, start);

@@ -109,8 +109,8 @@ impl Behaviour {
     /// Pings a peer over its newest connection; one that is not connected is dialed first.
     pub(crate) fn ping(&mut self, peer: PeerId, within: Duration) -> Request {
         let request = self.request();
-        match self.connections.get(&peer).and_then(|links| links.last().copied()) {
-            Some(link) => self.send(request, peer, link, within),
+        match self.connections.get(&peer).and_then(|connections| connections.last().copied()) {
+            Some(connection) => self.send(request, peer, connection, within),
             None => {
                 self.dialing.entry(peer).or_default().push((request, within));
                 self.act(ToSwarm::Dial { opts: DialOpts::peer_id(peer).build() });
@@ -120,9 +120,9 @@ impl Behaviour {
     }
 
     /// Pings a peer over one of its connections: whether it is alive.
-    pub(crate) fn ask(&mut self, peer: PeerId, link: ConnectionId, within: Duration) -> Request {
+    pub(crate) fn ask(&mut self, peer: PeerId, connection: ConnectionId, within: Duration) -> Request {
         let request = self.request();
-        self.send(request, peer, link, within);
+        self.send(request, peer, connection, within);
         request
     }
 
@@ -131,11 +131,11 @@ impl Behaviour {
         Request(self.next)
     }
 
-    fn send(&mut self, request: Request, peer: PeerId, link: ConnectionId, within: Duration) {
-        self.under_way.insert(request, (peer, link));
+    fn send(&mut self, request: Request, peer: PeerId, connection: ConnectionId, within: Duration) {
+        self.under_way.insert(request, (peer, connection));
         self.act(ToSwarm::NotifyHandler {
             peer_id: peer,
-            handler: NotifyHandler::One(link),
+            handler: NotifyHandler::One(connection),
             event: handler::Command { request, within },
         });
     }
@@ -190,13 +190,13 @@ impl NetworkBehaviour for Behaviour {
                 }
             }
             FromSwarm::ConnectionClosed(e) => {
-                if let Some(links) = self.connections.get_mut(&e.peer_id) {
-                    links.retain(|link| *link != e.connection_id);
-                    if links.is_empty() {
+                if let Some(connections) = self.connections.get_mut(&e.peer_id) {
+                    connections.retain(|connection| *connection != e.connection_id);
+                    if connections.is_empty() {
                         self.connections.remove(&e.peer_id);
                     }
                 }
-                let lost = self.under_way.extract_if(|_, (_, link)| *link == e.connection_id);
+                let lost = self.under_way.extract_if(|_, (_, connection)| *connection == e.connection_id);
                 for (request, (peer, _)) in lost.collect::<Vec<_>>() {
                     self.fail(request, peer, Failure::Closed);
                 }

@@ -1,4 +1,4 @@
-//! From a config to a swarm: the transport and each behaviour, set up as told.
+//! From a config to a swarm: the transport and each behaviour, set up as settings.
 //!
 //! Nothing runs yet when this is done.
 
@@ -20,10 +20,12 @@ use sha2::{Digest, Sha256};
 use super::{
     SpawnError,
     access::{self, Access},
+    autonat,
     behaviour::Behaviour,
+    boxed_handler::BoxedHandlers,
+    dcutr,
     gossip::{self, sizes},
-    lean::Lean,
-    ping, probe, punch, relaying, table,
+    ping, relay_server, table,
 };
 use crate::{
     config::{self, Backend, Config, KadMode, MessageIds, Target, TransportKind, Validation},
@@ -44,7 +46,7 @@ pub(crate) const AGENT: &str = concat!("smidge/", env!("CARGO_PKG_VERSION"));
 /// Longest query of the hash table.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long relays have, after the start, to tell where they see this node.
-const TOLD: Duration = Duration::from_secs(3);
+const RELAY_HOLD: Duration = Duration::from_secs(3);
 /// How long until one failed admission of an address is forgiven.
 const FORGIVE: Duration = Duration::from_secs(10);
 /// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or
@@ -59,7 +61,7 @@ pub(crate) fn swarm(
     key: &Keypair,
     keyring: Option<Keyring>,
     runtime: &Handle,
-) -> Result<(Swarm<Lean<Behaviour>>, BoxFuture<'static, ()>), SpawnError> {
+) -> Result<(Swarm<BoxedHandlers<Behaviour>>, BoxFuture<'static, ()>), SpawnError> {
     let transport = quic::Transport::new(quic_config(config, key)?, runtime.clone())?;
     let closed = transport.closed().boxed();
     let local = PeerId::from(key.public());
@@ -93,7 +95,12 @@ pub(crate) fn swarm(
         swarm_config = swarm_config.with_smart_dial();
     }
     Ok((
-        Swarm::new(transport, Lean::new(behaviour(config, key, circuits, runtime)?), local, swarm_config),
+        Swarm::new(
+            transport,
+            BoxedHandlers::new(behaviour(config, key, circuits, runtime)?),
+            local,
+            swarm_config,
+        ),
         closed,
     ))
 }
@@ -113,7 +120,7 @@ where
     match relayed {
         None => direct.boxed(),
         Some(relayed) => relayed
-            .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+            .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
             .or_transport(direct)
             .map(|either, _| either.into_inner())
             .boxed(),
@@ -121,62 +128,62 @@ where
 }
 
 fn rules(config: &Config, keys: Keyring) -> Rules {
-    let told = &config.network;
+    let settings = &config.network;
     Rules {
         keys,
-        timeout: told.timeout,
-        failures: u32::try_from(told.failures).unwrap_or(u32::MAX),
+        timeout: settings.timeout,
+        failures: u32::try_from(settings.failures).unwrap_or(u32::MAX),
         forgive: FORGIVE,
     }
 }
 
-/// What the transport is told.
+/// What the transport is settings.
 pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config, SpawnError> {
-    let told = &config.quic;
+    let settings = &config.quic;
     let mut quic = quic::Config::new(key)?;
     let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let buffer = Some(told.socket_buffer).filter(|bytes| *bytes > 0);
-    quic.handshake_timeout = told.handshake_timeout;
-    quic.keep_alive = told.keep_alive;
-    quic.idle_timeout = told.idle_timeout;
+    let buffer = Some(settings.socket_buffer).filter(|bytes| *bytes > 0);
+    quic.handshake_timeout = settings.handshake_timeout;
+    quic.keep_alive = settings.keep_alive;
+    quic.idle_timeout = settings.idle_timeout;
     quic.max_concurrent_streams = narrow(config.limits.streams);
-    quic.stream_receive_window = narrow(told.stream_window);
-    quic.receive_window = narrow(told.connection_window);
-    quic.send_window = told.send_window as u64;
+    quic.stream_receive_window = narrow(settings.stream_window);
+    quic.receive_window = narrow(settings.connection_window);
+    quic.send_window = settings.send_window as u64;
     quic.memory = config.limits.memory / 2;
     quic.socket_send_buffer = buffer;
     quic.socket_recv_buffer = buffer;
-    quic.initial_mtu = told.initial_mtu;
-    quic.mtu_upper_bound = told.mtu_discovery.then_some(told.max_mtu);
+    quic.initial_mtu = settings.initial_mtu;
+    quic.mtu_upper_bound = settings.mtu_discovery.then_some(settings.max_mtu);
     Ok(quic)
 }
 
-/// What the transport is told.
+/// What the transport is settings.
 pub(crate) fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, SpawnError> {
-    let told = &config.tcp;
+    let settings = &config.tcp;
     let mut tcp = tcp::Config::new(key)?;
-    tcp.handshake_timeout = told.handshake_timeout;
-    tcp.keep_alive = told.keep_alive;
-    tcp.idle_timeout = told.idle_timeout;
+    tcp.handshake_timeout = settings.handshake_timeout;
+    tcp.keep_alive = settings.keep_alive;
+    tcp.idle_timeout = settings.idle_timeout;
     tcp.max_concurrent_streams = config.limits.streams;
-    tcp.backlog = u32::try_from(told.backlog).unwrap_or(u32::MAX);
+    tcp.backlog = u32::try_from(settings.backlog).unwrap_or(u32::MAX);
     // The other half is for QUIC: who says nothing over TCP must not keep anybody out there.
-    tcp.max_half_made = told.half_made.min(config.limits.pending / 2).max(1);
+    tcp.max_half_made = settings.half_made.min(config.limits.pending / 2).max(1);
     Ok(tcp)
 }
 
-/// What the resolver is told.
+/// What the resolver is settings.
 pub(crate) fn dns_config(config: &Config) -> dns::Config {
-    let told = &config.dns;
+    let settings = &config.dns;
     dns::Config {
-        servers: told.servers.clone(),
-        search: (!told.search.is_empty()).then(|| told.search.clone()),
-        ndots: told.ndots.map(usize::from),
-        timeout: told.timeout,
-        attempts: told.attempts,
-        hosts: told.hosts.clone().unwrap_or_default(),
-        resolv_conf: told.resolv_conf.clone().unwrap_or_default(),
-        backend: match told.backend {
+        servers: settings.servers.clone(),
+        search: (!settings.search.is_empty()).then(|| settings.search.clone()),
+        ndots: settings.ndots.map(usize::from),
+        timeout: settings.timeout,
+        attempts: settings.attempts,
+        hosts: settings.hosts.clone().unwrap_or_default(),
+        resolv_conf: settings.resolv_conf.clone().unwrap_or_default(),
+        backend: match settings.backend {
             Backend::Hickory => dns::Backend::Hickory,
             Backend::AsyncDns => dns::Backend::AsyncDns,
         },
@@ -190,22 +197,22 @@ pub(crate) fn targets(config: &Config) -> Vec<Target> {
     config.dial.names.iter().cloned().chain(addresses).chain(relays).collect()
 }
 
-/// What the relay is told.
-fn relay_config(told: &config::Relay) -> relay::Config {
-    // Of these two, libp2p grants one more than it is told.
+/// What the relay is settings.
+fn relay_config(settings: &config::Relay) -> relay::Config {
+    // Of these two, libp2p grants one more than it is settings.
     let less_one = |n: usize| n.saturating_sub(1);
     let minute = Duration::from_secs(60);
-    let requests = u32::try_from(told.requests).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+    let requests = u32::try_from(settings.requests).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
     let each = minute / requests.get();
     relay::Config {
-        max_reservations: told.reservations,
-        max_reservations_per_peer: less_one(told.reservations_per_peer),
-        reservation_duration: told.reservation_duration,
+        max_reservations: settings.reservations,
+        max_reservations_per_peer: less_one(settings.reservations_per_peer),
+        reservation_duration: settings.reservation_duration,
         reservation_rate_limiters: Vec::new(),
-        max_circuits: told.circuits,
-        max_circuits_per_peer: less_one(told.circuits_per_peer),
-        max_circuit_duration: told.circuit_duration,
-        max_circuit_bytes: told.circuit_bytes as u64,
+        max_circuits: settings.circuits,
+        max_circuits_per_peer: less_one(settings.circuits_per_peer),
+        max_circuit_duration: settings.circuit_duration,
+        max_circuit_bytes: settings.circuit_bytes as u64,
         circuit_src_rate_limiters: Vec::new(),
     }
     .reservation_rate_per_peer(requests, each)
@@ -214,17 +221,17 @@ fn relay_config(told: &config::Relay) -> relay::Config {
     .circuit_src_per_ip(requests, each)
 }
 
-fn relay_behaviour(config: &Config, peer: PeerId) -> relaying::Behaviour {
+fn relay_behaviour(config: &Config, peer: PeerId) -> relay_server::Behaviour {
     let mut relay = relay::Behaviour::new(peer, relay_config(&config.relay));
-    // It was told to be one.
+    // The configuration says so.
     relay.set_status(Some(relay::Status::Enable));
-    relaying::Behaviour::new(relay)
+    relay_server::Behaviour::new(relay)
 }
 
-fn punch_behaviour(config: &Config, peer: PeerId) -> punch::Behaviour {
+fn dcutr_behaviour(config: &Config, peer: PeerId) -> dcutr::Behaviour {
     // Relays that are asked for a slot are about to tell; of another one, nobody knows when.
-    let told = !config.relay.through.is_empty();
-    punch::Behaviour::new(peer, if told { TOLD } else { Duration::ZERO })
+    let asks_relays = !config.relay.through.is_empty();
+    dcutr::Behaviour::new(peer, if asks_relays { RELAY_HOLD } else { Duration::ZERO })
 }
 
 fn behaviour(
@@ -258,11 +265,11 @@ fn behaviour(
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
         gossip: gossip_behaviour(config, key)?,
         ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
-        relay: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
-        circuits: circuits.into(),
-        punch: config.nat.punch.then(|| punch_behaviour(config, peer)).into(),
-        asking: config.nat.probe.then(probe::Asking::new).into(),
-        answering: config.nat.answer.then(probe::Answering::new).into(),
+        relay_server: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
+        relay_client: circuits.into(),
+        dcutr: config.nat.punch.then(|| dcutr_behaviour(config, peer)).into(),
+        autonat_client: config.nat.probe.then(autonat::Client::new).into(),
+        autonat_server: config.nat.answer.then(autonat::Server::new).into(),
     })
 }
 
@@ -289,19 +296,19 @@ fn policy(config: &Config) -> dialer::Policy {
 }
 
 fn mdns_behaviour(config: &Config, peer: PeerId, runtime: &Handle) -> mdns::Behaviour {
-    let told = &config.mdns;
-    if !told.enabled {
+    let settings = &config.mdns;
+    if !settings.enabled {
         return mdns::Behaviour::off();
     }
     let policy = mdns::Policy {
-        query_interval: told.query_interval,
-        ttl: told.ttl,
-        max_peers: told.max_peers,
+        query_interval: settings.query_interval,
+        ttl: settings.ttl,
+        max_peers: settings.max_peers,
         retry_max: config.dial.retry_max,
         parallel: config.dial.parallel,
         transports: config.dialed_transports(),
     };
-    let settings = mdns::Settings { policy, interfaces: told.interfaces.clone() };
+    let settings = mdns::Settings { policy, interfaces: settings.interfaces.clone() };
     mdns::Behaviour::new(peer, settings, runtime.clone(), fastrand::Rng::new())
 }
 
@@ -320,11 +327,11 @@ fn store(config: &Config, peer: PeerId, runtime: &Handle) -> Result<Store, Spawn
     if let Some(warning) = warning {
         log::warn!(target: "smidge", "{warning}");
     }
-    let told = store.status();
+    let held = store.status();
     log::info!(
         target: "smidge",
         "loaded {} records, {} provider entries and {} known peers from {}",
-        told.records, told.providers, told.known_peers, told.place
+        held.records, held.providers, held.known_peers, held.place
     );
     Ok(store)
 }
@@ -411,7 +418,7 @@ fn gossip_behaviour(config: &Config, key: &Keypair) -> Result<gossip::Behaviour,
             // The account in `blame.rs` has its weights already.
             app_specific_weight: 1.0,
             ip_colocation_factor_threshold: settings.colocated as f64,
-            // Who takes messages slower than they come loses them, and whoever publishes is told. Punished
+            // Who takes messages slower than they come loses them, and whoever publishes is settings. Punished
             // for it as well, both peers of a small mesh would soon be cut off for a burst of ours.
             slow_peer_weight: 0.0,
             ..gossipsub::PeerScoreParams::default()

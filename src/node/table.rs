@@ -20,7 +20,7 @@ use libp2p::{
     },
 };
 
-use super::delegate::ask_inner_of_connections;
+use super::forward::ask_inner_of_connections;
 use crate::store::{Report, Sequence, Store};
 
 type Kad = kad::Behaviour<Store>;
@@ -38,7 +38,7 @@ pub(crate) enum Event {
 struct Held {
     sequence: Sequence,
     peer: PeerId,
-    link: ConnectionId,
+    connection: ConnectionId,
     answer: THandlerInEvent<Kad>,
 }
 
@@ -70,15 +70,15 @@ impl Behaviour {
                 Some(ToSwarm::GenerateEvent(Event::Kad(event.into())))
             }
             (
-                ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(link), event },
+                ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event },
                 Some(answered),
-            ) if answered == (peer_id, link) => {
+            ) if answered == (peer_id, connection) => {
                 let store = self.inner.store_mut();
                 let sequence = store.sequence();
                 if store.is_durable(sequence) {
-                    return Some(answer(peer_id, link, event));
+                    return Some(answer(peer_id, connection, event));
                 }
-                self.held.push_back(Held { sequence, peer: peer_id, link, answer: event });
+                self.held.push_back(Held { sequence, peer: peer_id, connection, answer: event });
                 None
             }
             (event, _) => Some(event.map_out(|event| Event::Kad(event.into()))),
@@ -87,22 +87,22 @@ impl Behaviour {
 
     /// The next answer that the disk has caught up with, or the next end of a connection.
     fn released(&mut self) -> Option<Out> {
-        if let Some((link, peer_id)) = self.broken.pop_first() {
-            return Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
+        if let Some((connection, peer_id)) = self.broken.pop_first() {
+            return Some(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) });
         }
         let sequence = self.held.front()?.sequence;
         if !self.inner.store_mut().is_durable(sequence) {
             return None;
         }
         let held = self.held.pop_front()?;
-        Some(answer(held.peer, held.link, held.answer))
+        Some(answer(held.peer, held.connection, held.answer))
     }
 }
 
 type Out = ToSwarm<Event, THandlerInEvent<Kad>>;
 
-fn answer(peer_id: PeerId, link: ConnectionId, event: THandlerInEvent<Kad>) -> Out {
-    ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(link), event }
+fn answer(peer_id: PeerId, connection: ConnectionId, event: THandlerInEvent<Kad>) -> Out {
+    ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event }
 }
 
 impl Deref for Behaviour {
@@ -127,7 +127,7 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = &event {
-            self.held.retain(|held| held.link != closed.connection_id);
+            self.held.retain(|held| held.connection != closed.connection_id);
         }
         self.inner.on_swarm_event(event);
     }
@@ -135,10 +135,10 @@ impl NetworkBehaviour for Behaviour {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.inner.on_connection_handler_event(peer, link, event);
+        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -156,7 +156,7 @@ impl NetworkBehaviour for Behaviour {
                 Poll::Pending => {
                     let report = ready!(self.inner.store_mut().poll(cx));
                     if let Report::Failed { .. } = report {
-                        self.broken.extend(self.held.drain(..).map(|held| (held.link, held.peer)));
+                        self.broken.extend(self.held.drain(..).map(|held| (held.connection, held.peer)));
                     }
                     return Poll::Ready(ToSwarm::GenerateEvent(Event::Store(report)));
                 }

@@ -17,8 +17,8 @@ use super::{Backoff, Notice, RETRY_MIN, Reconciler, State, is_old_news};
 use crate::{
     config::{Family, Target},
     dialer::{
+        action::{Answer, Open},
         record::{Record, group},
-        words::{Answer, Open},
     },
 };
 

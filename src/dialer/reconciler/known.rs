@@ -8,7 +8,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::{Reconciler, split_peer};
-use crate::dialer::record::{Record, State, WayState, group};
+use crate::dialer::record::{CandidateState, Record, State, group};
 
 impl Reconciler {
     /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
@@ -75,14 +75,14 @@ impl Reconciler {
     /// What is going on with a record that was taken out goes on under `address`.
     pub(super) fn take_over(&mut self, from: Record, address: &Multiaddr, now: Instant) {
         let Some(record) = self.records.get_mut(address) else { return };
-        for way in from.ways.iter().filter(|way| way.state == WayState::Dialing) {
-            record.set_way(&way.address, WayState::Dialing);
+        for way in from.candidates.iter().filter(|way| way.state == CandidateState::Dialing) {
+            record.set_way(&way.address, CandidateState::Dialing);
         }
         match (from.peer, from.state) {
             (Some(peer), State::Connected) if record.peer.is_none() => {
                 self.attribute(address, peer, now);
                 if let Some(record) = self.records.get_mut(address) {
-                    (record.via, record.left) = (from.via, from.left);
+                    (record.connected_at, record.departed) = (from.connected_at, from.departed);
                 }
             }
             (peer, _) => record.peer = record.peer.or(peer),

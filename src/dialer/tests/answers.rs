@@ -72,7 +72,7 @@ fn one_bad_target_or_known_peer_does_not_spoil_the_others() {
     world.reconciler.try_known(known, world.now);
     world.run(S(5));
     assert!(world.is_connected(1) && world.is_connected(2), "{:?}", world.states());
-    assert_eq!(world.links.len(), 3, "the known peer that is there, too");
+    assert_eq!(world.connections.len(), 3, "the known peer that is there, too");
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn known_peers_are_found_without_any_name() {
     let known: Vec<_> = (0..3).map(|n| (world.start_replica(n), at(n))).collect();
     world.reconciler.try_known(known, world.now);
     world.run(S(1));
-    assert_eq!(world.links.len(), 3);
+    assert_eq!(world.connections.len(), 3);
     world.run(S(600));
     assert_eq!(world.dials.len(), 3, "what is connected is left alone");
     assert_eq!(world.forgotten, []);
@@ -24,7 +24,7 @@ fn a_known_peer_that_starts_late_is_found_and_one_that_never_does_is_forgotten_i
     world.run(S(40));
     world.replicas.insert(at(1), late);
     world.run(S(30));
-    assert_eq!(world.links.values().map(|(_, p)| *p).collect::<Vec<_>>(), [late]);
+    assert_eq!(world.connections.values().map(|(_, p)| *p).collect::<Vec<_>>(), [late]);
     assert_eq!(world.forgotten, [(never, Some(at(2)))]);
     let dials = world.dials_of(2).len();
     assert!(dials > 3, "it was tried: {dials}");
@@ -39,7 +39,7 @@ fn somebody_else_at_a_known_address_is_adopted_and_the_peer_that_was_there_is_dr
     let (old, new) = (PeerId::random(), world.start_replica(1));
     world.reconciler.try_known([(old, at(1))], world.now);
     world.run(S(70));
-    assert_eq!(world.links.values().map(|(_, p)| *p).collect::<Vec<_>>(), [new]);
+    assert_eq!(world.connections.values().map(|(_, p)| *p).collect::<Vec<_>>(), [new]);
     assert_eq!(world.forgotten, [(old, Some(at(1)))]);
 }
 
@@ -80,7 +80,7 @@ fn a_known_peer_that_is_lost_is_dialed_again_for_a_while() {
     world.run(S(20));
     world.replicas.insert(at(1), peer);
     world.run(S(40));
-    assert_eq!(world.links.len(), 1, "it came back in time");
+    assert_eq!(world.connections.len(), 1, "it came back in time");
     world.kill(1, MS(5));
     world.run(S(70));
     assert_eq!(world.forgotten, [(peer, None)]);

@@ -25,8 +25,8 @@ use crate::{
         error::Error,
         event::{Event, Receipt},
         gossip::sizes,
-        judge,
-        publishes::Waiting,
+        pending_publishes::Waiting,
+        publish_policy,
         queries::{self, Query},
         setup,
         status::Status,
@@ -42,7 +42,7 @@ const MAX_KEY: usize = 4 << 10;
 /// Longest wait for a ping to come back.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Publishes that go on waiting, since the queues to all peers were full.
+/// PendingPublishes that go on waiting, since the queues to all peers were full.
 type Held = Vec<Waiting<Reply<Receipt>>>;
 
 impl EventLoop {
@@ -171,10 +171,10 @@ impl EventLoop {
         if bytes > limit {
             return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
         }
-        if !judge::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
+        if !publish_policy::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
             return self.answer_publish(reply, bytes, Err(Error::NotAPublisher(topic)));
         }
-        match self.publishes.push(topic, data, options, reply, self.runtime.now()) {
+        match self.pending_publishes.push(topic, data, options, reply, self.runtime.now()) {
             Ok(()) => self.publish_ready(),
             Err((reply, e)) => self.answer_publish(reply, bytes, Err(e)),
         }
@@ -186,14 +186,14 @@ impl EventLoop {
         answer(reply, result);
     }
 
-    /// Publishes what has enough subscribers by now.
+    /// PendingPublishes what has enough subscribers by now.
     pub(super) fn publish_ready(&mut self) {
-        if self.publishes.is_empty() {
+        if self.pending_publishes.is_empty() {
             return;
         }
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        let ready = self.publishes.take_ready(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let ready = self.pending_publishes.take_ready(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
         let mut full: BTreeMap<String, (usize, Held)> = BTreeMap::new();
         for publish in ready {
             if let Some((_, held)) = full.get_mut(&publish.topic) {
@@ -229,7 +229,7 @@ impl EventLoop {
             self.answer_publish(publish.waiter, bytes, receipt);
         }
         for (peers, held) in full.into_values() {
-            for (reply, error) in self.publishes.hold(held, peers, now) {
+            for (reply, error) in self.pending_publishes.hold(held, peers, now) {
                 self.answer_publish(reply, 0, Err(error));
             }
         }
@@ -251,14 +251,14 @@ impl EventLoop {
             return answer(reply, Ok(peer));
         }
         let limit = self.config.limits.pending;
-        if self.connects.len() >= limit {
+        if self.dial_requests.len() >= limit {
             let error = Error::Limit { what: "dials on request", limit, key: "limits.pending" };
             return answer(reply, Err(error));
         }
         let dial = DialOpts::unknown_peer_id().address(address.clone()).build();
-        let link = dial.connection_id();
+        let connection = dial.connection_id();
         match self.swarm.dial(dial) {
-            Ok(()) => self.connects.insert(link, address, reply),
+            Ok(()) => self.dial_requests.insert(connection, address, reply),
             Err(e) => answer(reply, Err(Error::Connect { address, why: dial_error(&e) })),
         }
     }
@@ -326,7 +326,7 @@ impl EventLoop {
     }
 
     fn apply(&mut self, mut config: Config) {
-        // Targets, too, but not while the node runs.
+        // `relay.through` also yields targets, but changing it needs a restart.
         config.relay = self.config.relay.clone();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.access.set(Access::new(&config.peers));

@@ -45,7 +45,7 @@ impl EventLoop {
             for topic in topics {
                 self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
             }
-            let waiting: Vec<_> = self.publishes.take_all().collect();
+            let waiting: Vec<_> = self.pending_publishes.take_all().collect();
             for reply in waiting {
                 self.answer_publish(reply, 0, Err(Error::ShuttingDown));
             }

@@ -19,7 +19,8 @@ use crate::{
     node::{event::Event, reachable, reservations::Lost},
 };
 
-/// How long a relay has to learn of those that came with us.
+/// Delay before asking again after a reservation, so that nodes that reserved simultaneously are in the relay's
+/// routing table.
 const SETTLED: Duration = Duration::from_secs(5);
 
 impl EventLoop {
@@ -47,19 +48,19 @@ impl EventLoop {
     }
 
     /// Whether a listener that ended was for a slot at a relay.
-    pub(super) fn is_slot<E: std::error::Error + 'static>(
+    pub(super) fn is_reservation<E: std::error::Error + 'static>(
         &mut self,
         listener: ListenerId,
         outcome: &Result<(), E>,
     ) -> bool {
         let lost = self.reservations.closed(listener, self.runtime.now());
-        let is_slot = lost.is_some();
+        let is_reservation = lost.is_some();
         let reason = match outcome {
             Ok(()) => "its connection ended".to_owned(),
             Err(e) => chain(e),
         };
         self.tell_lost(lost, reason);
-        is_slot
+        is_reservation
     }
 
     fn tell_lost(&mut self, lost: Option<Lost>, reason: String) {
@@ -68,7 +69,7 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_slot(&mut self, event: relay::client::Event) {
+    pub(super) fn on_reservation(&mut self, event: relay::client::Event) {
         match event {
             relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } => {
                 if self.reservations.accepted(&relay_peer_id) {
@@ -85,8 +86,8 @@ impl EventLoop {
         }
     }
 
-    /// Where the other end of a connection is. Of who came through a relay, libp2p says where the relay is, and who
-    /// it is only if that was known when it was dialed.
+    /// The remote address of a connection. For an inbound relayed connection libp2p reports the relay's address,
+    /// with the relay's peer id only if the dialer knew it.
     pub(super) fn remote(&self, endpoint: &ConnectedPoint) -> Multiaddr {
         let address = dialer::remote(endpoint);
         let parts: Vec<_> = address.iter().collect();
@@ -108,22 +109,22 @@ impl EventLoop {
         self.emit(Event::Relayed { peer, address, outbound });
     }
 
-    pub(super) fn on_punch(&mut self, event: dcutr::Event) {
+    pub(super) fn on_hole_punch(&mut self, event: dcutr::Event) {
         let peer = event.remote_peer_id;
         match event.result {
             // Told of already: the connection itself says so, on both sides and whoever's dial it was.
             Ok(_) => {}
             Err(e) if self.peers.is_direct(&peer) => {
-                log::debug!("a hole punch to {peer} was one too many: {e}");
+                log::debug!("hole punch to {peer} abandoned, it is connected directly already: {e}");
             }
             Err(e) => self.emit(Event::NotPunched { peer, reason: chain(&e) }),
         }
     }
 
     /// A direct connection stands; beside a relayed one, it is what a hole was to be punched for.
-    pub(super) fn on_direct(&mut self, peer: PeerId, link: ConnectionId) {
+    pub(super) fn on_direct(&mut self, peer: PeerId, connection: ConnectionId) {
         if self.peers.is_first_direct(&peer) {
-            self.swarm.behaviour_mut().gossip.prefer(peer, link);
+            self.swarm.behaviour_mut().gossip.prefer(peer, connection);
         }
         if self.config.nat.punch && self.peers.is_first_direct(&peer) {
             self.emit(Event::Punched { peer });
@@ -131,41 +132,41 @@ impl EventLoop {
     }
 
     /// Whether a connection was made only to find out whether it can be.
-    pub(super) fn is_probe(&self, link: &ConnectionId) -> bool {
+    pub(super) fn is_probe(&self, connection: &ConnectionId) -> bool {
         let behaviour = self.swarm.behaviour();
-        behaviour.asking.as_ref().is_some_and(|asking| asking.is_probe(link))
-            || behaviour.answering.as_ref().is_some_and(|answering| answering.is_probe(link))
+        behaviour.autonat_client.as_ref().is_some_and(|client| client.is_probe(connection))
+            || behaviour.autonat_server.as_ref().is_some_and(|server| server.is_probe(connection))
     }
 
     /// A peer said over a connection who it is and what it speaks. A relayed one may have done its work. If this is
     /// a direct one, the peer may be a relay that is wanted, and where it sees us may be where others find us.
-    pub(super) fn on_answering(
+    pub(super) fn on_peer_identified(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         remote: &Multiaddr,
         info: &identify::Info,
     ) {
-        if self.is_probe(&link) {
+        if self.is_probe(&connection) {
             return;
         }
         // Each side closes its own: who dialed.
-        for relayed in self.peers.replaced(self.swarm.local_peer_id(), &peer, link) {
+        for relayed in self.peers.replaced(self.swarm.local_peer_id(), &peer, connection) {
             log::debug!("{peer} is connected at {remote}: a relayed connection to it is about to be closed");
             self.retire(relayed);
         }
         if dialer::is_circuit(remote) {
             return;
         }
-        let outbound = self.peers.is_outbound(&peer, link);
+        let outbound = self.peers.is_outbound(&peer, connection);
         let behaviour = self.swarm.behaviour_mut();
         if outbound {
             // The dial came from a listener's port: this is where our NAT put it.
-            if let Some(punch) = behaviour.punch.as_mut() {
-                punch.observed(&info.observed_addr);
+            if let Some(dcutr) = behaviour.dcutr.as_mut() {
+                dcutr.observed(&info.observed_addr);
             }
-            if let Some(asking) = behaviour.asking.as_mut() {
-                asking.observed(&info.observed_addr);
+            if let Some(client) = behaviour.autonat_client.as_mut() {
+                client.observed(&info.observed_addr);
             }
         }
         let is_relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);

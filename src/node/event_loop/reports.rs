@@ -20,7 +20,7 @@ use crate::{
         blame::Tariff,
         event::{Event, Message, Oversize},
         gossip::{self, sizes},
-        judge::judge,
+        publish_policy::check_author,
         reachable::is_reachable,
         table,
     },
@@ -47,7 +47,8 @@ impl EventLoop {
                 self.relay_at(&address, false);
                 self.emit(Event::NotListening(address, "the address is gone from this host".into()));
             }
-            SwarmEvent::ListenerClosed { listener_id, reason, .. } if self.is_slot(listener_id, &reason) => {}
+            SwarmEvent::ListenerClosed { listener_id, reason, .. }
+                if self.is_reservation(listener_id, &reason) => {}
             SwarmEvent::ListenerClosed { listener_id, addresses, reason: Err(e) } => {
                 let reason = chain(&e);
                 for address in addresses {
@@ -67,7 +68,7 @@ impl EventLoop {
                 let address = self.remote(&endpoint);
                 let outbound = endpoint.is_dialer();
                 let now = self.runtime.now();
-                self.connects.connected(connection_id, peer_id);
+                self.dial_requests.connected(connection_id, peer_id);
                 let first = self.peers.connected(peer_id, connection_id, address.clone(), outbound, now);
                 if endpoint.is_relayed() {
                     self.on_relayed(peer_id, address.clone(), outbound);
@@ -112,13 +113,13 @@ impl EventLoop {
                 error: DialError::WrongPeerId { obtained, address },
                 connection_id,
             } => {
-                self.connects.failed(connection_id, || format!("{obtained} is there, not {peer}"));
+                self.dial_requests.failed(connection_id, || format!("{obtained} is there, not {peer}"));
                 let (address, _) = dialer::split_peer(address);
                 log::debug!("{obtained} answers at {address}, where {peer} was");
                 self.forget(peer, Some(address));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                self.connects.failed(connection_id, || dial_error(&error));
+                self.dial_requests.failed(connection_id, || dial_error(&error));
             }
             SwarmEvent::ExternalAddrConfirmed { address } => {
                 self.tell_addresses();
@@ -139,8 +140,8 @@ impl EventLoop {
             BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
-            BehaviourEvent::Relay(event) => self.metrics.record(event),
-            BehaviourEvent::Punch(event) => self.metrics.record(event),
+            BehaviourEvent::RelayServer(event) => self.metrics.record(event),
+            BehaviourEvent::Dcutr(event) => self.metrics.record(event),
             _ => {}
         }
         match event {
@@ -158,15 +159,15 @@ impl EventLoop {
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
             BehaviourEvent::Ping(event) => self.on_ping(event),
-            BehaviourEvent::Circuits(event) => self.on_slot(event),
-            BehaviourEvent::Relay(event) => log::debug!("as a relay: {event:?}"),
-            BehaviourEvent::Punch(event) => self.on_punch(event),
-            BehaviourEvent::Asking(event) => {
+            BehaviourEvent::RelayClient(event) => self.on_reservation(event),
+            BehaviourEvent::RelayServer(event) => log::debug!("as a relay: {event:?}"),
+            BehaviourEvent::Dcutr(event) => self.on_hole_punch(event),
+            BehaviourEvent::AutonatClient(event) => {
                 if let Err(why) = event.result {
                     log::debug!("{} does not reach this node at {}: {why}", event.server, event.tested_addr);
                 }
             }
-            BehaviourEvent::Answering(event) => log::debug!("as one who is asked: {event:?}"),
+            BehaviourEvent::AutonatServer(event) => log::debug!("as one who is asked: {event:?}"),
             _ => {}
         }
     }
@@ -231,7 +232,9 @@ impl EventLoop {
                 self.refuse_oversized(peer, frames, Oversize::Frame { bytes, limit });
             }
             gossip::Event::Gossipsub(_) => {}
-            gossip::Event::Link { peer, link, change } => self.on_gossip_link(peer, link, change),
+            gossip::Event::StreamChanged { peer, connection, change } => {
+                self.on_gossip_stream(peer, connection, change)
+            }
         }
     }
 
@@ -288,7 +291,7 @@ impl EventLoop {
         let access = self.swarm.behaviour().access.access();
         // Without a signature, anybody could say that somebody else said it.
         let is_proved = self.config.gossip.validation == Validation::Strict || source.as_ref() == Some(from);
-        let (blamed, reason) = judge(access, &self.config.topics, topic, source.as_ref()).err()?;
+        let (blamed, reason) = check_author(access, &self.config.topics, topic, source.as_ref()).err()?;
         log::debug!("message {id} on {topic} is dropped: {reason}");
         let now = self.runtime.now();
         let blamed = blamed.filter(|_| is_proved);
@@ -309,17 +312,17 @@ impl EventLoop {
     }
 
     /// Addresses that a peer announces go into the table if they can be reached from here.
-    fn on_identified(&mut self, peer: PeerId, link: ConnectionId, info: identify::Info) {
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         self.peers.identified(&peer, &info.agent_version);
         let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
         self.watch.identified(peer, speaks, self.runtime.now());
-        let Some(remote) = self.peers.address(&peer, link) else {
+        let Some(remote) = self.peers.address(&peer, connection) else {
             return; // the connection is gone already
         };
         let remote = remote.clone();
         let behaviour = self.swarm.behaviour_mut();
-        behaviour.dialer.on_identified(peer, link, &info.listen_addrs);
-        self.on_answering(peer, link, &remote, &info);
+        behaviour.dialer.on_identified(peer, connection, &info.listen_addrs);
+        self.on_peer_identified(peer, connection, &remote, &info);
         let local = *self.swarm.local_peer_id();
         // Through a relay that is this node itself, others reach the peer.
         let is_relay = |relay: &PeerId| *relay == local || self.peers.is_direct(relay);
@@ -346,7 +349,7 @@ impl EventLoop {
     fn forget(&mut self, peer: PeerId, address: Option<Multiaddr>) {
         let kad = &mut self.swarm.behaviour_mut().kad;
         if self.drain.is_none() {
-            // A node that ends lets go of everybody, and wants to find them again.
+            // During shutdown every peer disconnects: they stay in the store for the next start.
             kad.store_mut().forget(&peer, address.as_ref());
         }
         let Some(address) = address else {

@@ -10,14 +10,14 @@ use libp2p::{PeerId, swarm::ConnectionId};
 /// A connection takes from the queue from now on, or does not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Order {
-    pub(super) link: ConnectionId,
+    pub(super) connection: ConnectionId,
     pub(super) carry: bool,
 }
 
 #[derive(Debug)]
 struct Peer {
     /// Oldest first.
-    links: Vec<ConnectionId>,
+    connections: Vec<ConnectionId>,
     carrier: ConnectionId,
     /// Nothing is sent until it is known whether the carrier is alive.
     held: bool,
@@ -28,53 +28,53 @@ pub(super) struct Carriers(HashMap<PeerId, Peer>);
 
 impl Carriers {
     /// A connection stands; the first carries.
-    pub(super) fn connected(&mut self, peer: PeerId, link: ConnectionId) -> Option<Order> {
+    pub(super) fn connected(&mut self, peer: PeerId, connection: ConnectionId) -> Option<Order> {
         if let Some(peer) = self.0.get_mut(&peer) {
-            peer.links.push(link);
+            peer.connections.push(connection);
             return None;
         }
-        self.0.insert(peer, Peer { links: vec![link], carrier: link, held: false });
-        Some(Order { link, carry: true })
+        self.0.insert(peer, Peer { connections: vec![connection], carrier: connection, held: false });
+        Some(Order { connection, carry: true })
     }
 
     /// A connection ended; in the carrier's place, the newest carries.
-    pub(super) fn closed(&mut self, peer: &PeerId, link: ConnectionId) -> Option<Order> {
+    pub(super) fn closed(&mut self, peer: &PeerId, connection: ConnectionId) -> Option<Order> {
         let known = self.0.get_mut(peer)?;
-        known.links.retain(|l| *l != link);
-        let Some(newest) = known.links.last().copied() else {
+        known.connections.retain(|l| *l != connection);
+        let Some(newest) = known.connections.last().copied() else {
             self.0.remove(peer);
             return None;
         };
-        (known.carrier == link).then(|| {
+        (known.carrier == connection).then(|| {
             (known.carrier, known.held) = (newest, false);
-            Order { link: newest, carry: true }
+            Order { connection: newest, carry: true }
         })
     }
 
-    /// `link` is the better one from now on.
-    pub(super) fn prefer(&mut self, peer: &PeerId, link: ConnectionId) -> Vec<Order> {
+    /// `connection` is the better one from now on.
+    pub(super) fn prefer(&mut self, peer: &PeerId, connection: ConnectionId) -> Vec<Order> {
         match self.0.get_mut(peer) {
-            Some(peer) if peer.carrier != link && peer.links.contains(&link) => {
-                let before = std::mem::replace(&mut peer.carrier, link);
+            Some(peer) if peer.carrier != connection && peer.connections.contains(&connection) => {
+                let before = std::mem::replace(&mut peer.carrier, connection);
                 peer.held = false;
-                vec![Order { link: before, carry: false }, Order { link, carry: true }]
+                vec![Order { connection: before, carry: false }, Order { connection, carry: true }]
             }
             _ => Vec::new(),
         }
     }
 
-    /// Holds back what is queued if `link` carries it.
-    pub(super) fn hold(&mut self, peer: &PeerId, link: ConnectionId) -> Option<Order> {
-        let peer = self.0.get_mut(peer).filter(|peer| peer.carrier == link && !peer.held)?;
+    /// Holds back what is queued if `connection` carries it.
+    pub(super) fn hold(&mut self, peer: &PeerId, connection: ConnectionId) -> Option<Order> {
+        let peer = self.0.get_mut(peer).filter(|peer| peer.carrier == connection && !peer.held)?;
         peer.held = true;
-        Some(Order { link, carry: false })
+        Some(Order { connection, carry: false })
     }
 
-    /// `link` is alive after all.
-    pub(super) fn release(&mut self, peer: &PeerId, link: ConnectionId) -> Option<Order> {
-        let peer = self.0.get_mut(peer).filter(|peer| peer.carrier == link && peer.held)?;
+    /// `connection` is alive after all.
+    pub(super) fn release(&mut self, peer: &PeerId, connection: ConnectionId) -> Option<Order> {
+        let peer = self.0.get_mut(peer).filter(|peer| peer.carrier == connection && peer.held)?;
         peer.held = false;
-        Some(Order { link, carry: true })
+        Some(Order { connection, carry: true })
     }
 
     /// The connections that carry.
@@ -91,8 +91,8 @@ mod tests {
     fn one_connection_carries_whatever_comes_and_goes() {
         let peer = PeerId::random();
         let [one, two, three] = [1, 2, 3].map(ConnectionId::new_unchecked);
-        let carry = |link| Some(Order { link, carry: true });
-        let rest = |link| Some(Order { link, carry: false });
+        let carry = |connection| Some(Order { connection, carry: true });
+        let rest = |connection| Some(Order { connection, carry: false });
         let mut carriers = Carriers::default();
         assert_eq!(carriers.connected(peer, one), carry(one));
         assert_eq!(carriers.connected(peer, two), None, "a second one changes nothing");

@@ -48,7 +48,7 @@ pub(crate) enum Event {
     /// Frames that were larger than this node takes, and how large the last one was.
     Skipped { frames: u64, bytes: u64 },
     /// What happened to a stream.
-    Link(Change),
+    StreamChanged(Change),
 }
 
 /// What a connection is told.
@@ -155,7 +155,7 @@ impl Handler {
     }
 
     fn tell(&mut self, change: Change) {
-        self.events.push_back(Event::Link(change));
+        self.events.push_back(Event::StreamChanged(change));
     }
 
     fn on_inbound(&mut self, inbound: Inbound) {

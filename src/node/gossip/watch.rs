@@ -67,7 +67,7 @@ pub(crate) struct Late {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Link {
+struct Connection {
     heard: bool,
     sending: bool,
     given_up: bool,
@@ -76,7 +76,7 @@ struct Link {
 
 #[derive(Debug, Default)]
 struct Peer {
-    links: BTreeMap<ConnectionId, Link>,
+    connections: BTreeMap<ConnectionId, Connection>,
     /// Whether it speaks gossip; `None` until it told.
     speaks: Option<bool>,
     /// What happened last that may be why.
@@ -88,11 +88,11 @@ struct Peer {
 
 impl Peer {
     fn has_heard(&self) -> bool {
-        self.links.values().any(|link| link.heard && !link.given_up)
+        self.connections.values().any(|connection| connection.heard && !connection.given_up)
     }
 
     fn is_sending(&self) -> bool {
-        self.links.values().any(|link| link.sending && !link.given_up)
+        self.connections.values().any(|connection| connection.sending && !connection.given_up)
     }
 
     fn is_up(&self) -> bool {
@@ -108,19 +108,19 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn connected(&mut self, peer: PeerId, link: ConnectionId, relayed: bool, now: Instant) {
+    pub(crate) fn connected(&mut self, peer: PeerId, connection: ConnectionId, relayed: bool, now: Instant) {
         self.change(peer, now, |peer| {
-            peer.links.insert(link, Link { relayed, ..Link::default() });
+            peer.connections.insert(connection, Connection { relayed, ..Connection::default() });
         });
     }
 
-    pub(crate) fn closed(&mut self, peer: PeerId, link: ConnectionId, now: Instant) {
+    pub(crate) fn closed(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         self.change(peer, now, |peer| {
-            if peer.links.remove(&link).is_some_and(|link| link.heard) {
+            if peer.connections.remove(&connection).is_some_and(|connection| connection.heard) {
                 peer.why = Some("the connection closed that carried it".into());
             }
         });
-        if self.peers.get(&peer).is_some_and(|peer| peer.links.is_empty()) {
+        if self.peers.get(&peer).is_some_and(|peer| peer.connections.is_empty()) {
             self.peers.remove(&peer);
         }
     }
@@ -133,23 +133,30 @@ impl Watch {
     }
 
     /// Something happened to gossip on a connection. Says whether gossip came back that had been off.
-    pub(crate) fn changed(&mut self, peer: PeerId, link: ConnectionId, change: Change, now: Instant) -> bool {
-        let Some(known) = self.peers.get(&peer).filter(|known| known.links.contains_key(&link)) else {
+    pub(crate) fn changed(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        change: Change,
+        now: Instant,
+    ) -> bool {
+        let Some(known) = self.peers.get(&peer).filter(|known| known.connections.contains_key(&connection))
+        else {
             return false;
         };
         let was_off = known.is_off || self.attempts.contains_key(&peer);
         let was_up = known.is_up();
         self.change(peer, now, |peer| {
-            let Some(link) = peer.links.get_mut(&link) else { return };
+            let Some(connection) = peer.connections.get_mut(&connection) else { return };
             match change {
-                Change::Heard => link.heard = true,
-                Change::Sending => link.sending = true,
+                Change::Heard => connection.heard = true,
+                Change::Sending => connection.sending = true,
                 Change::Unheard(why) => {
-                    link.heard = false;
+                    connection.heard = false;
                     peer.why = Some(why);
                 }
                 Change::GivenUp(why) => {
-                    link.given_up = true;
+                    connection.given_up = true;
                     peer.why = Some(why);
                 }
             }
@@ -191,7 +198,7 @@ impl Watch {
             let attempt = self.attempts.get(id).map_or(0, |(n, _)| *n);
             let is_silent = peer.is_sending() && peer.why.is_none();
             // The other side may want none over a relay, whose connections are limited.
-            let is_relayed = peer.links.values().all(|link| link.relayed);
+            let is_relayed = peer.connections.values().all(|connection| connection.relayed);
             if (is_silent || is_relayed) && attempt >= SILENT {
                 peer.is_off = false;
                 continue;

@@ -231,7 +231,7 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
-        self.answering.retain_mut(|answering| answering.poll_unpin(cx).is_pending());
+        self.answering.retain_mut(|server| server.poll_unpin(cx).is_pending());
         let now = self.runtime.now();
         self.expire(now);
         loop {

@@ -26,7 +26,7 @@ fn swarm<B: NetworkBehaviour>(rt: &Handle, behaviour: B) -> Swarm<B> {
     let key = Keypair::generate_ed25519();
     let transport = Transport::new(quic::Config::new(&key).unwrap(), rt.clone())
         .unwrap()
-        .map(|(peer, link), _| (peer, StreamMuxerBox::new(link)))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed();
     let spawner = rt.clone();
     let config =
@@ -83,19 +83,19 @@ fn pings_on_request_and_at_an_interval_get_along_with_a_peer_that_answers_one_st
         let mut stock = swarm(&rt, libp2p::ping::Behaviour::default());
         ours.dial(listen(&mut stock).await).unwrap();
         let stock_id = *stock.local_peer_id();
-        let (mut link, mut asked, mut answered) = (None, 0, 0);
+        let (mut connection, mut asked, mut answered) = (None, 0, 0);
         while answered < 100 {
-            if let Some(link) = link.filter(|_| asked == answered) {
+            if let Some(connection) = connection.filter(|_| asked == answered) {
                 // Several in one breath.
                 for _ in 0..5 {
                     ours.behaviour_mut().ping(stock_id, PATIENCE);
-                    ours.behaviour_mut().ask(stock_id, link, PATIENCE);
+                    ours.behaviour_mut().ask(stock_id, connection, PATIENCE);
                 }
                 asked += 10;
             }
             match futures::future::select(ours.select_next_some(), stock.select_next_some()).await {
                 Either::Left((SwarmEvent::ConnectionEstablished { connection_id, .. }, _)) => {
-                    link = Some(connection_id);
+                    connection = Some(connection_id);
                 }
                 Either::Left((SwarmEvent::Behaviour(event), _)) => match event {
                     Event::Interval(ping) => drop(ping.result.expect("at an interval")),

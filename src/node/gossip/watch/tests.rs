@@ -15,16 +15,16 @@ impl Scene {
     }
 
     fn connect(&mut self, n: usize) {
-        self.watch.connected(self.peer, link(n), false, self.now);
+        self.watch.connected(self.peer, connection(n), false, self.now);
         self.watch.identified(self.peer, true, self.now);
     }
 
     fn close(&mut self, n: usize) {
-        self.watch.closed(self.peer, link(n), self.now);
+        self.watch.closed(self.peer, connection(n), self.now);
     }
 
     fn change(&mut self, n: usize, change: Change) -> bool {
-        self.watch.changed(self.peer, link(n), change, self.now)
+        self.watch.changed(self.peer, connection(n), change, self.now)
     }
 
     fn up(&mut self, n: usize) -> bool {
@@ -49,7 +49,7 @@ impl Scene {
     }
 }
 
-fn link(n: usize) -> ConnectionId {
+fn connection(n: usize) -> ConnectionId {
     ConnectionId::new_unchecked(n)
 }
 
@@ -65,7 +65,7 @@ fn a_peer_whose_streams_stand_is_never_late() {
 #[test]
 fn a_peer_that_does_not_speak_gossip_or_has_not_said_so_is_left_alone() {
     let mut scene = Scene::new();
-    scene.watch.connected(scene.peer, link(1), false, scene.now);
+    scene.watch.connected(scene.peer, connection(1), false, scene.now);
     assert_eq!(scene.late(), None);
     scene.watch.identified(scene.peer, false, scene.now);
     assert_eq!((scene.state(), scene.late()), (GossipState::None, None));
@@ -170,12 +170,12 @@ fn what_is_late_and_cannot_be_connected_anew_is_asked_for_again() {
 fn over_relays_alone_attempts_are_few() {
     let mut scene = Scene::new();
     for n in 0..SILENT as usize {
-        scene.watch.connected(scene.peer, link(n), true, scene.now);
+        scene.watch.connected(scene.peer, connection(n), true, scene.now);
         scene.watch.identified(scene.peer, true, scene.now);
         assert!(scene.late().is_some());
         scene.close(n);
     }
-    scene.watch.connected(scene.peer, link(9), true, scene.now);
+    scene.watch.connected(scene.peer, connection(9), true, scene.now);
     scene.watch.identified(scene.peer, true, scene.now);
     assert_eq!(scene.late(), None, "the other side may not want gossip over a relay");
 }
@@ -185,11 +185,11 @@ fn what_is_remembered_is_bounded() {
     let (mut watch, mut now) = (Watch::default(), Instant::now());
     for n in 0..REMEMBERED + 50 {
         let peer = PeerId::random();
-        watch.connected(peer, link(n), false, now);
+        watch.connected(peer, connection(n), false, now);
         watch.identified(peer, true, now);
         now += PATIENCE;
         assert_eq!(watch.take_late(now).len(), 1);
-        watch.closed(peer, link(n), now);
+        watch.closed(peer, connection(n), now);
         now += S / 1000;
     }
     assert!(watch.attempts.len() <= REMEMBERED + 1);

@@ -120,7 +120,7 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
         remote: &Multiaddr,
@@ -129,14 +129,14 @@ impl NetworkBehaviour for Behaviour {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         let mut inner = self.begin();
-        let handler = inner.handle_established_inbound_connection(link, peer, local, remote);
-        self.punches.insert(link, Punch { inner, dials: 0 });
+        let handler = inner.handle_established_inbound_connection(connection, peer, local, remote);
+        self.punches.insert(connection, Punch { inner, dials: 0 });
         handler
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         remote: &Multiaddr,
         role: Endpoint,
@@ -144,13 +144,14 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if is_circuit(remote) {
             let mut inner = self.begin();
-            let handler = inner.handle_established_outbound_connection(link, peer, remote, role, port_use);
-            self.punches.insert(link, Punch { inner, dials: 0 });
+            let handler =
+                inner.handle_established_outbound_connection(connection, peer, remote, role, port_use);
+            self.punches.insert(connection, Punch { inner, dials: 0 });
             return handler;
         }
-        let made = self
-            .of_dial(&link)
-            .map(|inner| inner.handle_established_outbound_connection(link, peer, remote, role, port_use));
+        let made = self.of_dial(&connection).map(|inner| {
+            inner.handle_established_outbound_connection(connection, peer, remote, role, port_use)
+        });
         self.wake();
         made.unwrap_or(Ok(Either::Right(dummy::ConnectionHandler)))
     }
@@ -179,11 +180,11 @@ impl NetworkBehaviour for Behaviour {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        if let Some(punch) = self.punches.get_mut(&link) {
-            punch.inner.on_connection_handler_event(peer, link, event);
+        if let Some(punch) = self.punches.get_mut(&connection) {
+            punch.inner.on_connection_handler_event(peer, connection, event);
             self.wake();
         }
     }

@@ -18,15 +18,15 @@ use libp2p::{
     },
 };
 
-pub(crate) struct Lean<B>(B);
+pub(crate) struct BoxedHandlers<B>(B);
 
-impl<B> Lean<B> {
+impl<B> BoxedHandlers<B> {
     pub(crate) fn new(behaviour: B) -> Self {
         Self(behaviour)
     }
 }
 
-impl<B> Deref for Lean<B> {
+impl<B> Deref for BoxedHandlers<B> {
     type Target = B;
 
     fn deref(&self) -> &B {
@@ -34,7 +34,7 @@ impl<B> Deref for Lean<B> {
     }
 }
 
-impl<B> DerefMut for Lean<B> {
+impl<B> DerefMut for BoxedHandlers<B> {
     fn deref_mut(&mut self) -> &mut B {
         &mut self.0
     }
@@ -88,49 +88,50 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
     }
 }
 
-impl<B: NetworkBehaviour> NetworkBehaviour for Lean<B> {
+impl<B: NetworkBehaviour> NetworkBehaviour for BoxedHandlers<B> {
     type ConnectionHandler = Handler<THandler<B>>;
     type ToSwarm = B::ToSwarm;
 
     fn handle_pending_inbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.0.handle_pending_inbound_connection(link, local, remote)
+        self.0.handle_pending_inbound_connection(connection, local, remote)
     }
 
     fn handle_established_inbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler = self.0.handle_established_inbound_connection(link, peer, local, remote)?;
+        let handler = self.0.handle_established_inbound_connection(connection, peer, local, remote)?;
         Ok(Handler(Box::new(handler)))
     }
 
     fn handle_pending_outbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         peer: Option<PeerId>,
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.0.handle_pending_outbound_connection(link, peer, addresses, role)
+        self.0.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        link: ConnectionId,
+        connection: ConnectionId,
         peer: PeerId,
         address: &Multiaddr,
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let handler = self.0.handle_established_outbound_connection(link, peer, address, role, port_use)?;
+        let handler =
+            self.0.handle_established_outbound_connection(connection, peer, address, role, port_use)?;
         Ok(Handler(Box::new(handler)))
     }
 
@@ -141,10 +142,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Lean<B> {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.0.on_connection_handler_event(peer, link, event);
+        self.0.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -161,6 +162,6 @@ mod tests {
     #[test]
     fn what_a_connection_carries_of_its_handler_is_a_pointer() {
         assert!(size_of::<THandler<ping::Behaviour>>() > size_of::<usize>());
-        assert_eq!(size_of::<THandler<Lean<ping::Behaviour>>>(), size_of::<usize>());
+        assert_eq!(size_of::<THandler<BoxedHandlers<ping::Behaviour>>>(), size_of::<usize>());
     }
 }

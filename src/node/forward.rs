@@ -12,45 +12,45 @@ macro_rules! ask_inner_of_connections {
     (@ $($wrap:ident)?) => {
         fn handle_pending_inbound_connection(
             &mut self,
-            link: libp2p::swarm::ConnectionId,
+            connection: libp2p::swarm::ConnectionId,
             local: &libp2p::Multiaddr,
             remote: &libp2p::Multiaddr,
         ) -> Result<(), libp2p::swarm::ConnectionDenied> {
-            self.inner.handle_pending_inbound_connection(link, local, remote)
+            self.inner.handle_pending_inbound_connection(connection, local, remote)
         }
 
         fn handle_established_inbound_connection(
             &mut self,
-            link: libp2p::swarm::ConnectionId,
+            connection: libp2p::swarm::ConnectionId,
             peer: libp2p::PeerId,
             local: &libp2p::Multiaddr,
             remote: &libp2p::Multiaddr,
         ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
-            let handler = self.inner.handle_established_inbound_connection(link, peer, local, remote)?;
+            let handler = self.inner.handle_established_inbound_connection(connection, peer, local, remote)?;
             $(let handler = self.$wrap(handler);)?
             Ok(handler)
         }
 
         fn handle_pending_outbound_connection(
             &mut self,
-            link: libp2p::swarm::ConnectionId,
+            connection: libp2p::swarm::ConnectionId,
             peer: Option<libp2p::PeerId>,
             addresses: &[libp2p::Multiaddr],
             role: libp2p::core::Endpoint,
         ) -> Result<Vec<libp2p::Multiaddr>, libp2p::swarm::ConnectionDenied> {
-            self.inner.handle_pending_outbound_connection(link, peer, addresses, role)
+            self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
         }
 
         fn handle_established_outbound_connection(
             &mut self,
-            link: libp2p::swarm::ConnectionId,
+            connection: libp2p::swarm::ConnectionId,
             peer: libp2p::PeerId,
             address: &libp2p::Multiaddr,
             role: libp2p::core::Endpoint,
             port_use: libp2p::core::transport::PortUse,
         ) -> Result<libp2p::swarm::THandler<Self>, libp2p::swarm::ConnectionDenied> {
             let handler =
-                self.inner.handle_established_outbound_connection(link, peer, address, role, port_use)?;
+                self.inner.handle_established_outbound_connection(connection, peer, address, role, port_use)?;
             $(let handler = self.$wrap(handler);)?
             Ok(handler)
         }

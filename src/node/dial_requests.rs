@@ -10,28 +10,28 @@ use super::{command::Reply, error::Error};
 
 /// Dials that a client asked for, until they end.
 #[derive(Default)]
-pub(crate) struct Connects(HashMap<ConnectionId, (Multiaddr, Reply<PeerId>)>);
+pub(crate) struct DialRequests(HashMap<ConnectionId, (Multiaddr, Reply<PeerId>)>);
 
-impl Connects {
+impl DialRequests {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn insert(&mut self, link: ConnectionId, address: Multiaddr, reply: Reply<PeerId>) {
-        self.0.insert(link, (address, reply));
+    pub(crate) fn insert(&mut self, connection: ConnectionId, address: Multiaddr, reply: Reply<PeerId>) {
+        self.0.insert(connection, (address, reply));
     }
 
     /// The connection stands, and this is who is there.
-    pub(crate) fn connected(&mut self, link: ConnectionId, peer: PeerId) {
-        if let Some((_, reply)) = self.0.remove(&link) {
+    pub(crate) fn connected(&mut self, connection: ConnectionId, peer: PeerId) {
+        if let Some((_, reply)) = self.0.remove(&connection) {
             // Nobody may be waiting for it any more.
             let _ = reply.send(Ok(peer));
         }
     }
 
     /// The dial failed.
-    pub(crate) fn failed(&mut self, link: ConnectionId, why: impl FnOnce() -> String) {
-        if let Some((address, reply)) = self.0.remove(&link) {
+    pub(crate) fn failed(&mut self, connection: ConnectionId, why: impl FnOnce() -> String) {
+        if let Some((address, reply)) = self.0.remove(&connection) {
             // As above.
             let _ = reply.send(Err(Error::Connect { address, why: why() }));
         }

@@ -1,4 +1,4 @@
-//! Publishes that wait for subscribers, or for room in the queues to them.
+//! PendingPublishes that wait for subscribers, or for room in the queues to them.
 //!
 //! Pure: the loop says who subscribed and what time it is, and gets back what is to be published or
 //! refused. What finds all queues full is tried again, in the order in which it came, within its time.
@@ -27,14 +27,14 @@ pub(crate) struct Waiting<T> {
 /// meanwhile.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Publishes in the order in which they came.
+/// PendingPublishes in the order in which they came.
 #[derive(Debug)]
-pub(crate) struct Publishes<T> {
+pub(crate) struct PendingPublishes<T> {
     waiting: Vec<Waiting<T>>,
     limit: usize,
 }
 
-impl<T> Publishes<T> {
+impl<T> PendingPublishes<T> {
     pub(crate) fn new(limit: usize) -> Self {
         Self { waiting: Vec::new(), limit }
     }
@@ -135,12 +135,12 @@ mod tests {
     #[test]
     fn a_publish_goes_out_as_soon_as_enough_have_subscribed() {
         let now = Instant::now();
-        let mut publishes = Publishes::new(8);
+        let mut publishes = PendingPublishes::new(8);
         publishes.push("a".into(), vec![1], options(2, 10), 1, now).unwrap();
         publishes.push("b".into(), vec![2], options(1, 10), 2, now).unwrap();
         publishes.push("a".into(), vec![3], options(1, 10), 3, now).unwrap();
         assert!(publishes.take_ready(now, |_| 0).is_empty(), "nobody is never enough");
-        let ready = |p: &mut Publishes<i32>, n: usize| -> Vec<i32> {
+        let ready = |p: &mut PendingPublishes<i32>, n: usize| -> Vec<i32> {
             p.take_ready(now, |t| if t == "a" { n } else { 0 }).into_iter().map(|w| w.waiter).collect()
         };
         assert_eq!(ready(&mut publishes, 1), [3]);
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_publish_that_waits_for_nobody_goes_out_to_whoever_is_there() {
         let now = Instant::now();
-        let mut publishes = Publishes::new(8);
+        let mut publishes = PendingPublishes::new(8);
         publishes.push("a".into(), vec![1], options(0, 0), 1, now).unwrap();
         assert_eq!(publishes.take_ready(now, |_| 0).len(), 1);
         assert!(publishes.is_empty());
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_late_publish_is_told_how_many_were_there() {
         let now = Instant::now();
-        let mut publishes = Publishes::new(8);
+        let mut publishes = PendingPublishes::new(8);
         publishes.push("a".into(), vec![], options(3, 5), (), now).unwrap();
         assert_eq!(publishes.deadline(), Some(now + S(5)));
         assert!(publishes.take_late(now + S(4), |_| 1).is_empty());
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_finds_full_queues_is_tried_again_in_order_and_holds_up_no_other_topic() {
         let now = Instant::now();
-        let mut publishes = Publishes::new(8);
+        let mut publishes = PendingPublishes::new(8);
         publishes.push("full".into(), vec![1], options(1, 10), 1, now).unwrap();
         publishes.push("full".into(), vec![2], options(1, 10), 2, now).unwrap();
         let ready = publishes.take_ready(now, |_| 1);
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn waiting_publishes_are_bounded() {
         let now = Instant::now();
-        let mut publishes = Publishes::new(1);
+        let mut publishes = PendingPublishes::new(1);
         publishes.push("a".into(), vec![], options(1, u64::MAX), 1, now).unwrap();
         assert_eq!(publishes.deadline(), None, "a deadline past the clock's end is never");
         let (waiter, error) = publishes.push("a".into(), vec![], options(1, 5), 2, now).unwrap_err();

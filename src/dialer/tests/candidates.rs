@@ -90,12 +90,12 @@ fn a_way_that_is_still_being_dialed_is_not_dialed_again_beside_itself() {
     world.run(S(1));
     // Connections over TCP come and go while the dial over UDP still has no outcome.
     for _ in 0..5 {
-        let link = *world.links.keys().next().expect("connected over TCP");
-        world.due.push((world.now, Due::Lost(link)));
+        let connection = *world.connections.keys().next().expect("connected over TCP");
+        world.due.push((world.now, Due::Lost(connection)));
         world.run(S(2));
     }
     assert_eq!(world.dials_of(1).len(), 1);
-    assert!(world.links.len() == 1 && world.dials.len() >= 6, "{:?}", world.dials);
+    assert!(world.connections.len() == 1 && world.dials.len() >= 6, "{:?}", world.dials);
 }
 
 #[test]
@@ -105,15 +105,15 @@ fn new_connections_are_over_quic_once_udp_is_back() {
     without_udp(&mut world);
     answers_over(&mut world, tcp(1), peer);
     world.run(S(60));
-    let link = *world.links.keys().next().expect("connected over TCP");
+    let connection = *world.connections.keys().next().expect("connected over TCP");
     world.slow.clear();
     answers_over(&mut world, at(1), peer);
     world.run(S(600));
-    assert_eq!(world.links.len(), 1, "what is connected is left alone");
-    world.due.push((world.now, Due::Lost(link)));
+    assert_eq!(world.connections.len(), 1, "what is connected is left alone");
+    world.due.push((world.now, Due::Lost(connection)));
     world.run(S(2));
     assert_eq!(world.states().get(&at(1)), Some(&(RecordState::Connected, Some(peer))));
-    assert!(world.links.values().all(|(address, _)| *address == at(1)), "{:?}", world.links);
+    assert!(world.connections.values().all(|(address, _)| *address == at(1)), "{:?}", world.connections);
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn a_peer_that_is_gone_is_forgotten_at_all_its_ways() {
     answers_over(&mut world, at(1), old);
     world.run(S(1));
     answers_over(&mut world, at(1), new);
-    let link = *world.links.keys().next().expect("connected");
-    world.due.push((world.now, Due::Lost(link)));
+    let connection = *world.connections.keys().next().expect("connected");
+    world.due.push((world.now, Due::Lost(connection)));
     world.run(S(5));
     for way in [at(1), tcp(1)] {
         assert!(world.forgotten.contains(&(old, Some(way))), "{:?}", world.forgotten);
@@ -141,8 +141,8 @@ fn a_peer_that_is_gone_is_forgotten_at_all_its_ways() {
     // No name leads there any more, and then nobody is there any more.
     world.names.insert(peer, vec![]);
     world.run(S(10));
-    let link = *world.links.keys().next().expect("connected");
-    world.due.push((world.now, Due::Lost(link)));
+    let connection = *world.connections.keys().next().expect("connected");
+    world.due.push((world.now, Due::Lost(connection)));
     world.run(S(100));
     assert!(world.forgotten.contains(&(new, None)), "{:?}", world.forgotten);
     assert_eq!(world.states().len(), 0);
@@ -157,7 +157,7 @@ fn a_peer_that_moved_with_its_key_is_forgotten_at_all_ways_to_where_it_was() {
         without_udp(&mut world);
         answers_over(&mut world, tcp(1), peer);
         world.run(S(60));
-        let old = *world.links.keys().next().expect("connected over TCP");
+        let old = *world.connections.keys().next().expect("connected over TCP");
         world.replicas.clear();
         answers_over(&mut world, at(2), peer);
         let both = vec![tcp(1), at(1), at(2), tcp(2)];
@@ -185,15 +185,15 @@ fn a_peer_that_loses_one_of_two_ways_to_one_record_has_not_moved() {
     let peer = PeerId::random();
     answers_over(&mut world, at(1), peer);
     world.run(S(1));
-    world.link(tcp(1), peer);
-    let over_quic = *world.links.iter().find(|(_, (a, _))| *a == at(1)).expect("a link").0;
+    world.connect(tcp(1), peer);
+    let over_quic = *world.connections.iter().find(|(_, (a, _))| *a == at(1)).expect("a connection").0;
     world.due.push((world.now, Due::Lost(over_quic)));
     world.run(S(10));
     // The record goes, and the peer is where it was, over TCP.
     world.names.insert(name, vec![]);
     world.run(S(60));
     assert_eq!(world.forgotten, []);
-    let over_tcp = *world.links.keys().next().expect("still connected");
+    let over_tcp = *world.connections.keys().next().expect("still connected");
     world.due.push((world.now, Due::Lost(over_tcp)));
     world.run(S(1));
     assert_eq!(world.forgotten, [(peer, None)]);
@@ -220,7 +220,7 @@ fn a_peers_known_addresses_of_one_socket_are_one_record_and_dropped_as_one() {
     let known = [(never, tcp(2)), (there, tcp(1)), (never, at(2)), (there, at(1))];
     world.reconciler.try_known(known, world.now);
     world.run(S(100));
-    assert_eq!(world.links.values().map(|(a, _)| a).collect::<Vec<_>>(), [&at(1)], "over QUIC alone");
+    assert_eq!(world.connections.values().map(|(a, _)| a).collect::<Vec<_>>(), [&at(1)], "over QUIC alone");
     let (quic, over_tcp) =
         (world.dials_of(2).len(), world.dials.iter().filter(|(_, a)| *a == tcp(2)).count());
     assert!(quic == over_tcp && quic > 3, "each way was tried: {quic} {over_tcp}");
@@ -251,12 +251,12 @@ fn a_name_takes_over_a_record_that_was_known_by_another_way() {
             let way = world.states().into_iter().next();
             assert_eq!(way, Some((tcp(1), (RecordState::Connected, Some(peer)))));
             let over_tcp = world.dials.iter().filter(|(_, a)| *a == tcp(1)).count();
-            assert_eq!((before, over_tcp, world.links.len()), (1, 1, 1), "{:?}", world.dials);
+            assert_eq!((before, over_tcp, world.connections.len()), (1, 1, 1), "{:?}", world.dials);
         }
         // Gone with the name, and nothing of it goes on as known.
         world.names.insert(name, vec![]);
-        let links: Vec<_> = world.links.keys().copied().collect();
-        world.due.extend(links.into_iter().map(|link| (world.now, Due::Lost(link))));
+        let connections: Vec<_> = world.connections.keys().copied().collect();
+        world.due.extend(connections.into_iter().map(|connection| (world.now, Due::Lost(connection))));
         world.replicas.clear();
         world.run(S(40));
         let dials = world.dials.len();
@@ -292,7 +292,7 @@ proptest! {
         }
         // A round that is under way, a pause, and a round: each bounded.
         world.run(S(30));
-        prop_assert!(world.links.values().any(|(_, p)| *p == peer), "{:?}", world.dials);
+        prop_assert!(world.connections.values().any(|(_, p)| *p == peer), "{:?}", world.dials);
         let connected = world.states().values().any(|s| *s == (RecordState::Connected, Some(peer)));
         prop_assert!(connected, "{:?}", world.states());
     }

@@ -14,9 +14,9 @@ use libp2p::{
     },
 };
 
-use super::delegate::ask_inner_of_connections;
+use super::forward::ask_inner_of_connections;
 
-/// The connection that there is not; the swarm counts its own from 0.
+/// Id of the placeholder connection. It cannot collide: the swarm numbers connections from 0.
 const NONE: usize = usize::MAX;
 
 pub(crate) struct Behaviour {
@@ -55,10 +55,10 @@ impl NetworkBehaviour for Behaviour {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.inner.on_connection_handler_event(peer, link, event);
+        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -89,7 +89,7 @@ mod tests {
     fn an_answer_that_was_held_up_until_the_slot_ended_harms_nobody() {
         let (local, peer) = (PeerId::random(), PeerId::random());
         let mut relay = Behaviour::new(relay::Behaviour::new(local, relay::Config::default()));
-        let link = ConnectionId::new_unchecked(1);
+        let connection = ConnectionId::new_unchecked(1);
         let endpoint = ConnectedPoint::Dialer {
             address: "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(),
             role_override: Endpoint::Dialer,
@@ -97,17 +97,17 @@ mod tests {
         };
         relay.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
             peer_id: peer,
-            connection_id: link,
+            connection_id: connection,
             endpoint: &endpoint,
             failed_addresses: &[],
             other_established: 0,
         }));
         for _ in 0..2 {
-            relay.on_connection_handler_event(peer, link, Ours::Left(Said::ReservationTimedOut {}));
+            relay.on_connection_handler_event(peer, connection, Ours::Left(Said::ReservationTimedOut {}));
         }
         relay.on_connection_handler_event(
             peer,
-            link,
+            connection,
             Ours::Left(Said::ReservationReqAccepted { renewed: true }),
         );
     }

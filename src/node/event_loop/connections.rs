@@ -40,14 +40,14 @@ impl EventLoop {
         }
     }
 
-    /// Asks the connections to a peer that stood before `link` came up whether they are alive. A node does not
+    /// Asks the connections to a peer that stood before `connection` came up whether they are alive. A node does not
     /// dial a peer that it is connected to, so the peer may have been started again: then they are dead, may look
     /// alive for as long as the transport's idle timeout, and swallow what is sent. Or somebody asked for another
     /// one, and they are as good as this one.
-    pub(super) fn ask_former(&mut self, peer: PeerId, link: ConnectionId) {
+    pub(super) fn ask_former(&mut self, peer: PeerId, connection: ConnectionId) {
         // Two that dial each other at once are no further apart than that.
         let age = self.config.longest_dial();
-        for former in self.peers.former(&peer, link, age) {
+        for former in self.peers.former(&peer, connection, age) {
             if self.asked.values().any(|(_, asked)| *asked == former) {
                 continue;
             }
@@ -74,27 +74,27 @@ impl EventLoop {
     }
 
     /// A connection has nothing more to do once what is under way over it has arrived.
-    pub(super) fn retire(&mut self, link: ConnectionId) {
-        if self.retiring.iter().all(|(_, other)| *other != link) {
-            self.retiring.push_back((self.runtime.now() + GRACE, link));
+    pub(super) fn retire(&mut self, connection: ConnectionId) {
+        if self.retiring.iter().all(|(_, other)| *other != connection) {
+            self.retiring.push_back((self.runtime.now() + GRACE, connection));
         }
     }
 
-    pub(super) fn on_gossip_link(&mut self, peer: PeerId, link: ConnectionId, change: Change) {
+    pub(super) fn on_gossip_stream(&mut self, peer: PeerId, connection: ConnectionId, change: Change) {
         if let Change::Unheard(why) | Change::GivenUp(why) = &change {
             log::debug!("gossip from {peer} ended on one connection: {why}");
         }
-        if self.watch.changed(peer, link, change, self.runtime.now()) {
+        if self.watch.changed(peer, connection, change, self.runtime.now()) {
             self.emit(Event::GossipBack { peer });
         }
     }
 
     /// Closes what has retired, and connects those anew whose gossip is not up.
-    pub(super) fn check_links(&mut self, now: Instant) {
+    pub(super) fn check_connections(&mut self, now: Instant) {
         while self.retiring.front().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, link)) = self.retiring.pop_front()
+            && let Some((_, connection)) = self.retiring.pop_front()
         {
-            self.swarm.close_connection(link);
+            self.swarm.close_connection(connection);
         }
         for late in self.watch.take_late(now) {
             let known = self.dialable(late.peer);

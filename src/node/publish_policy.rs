@@ -33,7 +33,7 @@ impl fmt::Display for Reason {
 ///
 /// # Errors
 /// The message is dropped: who is to blame for it, if anybody, and why.
-pub(crate) fn judge(
+pub(crate) fn check_author(
     access: &Access,
     topics: &BTreeMap<String, TopicRules>,
     topic: &str,
@@ -85,7 +85,7 @@ mod tests {
             (&denied, "open", Some(&good), Ok(())),
         ];
         for (access, topic, author, expected) in rows {
-            assert_eq!(judge(access, &topics, topic, author), expected, "{topic} {author:?}");
+            assert_eq!(check_author(access, &topics, topic, author), expected, "{topic} {author:?}");
         }
     }
 }

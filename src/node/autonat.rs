@@ -19,7 +19,7 @@ use libp2p::{
     },
 };
 
-use super::delegate::ask_inner_of_connections;
+use super::forward::ask_inner_of_connections;
 use crate::dialer::is_circuit;
 
 /// Addresses that are asked about in a node's life. Whoever we dial can make some up; each is asked about once.
@@ -30,7 +30,7 @@ const EXPECTED: Duration = Duration::from_secs(15);
 const MAX_ANSWERS: usize = 16;
 
 /// Asks others.
-pub(crate) struct Asking {
+pub(crate) struct Client {
     inner: client::Behaviour,
     candidates: BTreeSet<Multiaddr>,
     /// Who was asked, and when.
@@ -39,7 +39,7 @@ pub(crate) struct Asking {
     answers: HashSet<ConnectionId>,
 }
 
-impl Asking {
+impl Client {
     pub(crate) fn new() -> Self {
         Self {
             inner: client::Behaviour::default(),
@@ -50,8 +50,8 @@ impl Asking {
     }
 
     /// Whether this connection was made to find out whether it can be.
-    pub(crate) fn is_probe(&self, link: &ConnectionId) -> bool {
-        self.answers.contains(link)
+    pub(crate) fn is_probe(&self, connection: &ConnectionId) -> bool {
+        self.answers.contains(connection)
     }
 
     /// Somebody sees us at `address`.
@@ -66,7 +66,7 @@ impl Asking {
     }
 }
 
-impl NetworkBehaviour for Asking {
+impl NetworkBehaviour for Client {
     type ConnectionHandler = THandler<client::Behaviour>;
     type ToSwarm = client::Event;
 
@@ -92,10 +92,10 @@ impl NetworkBehaviour for Asking {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.inner.on_connection_handler_event(peer, link, event);
+        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -109,7 +109,7 @@ impl NetworkBehaviour for Asking {
 }
 
 /// Answers others.
-pub(crate) struct Answering {
+pub(crate) struct Server {
     inner: server::Behaviour,
     /// Dials and connections for others, and for whom.
     answers: HashMap<ConnectionId, PeerId>,
@@ -117,18 +117,18 @@ pub(crate) struct Answering {
     done: VecDeque<(PeerId, ConnectionId)>,
 }
 
-impl Answering {
+impl Server {
     pub(crate) fn new() -> Self {
         Self { inner: server::Behaviour::default(), answers: HashMap::new(), done: VecDeque::new() }
     }
 
     /// Whether this connection was made to find out whether it can be.
-    pub(crate) fn is_probe(&self, link: &ConnectionId) -> bool {
-        self.answers.contains_key(link)
+    pub(crate) fn is_probe(&self, connection: &ConnectionId) -> bool {
+        self.answers.contains_key(connection)
     }
 }
 
-impl NetworkBehaviour for Answering {
+impl NetworkBehaviour for Server {
     type ConnectionHandler = THandler<server::Behaviour>;
     type ToSwarm = server::Event;
 
@@ -150,31 +150,34 @@ impl NetworkBehaviour for Answering {
     fn on_connection_handler_event(
         &mut self,
         peer: PeerId,
-        link: ConnectionId,
+        connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        if self.answers.contains_key(&link) {
-            self.done.push_back((peer, link));
+        if self.answers.contains_key(&connection) {
+            self.done.push_back((peer, connection));
         }
-        self.inner.on_connection_handler_event(peer, link, event);
+        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, link)) = self.done.pop_front() {
-            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(link) });
+        if let Some((peer_id, connection)) = self.done.pop_front() {
+            return Poll::Ready(ToSwarm::CloseConnection {
+                peer_id,
+                connection: CloseConnection::One(connection),
+            });
         }
         while let Poll::Ready(event) = self.inner.poll(cx) {
             let ToSwarm::Dial { opts } = event else { return Poll::Ready(event) };
-            let (link, peer) = (opts.connection_id(), opts.get_peer_id());
+            let (connection, peer) = (opts.connection_id(), opts.get_peer_id());
             match peer {
                 Some(peer) if self.answers.len() < MAX_ANSWERS => {
-                    self.answers.insert(link, peer);
+                    self.answers.insert(connection, peer);
                     return Poll::Ready(ToSwarm::Dial { opts });
                 }
                 peer_id => self.inner.on_swarm_event(FromSwarm::DialFailure(DialFailure {
                     peer_id,
                     error: &DialError::Aborted,
-                    connection_id: link,
+                    connection_id: connection,
                 })),
             }
         }
