@@ -340,7 +340,7 @@ impl NetworkBehaviour for Behaviour {
                 self.events.push_back(Event::Skipped { peer, frames, bytes });
             }
             handler::Event::StreamChanged(change) => {
-                self.events.push_back(Event::StreamChanged { peer, connection, change })
+                self.events.push_back(Event::StreamChanged { peer, connection, change });
             }
         }
     }

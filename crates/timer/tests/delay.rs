@@ -106,12 +106,7 @@ fn a_delay_ends_wherever_it_is_moved() {
     let mut delay = Delay::new(ms(30));
     let began = Instant::now();
     assert_eq!(block_on(poll_once(&mut delay)), Poll::Pending);
-    let delay = Executor::Smol
-        .block_on(1, |_| async {
-            assert_eq!(poll_once(&mut delay).await, Poll::Pending);
-            delay
-        })
-        .unwrap();
+    Executor::Smol.block_on(1, |_| async { assert_eq!(poll_once(&mut delay).await, Poll::Pending) }).unwrap();
     thread::spawn(|| block_on(delay)).join().unwrap();
     assert!(began.elapsed() >= ms(30));
 }

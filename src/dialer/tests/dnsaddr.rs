@@ -54,7 +54,7 @@ fn one_bad_entry_does_not_spoil_the_others_and_one_that_is_not_answered_leaves_t
         (
             vec![entry("silent"), entry("good")],
             Answer::Part(
-                good.clone(),
+                good,
                 Open {
                     family: Family::Any,
                     why: Some(

@@ -47,7 +47,7 @@ fn what_is_believed_of_each_answer() {
             "records in their order",
             |q| {
                 vec![reply(q, |r, name, _| {
-                    ["10.0.0.2", "10.0.0.1", "10.0.0.2"].iter().for_each(|a| add(r, name.clone(), a))
+                    ["10.0.0.2", "10.0.0.1", "10.0.0.2"].iter().for_each(|a| add(r, name.clone(), a));
                 })]
             },
             "10.0.0.2 10.0.0.1",

@@ -233,7 +233,7 @@ impl EventLoop {
             }
             gossip::Event::Gossipsub(_) => {}
             gossip::Event::StreamChanged { peer, connection, change } => {
-                self.on_gossip_stream(peer, connection, change)
+                self.on_gossip_stream(peer, connection, change);
             }
         }
     }
