@@ -88,14 +88,14 @@ pub enum Silence {
 pub enum LookupError {
     /// The name does not exist (NXDOMAIN).
     #[error("`{}`: no such name, says {}{}", .0.host, .0.who(), .0.tried())]
-    NoSuchName(Asked),
+    NoSuchName(Box<Asked>),
 
     /// The name exists, or may exist, but has no records of the kind asked for.
     #[error("`{}`: no {} under this name, says {}{}{}", .asked.host, .asked.what, .asked.who(), .asked.tried(),
         .note.map(|note| format!("; {note}")).unwrap_or_default())]
     NoRecords {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// What the backend cannot tell apart, if it cannot.
         note: Option<&'static str>,
     },
@@ -105,7 +105,7 @@ pub enum LookupError {
         .asked.tried(), hint(.code))]
     ServerFailure {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// The response code in words, for instance `SERVFAIL`.
         code: String,
     },
@@ -116,7 +116,7 @@ pub enum LookupError {
         .note.map(|note| format!(" ({note})")).unwrap_or_default(), silence_hint(.asked, *.silence))]
     TimedOut {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// The time limit that passed.
         limit: Duration,
         /// Whether only this name is not answered.
@@ -130,7 +130,7 @@ pub enum LookupError {
         .asked.tried())]
     Unreachable {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// The operating system's words.
         why: String,
     },
@@ -140,7 +140,7 @@ pub enum LookupError {
         .asked.host, .asked.who(), .asked.what, .asked.tried())]
     BadAnswer {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// What is wrong with the answer.
         why: String,
     },
@@ -149,7 +149,7 @@ pub enum LookupError {
     #[error("`{}`: cannot look up {}: {why}", .asked.host, .asked.what)]
     Unsupported {
         /// What was asked.
-        asked: Asked,
+        asked: Box<Asked>,
         /// Which limit was met, and what to do.
         why: String,
     },
@@ -308,7 +308,8 @@ impl Failure {
 
     /// The error for the caller who asked for `what` of `host`, which expanded to `names`.
     pub(super) fn about(self, host: &str, what: What, names: Vec<String>) -> LookupError {
-        let asked = Asked { host: host.into(), what, names, servers: self.servers, alias: self.alias };
+        let asked =
+            Box::new(Asked { host: host.into(), what, names, servers: self.servers, alias: self.alias });
         match self.why {
             Why::NoSuchName => LookupError::NoSuchName(asked),
             Why::NoRecords(note) => LookupError::NoRecords { asked, note },

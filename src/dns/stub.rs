@@ -335,6 +335,6 @@ impl Inner {
 }
 
 /// A question that needs no server.
-fn known_here(host: &str, what: What) -> Asked {
-    Asked { host: host.into(), what, names: Vec::new(), servers: Vec::new(), alias: None }
+fn known_here(host: &str, what: What) -> Box<Asked> {
+    Box::new(Asked { host: host.into(), what, names: Vec::new(), servers: Vec::new(), alias: None })
 }

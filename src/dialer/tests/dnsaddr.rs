@@ -20,9 +20,9 @@ use crate::{
 #[derive(Debug)]
 struct Names(Vec<String>);
 
-fn asked(host: &str) -> dns::Asked {
+fn asked(host: &str) -> Box<dns::Asked> {
     let what = dns::What::Addresses(dns::Family::Any);
-    dns::Asked { host: host.into(), what, names: Vec::new(), servers: Vec::new(), alias: None }
+    Box::new(dns::Asked { host: host.into(), what, names: Vec::new(), servers: Vec::new(), alias: None })
 }
 
 impl Resolve for Names {
