@@ -60,6 +60,7 @@ fn one(record: &Value, check: &str) -> (String, String, String) {
 struct Names {
     _runtime: Handle,
     server: NameServer,
+    /// None with async-dns, which asks the server of the sandbox's `/etc/resolv.conf`.
     args: Vec<String>,
 }
 
@@ -67,10 +68,8 @@ fn names() -> Names {
     let runtime = Executor::default().start(1).unwrap();
     let addr = sandbox::server("127.0.0.1:0".parse().unwrap());
     let server = NameServer::start(&runtime, addr).unwrap();
-    let mut args = vec!["--set=dns.timeout=300ms".to_owned(), "--set=dns.attempts=1".into()];
-    if !sandbox::is_needed() {
-        args.push(format!("--set=dns.servers={}", server.addr()));
-    }
+    let args =
+        if sandbox::is_needed() { Vec::new() } else { vec![format!("--set=dns.servers={}", server.addr())] };
     Names { _runtime: runtime, server, args }
 }
 
@@ -81,27 +80,30 @@ impl Names {
 
     /// The doctor's record for a node that dials `target`.
     fn doctor(&self, target: &str) -> (i32, Value) {
-        let args: Vec<_> = self.args.iter().map(String::as_str).chain(["--dial", target]).collect();
-        doctor(&mut asked(&args))
+        let impatient = ["--set=dns.timeout=300ms", "--set=dns.attempts=1", "--dial", target];
+        doctor(asked(&impatient).args(&self.args))
     }
 }
 
 #[test]
 fn where_all_is_well_every_group_says_so_and_the_code_is_0() {
-    let (code, out, err) = run(&mut asked(&["--set", "api.listen=127.0.0.1:0"]));
-    assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    let groups: Vec<_> = out.lines().filter(|line| !line.starts_with(' ')).collect();
-    let expected = ["host", "limits", "udp", "links", "identity", "store", "node", "listen", "dns"];
-    assert_eq!(groups[..groups.len() - 1], expected, "{out}");
-    assert!(groups.last().unwrap().ends_with(", 0 failed"), "{out}");
-    // All subjects of ordinary length are followed by what was found in the same column.
-    let columns: Vec<_> = out.lines().filter(|line| line.starts_with("  ok    ")).collect();
-    let found = |line: &str, word: &str| line.find(word);
-    let lo = columns.iter().find_map(|line| found(line, "65536 bytes")).unwrap();
-    assert_eq!(columns.iter().find_map(|line| found(line, "ephemeral:")), Some(lo), "{out}");
+    sandbox::run(|| {
+        let names = names();
+        let (code, out, err) = run(asked(&["--set", "api.listen=127.0.0.1:0"]).args(&names.args));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let groups: Vec<_> = out.lines().filter(|line| !line.starts_with(' ')).collect();
+        let expected = ["host", "limits", "udp", "links", "identity", "store", "node", "listen", "dns"];
+        assert_eq!(groups[..groups.len() - 1], expected, "{out}");
+        assert!(groups.last().unwrap().ends_with(", 0 failed"), "{out}");
+        // All subjects of ordinary length are followed by what was found in the same column.
+        let columns: Vec<_> = out.lines().filter(|line| line.starts_with("  ok    ")).collect();
+        let found = |line: &str, word: &str| line.find(word);
+        let lo = columns.iter().find_map(|line| found(line, "65536 bytes")).unwrap();
+        assert_eq!(columns.iter().find_map(|line| found(line, "ephemeral:")), Some(lo), "{out}");
 
-    let (code, out, err) = run(&mut smidge(&["doctor", "--set", "gossip.mesh=1"]));
-    assert_eq!((code, out.as_str()), (78, ""), "a bad configuration is no finding: {err}");
+        let (code, out, err) = run(&mut smidge(&["doctor", "--set", "gossip.mesh=1"]));
+        assert_eq!((code, out.as_str()), (78, ""), "a bad configuration is no finding: {err}");
+    });
 }
 
 #[test]
@@ -153,32 +155,35 @@ fn a_port_that_our_own_node_has_is_fine_and_the_node_is_known_by_its_id() {
 
 #[test]
 fn addresses_of_tcp_are_bound_and_tried_like_those_of_quic() {
-    let node = Daemon::start(&["--listen", "/ip4/127.0.0.1/tcp/0"]);
-    let status: Value = serde_json::from_str(&node.ask(&["status", "--json"]).1).unwrap();
-    let listening = status["listening"].as_array().unwrap().iter().filter_map(Value::as_str);
-    let tcp = listening.into_iter().find(|a| a.contains("/tcp/")).expect("listening over TCP").to_owned();
-    let own = ["doctor", "--set", "identity.ephemeral=true", "--listen", &tcp, "--dial", &tcp];
-    let (_, record) = doctor(smidge(&own).args(["--api", &node.url]));
-    assert_eq!(one(&record, "listen.address").1, "our own node listens there");
-    assert_eq!(one(&record, "records.handshake").1, "this node itself, which is running");
+    sandbox::run(|| {
+        let names = names();
+        let node = Daemon::start(&["--listen", "/ip4/127.0.0.1/tcp/0"]);
+        let status: Value = serde_json::from_str(&node.ask(&["status", "--json"]).1).unwrap();
+        let listening = status["listening"].as_array().unwrap().iter().filter_map(Value::as_str);
+        let tcp = listening.into_iter().find(|a| a.contains("/tcp/")).expect("listening over TCP").to_owned();
+        let own = ["doctor", "--set", "identity.ephemeral=true", "--listen", &tcp, "--dial", &tcp];
+        let (_, record) = doctor(smidge(&own).args(["--api", &node.url]));
+        assert_eq!(one(&record, "listen.address").1, "our own node listens there");
+        assert_eq!(one(&record, "records.handshake").1, "this node itself, which is running");
 
-    let (code, record) = doctor(smidge(&own).args(["--set", "api.listen=127.0.0.1:0"]));
-    let (verdict, found, _) = one(&record, "listen.address");
-    assert!(code == 1 && verdict == "fail" && found.starts_with("taken by a smidge node"), "{found}");
-    assert_eq!(one(&record, "records.handshake").1, node.peer);
+        let (code, record) = doctor(smidge(&own).args(["--set", "api.listen=127.0.0.1:0"]));
+        let (verdict, found, _) = one(&record, "listen.address");
+        assert!(code == 1 && verdict == "fail" && found.starts_with("taken by a smidge node"), "{found}");
+        assert_eq!(one(&record, "records.handshake").1, node.peer);
 
-    // Nobody listens there over TCP, whoever has the UDP port of that number.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let _udp = UdpSocket::bind(free);
-    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
-    let (code, record) = doctor(&mut asked(&["--listen", &address, "--dial", &address]));
-    let listen = of(&record, "listen.address");
-    assert!(listen.iter().any(|f| f["subject"] == address && f["found"] == "free"), "{record:#}");
-    assert_eq!((code, one(&record, "records.handshake").0.as_str()), (0, "ok"), "its own, not running");
-    let (code, record) = doctor(&mut asked(&["--dial", &address]));
-    let (verdict, _, advice) = one(&record, "records.handshake");
-    assert_eq!((code, verdict.as_str()), (1, "fail"));
-    assert!(advice.contains(&format!("TCP port {}", free.port())), "{advice}");
+        // Nobody listens there over TCP, whoever has the UDP port of that number.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let _udp = UdpSocket::bind(free);
+        let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+        let (code, record) = doctor(asked(&["--listen", &address, "--dial", &address]).args(&names.args));
+        let listen = of(&record, "listen.address");
+        assert!(listen.iter().any(|f| f["subject"] == address && f["found"] == "free"), "{record:#}");
+        assert_eq!((code, one(&record, "records.handshake").0.as_str()), (0, "ok"), "its own, not running");
+        let (code, record) = doctor(&mut asked(&["--dial", &address]));
+        let (verdict, _, advice) = one(&record, "records.handshake");
+        assert_eq!((code, verdict.as_str()), (1, "fail"));
+        assert!(advice.contains(&format!("TCP port {}", free.port())), "{advice}");
+    });
 }
 
 #[test]
@@ -201,35 +206,38 @@ fn a_socket_file_that_a_killed_node_left_is_fine() {
 
 #[test]
 fn a_key_that_cannot_be_read_is_a_failure_and_one_that_others_can_is_a_warning() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = dir.path().join("key").display().to_string();
-    assert_eq!(run(&mut smidge(&["key", "generate", &file])).0, 0);
-    let args = ["doctor", "--set", "api.listen=off", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
-    let set = format!("identity.key_file={file}");
-    let (code, record) = doctor(smidge(&args).args(["--set", &set]));
-    assert_eq!((code, one(&record, "identity.key").0.as_str()), (0, "ok"), "{record:#}");
+    sandbox::run(|| {
+        let names = names();
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let file = dir.path().join("key").display().to_string();
+        assert_eq!(run(&mut smidge(&["key", "generate", &file])).0, 0);
+        let args = ["doctor", "--set", "api.listen=off", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        let set = format!("identity.key_file={file}");
+        let (code, record) = doctor(smidge(&args).args(["--set", &set]).args(&names.args));
+        assert_eq!((code, one(&record, "identity.key").0.as_str()), (0, "ok"), "{record:#}");
 
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-    let (code, record) = doctor(smidge(&args).args(["--set", &set]));
-    let (verdict, found, _) = one(&record, "identity.key");
-    assert!(code == 0 && verdict == "warn" && found.contains("mode 640"), "{verdict} {found}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let (code, record) = doctor(smidge(&args).args(["--set", &set]).args(&names.args));
+        let (verdict, found, _) = one(&record, "identity.key");
+        assert!(code == 0 && verdict == "warn" && found.contains("mode 640"), "{verdict} {found}");
 
-    // Root may read anything, so somebody else looks, with a program that everybody may run.
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
-    let program = dir.path().join("smidge");
-    // By another process: this one forks for other tests, whose children would keep the file open for writing.
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_smidge")).arg(&program).status().unwrap();
-    assert!(copied.success());
-    let mut command = Command::new(&program);
-    command.args(args).args(["--set", &set]).env_clear();
-    if rustix::process::geteuid().is_root() {
-        command.uid(65534).gid(65534);
-    }
-    let (code, record) = doctor(&mut command);
-    let (verdict, found, advice) = one(&record, "identity.key");
-    assert_eq!((code, verdict.as_str()), (1, "fail"));
-    assert!(found.contains("Permission denied") && !advice.is_empty(), "{found} {advice}");
+        // Root may read anything, so somebody else looks, with a program that everybody may run.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let program = dir.path().join("smidge");
+        // By another process: this one forks for other tests, whose children would keep the file open for writing.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_smidge")).arg(&program).status().unwrap();
+        assert!(copied.success());
+        let mut command = Command::new(&program);
+        command.args(args).args(["--set", &set]).args(&names.args).env_clear();
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        let (code, record) = doctor(&mut command);
+        let (verdict, found, advice) = one(&record, "identity.key");
+        assert_eq!((code, verdict.as_str()), (1, "fail"));
+        assert!(found.contains("Permission denied") && !advice.is_empty(), "{found} {advice}");
+    });
 }
 
 #[test]
@@ -372,33 +380,40 @@ fn where_peers_would_be_looked_for_by_mdns_is_told_and_that_multicast_is_off_is_
 
 #[test]
 fn few_descriptors_are_a_warning_and_too_few_a_failure() {
-    let limited = |files: u32| {
-        let mut sh = Command::new("sh");
-        sh.args([
-            "-c",
-            &format!("ulimit -n {files}; exec \"$0\" \"$@\""),
-            env!("CARGO_BIN_EXE_smidge"),
-            "doctor",
-        ]);
-        let (code, record) = doctor(sh.args(PLAIN).env_remove("SMIDGE_API"));
-        (code, one(&record, "limits.descriptors").0)
-    };
-    assert_eq!(limited(1024), (0, "ok".into()));
-    assert_eq!(limited(300), (0, "warn".into()));
-    assert_eq!(limited(100), (1, "fail".into()));
+    sandbox::run(|| {
+        let names = names();
+        let limited = |files: u32| {
+            let mut sh = Command::new("sh");
+            sh.args([
+                "-c",
+                &format!("ulimit -n {files}; exec \"$0\" \"$@\""),
+                env!("CARGO_BIN_EXE_smidge"),
+                "doctor",
+            ]);
+            let (code, record) = doctor(sh.args(PLAIN).args(&names.args).env_remove("SMIDGE_API"));
+            (code, one(&record, "limits.descriptors").0)
+        };
+        assert_eq!(limited(1024), (0, "ok".into()));
+        assert_eq!(limited(300), (0, "warn".into()));
+        assert_eq!(limited(100), (1, "fail".into()));
+    });
 }
 
 #[test]
 fn a_secret_that_keys_are_derived_from_is_tried_and_never_shown() {
-    let secret = "a-secret-of-more-than-16-bytes";
-    let set = format!("identity.derive_secret={secret}");
-    let args =
-        ["doctor", "--set", &set, "--set", "api.listen=off", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
-    let (code, out, err) = run(smidge(&args).args(["--set", "identity.derive_name=peer.1", "--json"]));
-    let record: Value = serde_json::from_str(&out).unwrap();
-    assert!(
-        code == 0 && one(&record, "identity.key").1.starts_with("derived for peer.1: 12D3KooW"),
-        "{out}{err}"
-    );
-    assert!(!out.contains(secret) && !err.contains(secret));
+    sandbox::run(|| {
+        let names = names();
+        let secret = "a-secret-of-more-than-16-bytes";
+        let set = format!("identity.derive_secret={secret}");
+        let args =
+            ["doctor", "--set", &set, "--set", "api.listen=off", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        let (code, out, err) =
+            run(smidge(&args).args(["--set", "identity.derive_name=peer.1", "--json"]).args(&names.args));
+        let record: Value = serde_json::from_str(&out).unwrap();
+        assert!(
+            code == 0 && one(&record, "identity.key").1.starts_with("derived for peer.1: 12D3KooW"),
+            "{out}{err}"
+        );
+        assert!(!out.contains(secret) && !err.contains(secret));
+    });
 }
