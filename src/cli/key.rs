@@ -100,7 +100,13 @@ fn say(identity: &Identity, file: Option<&Path>, json: bool) -> Result<(), Failu
 
 fn network(args: NetworkArgs) -> Result<(), Failure> {
     let fingerprints = match &args.file {
-        Some(path) if args.show => Keyring::read(path)?.fingerprints(),
+        Some(path) if args.show => {
+            let keyring = Keyring::read(path)?;
+            if let Some(left_out) = keyring.left_out() {
+                warn(&left_out.to_string());
+            }
+            keyring.fingerprints()
+        }
         file => {
             let key = NetworkKey::generate().map_err(|e| Failure::new(exit::FAILED, "network key", e))?;
             let line = zeroize::Zeroizing::new([key.encode().as_str(), "\n"].concat());

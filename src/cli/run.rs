@@ -98,6 +98,7 @@ impl Daemon<'_> {
         let mut node = Node::new(self.config.clone(), identity.keypair().clone());
         if let Some(file) = &self.config.network.key_file {
             let keyring = Keyring::read(file)?;
+            warn_of_left_out(&keyring);
             log::info!(target: "smidge", "private network: keys {}", keyring.fingerprints().join(", "));
             self.keyring = Some(keyring.clone());
             node = node.network(keyring);
@@ -158,6 +159,7 @@ impl Daemon<'_> {
         if let (Some(keyring), Some(read)) = (&self.keyring, keys) {
             match read {
                 Ok(read) => {
+                    warn_of_left_out(&read);
                     if keyring.replace(&read) {
                         log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
                     }
@@ -194,6 +196,13 @@ impl From<SpawnError> for Failure {
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
         Self::new(exit::FAILED, "api", &error).hint(error.hint())
+    }
+}
+
+/// Says which lines of the network's key file give no key.
+fn warn_of_left_out(keyring: &Keyring) {
+    if let Some(left_out) = keyring.left_out() {
+        log::warn!(target: "smidge", "the network's keys: {left_out}");
     }
 }
 

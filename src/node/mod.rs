@@ -197,7 +197,13 @@ impl Node {
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
         let Self { config, key, validator, keyring } = self;
         let keyring = match (keyring, &config.network.key_file) {
-            (None, Some(file)) => Some(Keyring::read(file)?),
+            (None, Some(file)) => {
+                let keyring = Keyring::read(file)?;
+                if let Some(left_out) = keyring.left_out() {
+                    log::warn!("the network's keys: {left_out}");
+                }
+                Some(keyring)
+            }
             (given, _) => given,
         };
         let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;

@@ -281,6 +281,38 @@ fn sighup_applies_what_can_change_and_names_what_cannot() {
 }
 
 #[test]
+fn a_bad_line_of_the_network_s_keys_is_warned_of_at_the_start_and_on_sighup() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let (old, new) = (NetworkKey::generate().unwrap(), NetworkKey::generate().unwrap());
+        let (one, two) = (old.encode(), new.encode());
+        let file = net.dir.path().join("keys");
+        let path = file.to_str().unwrap();
+        // The last character of the first key was not copied.
+        fs::write(&file, format!("{}\n{}\n", &two[..two.len() - 1], *one)).unwrap();
+        let set = format!("network.key_file={path}");
+        let node = net.start(2, &[&EPHEMERAL[..], &["--set", &set]].concat());
+        node.line(&["WARN", &format!("{path}: left out: line 1 is not base64")]);
+        node.line(&[&format!("private network: keys {}", old.fingerprint())]);
+        node.line(&["listening on"]);
+
+        let before = node.lines();
+        fs::write(&file, format!("{}\nsmidge-network-key-1:\n{}\n", *two, *one)).unwrap();
+        node.signal(Signal::HUP);
+        node.line_from(before, &["WARN", &format!("{path}: left out: line 2 has 0 bytes")]);
+        node.line_from(before, &[&format!("keys {}, {}", new.fingerprint(), old.fingerprint())]);
+        node.line_from(before, &["reloaded"]);
+
+        let before = node.lines();
+        fs::write(&file, "smidge-network-key-1:\n").unwrap();
+        node.signal(Signal::HUP);
+        let (_, kept) = node.line_from(before, &["the network's keys stay as they were"]);
+        assert!(kept.contains(&format!("{path}: holds no good key: line 1 has 0 bytes")), "{kept}");
+        node.line_from(before, &["reloaded"]);
+    });
+}
+
+#[test]
 fn two_nodes_that_met_by_dns_meet_again_when_dns_is_gone() {
     sandbox::run(|| {
         let net = Net::new();

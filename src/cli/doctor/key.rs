@@ -40,8 +40,15 @@ fn judge_network(read: &Result<Keyring, KeyFileError>) -> Finding {
     let (check, subject) = ("network.key", "network key");
     match read {
         Ok(keys) => {
-            let fingerprints = keys.fingerprints().join(", ");
-            Finding::ok(check, subject, format!("{fingerprints}: the first is used, the same on all nodes"))
+            let found =
+                format!("{}: the first is used, the same on all nodes", keys.fingerprints().join(", "));
+            match keys.left_out() {
+                None => Finding::ok(check, subject, found),
+                Some(left_out) => {
+                    let advice = "mend or remove these lines, and send SIGHUP to the node";
+                    Finding::warn(check, subject, format!("{found}; {left_out}"), advice)
+                }
+            }
         }
         Err(error) => {
             let advice = "make one with smidge key network FILE, or copy that of another node";
@@ -100,6 +107,15 @@ mod tests {
         let finding = network(&config).unwrap();
         assert_eq!(finding.verdict, Verdict::Ok);
         assert!(finding.found.contains(&key.fingerprint()), "{}", finding.found);
+        fs::write(&file, format!("smidge-network-key-1:?\n{}", *key.encode())).unwrap();
+        let finding = network(&config).unwrap();
+        assert_eq!(finding.verdict, Verdict::Warn);
+        let words = format!("{}: left out: line 1 is not base64", file.display());
+        assert!(
+            finding.found.starts_with(&key.fingerprint()) && finding.found.ends_with(&words),
+            "{}",
+            finding.found
+        );
     }
 
     #[test]

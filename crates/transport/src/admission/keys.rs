@@ -21,6 +21,10 @@ const LENGTH: usize = 32;
 const MOST_KEYS: usize = 8;
 /// The largest key file read, in bytes.
 const LARGEST: u64 = 8 << 10;
+/// Bad lines of a file that are listed.
+const MOST_SHOWN: usize = 8;
+/// What some editors put in front of a text (U+FEFF in UTF-8).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Keeps what is derived here apart from whatever else is derived from the same key.
 const SALT: &[u8] = b"smidge/admission/v1";
 
@@ -91,8 +95,8 @@ impl NetworkKey {
     }
 }
 
-/// Why a file gives no keys. No part of the file is quoted.
-#[derive(Debug, thiserror::Error)]
+/// What is wrong with a file of keys. No part of the file is quoted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct KeyFileError {
     /// Which file.
@@ -104,7 +108,10 @@ pub struct KeyFileError {
 /// The keys of a node: the first proves, all are accepted. Clones are the same ring, so that keys can be
 /// changed while a node runs; connections that stand are not touched by it.
 #[derive(Clone)]
-pub struct Keyring(Arc<RwLock<Vec<NetworkKey>>>);
+pub struct Keyring {
+    keys: Arc<RwLock<Vec<NetworkKey>>>,
+    left_out: Option<Arc<KeyFileError>>,
+}
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,24 +122,34 @@ impl fmt::Debug for Keyring {
 impl Keyring {
     /// A ring of one key.
     pub fn new(key: NetworkKey) -> Self {
-        Self(Arc::new(RwLock::new(vec![key])))
+        Self::of(vec![key], None)
+    }
+
+    fn of(keys: Vec<NetworkKey>, left_out: Option<KeyFileError>) -> Self {
+        Self { keys: Arc::new(RwLock::new(keys)), left_out: left_out.map(Arc::new) }
     }
 
     /// Reads a file of one key a line, eight at most; blank lines and lines that begin with `#` are
-    /// passed over.
+    /// passed over. Any other line that gives no key is left out, see [`left_out`](Self::left_out).
     ///
     /// # Errors
-    /// [`KeyFileError`]: it cannot be read, is too large, or a line is no key, or there is none.
+    /// [`KeyFileError`]: it cannot be read, is too large, or holds no good key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        read(path)
-            .map(|keys| Self(Arc::new(RwLock::new(keys))))
-            .map_err(|why| KeyFileError { path: path.into(), why })
+        let error = |why| KeyFileError { path: path.into(), why };
+        let (keys, left_out) = read(path).map_err(error)?;
+        Ok(Self::of(keys, left_out.map(error)))
+    }
+
+    /// Which lines of the file were left out, and why; none where all are good. The keys of the other
+    /// lines are used.
+    pub fn left_out(&self) -> Option<&KeyFileError> {
+        self.left_out.as_deref()
     }
 
     /// Takes the keys of `other` in place of its own, and says whether they differ.
     pub fn replace(&self, other: &Self) -> bool {
         let new = other.keys();
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let differ = *keys != new;
         *keys = new;
         differ
@@ -145,11 +162,12 @@ impl Keyring {
 
     /// The keys, the one that proves first. Never empty.
     pub(super) fn keys(&self) -> Vec<NetworkKey> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-fn read(path: &Path) -> Result<Vec<NetworkKey>, String> {
+/// The good keys of a file, at least one, and which lines were left out.
+fn read(path: &Path) -> Result<(Vec<NetworkKey>, Option<String>), String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     // Looked at before it is opened: opening a pipe would wait for its writer.
     if !path.metadata().map_err(unreadable)?.is_file() {
@@ -161,21 +179,43 @@ fn read(path: &Path) -> Result<Vec<NetworkKey>, String> {
     if text.len() as u64 > LARGEST {
         return Err(format!("is larger than {LARGEST} bytes"));
     }
-    let text = std::str::from_utf8(&text).map_err(|_| "is not text".to_owned())?;
-    let mut keys = Vec::new();
-    for (line, text) in text.lines().map(str::trim).enumerate() {
-        if text.is_empty() || text.starts_with('#') {
+    let (keys, bad) = parse(&text);
+    match (keys.is_empty(), bad.is_empty()) {
+        (true, true) => Err("holds no key: make one with smidge key network".into()),
+        (true, false) => Err(format!("holds no good key: {}", listed(&bad))),
+        (false, true) => Ok((keys, None)),
+        (false, false) => Ok((keys, Some(format!("left out: {}", listed(&bad))))),
+    }
+}
+
+/// The good keys, and what is wrong with each line that gives none.
+fn parse(text: &[u8]) -> (Vec<NetworkKey>, Vec<String>) {
+    let (mut keys, mut bad) = (Vec::new(), Vec::new());
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii)) {
+        if text.is_empty() || text.starts_with(b"#") {
             continue;
         }
-        let key = NetworkKey::decode(text).map_err(|why| format!("line {} {why}", line + 1))?;
-        if keys.contains(&key) {
-            return Err(format!("line {} holds a key for the second time", line + 1));
+        let key = std::str::from_utf8(text)
+            .map_err(|_| "is not text".to_owned())
+            .and_then(|text| NetworkKey::decode(text.trim()));
+        match key {
+            Ok(key) if keys.contains(&key) => {
+                bad.push(format!("line {line} holds a key for the second time"))
+            }
+            Ok(_) if keys.len() == MOST_KEYS => {
+                bad.push(format!("line {line} holds a key more than the {MOST_KEYS} that a node may have"));
+            }
+            Ok(key) => keys.push(key),
+            Err(why) => bad.push(format!("line {line} {why}")),
         }
-        keys.push(key);
     }
-    match keys.len() {
-        0 => Err("holds no key: make one with smidge key network".into()),
-        1..=MOST_KEYS => Ok(keys),
-        more => Err(format!("holds {more} keys, more than {MOST_KEYS}")),
-    }
+    (keys, bad)
+}
+
+/// What is wrong with the first of many lines, and how many more there are.
+fn listed(bad: &[String]) -> String {
+    let (shown, rest) = bad.split_at(bad.len().min(MOST_SHOWN));
+    let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
+    format!("{}{more}", shown.join("; "))
 }

@@ -1,6 +1,7 @@
 //! Admission over real QUIC and TCP on loopback: who is let in, and everything that is not.
 
 mod bed;
+mod keys;
 
 use std::time::Duration;
 
@@ -329,37 +330,4 @@ fn the_vectors_of_the_specification_hold() {
     ] {
         assert!(specification.contains(&vector), "{vector} is not in docs/ADMISSION.md");
     }
-}
-
-#[test]
-fn a_bad_key_file_is_refused_in_words_that_give_nothing_away() {
-    let good = key().encode().to_string();
-    let encoded = good.strip_prefix("smidge-network-key-1:").unwrap();
-    let many: String = (0..9).map(|_| format!("{}\n", *key().encode())).collect();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("keys");
-    let rows: [(&[u8], &str); 10] = [
-        (b"", "holds no key: make one with smidge key network"),
-        (b"# nothing yet\n\n", "holds no key: make one with smidge key network"),
-        (encoded.as_bytes(), "line 1 does not begin with \"smidge-network-key-1:\""),
-        (b"smidge-network-key-2:AAAA", "line 1 is a network key of a newer version"),
-        (b"# a\nsmidge-network-key-1:AAAA", "line 2 has 3 bytes, where a key has 32"),
-        (b"smidge-network-key-1:?", "line 1 is not base64"),
-        (b"\xff\xfe", "is not text"),
-        (&[b'#'; 9000], "is larger than 8192 bytes"),
-        (many.as_bytes(), "holds 9 keys, more than 8"),
-        (&[good.as_bytes(), b"\n", good.as_bytes()].concat(), "line 2 holds a key for the second time"),
-    ];
-    for (bytes, expected) in rows {
-        std::fs::write(&path, bytes).unwrap();
-        let error = Keyring::read(&path).expect_err(expected);
-        assert_eq!(error.why, expected);
-    }
-    assert_eq!(Keyring::read(dir.path()).expect_err("a directory").why, "is not a file");
-    let missing = Keyring::read(&dir.path().join("none")).expect_err("missing").why;
-    assert!(missing.starts_with("cannot be read: "), "{missing}");
-    std::fs::write(&path, format!("# the key\r\n  {good}  \r\n")).unwrap();
-    let ring = Keyring::read(&path).unwrap();
-    assert_eq!(ring.fingerprints().len(), 1);
-    assert!(!format!("{ring:?}").contains(encoded), "a key is never shown");
 }
