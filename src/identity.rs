@@ -124,22 +124,6 @@ impl IdentityError {
 }
 
 impl Identity {
-    /// The key that the configuration asks for: derived; in memory; or from its file, made if there is
-    /// none.
-    ///
-    /// # Errors
-    /// As [`Identity::derive`] and [`Identity::load_or_create`].
-    pub fn open(config: &crate::config::Identity) -> Result<Self, IdentityError> {
-        match (&config.derive_secret, &config.derive_name) {
-            (None, None) if config.ephemeral => Ok(Self::ephemeral()),
-            (None, None) => Self::load_or_create(&config.key_file),
-            (secret, name) => {
-                let secret = secret.as_ref().map_or("", |secret| secret.reveal());
-                Self::derive(secret.as_bytes(), name.as_deref().unwrap_or_default())
-            }
-        }
-    }
-
     /// The key that `secret` gives to `name`: always the same one. The Ed25519 seed is HKDF-SHA256
     /// (RFC 5869) of the secret, with the salt `smidge/identity/ed25519/v1`, the name as info, and 32
     /// bytes long.

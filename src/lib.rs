@@ -39,6 +39,7 @@ pub mod logging;
 pub mod mdns;
 mod node;
 pub mod store;
+mod text;
 
 pub use config::Config;
 pub use node::{

@@ -19,7 +19,7 @@ use std::{
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::queue::Queue;
-use crate::config::{LogFormat, nearest, quoted};
+use crate::text::{nearest, quoted};
 
 mod queue;
 mod repeats;
@@ -44,6 +44,15 @@ const QUIET: &[(&str, LevelFilter)] = &[
     ("quinn_udp", LevelFilter::Error),
     ("rustls", LevelFilter::Warn),
 ];
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Time, level, target and message, with blanks between.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Filter directives as `RUST_LOG` has them: `LEVEL`, `TARGET=LEVEL` or `TARGET`, commas between,
 /// and `/TEXT` at the end for messages that hold a text.
@@ -184,22 +193,33 @@ impl Control {
 
 static LOGGER: OnceLock<Control> = OnceLock::new();
 
+/// What a log is set up with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How lines look.
+    pub format: Format,
+    /// Which lines there are.
+    pub level: Directives,
+    /// Bytes of lines that wait to be written; beyond, lines are dropped and counted.
+    pub buffer: usize,
+}
+
 /// Sets the log of this process up, on stderr. A second call changes the levels of the first. Lines are
 /// written by a thread of their own: a program that ends itself calls [`flush`] before.
 ///
 /// # Errors
 /// [`LogError::Installed`] when the process has a logger that is not ours; [`LogError::Writer`].
-pub fn init(config: &crate::config::Log) -> Result<Control, LogError> {
+pub fn init(settings: &Settings) -> Result<Control, LogError> {
     if let Some(control) = LOGGER.get() {
-        control.apply(&config.level);
+        control.apply(&settings.level);
         return Ok(control.clone());
     }
-    let queue = Queue::new(config.buffer);
-    let logger = Arc::new(Reloadable::new(config.format, &config.level, Box::new(queue.clone())));
+    let queue = Queue::new(settings.buffer);
+    let logger = Arc::new(Reloadable::new(settings.format, &settings.level, Box::new(queue.clone())));
     log::set_boxed_logger(Box::new(Shared(logger.clone()))).map_err(|_| LogError::Installed)?;
-    write_to_stderr(&queue, config.format).map_err(LogError::Writer)?;
+    write_to_stderr(&queue, settings.format).map_err(LogError::Writer)?;
     let control = LOGGER.get_or_init(|| Control { logger, queue });
-    control.apply(&config.level);
+    control.apply(&settings.level);
     Ok(control.clone())
 }
 
@@ -218,7 +238,7 @@ pub fn dropped() -> u64 {
 /// How long the end of a process waits for whoever reads its log.
 const FLUSH: Duration = Duration::from_secs(1);
 
-fn write_to_stderr(queue: &Queue, format: LogFormat) -> io::Result<()> {
+fn write_to_stderr(queue: &Queue, format: Format) -> io::Result<()> {
     // Not through `io::stderr()`: its lock would be held for as long as nobody reads, and whoever else has
     // something to say there would wait for it.
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
@@ -231,7 +251,7 @@ fn write_to_stderr(queue: &Queue, format: LogFormat) -> io::Result<()> {
 
 /// A logger whose filter can be replaced.
 struct Reloadable {
-    format: LogFormat,
+    format: Format,
     inner: RwLock<env_logger::Logger>,
     sink: Box<dyn Sink>,
 }
@@ -248,7 +268,7 @@ impl<W: Write + Send + Sync + Clone + 'static> Sink for W {
 }
 
 impl Reloadable {
-    fn new(format: LogFormat, directives: &Directives, sink: Box<dyn Sink>) -> Self {
+    fn new(format: Format, directives: &Directives, sink: Box<dyn Sink>) -> Self {
         let inner = RwLock::new(build(format, directives, sink.again()));
         Self { format, inner, sink }
     }
@@ -258,17 +278,17 @@ impl Reloadable {
     }
 }
 
-fn build(format: LogFormat, directives: &Directives, out: Box<dyn Write + Send>) -> env_logger::Logger {
+fn build(format: Format, directives: &Directives, out: Box<dyn Write + Send>) -> env_logger::Logger {
     let mut builder = env_logger::Builder::new();
     directives.apply(&mut builder);
     builder.target(env_logger::Target::Pipe(out));
     builder.write_style(env_logger::WriteStyle::Never);
     match format {
-        LogFormat::Text => builder.format(|out, record| {
+        Format::Text => builder.format(|out, record| {
             let (ts, level, target) = (out.timestamp_micros(), record.level(), record.target());
             writeln!(out, "{ts} {level:5} {}: {}", one_line(target), one_line(&record.args().to_string()))
         }),
-        LogFormat::Json => builder.format(|out, record| {
+        Format::Json => builder.format(|out, record| {
             let line = serde_json::json!({
                 "ts": out.timestamp_micros().to_string(),
                 "level": record.level().as_str(),

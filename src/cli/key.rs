@@ -78,7 +78,7 @@ pub(super) fn run(args: KeyArgs) -> Result<(), Failure> {
         None => {
             let config = args.config.load()?.identity;
             if !made && (config.derive_secret.is_some() || config.derive_name.is_some()) {
-                return say(&Identity::open(&config)?, None, args.json);
+                return say(&config.open()?, None, args.json);
             }
             config.key_file
         }

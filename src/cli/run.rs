@@ -63,8 +63,8 @@ impl NodeArgs {
 /// Reads the configuration, sets up the log and the key, and runs the node.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = Config::load(&args.node.options())?;
-    let log = logging::init(&config.log)?;
-    let identity = Identity::open(&config.identity)?;
+    let log = logging::init(&(&config.log).into())?;
+    let identity = config.identity.open()?;
     for warning in config.warnings().iter().chain(identity.warnings()) {
         log::warn!("{warning}");
     }

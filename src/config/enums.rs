@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::{
-    error::nearest,
     kind::{said, text_kind},
+    nearest,
 };
 use crate::runtime::Executor;
 
@@ -148,6 +148,21 @@ words! {
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+    }
+}
+
+impl From<&super::Log> for crate::logging::Settings {
+    fn from(log: &super::Log) -> Self {
+        Self { format: log.format.into(), level: log.level.clone(), buffer: log.buffer }
+    }
+}
+
+impl From<LogFormat> for crate::logging::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use super::{error::quoted, units};
+use super::{quoted, units};
 
 /// Why a value was refused.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::{KEYS, LoadOptions, Problem, Source, error::nearest, error::quoted};
+use super::{KEYS, LoadOptions, Problem, Source, nearest, quoted};
 
 /// The largest configuration file read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;

@@ -18,6 +18,7 @@ use std::{
 mod check;
 mod enums;
 mod error;
+mod identity;
 pub(crate) mod kind;
 mod layers;
 mod network;
@@ -32,12 +33,12 @@ mod topic_rules;
 mod transports;
 mod units;
 
+pub(crate) use crate::text::{nearest, quoted};
 pub use enums::{
     ApiListen, Backend, Encoding, KadMode, LogFormat, MessageIds, Role, ScorePreset, Secret, Store,
     TransportKind, Validation,
 };
 pub use error::{ConfigError, Problem, Source};
-pub(crate) use error::{nearest, quoted};
 use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;

@@ -12,9 +12,10 @@ use toml::Value;
 
 use super::{
     enums::ScorePreset,
-    error::{nearest, quoted},
     kind::{Kind, Refusal},
+    nearest,
     network::parse_topic,
+    quoted,
 };
 
 /// Topics that rules are kept for, at most.

@@ -152,21 +152,6 @@ fn nothing_is_derived_of_too_little() {
 }
 
 #[test]
-fn a_derived_key_touches_no_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut config = crate::Config::default().identity;
-    config.key_file = dir.path().join("key");
-    config.derive_secret = Some("0123456789abcdef".to_owned().into());
-    // A library's own configuration is not checked: half of it is refused here.
-    assert!(matches!(Identity::open(&config), Err(IdentityError::Underivable(_))));
-    config.derive_name = Some("p2p_peer.1".into());
-    let opened = Identity::open(&config).unwrap();
-    assert_eq!(opened.peer_id(), Identity::derive(b"0123456789abcdef", "p2p_peer.1").unwrap().peer_id());
-    assert!(!config.key_file.exists());
-    assert!(!format!("{opened:?} {config:?}").contains("0123456789abcdef"));
-}
-
-#[test]
 fn debug_shows_no_secret() {
     let one = Identity::ephemeral();
     let secret = one.keypair().to_protobuf_encoding().unwrap();

@@ -23,7 +23,7 @@ impl Write for Memory {
 struct Log(Arc<Reloadable>, Memory);
 
 impl Log {
-    fn new(format: LogFormat, level: &str) -> Self {
+    fn new(format: Format, level: &str) -> Self {
         let sink = Memory::default();
         Self(Arc::new(Reloadable::new(format, &level.parse().unwrap(), Box::new(sink.clone()))), sink)
     }
@@ -45,7 +45,7 @@ impl Log {
 
 #[test]
 fn a_text_line_has_time_level_target_and_message() {
-    let line = Log::new(LogFormat::Text, "info").line("smidge::node", Level::Info, "starting");
+    let line = Log::new(Format::Text, "info").line("smidge::node", Level::Info, "starting");
     let (ts, rest) = line.split_once(' ').unwrap();
     assert_eq!(rest, "INFO  smidge::node: starting\n");
     assert_eq!((ts.len(), &ts[10..11], &ts[19..20], &ts[26..]), (27, "T", ".", "Z"), "{ts}");
@@ -53,7 +53,7 @@ fn a_text_line_has_time_level_target_and_message() {
 
 #[test]
 fn a_json_line_is_one_object() {
-    let line = Log::new(LogFormat::Json, "info").line("smidge", Level::Warn, "a \"b\"\nc\u{1b}[0m");
+    let line = Log::new(Format::Json, "info").line("smidge", Level::Warn, "a \"b\"\nc\u{1b}[0m");
     assert_eq!(line.lines().count(), 1, "{line}");
     let value: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(value["level"], "WARN");
@@ -64,7 +64,7 @@ fn a_json_line_is_one_object() {
 
 #[test]
 fn a_message_cannot_start_a_line_of_its_own() {
-    let log = Log::new(LogFormat::Text, "info");
+    let log = Log::new(Format::Text, "info");
     let line = log.line("smidge", Level::Info, "topic a\n2026 INFO forged\r\u{1b}[2J\u{85}\u{2028}\u{202e}x");
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(line.ends_with("topic a\\n2026 INFO forged\\r\\u{1b}[2J\\u{85}\\u{2028}\\u{202e}x\n"), "{line}");
@@ -72,29 +72,29 @@ fn a_message_cannot_start_a_line_of_its_own() {
 
 #[test]
 fn chatty_targets_are_quiet_unless_asked_for() {
-    let log = Log::new(LogFormat::Text, "info");
+    let log = Log::new(Format::Text, "info");
     assert!(log.says("smidge", Level::Info) && !log.says("smidge", Level::Debug));
     assert!(log.says("libp2p_swarm", Level::Info), "the peer id stands in this line");
     assert!(!log.says("libp2p_kad::behaviour", Level::Warn) && log.says("libp2p_kad", Level::Error));
 
-    let log = Log::new(LogFormat::Text, "libp2p_kad=debug");
+    let log = Log::new(Format::Text, "libp2p_kad=debug");
     assert!(log.says("libp2p_kad", Level::Debug), "a target that is named says what was asked");
     assert!(log.says("smidge", Level::Info), "the rest stays at info");
 
-    let log = Log::new(LogFormat::Text, "debug");
+    let log = Log::new(Format::Text, "debug");
     assert!(log.says("libp2p_kad", Level::Debug), "debug of everything is debug of everything");
 
-    let log = Log::new(LogFormat::Text, "off,smidge::node");
+    let log = Log::new(Format::Text, "off,smidge::node");
     assert!(log.says("smidge::node", Level::Trace) && !log.says("smidge::dns", Level::Error));
     assert!(!log.says("libp2p_kad", Level::Error), "off is off");
 
-    let log = Log::new(LogFormat::Text, "info/peer");
+    let log = Log::new(Format::Text, "info/peer");
     assert!(!log.says("smidge", Level::Info) && !log.line("smidge", Level::Info, "a peer").is_empty());
 }
 
 #[test]
 fn levels_change_while_it_runs_and_bad_ones_change_nothing() {
-    let log = Log::new(LogFormat::Text, "info");
+    let log = Log::new(Format::Text, "info");
     let control = Control { logger: log.0.clone(), queue: Queue::new(0) };
     control.set_level("debug").unwrap();
     assert!(log.says("smidge", Level::Debug));

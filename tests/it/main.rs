@@ -10,6 +10,7 @@ mod api;
 mod blame;
 mod cli;
 mod doctor;
+mod floors;
 mod gateway;
 mod hosts;
 mod limits;

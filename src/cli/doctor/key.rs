@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config) -> (Finding, Option<PeerId>) {
     let derived = told.derive_secret.is_some() || told.derive_name.is_some();
     let loaded = if told.ephemeral || derived {
         // Neither reads nor makes a file.
-        Identity::open(told)
+        told.open()
     } else {
         Identity::load(&told.key_file)
     };
