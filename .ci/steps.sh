@@ -98,6 +98,9 @@ step_alerts() { promtool check rules config/alerts.yml; }
 # The page, in a browser.
 step_page() { built && python3 tests/page/browser.py "$smidge"; }
 
+# With js-libp2p: who is heard again after a restart, and beside a second connection.
+step_interop() { built && python3 tests/interop/run.py "$smidge"; }
+
 # Each of each crate, as the tests built it.
 step_examples() {
     local example
@@ -165,5 +168,8 @@ step_fuzz() {
 }
 
 step_soak-hour() { cargo build --release --locked && python3 tests/faults/soak.py --minutes 60 | grep -v '^{'; }
+
+# dnsmasq, unbound, BIND and podman's aardvark-dns as they are.
+step_dns() { built && python3 tests/dns/run.py --binary "$smidge"; }
 
 step_nat-50() { built && tests/nat/run.py --tries 50; }

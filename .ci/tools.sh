@@ -27,6 +27,11 @@ packages_of() {
             ;;
         kubernetes) ! missing kubectl || echo kubernetes-client ;;
         page) ! missing chromium chromedriver || echo chromium chromium-driver ;;
+        interop) ! missing npm || echo npm ;;
+        dns)
+            ! missing ip unshare mount ss dnsmasq unbound named /usr/lib/podman/aardvark-dns ||
+                echo iproute2 util-linux mount dnsmasq-base unbound bind9 aardvark-dns
+            ;;
         faults | soak* | nat*)
             # Namespaces, and a wall clock that jumps.
             ! missing ip unshare nsenter mount iptables '/usr/lib/*/faketime/libfaketime.so.1' ||

@@ -3,7 +3,7 @@
 
 Usage: tests/interop/run.py [SMIDGE]     (default: target/debug/smidge; builds nothing)
 
-js-libp2p and a Node.js of its own come from the npm registry, versions as in package.json, into a folder that is
+js-libp2p and a Node.js of its own come from the npm registry, versions as in package-lock.json, into a folder that is
 removed in the end (or kept and used again: SMIDGE_INTEROP_DIR). Needs npm. Everything else is on loopback. Bounded:
 each wait ends after PATIENCE seconds, with the logs of both sides.
 """
@@ -101,8 +101,8 @@ class Smidge:
 def install():
     folder = pathlib.Path(os.environ.get("SMIDGE_INTEROP_DIR") or tempfile.mkdtemp(prefix="smidge-interop-"))
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "package.json", folder)
-    shutil.copy(HERE / "peer.mjs", folder)
+    for name in ("package.json", "package-lock.json", "peer.mjs"):
+        shutil.copy(HERE / name, folder)
     if not (folder / "node_modules/libp2p").is_dir():
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True,
                        timeout=300)
