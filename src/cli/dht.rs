@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{
     Failure,
@@ -33,10 +34,19 @@ enum DhtVerb {
     #[command(after_help = "Example:\n  smidge dht get config.json > config.json")]
     Get(GetArgs),
     /// Announces the node as a provider of a key, for as long as it runs (or keeps it on disk: kad.store)
-    #[command(after_help = "Example:\n  smidge dht provide backup\n\n--json: {\"provider\"}")]
+    #[command(
+        after_help = "Example:\n  smidge dht provide backup\n  smidge dht provide backup --multihash\n\n\
+                            A key is any text, and every smidge node takes it. Others (js-libp2p) keep providers\n\
+                            of keys that are sha2-256 multihashes only, as IPFS has them, and refuse the rest in\n\
+                            silence. With --multihash it is the text's multihash that is announced, and looked\n\
+                            for by `dht providers --multihash`.\n\n--json: {\"provider\"}"
+    )]
     Provide(KeyArgs),
     /// Prints the providers of a key
-    #[command(after_help = "Example:\n  smidge dht providers backup\n\n--json: {\"providers\"}")]
+    #[command(
+        after_help = "Example:\n  smidge dht providers backup\n  smidge dht providers backup --multihash\n\n\
+                            --json: {\"providers\"}"
+    )]
     Providers(KeyArgs),
     /// Prints the addresses of a peer, as its neighbours know them
     #[command(
@@ -80,6 +90,9 @@ struct GetArgs {
 struct KeyArgs {
     /// The key
     key: String,
+    /// Take the key's sha2-256 multihash in its place
+    #[arg(long)]
+    multihash: bool,
     /// Print a JSON record
     #[arg(long)]
     json: bool,
@@ -98,17 +111,40 @@ struct PeerArgs {
     api: ApiArgs,
 }
 
+impl KeyArgs {
+    fn path(&self) -> String {
+        let key = self.key.as_bytes();
+        let key = if self.multihash { encode(&multihash(key)) } else { encode(key) };
+        format!("/v1/dht/{key}/providers")
+    }
+}
+
+/// What becomes of a key that is no multihash.
+const FOREIGN: &str = "smidge nodes take any key; js-libp2p keeps providers of sha2-256 multihashes only, and refuses \
+                       others in silence (--multihash)";
+
+/// The sha2-256 multihash of `data`: code, length, digest (multiformats/multihash).
+fn multihash(data: &[u8]) -> Vec<u8> {
+    let mut hash = vec![0x12, 0x20];
+    hash.extend_from_slice(&Sha256::digest(data));
+    hash
+}
+
 pub(super) fn run(args: DhtArgs) -> Result<(), Failure> {
     match args.verb {
         DhtVerb::Put(args) => put(&args),
         DhtVerb::Get(args) => get(&args),
         DhtVerb::Provide(args) => {
-            let path = format!("/v1/dht/{}/providers", encode(args.key.as_bytes()));
-            show(&args.api, "dht provide", "POST", &path, args.json, |_| String::new())
+            show(&args.api, "dht provide", "POST", &args.path(), args.json, |_| String::new())?;
+            if !(args.multihash || args.json) {
+                super::note(FOREIGN);
+            }
+            Ok(())
         }
         DhtVerb::Providers(args) => {
-            let path = format!("/v1/dht/{}/providers", encode(args.key.as_bytes()));
-            show(&args.api, "dht providers", "GET", &path, args.json, |record| lines(&record["providers"]))
+            show(&args.api, "dht providers", "GET", &args.path(), args.json, |record| {
+                lines(&record["providers"])
+            })
         }
         DhtVerb::FindPeer(args) => {
             let path = format!("/v1/peers/{}", encode(args.peer.as_bytes()));
@@ -164,4 +200,16 @@ pub(super) fn show(
 fn lines(list: &Value) -> String {
     let items = list.as_array().into_iter().flatten().filter_map(Value::as_str);
     items.map(|item| format!("{item}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_multihash_is_what_ipfs_calls_the_key() {
+        let hash = data_encoding::HEXLOWER.encode(&multihash(b"backup"));
+        let digest = "54d00d867758cef816bc4685f58e327b949712b07ebd17c3485f3ffc9e9f5133";
+        assert_eq!(hash, format!("1220{digest}"));
+    }
 }

@@ -251,6 +251,11 @@ pub(crate) fn stdout_is(flags: PollFlags) -> bool {
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().intersects(flags)
 }
 
+/// Writes to stderr what is worth knowing and nothing wrong.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "smidge: note: {text}");
+}
+
 /// Writes a warning to stderr.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "smidge: warning: {text}");

@@ -129,7 +129,8 @@ impl Client {
     }
 
     /// Announces this node as a provider of `key`, now and for as long as it runs; with `kad.store` as a
-    /// file, until [`stop_providing`](Self::stop_providing), however often it is started again.
+    /// file, until [`stop_providing`](Self::stop_providing), however often it is started again. js-libp2p refuses
+    /// keys that are no sha2-256 multihash in silence.
     ///
     /// # Errors
     /// [`Error::Store`] with too many keys provided; [`Error::TimedOut`].

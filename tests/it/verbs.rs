@@ -357,10 +357,18 @@ fn records_and_providers_go_around() {
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert!(err.starts_with("smidge: dht get: not found: "), "{err}");
 
-    assert_eq!(one.ask(&["dht", "provide", "k"]), (0, String::new(), String::new()));
+    let (code, out, err) = one.ask(&["dht", "provide", "k"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.starts_with("smidge: note: ") && err.contains("--multihash"), "{err}");
     assert_eq!(two.ask(&["dht", "providers", "k"]), (0, format!("{}\n", one.peer), String::new()));
     let (_, out, _) = two.ask(&["dht", "providers", "k", "--json"]);
     assert_eq!(json(&out), serde_json::json!({ "providers": [one.peer] }));
+    // Another key, which the API takes as bytes.
+    let (code, out, _) = two.ask(&["dht", "providers", "k", "--multihash"]);
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert_eq!(one.ask(&["dht", "provide", "k", "--multihash"]), (0, String::new(), String::new()));
+    let found = (0, format!("{}\n", one.peer), String::new());
+    assert_eq!(two.ask(&["dht", "providers", "k", "--multihash"]), found);
     let (code, out, _) = two.ask(&["dht", "find-peer", &one.peer]);
     assert_eq!(code, 0);
     assert!(out.contains(one.addr.rsplit(':').next().unwrap()), "{out}");
