@@ -238,6 +238,13 @@ impl Config {
                 "listen.addresses, too",
             ),
             rule(
+                &["relay.circuit_duration"],
+                !relay.circuit_duration.is_zero()
+                    && relay.circuit_duration < std::time::Duration::from_secs(1),
+                format!("{:?} is too short", relay.circuit_duration),
+                "0s for no limit, or 1s and more",
+            ),
+            rule(
                 &["relay.reservations_per_peer", "relay.reservations"],
                 relay.reservations_per_peer > relay.reservations,
                 format!(

@@ -259,8 +259,8 @@ sections! { role;
         circuits: usize [1..=65536] = 64;
         /// Relayed connections that one peer may have opened.
         circuits_per_peer: usize [1..=1024] = 16;
-        /// How long a relayed connection may stand.
-        circuit_duration: Duration [secs(1)..=secs(30 * DAY)] = secs(3600);
+        /// How long a relayed connection may stand, 1s and more; 0s: no limit.
+        circuit_duration: Duration [secs(0)..=secs(30 * DAY)] = secs(3600);
         /// Bytes that a relayed connection may carry, of both directions; 0B: no limit.
         circuit_bytes: usize as Size [0..] = 64 << 20;
         /// Slots, and relayed connections, that one peer or one address may ask for in a minute.

@@ -25,6 +25,7 @@ mod ping;
 mod publish_policy;
 mod queries;
 mod reachable;
+mod relay_circuits;
 mod relay_server;
 mod reservations;
 mod setup;

@@ -1,4 +1,5 @@
-//! This node as a relay for others: libp2p's behaviour, kept from a panic.
+//! This node as a relay for others: libp2p's behaviour, kept from a panic, and with relayed connections that have no
+//! time limit where there is to be none (`relay_circuits.rs`).
 //!
 //! It forgets a peer whose slot has ended, although that peer is still connected, and panics if an answer to it
 //! that was held up until then (the peer read nothing) goes out after all. Here every connected peer has one
@@ -14,26 +15,34 @@ use libp2p::{
     },
 };
 
-use super::forward::ask_inner_of_connections;
+use super::{forward::ask_inner_of_connections, relay_circuits::Handler};
 
 /// Id of the placeholder connection. It cannot collide: the swarm numbers connections from 0.
 const NONE: usize = usize::MAX;
 
 pub(crate) struct Behaviour {
     inner: relay::Behaviour,
+    /// Bytes that a relayed connection may carry, 0 for any number, where time does not limit it.
+    unlimited: Option<u64>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(inner: relay::Behaviour) -> Self {
-        Self { inner }
+    /// `unlimited`: relayed connections may stand for as long as they like, and carry this many bytes; 0 for any
+    /// number.
+    pub(crate) fn new(inner: relay::Behaviour, unlimited: Option<u64>) -> Self {
+        Self { inner, unlimited }
+    }
+
+    fn wrap(&self, handler: THandler<relay::Behaviour>) -> Handler {
+        Handler::new(handler, self.unlimited)
     }
 }
 
 impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = THandler<relay::Behaviour>;
+    type ConnectionHandler = Handler;
     type ToSwarm = relay::Event;
 
-    ask_inner_of_connections!();
+    ask_inner_of_connections!(wrap);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         let none = ConnectionId::new_unchecked(NONE);
@@ -88,7 +97,7 @@ mod tests {
     #[test]
     fn an_answer_that_was_held_up_until_the_slot_ended_harms_nobody() {
         let (local, peer) = (PeerId::random(), PeerId::random());
-        let mut relay = Behaviour::new(relay::Behaviour::new(local, relay::Config::default()));
+        let mut relay = Behaviour::new(relay::Behaviour::new(local, relay::Config::default()), None);
         let connection = ConnectionId::new_unchecked(1);
         let endpoint = ConnectedPoint::Dialer {
             address: "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap(),

@@ -225,7 +225,9 @@ fn relay_behaviour(config: &Config, peer: PeerId) -> relay_server::Behaviour {
     let mut relay = relay::Behaviour::new(peer, relay_config(&config.relay));
     // The configuration says so.
     relay.set_status(Some(relay::Status::Enable));
-    relay_server::Behaviour::new(relay)
+    let settings = &config.relay;
+    let unlimited = settings.circuit_duration.is_zero().then_some(settings.circuit_bytes as u64);
+    relay_server::Behaviour::new(relay, unlimited)
 }
 
 fn dcutr_behaviour(config: &Config, peer: PeerId) -> dcutr::Behaviour {

@@ -2,7 +2,7 @@
 //! them are in `tests/nat/`.
 
 use crate::support::{Network, TOPIC, run, text};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, multiaddr::Protocol};
 use smidge::{Client, Config, Event, Events, PublishOptions};
 
@@ -165,5 +165,40 @@ fn a_node_that_is_told_of_no_relay_is_none_and_uses_none() {
         let address = circuit(&net, 2, &plain, node.peer_id());
         let refused = plain.connect(address).await.unwrap_err().to_string();
         assert!(refused.contains("not supported"), "{refused}");
+    });
+}
+
+#[test]
+fn a_relayed_connection_without_a_time_limit_stands_and_carries() {
+    run(async |net| {
+        net.set("relay", [2]);
+        let server = relay(&net, 2, |config| {
+            config.relay.circuit_duration = std::time::Duration::ZERO;
+            config.relay.circuit_bytes = 0;
+        });
+        let hidden = net.spawn(behind(&net, 4, "relay"));
+        event(&net, "a slot", &mut hidden.events(), reserved).await;
+        let mut config = net.config(5, &[]);
+        config.relay.client = true;
+        config.kad.protocol = StreamProtocol::new("/alone/kad");
+        config.dial.names = vec![circuit(&net, 2, &server, hidden.peer_id()).to_string().parse().unwrap()];
+        let node = net.spawn(config);
+        let [mut at_hidden, mut at_node] =
+            [hidden.subscribe(TOPIC).await.unwrap(), node.subscribe(TOPIC).await.unwrap()];
+        net.connected(&node, [hidden.peer_id()]).await;
+        let mut events = node.events();
+        // libp2p's own limit of zero would cut the connection in the first pause.
+        let wait = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        for _ in 0..3 {
+            let large = "x".repeat(60_000);
+            node.publish(TOPIC, large.clone(), wait).await.unwrap();
+            assert_eq!(text(&net.message(&mut at_hidden).await), large);
+            hidden.publish(TOPIC, large.clone(), wait).await.unwrap();
+            assert_eq!(text(&net.message(&mut at_node).await), large);
+        }
+        assert!(hidden.ping(node.peer_id()).await.is_ok());
+        let cut = std::iter::from_fn(|| events.next().now_or_never().flatten())
+            .find(|event| matches!(event, Event::Disconnected { .. }));
+        assert!(cut.is_none(), "{cut:?}");
     });
 }

@@ -229,6 +229,10 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "[publish]\nevery = \"1ms\"",
             "c.toml:2: publish.every: 1ms is too often; expected 0s, or 10ms and more",
         ),
+        (
+            "[relay]\ncircuit_duration = \"1ms\"",
+            "c.toml:2: relay.circuit_duration: 1ms is too short; expected 0s for no limit, or 1s and more",
+        ),
         // No TOML.
         ("a = \n", "c.toml:1: not TOML, at column 5: string values must be quoted, expected literal string"),
         ("[dial]\nnames = []\nnames = []", "c.toml:3: not TOML, at column 1: duplicate key"),
