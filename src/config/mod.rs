@@ -54,6 +54,7 @@ pub use topic_rules::{TopicRules, TopicScore};
 pub(crate) use {
     network::parse_topic,
     target::{check_address, dialable, split_circuit},
+    transports::carried,
     units::parse_duration,
 };
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use super::{Config, Target, TransportKind, split_circuit};
+use super::{Config, Target, TransportKind};
 
 /// Preferred first.
 const ALL: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
@@ -35,6 +35,14 @@ impl Config {
         ALL.into_iter().filter(|kind| names.contains(kind) || asked.contains(kind)).collect()
     }
 
+    /// Whether this node can dial `address`, by itself or through a relay. What others tell of may be anything:
+    /// `/ws`, `/webtransport`, `/webrtc-direct`, names.
+    pub(crate) fn can_dial(&self, address: &Multiaddr) -> bool {
+        let is_circuit = address.iter().any(|part| part == Protocol::P2pCircuit);
+        (!is_circuit || self.is_relay_client())
+            && carried(address).is_some_and(|kind| self.dialed_transports().contains(&kind))
+    }
+
     /// Whether peers are dialed through relays.
     pub(crate) fn is_relay_client(&self) -> bool {
         self.relay.client || !self.relay.through.is_empty()
@@ -54,10 +62,9 @@ impl Config {
     }
 }
 
-/// What an address is dialed over; through a relay, what the relay is.
-fn carried(address: &Multiaddr) -> Option<TransportKind> {
-    let relay = split_circuit(address).ok().flatten().map(|(relay, _)| relay);
-    TransportKind::of(relay.as_ref().unwrap_or(address))
+/// What an address is dialed over; through a relay, what the relay is. `None` if smidge does not speak it.
+pub(crate) fn carried(address: &Multiaddr) -> Option<TransportKind> {
+    TransportKind::of(&address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect())
 }
 
 #[cfg(test)]
@@ -96,5 +103,36 @@ mod tests {
             };
             assert_eq!(config.longest_dial(), longest, "{listen:?} {names:?} {transports:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_spoken_is_not_dialed() {
+        const ID: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+        let quic = "/ip4/10.0.0.2/udp/4001/quic-v1";
+        let mut config = config(&["/ip4/0.0.0.0/udp/4001/quic-v1"], &[], &[]);
+        let circuit = |relay: &str| format!("{relay}/p2p/{ID}/p2p-circuit");
+        for client in [false, true] {
+            config.relay.client = client;
+            for (address, expected) in [
+                (quic.into(), true),
+                (format!("{quic}/p2p/{ID}"), true),
+                ("/ip4/10.0.0.2/tcp/4001".into(), false),
+                ("/ip4/10.0.0.2/tcp/4001/ws".into(), false),
+                ("/ip4/10.0.0.2/tcp/443/tls/ws".into(), false),
+                (format!("{quic}/webtransport"), false),
+                ("/ip4/10.0.0.2/udp/4001/webrtc-direct".into(), false),
+                ("/dns4/peer/udp/4001/quic-v1".into(), false),
+                ("/memory/7".into(), false),
+                (circuit(quic), client),
+                (format!("{}/p2p/{ID}", circuit(quic)), client),
+                (circuit("/ip4/10.0.0.2/tcp/443/tls/ws"), false),
+                ("/p2p-circuit".into(), false),
+            ] {
+                assert_eq!(config.can_dial(&address.parse().unwrap()), expected, "{address} {client}");
+            }
+        }
+        config.dial.transports = vec![Quic, Tcp];
+        assert!(config.can_dial(&"/ip4/10.0.0.2/tcp/4001".parse().unwrap()));
+        assert!(!config.can_dial(&"/ip4/10.0.0.2/tcp/4001/ws".parse().unwrap()));
     }
 }

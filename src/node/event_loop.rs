@@ -46,7 +46,7 @@ use super::{
     topics::{self, Topics},
 };
 use crate::{
-    config::{Config, TransportKind},
+    config::Config,
     error::chain,
     logging::Repeats,
     runtime::{Handle, Interface, Interfaces, Timer},
@@ -201,11 +201,10 @@ impl EventLoop {
         let known = behaviour.kad.store_mut().known();
         let access = behaviour.access.access().clone();
         let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
-        // A run before may have spoken other transports.
-        let spoken = self.config.dialed_transports();
+        // A run before may have spoken other transports, or remembered what nobody speaks.
+        let config = &self.config;
         let known = known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a)));
-        let is_spoken = |a: &Multiaddr| TransportKind::of(a).is_none_or(|kind| spoken.contains(&kind));
-        behaviour.dialer.try_known(known.filter(|(_, address)| is_spoken(address)));
+        behaviour.dialer.try_known(known.filter(|(_, address)| config.can_dial(address)));
         while !self.is_done() {
             self.arm_timer();
             let timer = &mut self.timer;

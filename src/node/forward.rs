@@ -1,15 +1,19 @@
 //! What a behaviour around another one leaves to it: the four questions about a connection, word for word.
 
 /// Stands in an `impl NetworkBehaviour` for a struct whose field `inner` has the same handlers, or handlers that
-/// the method named makes into its own.
+/// the method named makes into its own. `dialing KEEP`: of the addresses that `inner` knows of a peer, those are
+/// dialed that the function `KEEP` lets through.
 macro_rules! ask_inner_of_connections {
     () => {
-        ask_inner_of_connections!(@ );
+        ask_inner_of_connections!(@ [] []);
     };
     ($wrap:ident) => {
-        ask_inner_of_connections!(@ $wrap);
+        ask_inner_of_connections!(@ [$wrap] []);
     };
-    (@ $($wrap:ident)?) => {
+    (dialing $keep:ident) => {
+        ask_inner_of_connections!(@ [] [$keep]);
+    };
+    (@ [$($wrap:ident)?] [$($keep:ident)?]) => {
         fn handle_pending_inbound_connection(
             &mut self,
             connection: libp2p::swarm::ConnectionId,
@@ -38,7 +42,9 @@ macro_rules! ask_inner_of_connections {
             addresses: &[libp2p::Multiaddr],
             role: libp2p::core::Endpoint,
         ) -> Result<Vec<libp2p::Multiaddr>, libp2p::swarm::ConnectionDenied> {
-            self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
+            let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+            $(let known = known.into_iter().filter($keep).collect();)?
+            Ok(known)
         }
 
         fn handle_established_outbound_connection(

@@ -58,6 +58,8 @@ fn as_text<S: Serializer>(peer: &PeerId, serializer: S) -> Result<S::Ok, S::Erro
 struct Connection {
     address: Multiaddr,
     outbound: bool,
+    /// Came up beside a relayed one: it may lead through a hole in a NAT, which is open to this node alone.
+    punched: bool,
     since: Instant,
 }
 
@@ -92,7 +94,8 @@ impl Peers {
         now: Instant,
     ) -> bool {
         let peer = self.0.entry(peer).or_default();
-        peer.connections.insert(connection, Connection { address, outbound, since: now });
+        let punched = !is_circuit(&address) && peer.connections.values().any(Connection::is_relayed);
+        peer.connections.insert(connection, Connection { address, outbound, punched, since: now });
         peer.connections.len() == 1
     }
 
@@ -202,6 +205,12 @@ impl Peers {
             .collect()
     }
 
+    /// Where a connected peer was dialed and answered, and others may dial it, too.
+    pub(crate) fn found_at(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let connections = self.0.get(peer).into_iter().flat_map(|peer| peer.connections.values());
+        connections.filter(|c| c.outbound && !c.punched).map(|c| c.address.clone()).collect()
+    }
+
     /// Who is connected at this address.
     pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
         let has = |peer: &Peer| peer.connections.values().any(|connection| connection.address == *address);
@@ -269,6 +278,22 @@ mod tests {
             peers.disconnected(peer, theirs);
             assert_eq!(peers.replaced(&local, &peer, ours), [], "the direct one has not answered yet");
         }
+    }
+
+    #[test]
+    fn a_peer_is_found_where_it_was_dialed_but_not_through_a_hole_in_its_nat() {
+        let (mut peers, peer) = (Peers::default(), PeerId::random());
+        let circuit = format!("/ip4/10.0.0.1/tcp/1/p2p/{}/p2p-circuit/p2p/{peer}", PeerId::random());
+        let mut connect = |id, address: &str, outbound| {
+            let connection = ConnectionId::new_unchecked(id);
+            peers.connected(peer, connection, address.parse().unwrap(), outbound, Instant::now());
+            peers.found_at(&peer).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let [dialed, theirs, punched] = [2, 3, 4].map(|n| format!("/ip4/10.0.0.{n}/udp/4001/quic-v1"));
+        assert_eq!(connect(1, &theirs, false), [""; 0], "its port may be any");
+        assert_eq!(connect(2, &dialed, true), [dialed.as_str()]);
+        assert_eq!(connect(3, &circuit, true), [dialed.as_str(), &circuit]);
+        assert_eq!(connect(4, &punched, true), [dialed.as_str(), &circuit], "it is open to this node alone");
     }
 
     #[test]

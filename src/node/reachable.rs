@@ -9,19 +9,23 @@ use std::net::IpAddr;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::{dialer::is_circuit, runtime::Interface};
+use crate::{config::carried, dialer::is_circuit, runtime::Interface};
 
 /// Whether `announced` can be reached from here, as far as a connection with `remote` tells.
 ///
 /// It can if it is on the very host that the connection leads to, on a subnet that this host shares
 /// with it, or if both are public. Of a peer behind a relay, the connection says where the relay is: then only
-/// the last of these counts. An address through a relay is believed while `is_relay` knows that relay.
+/// the last of these counts. An address through a relay is believed while `is_relay` knows that relay. What smidge
+/// has no transport for (`/ws`, `/webtransport`, …) cannot be reached.
 pub(crate) fn is_reachable(
     announced: &Multiaddr,
     remote: &Multiaddr,
     interfaces: &[Interface],
     is_relay: impl Fn(&PeerId) -> bool,
 ) -> bool {
+    if carried(announced).is_none() {
+        return false;
+    }
     if is_circuit(announced) {
         let relay = announced.iter().find_map(|part| match part {
             Protocol::P2p(peer) => Some(peer),
@@ -110,6 +114,11 @@ mod tests {
             ("/ip4/10.0.11.9/tcp/4001", "/ip4/10.0.11.2/udp/4001/quic-v1", true),
             ("/ip4/10.0.11.2/tcp/4001", "/ip4/10.0.11.2/tcp/51234", true),
             ("/ip4/172.18.0.4/tcp/4001", "/ip4/10.0.11.2/tcp/4001", false),
+            ("/ip4/10.0.11.2/tcp/4001/ws", "/ip4/10.0.11.2/tcp/4001", false),
+            ("/ip4/10.0.11.2/tcp/443/tls/ws", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/10.0.11.2/udp/4001/quic-v1/webtransport", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/10.0.11.2/udp/4001/webrtc-direct", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
+            ("/ip4/10.0.11.2/udp/4001/quic", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
             ("/dns4/peer/udp/4001/quic-v1", "/ip4/10.0.11.2/udp/4001/quic-v1", false),
             ("/memory/5", "/memory/5", false),
         ] {

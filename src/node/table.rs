@@ -13,7 +13,7 @@ use std::{
 };
 
 use libp2p::{
-    PeerId, kad,
+    Multiaddr, PeerId, kad,
     swarm::{
         CloseConnection, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
@@ -21,7 +21,10 @@ use libp2p::{
 };
 
 use super::forward::ask_inner_of_connections;
-use crate::store::{Report, Sequence, Store};
+use crate::{
+    config::carried,
+    store::{Report, Sequence, Store},
+};
 
 type Kad = kad::Behaviour<Store>;
 
@@ -99,6 +102,11 @@ impl Behaviour {
     }
 }
 
+/// Whether smidge has a transport for an address.
+fn is_spoken(address: &Multiaddr) -> bool {
+    carried(address).is_some()
+}
+
 type Out = ToSwarm<Event, THandlerInEvent<Kad>>;
 
 fn answer(peer_id: PeerId, connection: ConnectionId, event: THandlerInEvent<Kad>) -> Out {
@@ -123,7 +131,8 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Kad as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    ask_inner_of_connections!();
+    // Others tell of addresses that this node cannot dial, such as /ws.
+    ask_inner_of_connections!(dialing is_spoken);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = &event {

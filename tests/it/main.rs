@@ -24,6 +24,7 @@ mod relay;
 mod restart;
 mod scores;
 mod store;
+mod strangers;
 mod support;
 mod tree;
 mod verbs;

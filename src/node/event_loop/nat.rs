@@ -171,7 +171,8 @@ impl EventLoop {
         }
         let is_relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
         if is_relay && behaviour.dialer.is_behind(&peer, &self.config.relay.through) {
-            let announced = info.listen_addrs.iter().find(|a| !dialer::is_circuit(a));
+            let announced =
+                info.listen_addrs.iter().find(|a| !dialer::is_circuit(a) && self.config.can_dial(a));
             let address = if outbound { Some(remote) } else { announced };
             if let Some(address) = address {
                 let (address, _) = dialer::split_peer(address.clone());

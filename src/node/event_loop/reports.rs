@@ -311,7 +311,9 @@ impl EventLoop {
         Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
     }
 
-    /// Addresses that a peer announces go into the table if they can be reached from here.
+    /// What goes into the table, and is remembered for the next start: where this node dialed the peer and it
+    /// answered, whatever it announces (a name, an outside address), and what it announces if that can be reached
+    /// from here.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         self.peers.identified(&peer, &info.agent_version);
         let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
@@ -330,6 +332,7 @@ impl EventLoop {
             .listen_addrs
             .into_iter()
             .filter(|a| is_reachable(a, &remote, &self.here, is_relay))
+            .chain(self.peers.found_at(&peer))
             .map(|a| dialer::split_peer(a).0)
             .collect();
         let behaviour = self.swarm.behaviour_mut();
