@@ -26,7 +26,7 @@ use super::der::{
 const EXTENSION: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xa2, 0x5a, 1, 1];
 /// What a host signs begins with this; the certificate's key follows.
 const PREFIX: &[u8] = b"libp2p-tls-handshake:";
-/// Version 3, under its tag [0]: the one that has extensions.
+/// Version 3, under its tag 0: the one that has extensions.
 const VERSION: &[u8] = &[0xa0, 3, INTEGER, 1, 2];
 /// The tags of what else a certificate may hold: two identifiers that nobody uses, and the extensions.
 const ISSUER_ID: u8 = 0x81;
