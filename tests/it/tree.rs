@@ -35,3 +35,57 @@ fn no_tokio_is_in_the_shipped_tree() {
         }
     }
 }
+
+/// The crates that `package` compiles for whoever depends on it.
+fn dependencies(package: &str) -> Vec<String> {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "-p",
+            package,
+            "-e",
+            "normal,build",
+            "--target",
+            "all",
+            "--prefix",
+            "none",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(Into::into).collect()
+}
+
+#[test]
+fn a_crate_that_is_useful_alone_brings_nothing_of_the_node() {
+    const NODE: [&str; 13] = [
+        "smidge",
+        "clap",
+        "clap_complete",
+        "env_logger",
+        "hickory-proto",
+        "hickory-resolver",
+        "httparse",
+        "toml",
+        "prometheus-client",
+        "libp2p-kad",
+        "libp2p-gossipsub",
+        "serde_json",
+        "tokio",
+    ];
+    for (package, needs, never) in [
+        ("smidge-hybrid", "ml-kem", &["libp2p", "smol"][..]),
+        ("smidge-runtime", "async-io", &["libp2p", "quinn-proto", "rustls", "serde", "async-std"]),
+        ("smidge-transport", "quinn-proto", &["quinn", "libp2p-quic", "async-std"]),
+        ("smidge-gossip", "libp2p", &["smidge-transport", "quinn-proto"]),
+    ] {
+        let crates = dependencies(package);
+        assert!(crates.iter().any(|name| name == needs), "{package} needs {needs}: {crates:?}");
+        for banned in NODE.iter().chain(never) {
+            assert!(crates.iter().all(|name| name != banned), "{package} brings {banned}");
+        }
+    }
+}
