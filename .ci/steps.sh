@@ -44,8 +44,10 @@ step_scripts() {
 # the standard library that is newer than Cargo.toml's rust-version is a warning (incompatible_msrv).
 step_clippy() {
     cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --all-targets --no-default-features --features async-dns -- -D warnings
+    cargo clippy --locked --all-targets --no-default-features --features async-dns,cli -- -D warnings
     cargo clippy --locked --all-targets --all-features -- -D warnings
+    # A node and its client, without the program around them.
+    cargo clippy --locked -p smidge --lib --examples --no-default-features --features hickory -- -D warnings
     bench clippy --all-targets -- -D warnings
 }
 
@@ -77,8 +79,8 @@ step_config() {
 step_alternatives() {
     cargo test --locked --features async-std --lib
     filtered --locked --features async-std --test it -- mesh:: processes:: doctor::
-    filtered --locked --no-default-features --features async-dns --lib -- dns::
-    filtered --locked --no-default-features --features async-dns --test it -- mesh:: processes:: doctor::
+    filtered --locked --no-default-features --features async-dns,cli --lib -- dns::
+    filtered --locked --no-default-features --features async-dns,cli --test it -- mesh:: processes:: doctor::
 }
 
 # With stock rust-libp2p on tokio.
@@ -151,7 +153,7 @@ step_swarm() { tests/swarm/run.sh --native; }
 step_release() { cargo run --release --locked -- demo; }
 
 step_async-std() { cargo test --locked --features async-std; }
-step_async-dns() { cargo test --locked --no-default-features --features async-dns; }
+step_async-dns() { cargo test --locked --no-default-features --features async-dns,cli; }
 
 step_static-arm() {
     std_for_static

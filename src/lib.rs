@@ -26,13 +26,20 @@
 //!
 //! To use only the transport, and any behaviour of rust-libp2p on smol, see [`transport`].
 
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "what the command line alone asks of the floors below it")
+)]
+
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod dialer;
 pub mod dns;
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(feature = "gateway", any(test, fuzzing)))]
 pub mod fuzz;
+#[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod identity;
 pub mod logging;

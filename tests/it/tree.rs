@@ -37,7 +37,7 @@ fn no_tokio_is_in_the_shipped_tree() {
 }
 
 /// The crates that `package` compiles for whoever depends on it.
-fn dependencies(package: &str) -> Vec<String> {
+fn dependencies(package: &str, features: &[&str]) -> Vec<String> {
     let out = Command::new(env!("CARGO"))
         .args([
             "tree",
@@ -51,6 +51,7 @@ fn dependencies(package: &str) -> Vec<String> {
             "--prefix",
             "none",
         ])
+        .args(features)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -82,10 +83,24 @@ fn a_crate_that_is_useful_alone_brings_nothing_of_the_node() {
         ("smidge-transport", "quinn-proto", &["quinn", "libp2p-quic", "async-std"]),
         ("smidge-gossip", "libp2p", &["smidge-transport", "quinn-proto"]),
     ] {
-        let crates = dependencies(package);
+        let crates = dependencies(package, &[]);
         assert!(crates.iter().any(|name| name == needs), "{package} needs {needs}: {crates:?}");
         for banned in NODE.iter().chain(never) {
             assert!(crates.iter().all(|name| name != banned), "{package} brings {banned}");
         }
     }
+}
+
+#[test]
+fn a_node_and_its_client_come_without_the_command_line_and_the_http_api() {
+    let program = dependencies("smidge", &[]);
+    let library = dependencies("smidge", &["--no-default-features", "--features", "hickory"]);
+    let gateway = dependencies("smidge", &["--no-default-features", "--features", "hickory,gateway"]);
+    let has = |crates: &[String], name: &str| crates.iter().any(|one| one == name);
+    for (name, in_gateway) in [("clap", false), ("clap_complete", false), ("httparse", true)] {
+        assert!(has(&program, name), "{name} is in the program");
+        assert_eq!(has(&gateway, name), in_gateway, "{name} with the feature gateway");
+        assert!(!has(&library, name), "{name} is in the library");
+    }
+    assert!(has(&library, "libp2p-gossipsub"), "{library:?}");
 }

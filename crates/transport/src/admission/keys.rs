@@ -201,7 +201,7 @@ fn parse(text: &[u8]) -> (Vec<NetworkKey>, Vec<String>) {
             .and_then(|text| NetworkKey::decode(text.trim()));
         match key {
             Ok(key) if keys.contains(&key) => {
-                bad.push(format!("line {line} holds a key for the second time"))
+                bad.push(format!("line {line} holds a key for the second time"));
             }
             Ok(_) if keys.len() == MOST_KEYS => {
                 bad.push(format!("line {line} holds a key more than the {MOST_KEYS} that a node may have"));
