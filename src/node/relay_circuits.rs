@@ -43,7 +43,7 @@ const BUFFER: usize = 8 * 1024;
 /// What became of a relayed connection, and what is to come.
 struct Step {
     report: Report,
-    next: Option<BoxFuture<'static, Step>>,
+    next: Option<BoxFuture<'static, Self>>,
 }
 
 pub(crate) struct Handler {

@@ -234,7 +234,7 @@ fn a_key_that_the_author_contains_is_looked_at_and_not_passed_on() {
     assert_eq!(with.key(), Some(&[9; 4000][..]));
     assert_eq!(with.encoded(), without.encoded());
     assert_ne!(with, without);
-    let mut kept = with.clone();
+    let mut kept = with;
     kept.compact();
     assert!(kept.retained() < 200, "{} bytes retained", kept.retained());
     // An author that is a hash needs the key.
