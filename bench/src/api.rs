@@ -4,7 +4,6 @@
 //! The load comes from this process, with blocking sockets and nothing between them and the clock.
 
 use std::{
-    env,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
