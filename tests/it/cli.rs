@@ -194,7 +194,8 @@ fn a_network_key_is_made_once_and_never_shown_unless_asked_for() {
     fs::write(&path, "damaged").unwrap();
     let (code, _, err) = said(&["key", "network", "--show", &path]);
     assert_eq!(code, 78);
-    assert!(err.starts_with(&format!("smidge: network key: {path}: line 1 does not begin with")), "{err}");
+    let expected = format!("smidge: network key: {path}: holds no good key: line 1 does not begin with");
+    assert!(err.starts_with(&expected), "{err}");
     assert_eq!(said(&["key", "network", "--show"]).0, 2);
 }
 
