@@ -27,5 +27,6 @@ mod store;
 mod strangers;
 mod support;
 mod tree;
+mod upstream;
 mod verbs;
 mod verbs_json;
