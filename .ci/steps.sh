@@ -88,7 +88,10 @@ step_conformance() { bench test; }
 
 # The oldest compiler that Cargo.toml promises.
 step_msrv() {
-    rustup toolchain install "${oldest:?}" --profile minimal || fail "Rust $oldest cannot be had: rustup toolchain install $oldest"
+    if ! rustup toolchain install "${oldest:?}" --profile minimal; then
+        left_out "Rust $oldest cannot be had here (rustup toolchain install $oldest); clippy looked for newer names alone"
+        return
+    fi
     nice -n 19 cargo "+$oldest" check --locked
 }
 
