@@ -81,6 +81,8 @@ way_to() {
 target_dir=${CARGO_TARGET_DIR:-target}/cross
 # A standard library of one's own does without what symbolises backtraces: the binary has no symbols.
 own_std=("-Zbuild-std=std,panic_abort" -Zbuild-std-features=optimize_for_size)
+# A panic names file and line; each column of them would be a constant of its own.
+own_flags="-Clink-self-contained=no -Zlocation-detail=file,line"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 
 build() {
@@ -97,13 +99,13 @@ build() {
         target) say "$triple: rustup has its standard library" ;;
         source)
             say "$triple: its standard library is built from the source that $(rustc --version) brings"
-            flags="$flags -Clink-self-contained=no"
+            flags="$flags $own_flags"
             build_std=("${own_std[@]}")
             settings=(RUSTC_BOOTSTRAP=1)
             ;;
         debian)
             say "$triple: its standard library is built from Debian's rust-web-src with $(/usr/bin/rustc --version)"
-            flags="$flags -Clink-self-contained=no"
+            flags="$flags $own_flags"
             build_std=("${own_std[@]}")
             # First on PATH, too: some build scripts ask for `rustc` by its name.
             mkdir -p "$tools"
