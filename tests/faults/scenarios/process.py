@@ -81,6 +81,9 @@ def clock(run):
     library = next((path for path in FAKETIME if os.path.exists(path)), None)
     if library is None:
         raise RuntimeError("libfaketime is not there: apt-get install faketime")
+    with open(run.binary, "rb") as binary:
+        if b"/ld-" not in binary.read(4096):
+            raise RuntimeError(f"libfaketime does not reach {run.binary}, which is static: give a dynamic one")
     with run.world("a b c d") as world:
         file = os.path.join(world.directory, "clock")
         told = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": file, "FAKETIME_NO_CACHE": "1",
