@@ -76,7 +76,7 @@ def restart(run):
 @scenario("clock", "a node's wall clock jumps 10 years ahead, 30 back, and to 1980, while it runs (libfaketime); "
           "each time another node is started anew",
           "nothing is lost, no connection breaks, and new ones come about: only certificates look at the wall clock, "
-          "and ours are valid from 1975 on")
+          "and ours are valid from 1970 on")
 def clock(run):
     library = next((path for path in FAKETIME if os.path.exists(path)), None)
     if library is None:
