@@ -244,8 +244,10 @@ fn write_to_stderr(queue: &Queue, format: Format) -> io::Result<()> {
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let notices = build(format, &Directives::default(), Box::new(out.try_clone()?));
     queue.write_to(out, move |dropped| {
-        let words = format_args!("{dropped} log lines were dropped: they came faster than they were read");
-        notices.log(&Record::builder().target("smidge").level(log::Level::Warn).args(words).build());
+        let words = format!("{dropped} log lines were dropped: they came faster than they were read");
+        notices.log(
+            &Record::builder().target("smidge").level(log::Level::Warn).args(format_args!("{words}")).build(),
+        );
     })
 }
 
