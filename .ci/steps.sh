@@ -54,8 +54,8 @@ step_clippy() {
 # The README's command.
 step_test() { cargo test --locked; }
 
-step_doc() {
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
+step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features; }
+step_doc-private() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --document-private-items
 }
 
@@ -74,13 +74,12 @@ step_config() {
     for file in config/*.toml k8s/config.toml; do "$smidge" config check "$file"; done
 }
 
-# The other runtime and the other resolver, where they can make a difference; `nightly` runs everything on both.
-# All of the workspace is selected, as for the other steps: another selection would be other dependencies.
+# The other runtime and the other resolver in one build, where they can make a difference; `nightly` runs everything
+# on each. All of the workspace is selected, as for the other steps: another selection would be other dependencies.
 step_alternatives() {
-    cargo test --locked --features async-std --lib
-    filtered --locked --features async-std --test it -- mesh:: processes:: doctor::
-    filtered --locked --no-default-features --features async-dns,cli --lib -- dns::
-    filtered --locked --no-default-features --features async-dns,cli --test it -- mesh:: processes:: doctor::
+    local other=(--locked --no-default-features --features "async-std,async-dns,cli")
+    cargo test "${other[@]}" --lib
+    filtered "${other[@]}" --test it -- mesh:: processes:: doctor::
 }
 
 # With stock rust-libp2p on tokio.
