@@ -54,5 +54,6 @@ pub use node::{
     Oversize, PeerStatus, PublishOptions, PutOptions, Quorum, Receipt, SpawnError, Status, Stored,
     Subscription, Traffic, Validator, Verdict,
 };
+pub use smidge_gossip as gossip;
 pub use smidge_runtime as runtime;
 pub use smidge_transport as transport;

@@ -36,7 +36,6 @@ const QUIET: &[(&str, LevelFilter)] = &[
     ("libp2p_kad", LevelFilter::Error),
     // Names its spans at their own level, without a word of what happened.
     ("tracing::span", LevelFilter::Off),
-    ("libp2p_gossipsub", LevelFilter::Warn),
     ("libp2p_identify", LevelFilter::Warn),
     ("hickory_proto", LevelFilter::Error),
     ("hickory_resolver", LevelFilter::Error),

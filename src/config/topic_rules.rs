@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{PeerId, gossipsub::TopicScoreParams};
+use libp2p::PeerId;
 use toml::Value;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     network::parse_topic,
     quoted,
 };
+use crate::gossip::TopicScoreParams;
 
 /// Topics that rules are kept for, at most.
 const MOST_TOPICS: usize = 1024;
@@ -228,7 +229,7 @@ fn read_score(value: &Value, leaf: &mut usize) -> At<TopicScore> {
         }
         *leaf += 1;
     }
-    score.params().validate().map_err(|why| (inside("score", Refusal::new(why)), first))?;
+    score.params().validate().map_err(|why| (inside("score", Refusal::new(why.to_string())), first))?;
     Ok(score)
 }
 

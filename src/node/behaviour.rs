@@ -5,8 +5,8 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{access, autonat, dcutr, gossip, ping, relay_server, table};
-use crate::{dialer, mdns};
+use super::{access, autonat, dcutr, ping, relay_server, table};
+use crate::{dialer, gossip, mdns};
 
 /// The node's behaviour. What may refuse a connection stands first.
 #[derive(NetworkBehaviour)]

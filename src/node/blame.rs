@@ -1,7 +1,7 @@
-//! Who is to blame for messages that the rules refuse, and how much: an account of our own beside gossipsub's score.
+//! Who is to blame for messages that the rules refuse, and how much: an account of our own beside the engine's score.
 //!
 //! gossipsub blames everybody who hands a rejected message on, in whatever order the copies come. A peer with other
-//! rules, or none, does no wrong by that. So what the rules refuse is ignored, as far as gossipsub knows, and the
+//! rules, or none, does no wrong by that. So what the rules refuse is ignored, as far as the engine knows, and the
 //! author's account is charged here, whoever brought the message. A neighbour may bring a bounded rate of what
 //! is refused; with more it leaves the mesh for a while, and no more than that. Pure: the moment is handed in.
 

@@ -63,7 +63,7 @@ pub enum Error {
     /// A topic's rules do not let this node publish on it.
     #[error("this node may not publish on {0:?}: its peer id is not in the topic's publish list")]
     NotAPublisher(String),
-    /// gossipsub refused for another reason.
+    /// The gossip engine refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),
     /// A record is larger than `kad.max_value` lets it be, or the store is full.

@@ -17,11 +17,7 @@ use futures::{
     select,
     stream::Fuse,
 };
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    gossipsub::{self, TopicHash},
-    swarm::ConnectionId,
-};
+use libp2p::{Multiaddr, PeerId, Swarm, swarm::ConnectionId};
 
 use self::drain::Drain;
 use super::{
@@ -33,7 +29,6 @@ use super::{
     dial_requests::DialRequests,
     error::Error,
     event::{Event, Receipt},
-    gossip::watch::Watch,
     listeners::{Listeners, Missed},
     metrics::Metrics,
     oversized::Oversized,
@@ -44,10 +39,12 @@ use super::{
     reservations::Reservations,
     setup,
     topics::{self, Topics},
+    watch::Watch,
 };
 use crate::{
     config::Config,
     error::chain,
+    gossip::MessageId,
     logging::Repeats,
     runtime::{Handle, Interface, Interfaces, Timer},
 };
@@ -92,8 +89,6 @@ pub(crate) struct EventLoop {
     config: Config,
     peers: Peers,
     topics: Topics,
-    /// Whether the topics are more than others read in a greeting.
-    long_greeting: bool,
     /// What was too large, and not told yet.
     oversized: Oversized,
     pending_publishes: PendingPublishes<Reply<Receipt>>,
@@ -162,7 +157,6 @@ impl EventLoop {
                 limits.topics,
                 metrics.lost.messages.clone(),
             ),
-            long_greeting: false,
             oversized: Oversized::default(),
             pending_publishes: PendingPublishes::new(limits.pending),
             queries: Queries::default(),
@@ -222,7 +216,7 @@ impl EventLoop {
     fn on_timer(&mut self) {
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        let late = self.pending_publishes.take_late(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let late = self.pending_publishes.take_late(now, |topic| gossip.core().subscriber_count(topic));
         for (reply, error) in late {
             self.answer_publish(reply, 0, Err(error));
         }
@@ -233,7 +227,7 @@ impl EventLoop {
         self.reserve();
         self.check_connections(now);
         for (peer, score) in self.blame.tick(now) {
-            self.swarm.behaviour_mut().gossip.set_own_score(&peer, score);
+            self.set_own_score(&peer, score);
         }
         self.listen_again();
         if let Some(drain) = &mut self.drain
@@ -246,6 +240,12 @@ impl EventLoop {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
         }
+    }
+
+    /// What this node's own account of a peer adds to its score.
+    fn set_own_score(&mut self, peer: &PeerId, score: f64) {
+        // It is false for who is not known, or where no scores are kept.
+        self.swarm.behaviour_mut().gossip.core_mut().set_application_score(peer, score);
     }
 
     fn refresh_table(&mut self) {
@@ -323,10 +323,9 @@ fn answer<T>(reply: Reply<T>, answer: Result<T, Error>) {
     let _ = reply.send(answer);
 }
 
-/// A message's id as text: as it is where it is printable (gossipsub's own ids are), in hexadecimal
-/// otherwise.
-fn id_text(id: &gossipsub::MessageId) -> String {
-    match std::str::from_utf8(&id.0) {
+/// A message's id as text: as it is where it is printable (those by source are), in hexadecimal otherwise.
+fn id_text(id: &MessageId) -> String {
+    match std::str::from_utf8(id.as_bytes()) {
         Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => text.to_owned(),
         _ => id.to_string(),
     }

@@ -15,7 +15,7 @@ mod error;
 mod event;
 mod event_loop;
 mod forward;
-mod gossip;
+mod gossip_setup;
 mod listeners;
 mod metrics;
 mod oversized;
@@ -32,6 +32,7 @@ mod setup;
 mod status;
 mod table;
 mod topics;
+mod watch;
 
 use std::{fmt, sync::Arc};
 
@@ -42,12 +43,12 @@ pub use client::Client;
 pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Oversize, Receipt};
-pub use gossip::watch::GossipState;
 pub use listeners::NotListening;
 pub use peers::{ConnectionStatus, PeerStatus};
 pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};
 pub use topics::{Delivery, Events, Feed, Subscription};
+pub use watch::GossipState;
 
 use self::listeners::{Listeners, Missed};
 
@@ -99,8 +100,8 @@ pub enum SpawnError {
     /// No resolver can be made as configured.
     #[error("cannot resolve names: {0}")]
     Dns(#[from] dns::ConfigError),
-    /// gossipsub refuses its parameters.
-    #[error("gossipsub refuses its parameters: {0}")]
+    /// The gossip engine refuses its parameters.
+    #[error("the gossip engine refuses its parameters: {0}")]
     Gossip(String),
     /// The transport cannot be set up.
     #[error("cannot set up the QUIC transport: {0}")]

@@ -8,11 +8,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
-use super::gossip::{
-    self,
-    watch::{GossipState, Watch},
-};
-use crate::dialer::is_circuit;
+use super::watch::{GossipState, Watch};
+use crate::{dialer::is_circuit, gossip};
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -222,7 +219,13 @@ impl Peers {
     }
 
     pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour, watch: &Watch) -> Vec<PeerStatus> {
-        let mut shared = gossip.shared_topics();
+        let core = gossip.core();
+        // Those of our topics that it follows as well.
+        let shared = |peer: &PeerId| {
+            let theirs = core.topics_of(peer);
+            let ours = theirs.iter().filter(|topic| core.is_followed(topic.as_str()));
+            ours.map(ToString::to_string).collect()
+        };
         let mut all: Vec<_> = self
             .0
             .iter()
@@ -241,10 +244,10 @@ impl Peers {
                     .collect(),
                 agent: peer.agent.clone(),
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-                score: gossip.score(id),
+                score: core.score(id),
                 gossip: standing,
-                gossip_trouble: trouble,
-                topics: shared.remove(id).unwrap_or_default(),
+                gossip_trouble: trouble.map(Into::into),
+                topics: shared(id),
             })
             .collect();
         all.sort_by_key(|p| p.peer);

@@ -11,11 +11,10 @@ use libp2p::{
         muxing::{StreamMuxer, StreamMuxerBox},
         transport::Boxed,
     },
-    gossipsub, identify,
+    identify,
     identity::Keypair,
     kad, memory_connection_limits, relay, swarm,
 };
-use sha2::{Digest, Sha256};
 
 use super::{
     SpawnError,
@@ -23,12 +22,10 @@ use super::{
     autonat,
     behaviour::Behaviour,
     boxed_handler::BoxedHandlers,
-    dcutr,
-    gossip::{self, sizes},
-    ping, relay_server, table,
+    dcutr, gossip_setup, ping, relay_server, table,
 };
 use crate::{
-    config::{self, Backend, Config, KadMode, MessageIds, Target, TransportKind, Validation},
+    config::{self, Backend, Config, KadMode, Target, TransportKind},
     dialer, dns, mdns,
     runtime::Handle,
     store::{Limits, Store},
@@ -49,11 +46,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 const RELAY_HOLD: Duration = Duration::from_secs(3);
 /// How long until one failed admission of an address is forgiven.
 const FORGIVE: Duration = Duration::from_secs(10);
-/// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or
-/// a reader that returns, is back within seconds and must not be punished for it. gossipsub means the
-/// prune backoff, a minute by default, for whoever it hears unsubscribe, whatever that peer asks for:
-/// both are the same here.
-const BACKOFF: Duration = Duration::from_secs(1);
 
 /// The swarm, and what tells when its last socket is closed.
 pub(crate) fn swarm(
@@ -265,7 +257,7 @@ fn behaviour(
         mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
-        gossip: gossip_behaviour(config, key)?,
+        gossip: gossip_setup::behaviour(config, key)?,
         ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
         relay_server: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
         relay_client: circuits.into(),
@@ -359,119 +351,4 @@ fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviou
         KadMode::Client => kad::Mode::Client,
     }));
     table::Behaviour::new(kad)
-}
-
-fn gossip_behaviour(config: &Config, key: &Keypair) -> Result<gossip::Behaviour, SpawnError> {
-    let (settings, topics) = (&config.gossip, config.limits.topics);
-    let max_frame = sizes::max_frame(config);
-    let mut builder = gossipsub::ConfigBuilder::default();
-    builder
-        .mesh_n(settings.mesh_n)
-        .mesh_n_low(settings.mesh_n_low)
-        .mesh_n_high(settings.mesh_n_high)
-        .mesh_outbound_min(settings.mesh_outbound_min)
-        .gossip_lazy(settings.mesh_n)
-        .heartbeat_interval(settings.heartbeat)
-        // rust-libp2p waits 5 s by default: meshes would stay empty meanwhile.
-        .heartbeat_initial_delay(Duration::from_millis(100))
-        .unsubscribe_backoff(BACKOFF)
-        .prune_backoff(BACKOFF)
-        .graft_flood_threshold(BACKOFF / 2)
-        .flood_publish(settings.flood_publish)
-        // What this node said before it was started again comes back from peers that do no wrong by
-        // that; gossipsub would punish them for it. The loop drops it instead.
-        .allow_self_origin(true)
-        // Never met: frames are bounded before gossipsub sees them, messages where they are published and
-        // judged. Some bytes for a frame's length, which it counts in.
-        .max_transmit_size(max_frame + 16)
-        .max_control_message_size(sizes::max_control(config))
-        .max_control_messages_sent(sizes::max_ids(config))
-        // Each topic is announced in a frame of its own.
-        .max_ihave_messages_heartbeat(topics.max(10))
-        .connection_handler_queue_len(QUEUE)
-        // Nothing is forwarded before the loop has judged it.
-        .validate_messages()
-        .validation_mode(match settings.validation {
-            Validation::Strict => gossipsub::ValidationMode::Strict,
-            Validation::Permissive => gossipsub::ValidationMode::Permissive,
-        });
-    let own = gossip::OwnIds::new(PeerId::from(key.public()));
-    let (noted, id_of) = (own.clone(), id_function(settings.message_id));
-    builder.message_id_fn(move |message| {
-        let id = id_of(message);
-        noted.note(message, &id);
-        id
-    });
-    if settings.floodsub {
-        builder.support_floodsub();
-    }
-    let built = builder.build().map_err(|e| SpawnError::Gossip(e.to_string()))?;
-    let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
-    let filter = gossipsub::MaxCountSubscriptionFilter {
-        filter: gossipsub::AllowAllSubscriptionFilter {},
-        max_subscribed_topics: topics,
-        max_subscriptions_per_request: topics,
-    };
-    let mut inner = gossip::Gossipsub::new_with_subscription_filter(authenticity, built.clone(), filter)
-        .map_err(|e| SpawnError::Gossip(e.to_string()))?;
-    let thresholds = gossipsub::PeerScoreThresholds::default();
-    if settings.scoring {
-        let params = gossipsub::PeerScoreParams {
-            // The account in `blame.rs` has its weights already.
-            app_specific_weight: 1.0,
-            ip_colocation_factor_threshold: settings.colocated as f64,
-            // Who takes messages slower than they come loses them, and whoever publishes is settings. Punished
-            // for it as well, both peers of a small mesh would soon be cut off for a burst of ours.
-            slow_peer_weight: 0.0,
-            ..gossipsub::PeerScoreParams::default()
-        };
-        inner.with_peer_score(params, thresholds.clone()).map_err(SpawnError::Gossip)?;
-    }
-    Ok(gossip::Behaviour::new(inner, &built, own, max_frame, thresholds.publish_threshold))
-}
-
-/// Messages waiting for one peer.
-const QUEUE: usize = 1024;
-
-fn id_function(ids: MessageIds) -> fn(&gossipsub::Message) -> gossipsub::MessageId {
-    match ids {
-        MessageIds::Source => source_id,
-        MessageIds::Content => content_id,
-    }
-}
-
-/// The id of a message that is told by who said it: what rust-libp2p uses by default. All nodes of a mesh need
-/// the same ids, for they announce them to each other.
-fn source_id(message: &gossipsub::Message) -> gossipsub::MessageId {
-    // The peer id that stands for nobody.
-    let mut id = message.source.map_or_else(|| "15R".into(), |source| source.to_base58());
-    id.push_str(&message.sequence_number.unwrap_or_default().to_string());
-    gossipsub::MessageId::from(id)
-}
-
-/// The id of a message that is told by what it says: the first 20 bytes of SHA-256 over the topic,
-/// a zero byte and the payload.
-fn content_id(message: &gossipsub::Message) -> gossipsub::MessageId {
-    let mut hash = Sha256::new();
-    hash.update(message.topic.as_str());
-    hash.update([0]);
-    hash.update(&message.data);
-    gossipsub::MessageId::new(&hash.finalize()[..20])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_those_of_other_programs_on_rust_libp2p() {
-        let theirs = gossipsub::Config::default();
-        for (source, sequence_number) in
-            [(Some(PeerId::random()), Some(u64::MAX)), (None, None), (Some(PeerId::random()), Some(0))]
-        {
-            let topic = gossipsub::TopicHash::from_raw("t");
-            let message = gossipsub::Message { source, sequence_number, topic, data: vec![1] };
-            assert_eq!(source_id(&message), theirs.message_id(&message));
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Who listens to which topic, on this side of the network.
 //!
 //! Each subscriber has a bounded queue: one that is slow loses its own oldest messages, is told how
-//! many, and stalls nobody. Never talks to gossipsub.
+//! many, and stalls nobody. Never talks to the gossip engine.
 
 use std::{
     collections::BTreeMap,

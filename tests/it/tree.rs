@@ -102,5 +102,6 @@ fn a_node_and_its_client_come_without_the_command_line_and_the_http_api() {
         assert_eq!(has(&gateway, name), in_gateway, "{name} with the feature gateway");
         assert!(!has(&library, name), "{name} is in the library");
     }
-    assert!(has(&library, "libp2p-gossipsub"), "{library:?}");
+    assert!(has(&library, "smidge-gossip"), "{library:?}");
+    assert!(!has(&program, "libp2p-gossipsub"), "the other side of the conformance tests alone");
 }

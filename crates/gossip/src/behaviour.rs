@@ -33,6 +33,8 @@ use crate::{
 const BATCH: usize = 64;
 /// As many wait at most for others to be checked with.
 const ENOUGH: usize = 32;
+/// With as many waiting, no more is taken in before they are checked: connections wait meanwhile, and so do peers.
+const FULL: usize = 256;
 
 /// Gossipsub as a behaviour of a swarm.
 pub struct Behaviour {
@@ -55,7 +57,9 @@ impl Behaviour {
     pub fn new(config: Config, local: PeerId, author: Author) -> Result<Self, ConfigError> {
         let now = Instant::now();
         let protocols = Protocols::new(config.newest, config.floodsub);
-        let limits = Limits { frame: config.max_frame(), ..Limits::default() };
+        let limits = Limits::default();
+        let subscriptions = limits.subscriptions.max(config.max_topics_per_peer);
+        let limits = Limits { frame: config.max_frame(), subscriptions, ..limits };
         let core = Core::new(config, local, author, fastrand::Rng::new(), now)?;
         let due = core.next_deadline();
         Ok(Self {
@@ -147,6 +151,10 @@ impl Behaviour {
             cx.waker().wake_by_ref();
             return false;
         }
+        self.verify_batch()
+    }
+
+    fn verify_batch(&mut self) -> bool {
         let Some(batch) = self.core.unverified(BATCH) else { return false };
         let holds = self.verifier.verify_batch(&batch.messages);
         self.core.verified(batch.ticket, &holds, Instant::now());
@@ -229,6 +237,7 @@ impl NetworkBehaviour for Behaviour {
                 self.fresh |= rpcs.iter().any(|rpc| !rpc.publish.is_empty());
                 for rpc in rpcs {
                     self.core.received(&peer, rpc, now);
+                    while self.core.kept().unverified >= FULL && self.verify_batch() {}
                 }
             }
             FromHandler::Opened(kind) => self.core.opened(&peer, connection, kind),

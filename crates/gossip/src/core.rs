@@ -181,6 +181,13 @@ impl Core {
         Ok(true)
     }
 
+    /// A topic counts no longer; what peers had in it is forgotten.
+    pub fn remove_topic_params(&mut self, topic: &Topic) {
+        if let Some(score) = &mut self.score {
+            score.remove_topic_params(topic);
+        }
+    }
+
     /// What the application thinks of a peer (P5). False if scoring is off or the peer unknown.
     pub fn set_application_score(&mut self, peer: &PeerId, score: f64) -> bool {
         self.score.as_mut().is_some_and(|s| s.set_application_score(peer, score))
@@ -325,6 +332,16 @@ impl Core {
         self.topics.named(topic.as_str()).map(|t| self.ids(t.peers.iter())).unwrap_or_default()
     }
 
+    /// How many connected peers follow a topic.
+    pub fn subscriber_count(&self, topic: &str) -> usize {
+        self.topics.named(topic).map_or(0, |topic| topic.peers.len())
+    }
+
+    /// Whether we follow a topic.
+    pub fn is_followed(&self, topic: &str) -> bool {
+        self.topics.followed(topic).is_some()
+    }
+
     /// The topics that we follow.
     pub fn followed(&self) -> impl Iterator<Item = &Topic> {
         self.topics.ours().map(|(_, topic)| &topic.name)
@@ -344,6 +361,11 @@ impl Core {
     /// What a connected peer announced by v1.3.
     pub fn extensions_of(&self, peer: &PeerId) -> Option<&Extensions> {
         self.peers.get(self.peers.key(peer)?)?.extensions.as_ref()
+    }
+
+    /// The largest frame that is read.
+    pub fn max_frame(&self) -> usize {
+        self.config.max_frame()
     }
 
     /// What is kept, in bytes of payloads and in ids: for whoever watches the memory.

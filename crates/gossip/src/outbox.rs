@@ -19,6 +19,8 @@ pub struct Outbox {
     reader: AtomicWaker,
     /// Something was put in, and the reader is not woken yet: one turn wakes it once, however much it puts in.
     marked: AtomicBool,
+    /// Nothing is taken out for now.
+    held: AtomicBool,
 }
 
 impl Outbox {
@@ -27,6 +29,7 @@ impl Outbox {
             queue: Mutex::new(Queue::new(limits)),
             reader: AtomicWaker::new(),
             marked: AtomicBool::new(false),
+            held: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +47,15 @@ impl Outbox {
     pub(crate) fn wake(&self) {
         self.marked.store(false, Ordering::Relaxed);
         self.reader.wake();
+    }
+
+    /// Nothing is taken out from now on, or is again.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Who is to be woken. To be called before looking into the queue.

@@ -94,7 +94,7 @@ fn a_bad_rule_for_a_topic_is_refused_at_its_line() {
         ),
         (
             "[topics.t.score]\ntopic_weight = -1",
-            "c.toml:2: topics: of \"t\": score: invalid topic weight; must be >= 0",
+            "c.toml:2: topics: of \"t\": score: topic_weight must be at least 0",
         ),
         ("[topics.t]\nscore = \"strict\"", "c.toml:2: topics: of \"t\": score: found the text \"strict\""),
     ] {

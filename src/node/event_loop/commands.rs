@@ -1,30 +1,25 @@
 //! What clients ask for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
 
-use libp2p::{
-    Multiaddr, PeerId,
-    gossipsub::{IdentTopic, PublishError, TopicHash},
-    kad,
-    swarm::dial_opts::DialOpts,
-};
+use libp2p::{Multiaddr, PeerId, kad, swarm::dial_opts::DialOpts};
 
 use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
-    config::{self, Config, MessageIds},
+    config::{self, Config},
     dialer,
     error::chain,
+    gossip::{PublishError, Topic},
     logging,
     node::{
         access::Access,
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
-        gossip::sizes,
         pending_publishes::Waiting,
         publish_policy,
         queries::{self, Query},
@@ -56,10 +51,13 @@ impl EventLoop {
                 answer(reply, Ok(self.peers.status(self.runtime.now(), gossip, &self.watch)));
             }
             Command::Mesh { reply } => {
-                let meshes = self.swarm.behaviour().gossip.meshes();
-                let mesh =
-                    |(t, p): (&TopicHash, &BTreeSet<PeerId>)| (t.to_string(), p.iter().copied().collect());
-                answer(reply, Ok(meshes.iter().map(mesh).collect()));
+                let core = self.swarm.behaviour().gossip.core();
+                let mesh = |topic: &Topic| {
+                    let mut peers = core.mesh(topic);
+                    peers.sort();
+                    (topic.to_string(), peers)
+                };
+                answer(reply, Ok(core.followed().map(mesh).collect()));
             }
             Command::Names { reply } => {
                 let behaviour = self.swarm.behaviour();
@@ -89,7 +87,7 @@ impl EventLoop {
             }
             Command::Unsubscribe { topic, reply } => {
                 let was = self.topics.drop_topic(&topic);
-                self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(&topic));
+                self.leave(&topic);
                 answer(reply, Ok(was));
             }
             Command::Publish { topic, data, options, reply } => self.publish(topic, data, options, reply),
@@ -108,51 +106,48 @@ impl EventLoop {
         let (subscription, fresh) = self.topics.follow(topic, commands.downgrade())?;
         if fresh {
             self.join(topic);
-            self.watch_greeting();
         }
         Ok(subscription)
     }
 
-    /// Says when the names of the topics get longer than what others read in a greeting.
-    fn watch_greeting(&mut self) {
-        let bytes = sizes::greeting(self.topics.names());
-        let long = bytes > sizes::STOCK_CONTROL;
-        if long && !self.long_greeting {
-            log::warn!(
-                target: "smidge",
-                "{bytes} bytes are needed to greet a peer with the topics followed: rust-libp2p reads {} by \
-                 default, and other programs on it may hear nothing from this node (docs/limits.md)",
-                sizes::STOCK_CONTROL
-            );
-        }
-        self.long_greeting = long;
-    }
-
     fn unfollow(&mut self, topic: &str) {
         if self.topics.let_go(topic) {
-            self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+            self.leave(topic);
         }
     }
 
     fn join(&mut self, topic: &str) {
-        if let Err(e) = self.swarm.behaviour_mut().gossip.subscribe(&IdentTopic::new(topic)) {
-            log::warn!("topic {topic} is not joined: {e}");
-        }
+        // Before the mesh is made: who is in it counts from then on.
         self.score(topic);
+        self.swarm.behaviour_mut().gossip.subscribe(&Topic::from(topic));
+    }
+
+    pub(super) fn leave(&mut self, topic: &str) {
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let name = Topic::from(topic);
+        gossip.unsubscribe(&name);
+        // Whoever broke the rules of a topic is not forgiven because it was left for a moment; of all others, there
+        // may be any number.
+        if !self.config.topics.contains_key(topic) {
+            gossip.core_mut().remove_topic_params(&name);
+        }
     }
 
     /// Scores a topic as its rules say.
     fn score(&mut self, topic: &str) {
         if self.config.gossip.scoring {
             let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
-            self.swarm.behaviour_mut().gossip.set_topic_params(&IdentTopic::new(topic), params);
+            let core = self.swarm.behaviour_mut().gossip.core_mut();
+            if let Err(e) = core.set_topic_params(Topic::from(topic), params) {
+                log::debug!("topic {topic} is not scored: {e}");
+            }
         }
     }
 
     pub(super) fn follow_configured(&mut self) {
         let Configured { fresh, idle, left_out } = self.topics.configure(&self.config.gossip.topics);
         for topic in idle {
-            self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+            self.leave(&topic);
         }
         for topic in fresh {
             self.join(&topic);
@@ -160,7 +155,6 @@ impl EventLoop {
         for topic in left_out {
             log::warn!(target: "smidge", "topic {topic} is not joined: as many are followed as limits.topics lets be");
         }
-        self.watch_greeting();
     }
 
     fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
@@ -193,33 +187,29 @@ impl EventLoop {
         }
         let now = self.runtime.now();
         let gossip = &self.swarm.behaviour().gossip;
-        let ready = self.pending_publishes.take_ready(now, |t| gossip.subscribers(&TopicHash::from_raw(t)));
+        let ready = self.pending_publishes.take_ready(now, |topic| gossip.core().subscriber_count(topic));
         let mut full: BTreeMap<String, (usize, Held)> = BTreeMap::new();
         for publish in ready {
             if let Some((_, held)) = full.get_mut(&publish.topic) {
                 held.push(publish);
                 continue;
             }
-            let topic = TopicHash::from_raw(&publish.topic);
             let bytes = publish.data.len();
-            let result = self.swarm.behaviour_mut().gossip.publish(&topic, publish.data.clone());
-            if publish.wanted == 0 && matches!(result, Err(PublishError::NoPeersSubscribedToTopic)) {
+            let topic = Topic::from(publish.topic.as_str());
+            let result = self.swarm.behaviour_mut().gossip.publish(&topic, &publish.data);
+            if publish.wanted == 0 && matches!(result, Err(PublishError::NoPeers)) {
                 self.answer_publish(publish.waiter, bytes, Ok(Receipt::to_nobody()));
                 continue;
             }
-            let receipt =
-                result.map(|(id, peers)| Receipt { id: id_text(&id), peers }).map_err(|e| match e {
-                    PublishError::MessageTooLarge => {
-                        Error::MessageTooLarge { bytes, limit: self.config.gossip.max_message }
-                    }
-                    PublishError::Duplicate => Error::Duplicate,
-                    PublishError::AllQueuesFull(peers) => Error::Congested(peers),
+            let receipt = result
+                .map(|receipt| Receipt { id: id_text(&receipt.id), peers: receipt.peers })
+                .map_err(|e| match e {
+                    PublishError::TooLarge { bytes, limit } => Error::MessageTooLarge { bytes, limit },
+                    PublishError::Duplicate(_) => Error::Duplicate,
+                    PublishError::QueuesFull { peers } => Error::Congested(peers),
                     other => Error::Publish(chain(&other)),
                 });
-            // Of equal payloads that are one message, the second try would be a duplicate.
-            if let Err(Error::Congested(peers)) = receipt
-                && self.config.gossip.message_id == MessageIds::Source
-            {
+            if let Err(Error::Congested(peers)) = receipt {
                 full.insert(publish.topic.clone(), (peers, vec![publish]));
                 continue;
             }

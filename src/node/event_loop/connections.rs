@@ -8,7 +8,7 @@ use super::{EventLoop, answer, reports::addresses};
 use crate::{
     dialer,
     error::chain,
-    node::{error::Error, event::Event, gossip::watch::Change, ping},
+    node::{error::Error, event::Event, ping},
 };
 
 /// How long a connection has to show that it is alive: less than what is queued for a peer is kept.
@@ -52,7 +52,7 @@ impl EventLoop {
                 continue;
             }
             let behaviour = self.swarm.behaviour_mut();
-            behaviour.gossip.hold(peer, former);
+            behaviour.gossip.core_mut().hold(&peer, former);
             let request = behaviour.ping.ask(peer, former, ALIVE);
             self.asked.insert(request, (peer, former));
         }
@@ -63,7 +63,7 @@ impl EventLoop {
         match result {
             // Whoever answers pings or says that it does not is alive.
             Ok(_) | Err(ping::Failure::Unsupported | ping::Failure::TooMany) => {
-                self.swarm.behaviour_mut().gossip.release(peer, former);
+                self.swarm.behaviour_mut().gossip.core_mut().release(&peer, former);
             }
             Err(ping::Failure::Closed) => {}
             Err(why) => {
@@ -80,11 +80,9 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn on_gossip_stream(&mut self, peer: PeerId, connection: ConnectionId, change: Change) {
-        if let Change::Unheard(why) | Change::GivenUp(why) = &change {
-            log::debug!("gossip from {peer} ended on one connection: {why}");
-        }
-        if self.watch.changed(peer, connection, change, self.runtime.now()) {
+    pub(super) fn on_gossip_link(&mut self, peer: PeerId, heard: bool, sending: bool) {
+        log::debug!("gossip with {peer}: its stream stands: {heard}, ours: {sending}");
+        if self.watch.changed(peer, heard, sending, self.runtime.now()) {
             self.emit(Event::GossipBack { peer });
         }
     }
@@ -101,7 +99,7 @@ impl EventLoop {
             let again = !known.is_empty() && self.drain.is_none();
             self.emit(Event::GossipOff {
                 peer: late.peer,
-                reason: late.why,
+                reason: late.why.into(),
                 attempt: late.attempt + 1,
                 again,
             });

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use async_broadcast::Sender;
 use futures::future::BoxFuture;
-use libp2p::gossipsub::IdentTopic;
 
 use super::{EventLoop, answer};
 use crate::{
@@ -43,7 +42,7 @@ impl EventLoop {
             self.swarm.behaviour_mut().mdns.stop();
             let topics: Vec<_> = self.topics.names().cloned().collect();
             for topic in topics {
-                self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+                self.leave(&topic);
             }
             let waiting: Vec<_> = self.pending_publishes.take_all().collect();
             for reply in waiting {

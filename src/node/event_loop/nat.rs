@@ -122,10 +122,7 @@ impl EventLoop {
     }
 
     /// A direct connection stands; beside a relayed one, it is what a hole was to be punched for.
-    pub(super) fn on_direct(&mut self, peer: PeerId, connection: ConnectionId) {
-        if self.peers.is_first_direct(&peer) {
-            self.swarm.behaviour_mut().gossip.prefer(peer, connection);
-        }
+    pub(super) fn on_direct(&mut self, peer: PeerId) {
         if self.config.nat.punch && self.peers.is_first_direct(&peer) {
             self.emit(Event::Punched { peer });
         }

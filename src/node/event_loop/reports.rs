@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use libp2p::{
-    Multiaddr, PeerId, TransportError,
-    gossipsub::{self, MessageAcceptance},
-    identify, kad,
+    Multiaddr, PeerId, TransportError, identify, kad,
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
@@ -14,12 +12,12 @@ use crate::{
     config::{TransportKind, Validation},
     dialer,
     error::{chain, remedy},
+    gossip::{self, MessageId},
     node::{
         Verdict,
         behaviour::BehaviourEvent,
         blame::Tariff,
         event::{Event, Message, Oversize},
-        gossip::{self, sizes},
         publish_policy::check_author,
         reachable::is_reachable,
         table,
@@ -75,7 +73,7 @@ impl EventLoop {
                 }
                 self.watch.connected(peer_id, connection_id, endpoint.is_relayed(), now);
                 if let Some(score) = self.blame.score(&peer_id) {
-                    self.swarm.behaviour_mut().gossip.set_own_score(&peer_id, score);
+                    self.set_own_score(&peer_id, score);
                 }
                 if first {
                     self.emit(Event::Connected { peer: peer_id, address, outbound });
@@ -84,13 +82,13 @@ impl EventLoop {
                     return;
                 }
                 if !endpoint.is_relayed() {
-                    self.on_direct(peer_id, connection_id);
+                    self.on_direct(peer_id);
                 }
                 self.ask_former(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
-                self.watch.closed(peer_id, connection_id, self.runtime.now());
+                self.watch.closed(peer_id, connection_id);
                 if !self.peers.is_direct(&peer_id) {
                     self.reservations.gone(&peer_id);
                 }
@@ -137,7 +135,6 @@ impl EventLoop {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match &event {
-            BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) => self.metrics.record(event),
             BehaviourEvent::Identify(event) => self.metrics.record(event),
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.metrics.record(&**event),
             BehaviourEvent::RelayServer(event) => self.metrics.record(event),
@@ -208,67 +205,45 @@ impl EventLoop {
     fn on_gossip_event(&mut self, event: gossip::Event) {
         match event {
             gossip::Event::Joined { topic, peer } => {
-                self.emit(Event::JoinedMesh { topic: topic.into_string(), peer });
+                self.emit(Event::JoinedMesh { topic: topic.to_string(), peer });
             }
             gossip::Event::Left { topic, peer } => {
-                self.emit(Event::LeftMesh { topic: topic.into_string(), peer });
+                self.emit(Event::LeftMesh { topic: topic.to_string(), peer });
             }
-            gossip::Event::Gossipsub(gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            }) => {
-                self.on_message(propagation_source, &message_id, message);
-            }
-            gossip::Event::Gossipsub(gossipsub::Event::Subscribed { peer_id, topic }) => {
-                self.emit(Event::Subscribed { topic: topic.into_string(), peer: peer_id });
+            gossip::Event::Message { from, id, message } => self.on_message(from, &id, message),
+            gossip::Event::Subscribed { peer, topic } => {
+                self.emit(Event::Subscribed { topic: topic.to_string(), peer });
                 self.publish_ready();
             }
-            gossip::Event::Gossipsub(gossipsub::Event::SlowPeer { peer_id, .. }) => {
-                self.emit(Event::SlowPeer(peer_id));
+            gossip::Event::SlowPeer { peer, .. } => self.emit(Event::SlowPeer(peer)),
+            gossip::Event::TooLarge { peer, bytes } => self.refuse_oversized(peer, bytes),
+            gossip::Event::Link { peer, outbound, inbound, .. } => {
+                self.on_gossip_link(peer, inbound, outbound);
             }
-            gossip::Event::Skipped { peer, frames, bytes } => {
-                let limit = sizes::max_frame(&self.config);
-                self.refuse_oversized(peer, frames, Oversize::Frame { bytes, limit });
-            }
-            gossip::Event::Gossipsub(_) => {}
-            gossip::Event::StreamChanged { peer, connection, change } => {
-                self.on_gossip_stream(peer, connection, change);
-            }
+            _ => {}
         }
     }
 
-    fn on_message(&mut self, from: PeerId, id: &gossipsub::MessageId, message: gossipsub::Message) {
-        if message.source.as_ref() == Some(self.swarm.local_peer_id()) {
-            // Said before this node was started again: news to nobody, and nobody's fault.
-            return self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
-        }
-        let (bytes, limit) = (message.data.len(), self.config.gossip.max_message);
-        if bytes > limit {
-            // Whoever sent it may have a larger limit, which is no fault.
-            self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
-            self.metrics.refused(Verdict::Ignore);
-            return self.refuse_oversized(from, 1, Oversize::Message { bytes, limit });
-        }
+    fn on_message(&mut self, from: PeerId, id: &MessageId, message: gossip::Message) {
         let told = Message {
             id: id_text(id),
-            topic: message.topic.into_string(),
+            topic: message.topic.to_string(),
             source: message.source,
             from,
-            data: message.data.into(),
+            data: message.data[..].into(),
         };
         if let Some(verdict) = self.refused(&told) {
-            // gossipsub would blame whoever brings it, in whatever order: the author's account is charged instead.
-            self.swarm.behaviour_mut().gossip.report(id, &from, MessageAcceptance::Ignore);
+            // A reject would blame whoever brings it, in whatever order: the author's account is charged instead.
+            self.swarm.behaviour_mut().gossip.verdict(id, gossip::Verdict::Ignore);
             return self.metrics.refused(verdict);
         }
         let verdict = self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(&told));
-        let acceptance = match verdict {
-            Verdict::Accept => MessageAcceptance::Accept,
-            Verdict::Ignore => MessageAcceptance::Ignore,
-            Verdict::Reject => MessageAcceptance::Reject,
+        let answer = match verdict {
+            Verdict::Accept => gossip::Verdict::Accept,
+            Verdict::Ignore => gossip::Verdict::Ignore,
+            Verdict::Reject => gossip::Verdict::Reject,
         };
-        self.swarm.behaviour_mut().gossip.report(id, &from, acceptance);
+        self.swarm.behaviour_mut().gossip.verdict(id, answer);
         if verdict != Verdict::Accept {
             return self.metrics.refused(verdict);
         }
@@ -276,11 +251,20 @@ impl EventLoop {
         self.emit(Event::Message(told));
     }
 
-    /// Counts what was too large to be taken from `peer`, and says so now and then.
-    fn refuse_oversized(&mut self, peer: PeerId, count: u64, what: Oversize) {
-        self.metrics.oversized(count);
+    /// Counts what was too large to be taken from `peer`, a message or a frame, and says so now and then.
+    fn refuse_oversized(&mut self, peer: PeerId, bytes: u64) {
+        let frame = self.swarm.behaviour().gossip.core().max_frame();
+        let what = match usize::try_from(bytes) {
+            // Whoever sent it may have a larger limit, which is no fault.
+            Ok(bytes) if bytes <= frame => {
+                self.metrics.refused(Verdict::Ignore);
+                Oversize::Message { bytes, limit: self.config.gossip.max_message }
+            }
+            _ => Oversize::Frame { bytes, limit: frame },
+        };
+        self.metrics.oversized(1);
         let now = self.runtime.now();
-        if let Some(others) = self.oversized.note(count, now) {
+        if let Some(others) = self.oversized.note(1, now) {
             self.emit(Event::Oversized { peer, what, others });
         }
     }
@@ -302,11 +286,11 @@ impl EventLoop {
                 decay: params.invalid_message_deliveries_decay,
             };
             let score = self.blame.author(author, tariff, now);
-            self.swarm.behaviour_mut().gossip.set_own_score(&author, score);
+            self.set_own_score(&author, score);
         }
         if blamed != Some(*from) {
             let score = self.blame.brought(*from, now);
-            self.swarm.behaviour_mut().gossip.set_own_score(from, score);
+            self.set_own_score(from, score);
         }
         Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
     }

@@ -141,6 +141,9 @@ pub struct Config {
     pub extensions: Extensions,
     /// The largest payload, in bytes: at publishing and on arrival alike.
     pub max_message: usize,
+    /// The largest frame that is read, in bytes; a larger one is skipped. One with the largest message is read in any
+    /// case, and frames of 64 KiB.
+    pub max_frame: usize,
     /// The newest protocol that is offered.
     pub newest: PeerKind,
     /// `/floodsub/1.0.0` is offered and spoken.
@@ -200,6 +203,7 @@ impl Default for Config {
             message_id: IdScheme::default(),
             extensions: Extensions::default(),
             max_message: 64 * 1024 - 1024,
+            max_frame: 0,
             newest: PeerKind::V1_3,
             floodsub: false,
             max_topics_per_peer: 1024,
@@ -235,7 +239,12 @@ impl Config {
 
     /// The largest frame that is taken in: a message with the largest payload, and everything around it.
     pub fn max_frame(&self) -> usize {
-        self.queue().frame
+        self.queue().frame.max(self.max_frame)
+    }
+
+    /// Bytes that may wait for their signatures to be checked: a few frames in any case, of which each must fit.
+    pub(super) fn unverified_bytes(&self) -> usize {
+        self.unverified_bytes.max(4 * self.max_frame())
     }
 
     /// Whether all values go together.

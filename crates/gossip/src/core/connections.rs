@@ -151,11 +151,12 @@ impl Core {
         let current = peer
             .carrier
             .and_then(|carrier| peer.connections.iter().filter(usable).find(|c| c.id == carrier.connection));
-        let direct = peer.connections.iter().filter(usable).find(|c| !c.relayed);
+        // The newest: of a peer that was started again, the older ones may be dead.
+        let direct = peer.connections.iter().rev().filter(usable).find(|c| !c.relayed);
         let best = match current {
             Some(current) if !current.relayed => Some(current),
             Some(current) => direct.or(Some(current)),
-            None => direct.or_else(|| peer.connections.iter().find(usable)),
+            None => direct.or_else(|| peer.connections.iter().rev().find(usable)),
         };
         let (id, best) = (peer.id, best.map(|c| c.id));
         let held = peer.carrier.map(|carrier| carrier.connection);
@@ -163,6 +164,7 @@ impl Core {
             return;
         }
         peer.carrier = best.map(|connection| Carrier { connection, open: false });
+        peer.outbox.hold(false);
         let keep = peer.meshes > 0;
         if let Some(connection) = held {
             self.actions.push_back(Action::Release { peer: id, connection });
@@ -175,6 +177,27 @@ impl Core {
             if keep {
                 self.actions.push_back(Action::KeepAlive { peer: id, connection, keep: true });
             }
+        }
+    }
+
+    /// If `connection` carries what we send, nothing more goes over it until [`Self::release`], or until another
+    /// connection carries: for whoever doubts that it is alive. What is sent waits in the queue, as far as it fits.
+    pub fn hold(&mut self, peer: &PeerId, connection: ConnectionId) {
+        if let Some(peer) = self.peers.find_mut(peer)
+            && peer.carrier.is_some_and(|carrier| carrier.connection == connection)
+        {
+            peer.outbox.hold(true);
+        }
+    }
+
+    /// `connection` is alive.
+    pub fn release(&mut self, peer: &PeerId, connection: ConnectionId) {
+        let Some(key) = self.peers.key(peer) else { return };
+        if let Some(peer) = self.peers.get(key)
+            && peer.carrier.is_some_and(|carrier| carrier.connection == connection)
+        {
+            peer.outbox.hold(false);
+            self.flush(key);
         }
     }
 

@@ -175,7 +175,8 @@ impl Core {
         candidate.wire.detach();
         candidate.message.data = candidate.wire.data_bytes();
         let bytes = candidate.wire.retained();
-        let Config { unverified, unverified_bytes, unverified_per_peer, .. } = self.config;
+        let Config { unverified, unverified_per_peer, .. } = self.config;
+        let unverified_bytes = self.config.unverified_bytes();
         let full = self.pending.len() >= unverified || self.pending.bytes + bytes > unverified_bytes;
         let Some(peer) = self.peers.get_mut(key) else { return };
         // One peer alone takes no more than a quarter of the bytes, if that is a message.

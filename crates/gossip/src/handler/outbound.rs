@@ -294,7 +294,7 @@ impl Buffer {
     fn refill(&mut self, outbox: Option<&Outbox>) -> bool {
         let Some(outbox) = outbox else { return false };
         let mut queue = outbox.lock();
-        if queue.is_empty() {
+        if queue.is_empty() || outbox.is_held() {
             // Idle connections keep no buffer.
             if self.flushed {
                 *self = Self { flushed: true, greeting: self.greeting, ..Self::default() };

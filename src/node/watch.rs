@@ -1,7 +1,7 @@
 //! Whether gossip with each peer is up, and when a peer is to be connected anew because it is not.
 //!
 //! A connection can stand, answer pings and carry no gossip: the other side opens its stream when a peer appears
-//! and not again (js-libp2p, py-libp2p), or one side gave up after too many broken streams (libp2p-gossipsub).
+//! and not again (js-libp2p, py-libp2p), or gave up after too many broken streams (libp2p-gossipsub).
 //! Then both sides say "connected" and nothing arrives. A peer that says by identify that it speaks gossip, and
 //! whose gossip is not up within [`PATIENCE`], is connected anew: after twice as long each time, so that a peer
 //! which cannot be helped is not bothered for ever. Pure: events come with the present moment.
@@ -27,19 +27,6 @@ const REMEMBERED: usize = 1024;
 /// For how long.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
 
-/// What happened to gossip on a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// The other side opened its stream.
-    Heard,
-    /// The other side's stream ended.
-    Unheard(String),
-    /// Our stream stands.
-    Sending,
-    /// This connection carries no gossip any more, whatever happens.
-    GivenUp(String),
-}
-
 /// How gossip with a peer stands.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,42 +48,31 @@ pub enum GossipState {
 pub(crate) struct Late {
     pub(crate) peer: PeerId,
     /// What is amiss.
-    pub(crate) why: String,
+    pub(crate) why: &'static str,
     /// How often it was so before.
     pub(crate) attempt: u32,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Connection {
-    heard: bool,
-    sending: bool,
-    given_up: bool,
-    relayed: bool,
-}
-
 #[derive(Debug, Default)]
 struct Peer {
-    connections: BTreeMap<ConnectionId, Connection>,
+    /// And whether they go through a relay.
+    connections: BTreeMap<ConnectionId, bool>,
+    /// Its stream stands, on whichever connection.
+    heard: bool,
+    /// Ours stands.
+    sending: bool,
     /// Whether it speaks gossip; `None` until it told.
     speaks: Option<bool>,
     /// What happened last that may be why.
-    why: Option<String>,
+    why: Option<&'static str>,
     /// When it is late, or, while gossip is up, when it has been for long enough.
     due: Option<Instant>,
     is_off: bool,
 }
 
 impl Peer {
-    fn has_heard(&self) -> bool {
-        self.connections.values().any(|connection| connection.heard && !connection.given_up)
-    }
-
-    fn is_sending(&self) -> bool {
-        self.connections.values().any(|connection| connection.sending && !connection.given_up)
-    }
-
     fn is_up(&self) -> bool {
-        self.has_heard() && self.is_sending()
+        self.heard && self.sending
     }
 }
 
@@ -110,17 +86,14 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn connected(&mut self, peer: PeerId, connection: ConnectionId, relayed: bool, now: Instant) {
         self.change(peer, now, |peer| {
-            peer.connections.insert(connection, Connection { relayed, ..Connection::default() });
+            peer.connections.insert(connection, relayed);
         });
     }
 
-    pub(crate) fn closed(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
-        self.change(peer, now, |peer| {
-            if peer.connections.remove(&connection).is_some_and(|connection| connection.heard) {
-                peer.why = Some("the connection closed that carried it".into());
-            }
-        });
-        if self.peers.get(&peer).is_some_and(|peer| peer.connections.is_empty()) {
+    pub(crate) fn closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.connections.remove(&connection);
+        if known.connections.is_empty() {
             self.peers.remove(&peer);
         }
     }
@@ -132,34 +105,18 @@ impl Watch {
         }
     }
 
-    /// Something happened to gossip on a connection. Says whether gossip came back that had been off.
-    pub(crate) fn changed(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        change: Change,
-        now: Instant,
-    ) -> bool {
-        let Some(known) = self.peers.get(&peer).filter(|known| known.connections.contains_key(&connection))
-        else {
-            return false;
-        };
+    /// Whether the peer's stream stands, and ours. Says whether gossip came back that had been off.
+    pub(crate) fn changed(&mut self, peer: PeerId, heard: bool, sending: bool, now: Instant) -> bool {
+        let Some(known) = self.peers.get(&peer) else { return false };
         let was_off = known.is_off || self.attempts.contains_key(&peer);
         let was_up = known.is_up();
         self.change(peer, now, |peer| {
-            let Some(connection) = peer.connections.get_mut(&connection) else { return };
-            match change {
-                Change::Heard => connection.heard = true,
-                Change::Sending => connection.sending = true,
-                Change::Unheard(why) => {
-                    connection.heard = false;
-                    peer.why = Some(why);
-                }
-                Change::GivenUp(why) => {
-                    connection.given_up = true;
-                    peer.why = Some(why);
-                }
+            if peer.heard && !heard {
+                peer.why = Some("its stream closed, or the connection that carried it");
+            } else if peer.sending && !sending {
+                peer.why = Some("our stream to it broke");
             }
+            (peer.heard, peer.sending) = (heard, sending);
         });
         was_off && !was_up && self.peers.get(&peer).is_some_and(Peer::is_up)
     }
@@ -196,19 +153,20 @@ impl Watch {
                 continue;
             }
             let attempt = self.attempts.get(id).map_or(0, |(n, _)| *n);
-            let is_silent = peer.is_sending() && peer.why.is_none();
+            let is_silent = peer.sending && peer.why.is_none();
             // The other side may want none over a relay, whose connections are limited.
-            let is_relayed = peer.connections.values().all(|connection| connection.relayed);
+            let is_relayed = peer.connections.values().all(|relayed| *relayed);
             if (is_silent || is_relayed) && attempt >= SILENT {
                 peer.is_off = false;
                 continue;
             }
             peer.is_off = true;
             peer.due = Some(now + patience(attempt + 1));
-            let why = peer.why.clone().unwrap_or_else(|| {
-                let why = if is_silent { "it opens no stream to us" } else { "it does not take our stream" };
-                why.to_owned()
-            });
+            let why = match peer.why {
+                Some(why) => why,
+                None if is_silent => "it opens no stream to us",
+                None => "it does not take our stream",
+            };
             self.attempts.insert(*id, (attempt + 1, now));
             late.push(Late { peer: *id, why, attempt });
         }
@@ -238,15 +196,15 @@ impl Watch {
     }
 
     /// How gossip with a peer stands, and what is amiss if it is off.
-    pub(crate) fn state(&self, peer: &PeerId) -> (GossipState, Option<String>) {
+    pub(crate) fn state(&self, peer: &PeerId) -> (GossipState, Option<&'static str>) {
         let Some(known) = self.peers.get(peer) else { return (GossipState::Opening, None) };
         if known.is_up() {
             return (GossipState::Up, None);
         }
-        let is_silent = known.speaks == Some(true) && known.due.is_none() && known.is_sending();
+        let is_silent = known.speaks == Some(true) && known.due.is_none() && known.sending;
         match known.speaks {
             Some(false) => (GossipState::None, None),
-            _ if known.is_off => (GossipState::Off, known.why.clone()),
+            _ if known.is_off => (GossipState::Off, known.why),
             _ if is_silent => (GossipState::Silent, None),
             _ => (GossipState::Opening, None),
         }
