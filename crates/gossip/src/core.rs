@@ -142,6 +142,11 @@ impl Core {
         })
     }
 
+    /// Fingerprints by a key that is known, for simulations that are to be repeated; before anything is received.
+    pub fn set_fingerprinter(&mut self, fingerprinter: Fingerprinter) {
+        self.fingerprinter = fingerprinter;
+    }
+
     /// Scores peers from now on (specification v1.1).
     ///
     /// # Errors

@@ -43,8 +43,8 @@ impl Outbox {
         !self.marked.swap(true, Ordering::Relaxed)
     }
 
-    /// Wakes the reader.
-    pub(crate) fn wake(&self) {
+    /// Wakes the reader: what [`Action::Flush`](crate::Action::Flush) asks for.
+    pub fn wake(&self) {
         self.marked.store(false, Ordering::Relaxed);
         self.reader.wake();
     }
