@@ -102,7 +102,7 @@ step_alerts() { promtool check rules config/alerts.yml; }
 # The page, in a browser.
 step_page() { built && python3 tests/page/browser.py "$smidge"; }
 
-# With js-libp2p: who is heard again after a restart, and beside a second connection.
+# With js-libp2p and py-libp2p: who is heard again after a restart, and beside a second connection.
 step_interop() { built && python3 tests/interop/run.py "$smidge"; }
 
 # Each of each crate, as the tests built it.

@@ -1,17 +1,22 @@
 // A js-libp2p peer for run.py: it follows a topic, says each second what number it is at, and prints a line for
 // each message of others. A line "dial ADDRESS" on standard input dials. It ends with its standard input.
 import { createInterface } from 'node:readline'
+import { noise } from '@chainsafe/libp2p-noise'
 import { quic } from '@chainsafe/libp2p-quic'
+import { yamux } from '@chainsafe/libp2p-yamux'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 
 const [listen, topic] = process.argv.slice(2)
 const node = await createLibp2p({
   addresses: { listen: [listen] },
-  transports: [quic()],
+  transports: [quic(), tcp()],
+  connectionEncrypters: [noise()],
+  streamMuxers: [yamux()],
   services: { identify: identify(), ping: ping(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
 })
 const { pubsub } = node.services

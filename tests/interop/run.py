@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Holds smidge against js-libp2p, whose gossip stream belongs to the first connection of a peer.
+"""Holds smidge against js-libp2p and py-libp2p, whose gossip stream belongs to the first connection of a peer.
 
 Usage: tests/interop/run.py [SMIDGE]     (default: target/debug/smidge; builds nothing)
 
-js-libp2p and a Node.js of its own come from the npm registry, versions as in package-lock.json, into a folder that is
-removed in the end (or kept and used again: SMIDGE_INTEROP_DIR). Needs npm. Everything else is on loopback. Bounded:
-each wait ends after PATIENCE seconds, with the logs of both sides.
+js-libp2p and a Node.js of its own come from the npm registry, versions as in package-lock.json, and py-libp2p from PyPI,
+versions as in requirements.txt, into a folder that is removed in the end (or kept and used again: SMIDGE_INTEROP_DIR).
+Needs npm, and Python with pip. Everything else is on loopback. Bounded: each wait ends after PATIENCE seconds, with the
+logs of both sides.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -25,6 +27,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 SMIDGE = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parents[1] / "target/debug/smidge").resolve()
 TOPIC = "interop"
 PATIENCE = 90
+LISTEN = {"quic": "/ip4/127.0.0.1/udp/{}/quic-v1", "tcp": "/ip4/127.0.0.1/tcp/{}"}
+# The first case's port of smidge, which stays when the node comes back; each has its own.
+OURS = 46001
 
 
 class Failed(Exception):
@@ -70,14 +75,14 @@ class Process:
 
 
 class Smidge:
-    def __init__(self, folder, port, dial=()):
-        self.folder, self.port = folder, port
+    def __init__(self, folder, listen, dial=()):
+        self.folder, self.listen = folder, listen
         self.api = f"unix:{folder}/api.sock"
         self.start(dial)
 
     def start(self, dial):
         argv = [SMIDGE, "run", "--set", f"identity.key_file={self.folder}/key", "--set", f"api.listen={self.api}",
-                "--listen", f"/ip4/127.0.0.1/udp/{self.port}/quic-v1", "--topic", TOPIC]
+                "--listen", self.listen, "--topic", TOPIC]
         for address in dial:
             argv += ["--dial", address]
         env = {**os.environ, "RUST_LOG": "smidge=debug"}
@@ -101,33 +106,38 @@ class Smidge:
 def install():
     folder = pathlib.Path(os.environ.get("SMIDGE_INTEROP_DIR") or tempfile.mkdtemp(prefix="smidge-interop-"))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", "peer.mjs"):
+    for name in ("package.json", "package-lock.json", "peer.mjs", "peer.py", "requirements.txt"):
         shutil.copy(HERE / name, folder)
     if not (folder / "node_modules/libp2p").is_dir():
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True,
-                       timeout=300)
+        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True, timeout=300)
+    if not (folder / "python").is_dir():
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--root-user-action", "ignore",
+                        "--disable-pip-version-check", "--target", "python", "-r", "requirements.txt"],
+                       cwd=folder, check=True, timeout=600)
     return folder
 
 
-def js(folder):
-    peer = Process("js", [folder / "node_modules/.bin/node", folder / "peer.mjs",
-                          "/ip4/127.0.0.1/udp/0/quic-v1", TOPIC], cwd=folder)
-    address = peer.wait(r"^listening (\S+)").group(1)
-    return peer, address
+def js(folder, transport):
+    return Process("js", [folder / "node_modules/.bin/node", folder / "peer.mjs", LISTEN[transport].format(0), TOPIC],
+                   cwd=folder)
+
+
+def py(folder, transport):
+    return Process("py", [sys.executable, folder / "peer.py", LISTEN[transport].format(0), TOPIC], cwd=folder,
+                   env={**os.environ, "PYTHONPATH": str(folder / "python")})
 
 
 def both_hear(smidge, peer, when):
     smidge.node.forget()
-    smidge.node.wait(rf"message \S+ from \S+ on {TOPIC}", f"a message of js, {when}")
-    text = f"to js {time.monotonic()}"
+    smidge.node.wait(rf"message \S+ from \S+ on {TOPIC}", f"a message of {peer.name}, {when}")
+    text = f"to {peer.name} {time.monotonic()}"
     smidge.verb("pub", "--topic", TOPIC, "--message", text)
     peer.wait(re.escape(text), f"a message of smidge, {when}")
 
 
-def a_node_that_is_killed_and_is_back_with_its_key(folder, state):
-    """js has an old connection when the new one comes up, and opens no stream over a second one."""
-    peer, address = js(folder)
-    smidge = Smidge(state, 46001, [address])
+def a_node_that_is_killed_and_is_back_with_its_key(peer, address, listen, state):
+    """The peer has an old connection when the new one comes up, and opens no stream over a second one."""
+    smidge = Smidge(state, listen, [address])
     try:
         both_hear(smidge, peer, "at first")
         smidge.node.kill()
@@ -139,17 +149,15 @@ def a_node_that_is_killed_and_is_back_with_its_key(folder, state):
     finally:
         logs(smidge.node, peer)
         smidge.stop()
-        peer.kill()
 
 
-def a_second_connection_beside_a_healthy_one(folder, state):
-    """js dials us, and 12 s later we dial it: its stream is on the first connection."""
-    peer, address = js(folder)
-    smidge = Smidge(state, 46002)
+def a_second_connection_beside_a_healthy_one(peer, address, listen, state):
+    """The peer dials us, and 12 s later we dial it: its stream is on the first connection."""
+    smidge = Smidge(state, listen)
     try:
         own = json.loads(smidge.verb("status", "--json"))
         peer.tell(f"dial {own['listening'][0]}/p2p/{own['peer']}")
-        both_hear(smidge, peer, "over the connection that js made")
+        both_hear(smidge, peer, "over the connection that it made")
         time.sleep(12)
         smidge.verb("ping", address, "-c", "1")
         end = time.monotonic() + 8
@@ -165,7 +173,6 @@ def a_second_connection_beside_a_healthy_one(folder, state):
     finally:
         logs(smidge.node, peer)
         smidge.stop()
-        peer.kill()
 
 
 def logs(*processes):
@@ -174,19 +181,40 @@ def logs(*processes):
             print(f"--- {process.name}", *process.said[-60:], sep="\n", flush=True)
 
 
+CASES = [
+    (a_second_connection_beside_a_healthy_one, js, "quic"),
+    (a_node_that_is_killed_and_is_back_with_its_key, js, "quic"),
+    (a_node_that_is_killed_and_is_back_with_its_key, js, "tcp"),
+    (a_second_connection_beside_a_healthy_one, py, "quic"),
+    (a_node_that_is_killed_and_is_back_with_its_key, py, "quic"),
+    (a_node_that_is_killed_and_is_back_with_its_key, py, "tcp"),
+]
+
+
+def hold(folder, number, case):
+    check, other, transport = case
+    what = f"{other.__name__} over {transport}: {check.__name__}"
+    with tempfile.TemporaryDirectory(prefix="smidge-") as state:
+        peer = other(folder, transport)
+        try:
+            address = peer.wait(r"^listening (\S+)").group(1)
+            print(f"ok: {what}: {check(peer, address, LISTEN[transport].format(OURS + number), state)}", flush=True)
+            return 0
+        except Failed as why:
+            print(f"FAILED: {what}: {why}", flush=True)
+            return 1
+        finally:
+            peer.kill()
+
+
 def main():
     folder = install()
-    failures = 0
-    for check in (a_second_connection_beside_a_healthy_one, a_node_that_is_killed_and_is_back_with_its_key):
-        with tempfile.TemporaryDirectory(prefix="smidge-") as state:
-            try:
-                print(f"ok: {check.__name__}: {check(folder, state)}", flush=True)
-            except Failed as why:
-                failures += 1
-                print(f"FAILED: {check.__name__}: {why}", flush=True)
+    # They wait for each other's timeouts, most of the time.
+    with concurrent.futures.ThreadPoolExecutor(len(CASES)) as pool:
+        failed = sum(pool.map(lambda numbered: hold(folder, *numbered), enumerate(CASES)))
     if not os.environ.get("SMIDGE_INTEROP_DIR"):
         shutil.rmtree(folder)
-    return min(failures, 1)
+    return min(failed, 1)
 
 
 if __name__ == "__main__":
