@@ -40,8 +40,11 @@ def bytes_of(size):
 rendered = subprocess.run(["kubectl", "kustomize", "k8s"], cwd=ROOT, capture_output=True, text=True, timeout=60)
 check(rendered.returncode == 0, f"kustomization.yaml: {rendered.stderr.strip()}")
 resources = list(yaml.safe_load_all(rendered.stdout))
+# An example, for the cluster's owner to apply.
+with open(f"{ROOT}/k8s/network-policy.yaml") as file:
+    policy = yaml.safe_load(file)
 for version in VERSIONS:
-    for resource in resources:
+    for resource in [*resources, policy]:
         try:
             kubernetes_validate.validate(resource, version, strict=True)
         except kubernetes_validate.ValidationError as error:
@@ -70,6 +73,19 @@ port, = service["spec"]["ports"]
 exposed, = container["ports"]
 check((port["protocol"], port["targetPort"], port["port"]) == ("UDP", exposed["name"], exposed["containerPort"]),
       "the service leads to the pods' UDP port")
+
+# The policy lets the pods talk to each other and ask for names, and nothing else.
+with open(f"{ROOT}/k8s/kustomization.yaml") as file:
+    check("# - network-policy.yaml\n" in file.read(), "the policy is named where it is applied")
+rules = policy["spec"]
+check(rules["podSelector"]["matchLabels"].items() <= labels.items(), "the policy is the pods'")
+check(sorted(rules["policyTypes"]) == ["Egress", "Ingress"], "the policy is about both ways")
+each_other = {"from": [{"podSelector": rules["podSelector"]}],
+              "ports": [{"protocol": exposed["protocol"], "port": exposed["containerPort"]}]}
+check(rules["ingress"] == [each_other], "the pods are reached by each other only, at their port")
+talk, names = rules["egress"]
+check(talk == {"to": each_other["from"], "ports": each_other["ports"]}, "the pods reach each other")
+check(names == {"ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}, "the pods may ask for names")
 
 # What the pods are told is taken by smidge, and fits the rest.
 mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
@@ -121,5 +137,5 @@ check(pod["terminationGracePeriodSeconds"] > 5, "a node has the time to drain")
 limit = bytes_of(container["resources"]["limits"]["memory"])
 own = bytes_of(shown["limits.memory"]["value"].removesuffix("B"))
 check(own < limit, "the node's own bound lies below the kernel's")
-print(f"k8s: {len(resources)} resources fit the schemas of Kubernetes {' and '.join(VERSIONS)}, "
+print(f"k8s: {len(resources)} resources and a NetworkPolicy fit the schemas of Kubernetes {' and '.join(VERSIONS)}, "
       "and smidge takes what they tell it")

@@ -43,6 +43,20 @@ def delivery(deployed):
     say(f"(1) 5 tasks run; the sender's message is at bootstrap and all 3 peers, once each, {seconds:.1f} s after `stack deploy`")
 
 
+def capabilities():
+    """What the kernel lets the tasks do, and who may read the secret of their keys."""
+    for task in tasks():
+        with open(f"/proc/{task.pid}/status") as status:
+            sets = re.findall(r"^(Cap(?:Inh|Prm|Eff|Bnd|Amb)):\s*([0-9a-f]+)$", status.read(), re.M)
+        kept = {name: value for name, value in sets if int(value, 16)}
+        if len(sets) != 5 or kept:
+            fail(f"{task.name} keeps capabilities: {kept}")
+        mode = command("stat", "-L", "-c", "%a %u", f"/proc/{task.pid}/root/run/secrets/identity").strip()
+        if mode != "400 10001":
+            fail(f"{task.name}: mode and owner of the secret are {mode}")
+    say("    no task keeps a capability, and the secret is readable for its user only")
+
+
 def scale():
     began = time.monotonic()
     command("docker", "service", "scale", "--detach", f"{STACK}_peer=20")
@@ -279,6 +293,7 @@ def main():
     delivery(float(sys.argv[3]))
     until("the stack is whole", whole(FIVE), 60)
     shown()
+    capabilities()
     time.sleep(5)
     memory("at rest, 5 nodes")
     scale()
