@@ -5,18 +5,21 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures::future::{Either, select};
+
 use super::{
     answer::{Answer, Refusal, too_large, unreadable},
     context::Context,
     follow, handlers, page,
+    slots::Places,
     target::{self, Query, Route},
     wire::{Framing, Head, RequestLine, Wire, WireError},
 };
-use crate::runtime::ByteStream;
+use crate::runtime::{ByteStream, Elapsed};
 
 /// How long, and how many bytes, what a caller still sends is taken in before its connection is closed.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
-/// How long a caller that is one too many has to ask what it will be refused.
+/// How long a caller that is one too many has to ask.
 const TURNED_AWAY: Duration = Duration::from_secs(1);
 
 /// What comes after an answer.
@@ -34,19 +37,20 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
 }
 
-/// Serves `stream` in a task of its own, within `api.connections`.
+/// Serves `stream` in a task of its own, within `api.connections`. Beyond them there is a reserve for probes.
 pub(super) fn start(context: &Arc<Context>, stream: Box<dyn ByteStream>) {
     let shared = context.clone();
-    if let Some(slot) = context.connections.take() {
+    let now = context.runtime.now();
+    if let Some(slot) = context.connections.take(now) {
         context.runtime.spawn(async move {
             let mut connection = Connection { context: shared, wire: Wire::new(stream) };
             connection.serve().await;
             drop(slot);
         });
-    } else if let Some(slot) = context.refusals.take() {
+    } else if let Some(slot) = context.reserve.take(now) {
         context.runtime.spawn(async move {
             let mut connection = Connection { context: shared, wire: Wire::new(stream) };
-            connection.turn_away().await;
+            connection.serve_from_reserve().await;
             drop(slot);
         });
     }
@@ -73,27 +77,54 @@ impl Connection {
         let _ = self.wire.finish().await;
     }
 
-    async fn turn_away(&mut self) {
-        let Context { runtime, api, .. } = &*self.context;
-        let _ = runtime.timeout(TURNED_AWAY, self.wire.request(api.max_header)).await;
-        let error =
-            format!("too many connections at once (limit {}, config key api.connections)", api.connections);
-        let refusal = Refusal::new(503, error, "ask again in a moment, or raise the key");
-        self.refuse(refusal).await;
+    /// One request: a probe is answered, whatever else the node is busy with; anything else is refused.
+    async fn serve_from_reserve(&mut self) {
+        let context = self.context.clone();
+        let asked = self.head(&context.reserve, TURNED_AWAY).await;
+        if let Some(Ok(Ok(head))) = &asked
+            && let Ok((route @ (Route::Health | Route::Ready), query)) = self.admit(head, None)
+        {
+            let body = Vec::new();
+            let result = handlers::answer(&context, Request { route, query, body }).await;
+            let answer = result.unwrap_or_else(Refusal::answer);
+            context.counters.answered(answer.status);
+            // An error says that nobody waits for it.
+            let _ = self.write(&answer.bytes(false, head.line.method == "HEAD")).await;
+        } else if asked.is_some() {
+            let limit = context.api.connections;
+            let error = format!("too many connections at once (limit {limit}, config key api.connections)");
+            let refusal = Refusal::new(503, error, "ask again in a moment, or raise the key");
+            self.refuse(refusal).await;
+        }
         self.linger().await;
+    }
+
+    /// The head of the next request, waited for as long as `limit`; `None` if this connection is to give way.
+    async fn head(
+        &mut self,
+        places: &Places,
+        limit: Duration,
+    ) -> Option<Result<Result<Head<RequestLine>, WireError>, Elapsed>> {
+        let context = self.context.clone();
+        let wait = &mut places.wait(context.runtime.now()).given_up;
+        let head = context.runtime.timeout(limit, self.wire.request(context.api.max_header));
+        match select(std::pin::pin!(head), wait).await {
+            Either::Left((head, _)) => Some(head),
+            Either::Right(_) => None,
+        }
     }
 
     /// One request and its answer.
     async fn exchange(&mut self) -> Next {
         let context = self.context.clone();
         let api = &context.api;
-        let head = match context.runtime.timeout(api.header_timeout, self.wire.request(api.max_header)).await
-        {
-            Ok(Ok(head)) => head,
-            Ok(Err(error)) => return self.refuse_unreadable(error).await,
+        let head = match self.head(&context.connections, api.header_timeout).await {
+            Some(Ok(Ok(head))) => head,
+            Some(Ok(Err(error))) => return self.refuse_unreadable(error).await,
+            None => return Next::Close,
             // Nobody asked anything: an idle connection ends without a word.
-            Err(_) if !self.wire.has_begun() => return Next::Close,
-            Err(_) => return self.refuse(late("head", api.header_timeout, "api.header_timeout")).await,
+            Some(Err(_)) if !self.wire.has_begun() => return Next::Close,
+            Some(Err(_)) => return self.refuse(late("head", api.header_timeout, "api.header_timeout")).await,
         };
         let framing = match head.framing() {
             Ok(framing) => framing,
@@ -131,6 +162,9 @@ impl Connection {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         self.context.guard.check(head, matches!(path, "/" | "/healthz"))?;
         let route = target::route(&head.line.method, path)?;
+        if route.acts() {
+            self.context.guard.check_browser(head)?;
+        }
         let query = Query::parse(query)?;
         let max_body = self.context.api.max_body;
         if matches!(framing, Some(Framing::Length(n)) if n > max_body as u64) {

@@ -1,16 +1,16 @@
 //! What all connections of the API share: the node, the bounds, and how much of them is taken.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::time::Duration;
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use super::guard::Guard;
+use super::{
+    guard::Guard,
+    slots::{Places, Slots},
+};
 use crate::{
     config::{Api, Config},
     node::Client,
@@ -25,9 +25,9 @@ pub(super) struct Context {
     pub(super) max_value: usize,
     /// Whether the node is to listen anywhere.
     pub(super) listens: bool,
-    pub(super) connections: Slots,
-    /// Connections that are told that there are too many.
-    pub(super) refusals: Slots,
+    pub(super) connections: Places,
+    /// Connections beyond those: probes are answered, the others are told that there are too many.
+    pub(super) reserve: Places,
     pub(super) streams: Slots,
     pub(super) counters: Counters,
     /// Where the counters can be read.
@@ -45,8 +45,8 @@ impl Context {
             guard: Guard::new(&api.listen, config.api.token.clone()),
             max_value: config.kad.max_value,
             listens: !config.listen.addresses.is_empty(),
-            connections: Slots::new(api.connections),
-            refusals: Slots::new(REFUSALS),
+            connections: Places::new(api.connections, UNDISTURBED),
+            reserve: Places::new(RESERVE, Duration::ZERO),
             streams: Slots::new(api.streams),
             api,
             counters,
@@ -55,39 +55,11 @@ impl Context {
     }
 }
 
-/// Connections beyond the bound that are told so at once; more are closed without a word.
-const REFUSALS: usize = 32;
-
-/// So many at once.
-pub(super) struct Slots {
-    taken: Arc<AtomicUsize>,
-    limit: usize,
-}
-
-/// One of them, free again when this is dropped.
-pub(super) struct Slot(Arc<AtomicUsize>);
-
-impl Slots {
-    fn new(limit: usize) -> Self {
-        Self { taken: Arc::default(), limit }
-    }
-
-    pub(super) fn take(&self) -> Option<Slot> {
-        let more = |taken| (taken < self.limit).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Slot(self.taken.clone()))
-    }
-
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// Connections beyond `api.connections` that may ask one thing, how the node is; more are closed without a word.
+const RESERVE: usize = 32;
+/// How long a connection waits for a request before it gives way to a new one: callers that come in a crowd are all
+/// heard. In the reserve nobody is spared, or silent callers would keep probes out.
+const UNDISTURBED: Duration = Duration::from_millis(100);
 
 /// What the API counts.
 pub(super) struct Counters {
@@ -108,21 +80,5 @@ impl Counters {
 
     pub(super) fn answered(&self, status: u16) {
         self.requests.get_or_create(&vec![("status", status.to_string())]).inc();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_bounded_and_come_back() {
-        let slots = Slots::new(2);
-        let one = slots.take().unwrap();
-        let _two = slots.take().unwrap();
-        assert!(slots.take().is_none());
-        drop(one);
-        assert!(slots.take().is_some());
-        assert_eq!(slots.taken(), 1);
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{ApiListen, Secret};
 /// What a listener asks of its callers.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// Whether `Host` has to be this machine or an address: no name server can change those.
+    /// The listener is on loopback, and `Host` has to say so.
     checks_host: bool,
     token: Option<Secret>,
 }
@@ -37,15 +37,12 @@ impl Guard {
             [] => return Err(Refusal::bad("no header Host", "HTTP/1.1 asks for one")),
             _ => return Err(Refusal::bad("more than one header Host", "send one")),
         };
-        if self.checks_host && !host.is_none_or(is_fixed) {
-            let why = "the Host of this request is neither localhost nor an address";
+        if self.checks_host && !host.is_none_or(is_loopback) {
+            let why = "the Host of this request is neither localhost nor an address of loopback";
             return Err(Refusal::new(403, why, "ask for http://127.0.0.1:PORT/ or http://localhost:PORT/"));
         }
         let foreign_site = head.all("sec-fetch-site").any(|site| !matches!(site, "same-origin" | "none"));
-        let same = |origin: &str| {
-            let host_of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-            host_of.is_some_and(|o| host.is_some_and(|h| o.eq_ignore_ascii_case(h)))
-        };
+        let same = |origin| host.is_some_and(|host| is_origin(origin, host));
         if foreign_site || !head.all("origin").all(same) {
             let why = "a page on another origin may not ask this node";
             return Err(Refusal::new(
@@ -59,6 +56,33 @@ impl Guard {
             _ => Ok(()),
         }
     }
+
+    /// Whether a request that makes the node do something may be answered, beyond [`check`](Self::check). A browser of
+    /// before 2023 may leave `Sec-Fetch-Site` out, and none sends `Origin` with a GET for an image: those have to come
+    /// from this node's own page.
+    pub(super) fn check_browser(&self, head: &Head<RequestLine>) -> Result<(), Refusal> {
+        let is_browser = head.all("user-agent").any(|agent| agent.starts_with("Mozilla/"));
+        let says_where = ["sec-fetch-site", "origin"].into_iter().any(|name| head.all(name).next().is_some());
+        if !self.checks_host || !is_browser || says_where {
+            return Ok(());
+        }
+        let host = head.all("host").next();
+        let own = |page: &str| {
+            let origin = page.match_indices('/').nth(2).map_or(page, |(at, _)| &page[..at]);
+            host.is_some_and(|host| is_origin(origin, host))
+        };
+        if head.all("referer").any(own) {
+            return Ok(());
+        }
+        let why = "a browser that does not say which page asks may not make this node do anything";
+        Err(Refusal::new(403, why, "use a newer browser; a program says another User-Agent than a browser's"))
+    }
+}
+
+/// Whether a URL without a path, as `Origin` has it, is `host`.
+fn is_origin(origin: &str, host: &str) -> bool {
+    let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    of.is_some_and(|of| of.eq_ignore_ascii_case(host))
 }
 
 fn authorize(token: &Secret, head: &Head<RequestLine>) -> Result<(), Refusal> {
@@ -74,15 +98,17 @@ fn authorize(token: &Secret, head: &Head<RequestLine>) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a host is what no name server can change: an address, or this machine by its reserved name
-/// (RFC 6761).
-fn is_fixed(host: &str) -> bool {
+/// Whether a host is this machine, by an address of loopback or by its reserved name (RFC 6761): no name server can
+/// change those. 0.0.0.0 is none: it leads here, too, but browsers take it for an address outside of this machine, and
+/// do not say which page asks.
+fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
         _ => host,
     };
     let address = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    address.parse().is_ok_and(is_loopback) || name.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
@@ -92,11 +118,39 @@ mod tests {
     use super::*;
     use crate::gateway::wire::Wire;
 
-    fn status(guard: &Guard, headers: &str, open: bool) -> u16 {
+    fn head(headers: &str) -> Head<RequestLine> {
         let text = format!("GET / HTTP/1.1\r\n{headers}\r\n");
         let mut wire = Wire::new(Box::new(Cursor::new(text.into_bytes())));
         let Ok(head) = futures::executor::block_on(wire.request(4096)) else { panic!("{headers:?}") };
-        guard.check(&head, open).map_or_else(|refusal| refusal.status, |()| 200)
+        head
+    }
+
+    fn status(guard: &Guard, headers: &str, open: bool) -> u16 {
+        guard.check(&head(headers), open).map_or_else(|refusal| refusal.status, |()| 200)
+    }
+
+    #[test]
+    fn a_browser_that_hides_which_page_asks_makes_the_node_do_nothing() {
+        let guard = Guard::new(&ApiListen::Tcp(([127, 0, 0, 1], 4080).into()), None);
+        let old = "Host: localhost:4080\r\nUser-Agent: Mozilla/5.0 (Macintosh)\r\n";
+        for (headers, expected) in [
+            ("Host: localhost:4080\r\nUser-Agent: curl/8.0\r\n".to_owned(), 200),
+            ("Host: localhost:4080\r\n".to_owned(), 200),
+            (old.to_owned(), 403),
+            (format!("{old}Sec-Fetch-Site: same-origin\r\n"), 200),
+            (format!("{old}Origin: http://localhost:4080\r\n"), 200),
+            (format!("{old}Referer: http://localhost:4080/\r\n"), 200),
+            (format!("{old}Referer: http://localhost:4080\r\n"), 200),
+            (format!("{old}Referer: http://localhost:4081/\r\n"), 403),
+            (format!("{old}Referer: http://evil.example/http://localhost:4080/\r\n"), 403),
+            (format!("{old}Referer: http://localhost:4080.evil.example/\r\n"), 403),
+        ] {
+            let checked = guard.check_browser(&head(&headers));
+            assert_eq!(checked.map_or_else(|refusal| refusal.status, |()| 200), expected, "{headers:?}");
+        }
+        let everywhere =
+            Guard::new(&ApiListen::Tcp(([0, 0, 0, 0], 4080).into()), Some("t".to_owned().into()));
+        assert_eq!(everywhere.check_browser(&head(old)), Ok(()), "the token is what no page has");
     }
 
     #[test]
@@ -108,7 +162,15 @@ mod tests {
             ("Host: LOCALHOST:4080\r\n", 200),
             ("Host: [::1]:4080\r\n", 200),
             ("Host: [::1]\r\n", 200),
-            ("Host: 10.0.0.9:8080\r\n", 200),
+            ("Host: 127.8.9.1\r\n", 200),
+            ("Host: [::ffff:127.0.0.1]:4080\r\n", 200),
+            ("Host: 10.0.0.9:8080\r\n", 403),
+            ("Host: 0.0.0.0:4080\r\n", 403),
+            ("Host: [::]:4080\r\n", 403),
+            ("Host: [::ffff:0.0.0.0]:4080\r\n", 403),
+            ("Host: 203.0.113.5\r\n", 403),
+            ("Host: 0\r\n", 403),
+            ("Host: 2130706433\r\n", 403),
             ("", 400),
             ("Host: a\r\nHost: a\r\n", 400),
             ("Host: evil.example\r\n", 403),

@@ -16,6 +16,7 @@ mod handlers;
 mod metrics;
 mod page;
 mod process;
+mod slots;
 mod target;
 pub(crate) mod wire;
 

@@ -59,7 +59,7 @@ pub(super) fn answer<'a>(
         headers: vec![
             ("ETag", tag.to_owned()),
             ("Content-Security-Policy", POLICY.clone()),
-            ("Referrer-Policy", "no-referrer".to_owned()),
+            ("Referrer-Policy", "same-origin".to_owned()),
             ("X-Frame-Options", "DENY".to_owned()),
             ("Cross-Origin-Resource-Policy", "same-origin".to_owned()),
         ],

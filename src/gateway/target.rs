@@ -36,6 +36,23 @@ pub(super) enum Route {
     PingAt(Multiaddr),
 }
 
+impl Route {
+    /// Whether asking makes the node do something: subscribe, look something up, dial, store, publish.
+    pub(super) fn acts(&self) -> bool {
+        !matches!(
+            self,
+            Self::Page
+                | Self::Health
+                | Self::Ready
+                | Self::Metrics
+                | Self::Status
+                | Self::Peers
+                | Self::Mesh
+                | Self::Names
+        )
+    }
+}
+
 /// The paths, for who asks for another one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";

@@ -107,6 +107,9 @@ impl<Line> Head<Line> {
             (Some(_), Some(_)) => {
                 Err(WireError::Malformed("both Content-Length and Transfer-Encoding".into()))
             }
+            (Some(_), None) if !self.is_11 => {
+                Err(WireError::Malformed("Transfer-Encoding in HTTP/1.0".into()))
+            }
             (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Ok(Some(Framing::Chunked)),
             (Some(_), None) => Err(WireError::Coding),
             (None, Some(length)) => {
@@ -248,6 +251,11 @@ impl Wire {
             let size = loop {
                 match httparse::parse_chunk_size(&self.buf) {
                     Ok(httparse::Status::Complete((end, size))) => {
+                        // httparse takes anything for an extension, also what another reader takes for a line's end.
+                        let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
+                        if self.buf[..end - 2].iter().any(control) {
+                            return Err(WireError::Malformed("a control character in a chunk's size".into()));
+                        }
                         self.used(end);
                         break usize::try_from(size).unwrap_or(usize::MAX);
                     }
@@ -404,6 +412,9 @@ mod tests {
             assert!(matches!(framing(bad), Err(WireError::Malformed(_))), "{bad:?}");
         }
         assert!(matches!(framing("Transfer-Encoding: gzip, chunked\r\n"), Err(WireError::Coding)));
+        let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let old = read(old, async |wire| wire.request(4096).await).and_then(|head| head.framing());
+        assert!(matches!(old, Err(WireError::Malformed(_))), "{old:?}");
     }
 
     #[test]
@@ -414,6 +425,11 @@ mod tests {
         assert!(matches!(chunks("9\r\nabcdefghi\r\n0\r\n\r\n"), Err(WireError::BodyTooLarge)));
         assert!(matches!(chunks("ffffffffffffffff\r\n"), Err(WireError::BodyTooLarge)));
         assert!(matches!(chunks("3\r\nabcd\r\n0\r\n\r\n"), Err(WireError::Malformed(_))));
+        for line in ["3;x\n\r\nabc", "3;a\nb=c\r\nabc", "3;\0\r\nabc", "3\n\r\nabc"] {
+            let text = format!("{line}\r\n0\r\n\r\n");
+            assert!(matches!(chunks(&text), Err(WireError::Malformed(_))), "{line:?}");
+        }
+        assert_eq!(chunks("3 ;x\r\nabc\r\n0\r\n\r\n").unwrap(), b"abc");
         assert!(matches!(chunks("x\r\n"), Err(WireError::Malformed(_))));
         assert!(matches!(chunks(&"1".repeat(600)), Err(WireError::Malformed(_))));
         assert!(matches!(chunks("3\r\nab"), Err(WireError::Ended(true))));

@@ -84,6 +84,16 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
                 403,
                 "the Host",
             ),
+            (
+                "GET /v1/status HTTP/1.1\r\nConnection: close\r\nHost: 0.0.0.0:4080\r\n\r\n".to_owned(),
+                403,
+                "the Host",
+            ),
+            (
+                format!("GET /v1/dht/k HTTP/1.1\r\n{host}User-Agent: Mozilla/5.0\r\n\r\n"),
+                403,
+                "does not say which page",
+            ),
             (post(topic, "Origin: http://evil.example\r\nContent-Length: 0\r\n", ""), 403, "another origin"),
             (post(topic, "Origin: null\r\nContent-Length: 0\r\n", ""), 403, "another origin"),
             (post(topic, "Sec-Fetch-Site: cross-site\r\n", ""), 403, "another origin"),
@@ -140,6 +150,12 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
             (post(topic, chunked, "ffffffffffffffff\r\n"), 413, "api.max_body = 1000"),
             (post(topic, chunked, "zz\r\n"), 400, "a chunk without a size"),
             (post(topic, chunked, "1\r\nxy\r\n"), 400, "a chunk longer than its size"),
+            (post(topic, chunked, "1;a\nb\r\nx\r\n0\r\n\r\n"), 400, "a control character in a chunk"),
+            (
+                format!("POST {topic} HTTP/1.0\r\n{host}{chunked}\r\n1\r\nx\r\n0\r\n\r\n"),
+                400,
+                "Transfer-Encoding in HTTP/1.0",
+            ),
             (post(topic, "Content-Length: one\r\n", ""), 400, "Content-Length is no number"),
             (post(topic, "Content-Length: 1\r\nContent-Length: 2\r\n", ""), 400, "more than one header"),
             (
@@ -472,16 +488,46 @@ fn resident() -> usize {
 }
 
 #[test]
-fn connections_are_bounded_and_one_too_many_is_told() {
+fn connections_are_bounded_and_one_too_many_is_told_but_probes_are_answered() {
     run(async |net| {
         let (_node, api) = alone(&net, |config| config.api.connections = 2).await;
         let idle = [api.follow("t").await, api.follow("t").await];
-        let refused = api.get("/healthz").await;
+        let refused = api.get("/v1/status").await;
         assert_eq!(refused.status, 503);
         assert!(refused.text().contains("limit 2, config key api.connections"), "{}", refused.text());
+        assert_eq!(api.get("/healthz").await.json(), serde_json::json!({ "live": true }));
+        let ready = api.get("/readyz").await;
+        assert_eq!((ready.status, ready.text().contains("0 of 1 peers are connected")), (503, true));
+        assert_eq!(api.get("/readyz?min_peers=0").await.status, 200);
         drop(idle);
-        let answered = async { while api.get("/healthz").await.status != 200 {} };
+        let answered = async { while api.get("/v1/status").await.status != 200 {} };
         net.patiently("a connection to be free", answered).await;
+    });
+}
+
+#[test]
+fn idle_connections_give_way_and_keep_no_probe_out() {
+    run(async |net| {
+        // Nobody is let go for being slow.
+        let (_node, api) = alone(&net, |config| config.api.header_timeout = Duration::from_secs(3600)).await;
+        for said in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: ", b"GET /"] {
+            let open = async || {
+                let mut stream = api.connect().await;
+                // An error says that it was one too many.
+                let _ = stream.write_all(said).await;
+                stream
+            };
+            let mut idle: Vec<_> = stream::iter(0..170).then(|_| open()).collect().await;
+            for probe in ["/healthz", "/readyz?min_peers=0"] {
+                assert_eq!(api.get(probe).await.status, 200, "{probe} beside {said:?}");
+            }
+            let served = async { while api.get("/v1/status").await.status != 200 {} };
+            net.patiently("the oldest to give way", served).await;
+            let mut told = Vec::new();
+            let end = idle[0].read_to_end(&mut told);
+            net.patiently("the end of the oldest", end).await.unwrap();
+            assert_eq!(told, b"", "it asked nothing");
+        }
     });
 }
 

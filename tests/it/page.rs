@@ -90,7 +90,7 @@ fn the_policy_lets_run_what_the_page_has_and_nothing_else() {
         );
         for (name, value) in [
             ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
+            ("Referrer-Policy", "same-origin"),
             ("X-Frame-Options", "DENY"),
             ("Cross-Origin-Resource-Policy", "same-origin"),
         ] {
