@@ -123,6 +123,8 @@ fn store(own: &mut Registry, store: &StoreStatus) {
     own.register_with_unit("dht_stored", help, Unit::Bytes, gauge(store.bytes as u64));
     let help = "Records and provider entries refused: too large, too many, or no room on the disk";
     own.register("dht_refused", help, ConstCounter::new(store.refused));
+    let help = "Records and provider entries that gave way to others before they expired";
+    own.register("dht_displaced", help, ConstCounter::new(store.displaced));
     let Some(file) = &store.file else { return };
     own.register_with_unit("store_file", "Length of the file of kad.store", Unit::Bytes, gauge(file.bytes));
     own.register("store_unsynced", "Changes that are not on the disk yet", gauge(file.unsynced as u64));

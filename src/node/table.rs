@@ -7,7 +7,7 @@
 //! other way to say no so late, and a stream that is never answered is never free again.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::{Deref, DerefMut},
     task::{Context, Poll, ready},
 };
@@ -23,7 +23,7 @@ use libp2p::{
 use super::forward::ask_inner_of_connections;
 use crate::{
     config::carried,
-    store::{Report, Sequence, Store},
+    store::{Report, Sequence, Source, Store},
 };
 
 type Kad = kad::Behaviour<Store>;
@@ -53,11 +53,19 @@ pub(crate) struct Behaviour {
     held: VecDeque<Held>,
     /// Connections whose answers will not come.
     broken: BTreeMap<ConnectionId, PeerId>,
+    /// Whose records come on each connection.
+    sources: HashMap<ConnectionId, Source>,
 }
 
 impl Behaviour {
     pub(crate) fn new(inner: Kad) -> Self {
-        Self { inner, answered: None, held: VecDeque::new(), broken: BTreeMap::new() }
+        Self {
+            inner,
+            answered: None,
+            held: VecDeque::new(),
+            broken: BTreeMap::new(),
+            sources: HashMap::new(),
+        }
     }
 
     /// Takes note of what kad does; what may go out now is given back.
@@ -135,8 +143,16 @@ impl NetworkBehaviour for Behaviour {
     ask_inner_of_connections!(dialing is_spoken);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::ConnectionClosed(closed) = &event {
-            self.held.retain(|held| held.connection != closed.connection_id);
+        match &event {
+            FromSwarm::ConnectionEstablished(made) => {
+                let source = Source::remote(made.peer_id, made.endpoint.get_remote_address());
+                self.sources.insert(made.connection_id, source);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.held.retain(|held| held.connection != closed.connection_id);
+                self.sources.remove(&closed.connection_id);
+            }
+            _ => {}
         }
         self.inner.on_swarm_event(event);
     }
@@ -147,7 +163,10 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        let source = self.sources.get(&connection).copied();
+        self.inner.store_mut().set_source(source);
         self.inner.on_connection_handler_event(peer, connection, event);
+        self.inner.store_mut().set_source(None);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

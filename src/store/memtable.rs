@@ -16,6 +16,7 @@ use super::{
     Limits,
     format::{Item, Known, Moment, Row},
     journal::Change,
+    shares::{Bound, Shares, Source, Victim},
 };
 
 /// Bytes that an entry counts beside its key, value and addresses.
@@ -30,8 +31,9 @@ const SEEN: Duration = Duration::from_secs(3600);
 pub(super) struct Memtable {
     local: PeerId,
     limits: Limits,
-    records: HashMap<RecordKey, Record>,
-    providers: HashMap<RecordKey, Vec<ProviderRecord>>,
+    records: HashMap<RecordKey, (Record, Source)>,
+    providers: HashMap<RecordKey, Vec<(ProviderRecord, Source)>>,
+    shares: Shares,
     peers: HashMap<PeerId, Known>,
     entries: usize,
     bytes: usize,
@@ -42,6 +44,7 @@ pub(super) struct Memtable {
     /// Rows changed since the last [`take_changes`](Self::take_changes); `None` for a store in memory.
     changed: Option<HashSet<Row>>,
     refused: u64,
+    displaced: u64,
 }
 
 impl Memtable {
@@ -52,6 +55,7 @@ impl Memtable {
             limits,
             records: HashMap::new(),
             providers: HashMap::new(),
+            shares: Shares::new(local),
             peers: HashMap::new(),
             entries: 0,
             bytes: 0,
@@ -59,6 +63,7 @@ impl Memtable {
             changes: 0,
             changed: noted.then(HashSet::new),
             refused: 0,
+            displaced: 0,
         }
     }
 
@@ -69,19 +74,16 @@ impl Memtable {
             let row = Row::decode(&key)?;
             match Item::decode(&row, &value, at)? {
                 Some(Item::Record(record)) => {
-                    self.expect(record.expires);
-                    self.bytes += size_of_record(&record);
-                    self.records.insert(record.key.clone(), record);
+                    let own = record.publisher == Some(self.local);
+                    self.insert_record(record, if own { Source::LOCAL } else { Source::EARLIER });
                 }
                 // An entry without an end is one of this node's own, under another key now.
                 Some(Item::Provider(entry)) if entry.expires.is_none() && entry.provider != self.local => {
                     self.touch(row);
                 }
                 Some(Item::Provider(entry)) => {
-                    self.expect(entry.expires);
-                    self.bytes += size_of_provider(&entry);
-                    self.entries += 1;
-                    self.providers.entry(entry.key.clone()).or_default().push(entry);
+                    let own = entry.provider == self.local;
+                    self.insert_entry(entry, if own { Source::LOCAL } else { Source::EARLIER });
                 }
                 Some(Item::Peer(known)) => {
                     if let Row::Peer(peer) = row {
@@ -98,110 +100,186 @@ impl Memtable {
     }
 
     pub(super) fn record(&self, key: &RecordKey) -> Option<&Record> {
-        self.records.get(key)
+        self.records.get(key).map(|(record, _)| record)
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.values().map(|(record, _)| record)
     }
 
-    pub(super) fn put(&mut self, record: Record, now: Instant) -> Result<(), Error> {
+    /// Takes in a record that came from `source`. Where there is no room, others give way as [`Shares`] decides.
+    pub(super) fn put(&mut self, record: Record, source: Source, now: Instant) -> Result<(), Error> {
         if record.value.len() > self.limits.value {
             self.refused += 1;
             return Err(Error::ValueTooLarge);
         }
-        let size = size_of_record(&record);
-        let fits = |memtable: &Self| {
-            let old = memtable.records.get(&record.key).map(size_of_record);
-            (old.is_some() || memtable.records.len() < memtable.limits.records)
-                && memtable.has_room(old, size)
-        };
-        if !fits(self) {
-            self.expire(now);
-            if !fits(self) {
-                self.refused += 1;
-                return Err(Error::MaxRecords);
+        let (key, size) = (record.key.clone(), size_of_record(&record));
+        // What was loaded may be more than the bounds allow now: it may stay as much as it is.
+        let (count, bytes) = (self.records.len(), self.bytes);
+        let lacks = |memtable: &Self| {
+            let old = memtable.record(&key).map(size_of_record);
+            let room = memtable.shares.room(source, Bound::Records, memtable.limits.records);
+            if old.is_none() && memtable.records.len() >= room.max(count) {
+                return Some(Bound::Records);
             }
+            (!memtable.has_room(source, old, size, bytes)).then_some(Bound::Bytes)
+        };
+        if !self.make_room(source, (&key, size), lacks, now) {
+            return Err(Error::MaxRecords);
         }
-        self.expect(record.expires);
-        self.touch(Row::Record(record.key.clone()));
-        self.bytes += size;
-        let old = self.records.insert(record.key.clone(), record);
-        self.bytes -= old.as_ref().map_or(0, size_of_record);
+        self.touch(Row::Record(key));
+        self.insert_record(record, source);
         Ok(())
     }
 
+    fn insert_record(&mut self, record: Record, source: Source) {
+        self.expect(record.expires);
+        self.take_record(&record.key);
+        let size = size_of_record(&record);
+        self.bytes += size;
+        self.shares.add_record(source, &record.key, size);
+        self.records.insert(record.key.clone(), (record, source));
+    }
+
+    fn take_record(&mut self, key: &RecordKey) -> Option<Record> {
+        let (old, source) = self.records.remove(key)?;
+        let size = size_of_record(&old);
+        self.bytes -= size;
+        self.shares.remove_record(source, key, size);
+        Some(old)
+    }
+
     pub(super) fn remove(&mut self, key: &RecordKey) {
-        if let Some(old) = self.records.remove(key) {
-            self.bytes -= size_of_record(&old);
+        if let Some(old) = self.take_record(key) {
             self.touch(Row::Record(old.key));
         }
     }
 
-    /// Takes in a provider. A key that has as many as it may have keeps those: whoever floods it with
-    /// new ones does not drive the old ones out.
-    pub(super) fn add_provider(&mut self, mut entry: ProviderRecord, now: Instant) -> Result<(), Error> {
+    /// Lets others give way until `lacks` finds nothing to be short of; `false`, and counted, where nobody has to. What
+    /// gave way before that was found is gone: it was of a source with more than this one.
+    fn make_room(
+        &mut self,
+        source: Source,
+        new: (&RecordKey, usize),
+        lacks: impl Fn(&Self) -> Option<Bound>,
+        now: Instant,
+    ) -> bool {
+        if lacks(self).is_some() {
+            self.expire(now);
+        }
+        while let Some(bound) = lacks(self) {
+            let limit = match bound {
+                Bound::Records | Bound::Keys => self.limits.records,
+                Bound::Bytes => self.limits.bytes,
+            };
+            let sole = |key: &RecordKey| self.providers.get(key).is_some_and(|there| there.len() == 1);
+            match self.shares.victim(source, bound, limit, new, sole) {
+                Some(Victim::Record(key)) => self.remove(&key),
+                Some(Victim::Entry(key, provider)) => self.remove_provider(&key, &provider),
+                None => {
+                    self.refused += 1;
+                    return false;
+                }
+            }
+            self.displaced += 1;
+        }
+        true
+    }
+
+    /// Takes in a provider that came from `source`. A key that has as many as it may have keeps those: whoever floods it
+    /// with new ones does not drive the old ones out, unless most of them came from one network.
+    pub(super) fn add_provider(
+        &mut self,
+        mut entry: ProviderRecord,
+        source: Source,
+        now: Instant,
+    ) -> Result<(), Error> {
         entry.addresses.truncate(ADDRESSES);
-        let size = size_of_provider(&entry);
+        let (key, size) = (entry.key.clone(), size_of_provider(&entry));
         let old = |memtable: &Self| {
-            let there = memtable.providers.get(&entry.key).into_iter().flatten();
-            there.into_iter().find(|p| p.provider == entry.provider).map(size_of_provider)
+            let there = memtable.providers.get(&key).into_iter().flatten();
+            there.into_iter().find(|(p, _)| p.provider == entry.provider).map(|(p, _)| size_of_provider(p))
         };
         let crowded = |memtable: &Self| {
-            let there = memtable.providers.get(&entry.key).map_or(0, Vec::len);
+            let there = memtable.providers.get(&key).map_or(0, Vec::len);
             there >= memtable.limits.providers && old(memtable).is_none()
         };
-        let fits = |memtable: &Self| {
-            (memtable.providers.contains_key(&entry.key)
-                || memtable.providers.len() < memtable.limits.records)
-                && memtable.has_room(old(memtable), size)
-        };
-        if crowded(self) || !fits(self) {
+        if crowded(self) {
             self.expire(now);
         }
         if crowded(self) {
-            return Ok(());
+            let Some(provider) = self.one_of_many(&key, source) else { return Ok(()) };
+            self.remove_provider(&key, &provider);
+            self.displaced += 1;
         }
-        if !fits(self) {
-            self.refused += 1;
+        let (count, bytes) = (self.providers.len(), self.bytes);
+        let lacks = |memtable: &Self| {
+            let room = memtable.shares.room(source, Bound::Keys, memtable.limits.records);
+            if !memtable.providers.contains_key(&key) && memtable.providers.len() >= room.max(count) {
+                return Some(Bound::Keys);
+            }
+            (!memtable.has_room(source, old(memtable), size, bytes)).then_some(Bound::Bytes)
+        };
+        if !self.make_room(source, (&key, size), lacks, now) {
             return Err(Error::MaxProvidedKeys);
         }
-        self.expect(entry.expires);
-        self.touch(Row::Provider(entry.key.clone(), entry.provider));
-        self.bytes += size;
-        let there = self.providers.entry(entry.key.clone()).or_default();
-        match there.iter_mut().find(|p| p.provider == entry.provider) {
-            Some(old) => {
-                self.bytes -= size_of_provider(old);
-                *old = entry;
-            }
-            None => {
-                self.entries += 1;
-                there.push(entry);
-            }
-        }
+        self.touch(Row::Provider(key, entry.provider));
+        self.insert_entry(entry, source);
         Ok(())
     }
 
+    /// Of a key that is crowded, the provider that gives way to one of `source`: of the network with the most, if that has
+    /// two more than `source`'s; any other's to this node's own.
+    fn one_of_many(&self, key: &RecordKey, source: Source) -> Option<PeerId> {
+        let there = self.providers.get(key)?;
+        let near = |source: Source| there.iter().filter(|(_, other)| other.is_near(source)).count();
+        let others = there.iter().filter(|(_, other)| !other.is_local());
+        let (entry, heaviest) = others.max_by_key(|(_, other)| near(*other))?;
+        let gives_way = source.is_local() || near(*heaviest) > near(source) + 1;
+        gives_way.then_some(entry.provider)
+    }
+
+    fn insert_entry(&mut self, entry: ProviderRecord, source: Source) {
+        self.expect(entry.expires);
+        self.take_entry(&entry.key, &entry.provider);
+        let size = size_of_provider(&entry);
+        self.bytes += size;
+        self.entries += 1;
+        self.shares.add_entry(source, &entry.key, entry.provider, size);
+        self.providers.entry(entry.key.clone()).or_default().push((entry, source));
+    }
+
+    fn take_entry(&mut self, key: &RecordKey, provider: &PeerId) -> Option<ProviderRecord> {
+        let there = self.providers.get_mut(key)?;
+        let at = there.iter().position(|(entry, _)| entry.provider == *provider)?;
+        let (old, source) = there.remove(at);
+        if there.is_empty() {
+            self.providers.remove(key);
+        }
+        let size = size_of_provider(&old);
+        self.entries -= 1;
+        self.bytes -= size;
+        self.shares.remove_entry(source, key, *provider, size);
+        Some(old)
+    }
+
     pub(super) fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {
-        self.providers.get(key).cloned().unwrap_or_default()
+        self.providers.get(key).into_iter().flatten().map(|(entry, _)| entry.clone()).collect()
     }
 
     /// The entries that name this node.
     pub(super) fn provided(&self) -> impl Iterator<Item = &ProviderRecord> {
-        self.providers.values().flatten().filter(|entry| entry.provider == self.local)
+        self.all_entries().filter(|entry| entry.provider == self.local)
+    }
+
+    fn all_entries(&self) -> impl Iterator<Item = &ProviderRecord> {
+        self.providers.values().flatten().map(|(entry, _)| entry)
     }
 
     pub(super) fn remove_provider(&mut self, key: &RecordKey, provider: &PeerId) {
-        let Some(there) = self.providers.get_mut(key) else { return };
-        let Some(at) = there.iter().position(|entry| entry.provider == *provider) else { return };
-        let old = there.remove(at);
-        if there.is_empty() {
-            self.providers.remove(key);
+        if let Some(old) = self.take_entry(key, provider) {
+            self.touch(Row::Provider(old.key, old.provider));
         }
-        self.entries -= 1;
-        self.bytes -= size_of_provider(&old);
-        self.touch(Row::Provider(old.key, old.provider));
     }
 
     /// Notes where a peer was found; of too many, the one that was not seen for longest is forgotten.
@@ -259,14 +337,13 @@ impl Memtable {
             return;
         }
         let gone = |expires: &Option<Instant>| expires.is_some_and(|at| at <= now);
-        let records = self.records.values().filter(|r| gone(&r.expires)).map(|r| r.key.clone());
-        let records: Vec<_> = records.collect();
-        let providers = self.providers.values().flatten().filter(|p| gone(&p.expires));
+        let records: Vec<_> = self.records().filter(|r| gone(&r.expires)).map(|r| r.key.clone()).collect();
+        let providers = self.all_entries().filter(|p| gone(&p.expires));
         let providers: Vec<_> = providers.map(|p| (p.key.clone(), p.provider)).collect();
         records.iter().for_each(|key| self.remove(key));
         providers.iter().for_each(|(key, provider)| self.remove_provider(key, provider));
-        let entries = self.providers.values().flatten().filter_map(|p| p.expires);
-        self.soonest = self.records.values().filter_map(|r| r.expires).chain(entries).min();
+        let entries = self.all_entries().filter_map(|p| p.expires);
+        self.soonest = self.records().filter_map(|r| r.expires).chain(entries).min();
     }
 
     /// When the next thing expires, at the earliest.
@@ -276,9 +353,9 @@ impl Memtable {
 
     /// Notes all that expires as changed: the clock by which it was written has been set.
     pub(super) fn redate(&mut self) {
-        let records = self.records.values().filter(|r| r.expires.is_some());
+        let records = self.records().filter(|r| r.expires.is_some());
         let records = records.map(|r| Row::Record(r.key.clone()));
-        let entries = self.providers.values().flatten().filter(|p| p.expires.is_some());
+        let entries = self.all_entries().filter(|p| p.expires.is_some());
         let rows: Vec<_> = records.chain(entries.map(|p| Row::Provider(p.key.clone(), p.provider))).collect();
         rows.into_iter().for_each(|row| self.touch(row));
     }
@@ -300,20 +377,22 @@ impl Memtable {
 
     fn item(&self, row: &Row) -> Option<Item> {
         match row {
-            Row::Record(key) => self.records.get(key).cloned().map(Item::Record),
+            Row::Record(key) => self.record(key).cloned().map(Item::Record),
             Row::Provider(key, provider) => {
                 let there = self.providers.get(key)?;
-                there.iter().find(|p| p.provider == *provider).cloned().map(Item::Provider)
+                let entry = there.iter().find(|(entry, _)| entry.provider == *provider);
+                entry.map(|(entry, _)| Item::Provider(entry.clone()))
             }
             Row::Peer(peer) => self.peers.get(peer).cloned().map(Item::Peer),
         }
     }
 
-    /// Whether something of `size` bytes has room in the place of something of `old` bytes, if any.
-    fn has_room(&self, old: Option<usize>, size: usize) -> bool {
+    /// Whether something of `source`, of `size` bytes, has room in the place of something of `old` bytes, if any, where
+    /// there were `bytes` to begin with.
+    fn has_room(&self, source: Source, old: Option<usize>, size: usize, bytes: usize) -> bool {
         let old = old.unwrap_or(0);
-        // What was loaded may be more than the bounds allow now: it may stay as large as it is.
-        size <= old || self.bytes - old + size <= self.limits.bytes
+        let room = self.shares.room(source, Bound::Bytes, self.limits.bytes);
+        size <= old || self.bytes - old + size <= room.max(bytes)
     }
 
     fn touch(&mut self, row: Row) {
@@ -339,7 +418,14 @@ impl Memtable {
 
     pub(super) fn counts(&self) -> Counts {
         let (records, entries, peers) = (self.records.len(), self.entries, self.peers.len());
-        Counts { records, entries, peers, bytes: self.bytes, refused: self.refused }
+        let (refused, displaced) = (self.refused, self.displaced);
+        Counts { records, entries, peers, bytes: self.bytes, refused, displaced }
+    }
+
+    /// What the shares add up to, of which every sum has to be the memtable's own.
+    #[cfg(test)]
+    pub(super) fn totals(&self) -> (usize, usize, usize) {
+        self.shares.totals()
     }
 
     pub(super) fn refuse(&mut self) {
@@ -355,6 +441,7 @@ pub(super) struct Counts {
     pub(super) peers: usize,
     pub(super) bytes: usize,
     pub(super) refused: u64,
+    pub(super) displaced: u64,
 }
 
 fn size_of_record(record: &Record) -> usize {

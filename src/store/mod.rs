@@ -35,6 +35,7 @@ mod format;
 pub mod fuzz;
 mod journal;
 mod memtable;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -44,6 +45,7 @@ pub use error::StoreError;
 use format::Moment;
 use journal::Journal;
 use memtable::Memtable;
+pub(crate) use shares::Source;
 use writer::Writer;
 
 /// Bounds of a store.
@@ -101,6 +103,8 @@ pub struct StoreStatus {
     pub bytes: usize,
     /// Records and provider entries that were refused: too large, too many, or no room on the disk.
     pub refused: u64,
+    /// Records and provider entries that gave way to others before they expired: the store is full.
+    pub displaced: u64,
     /// The file; nothing in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileStatus>,
@@ -128,6 +132,8 @@ pub struct FileStatus {
 pub struct Store {
     memtable: Memtable,
     writer: Option<Writer>,
+    /// Where the next changes come from.
+    source: Source,
 }
 
 impl fmt::Debug for Store {
@@ -139,7 +145,7 @@ impl fmt::Debug for Store {
 impl Store {
     /// A store that keeps everything in memory.
     pub fn memory(local: PeerId, limits: Limits) -> Self {
-        Self { memtable: Memtable::new(local, limits, false), writer: None }
+        Self { memtable: Memtable::new(local, limits, false), writer: None, source: Source::LOCAL }
     }
 
     /// Opens the store in the file at `path`, which is created if missing; and a warning for the operator, if any.
@@ -178,7 +184,12 @@ impl Store {
             }
         };
         let writer = Writer::new(path.into(), journal, every, runtime, now);
-        Ok((Self { memtable, writer: Some(writer) }, warning))
+        Ok((Self { memtable, writer: Some(writer), source: Source::LOCAL }, warning))
+    }
+
+    /// Says where the changes from now on come from; `None`: from this node. kad does not hand it on.
+    pub(crate) fn set_source(&mut self, source: Option<Source>) {
+        self.source = source.unwrap_or(Source::LOCAL);
     }
 
     /// The sequence number of the latest change.
@@ -225,6 +236,7 @@ impl Store {
             known_peers: counts.peers,
             bytes: counts.bytes,
             refused: counts.refused,
+            displaced: counts.displaced,
             file,
         }
     }
@@ -267,7 +279,7 @@ impl RecordStore for Store {
         if self.refuse() {
             return Err(kad::store::Error::MaxRecords);
         }
-        self.memtable.put(record, Instant::now())
+        self.memtable.put(record, self.source, Instant::now())
     }
 
     fn remove(&mut self, key: &RecordKey) {
@@ -282,7 +294,7 @@ impl RecordStore for Store {
         if self.refuse() {
             return Err(kad::store::Error::MaxProvidedKeys);
         }
-        self.memtable.add_provider(entry, Instant::now())
+        self.memtable.add_provider(entry, self.source, Instant::now())
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {

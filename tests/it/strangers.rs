@@ -14,7 +14,7 @@ use libp2p::{
     kad,
     swarm::{
         self, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, Stream, SubstreamProtocol, THandler, THandlerInEvent, ToSwarm,
+        NetworkBehaviour, Stream, SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, ToSwarm,
         handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
@@ -134,6 +134,18 @@ impl ConnectionHandler for Streams {
 
 /// Runs a peer at replica `n` that announces `announced` alone, and is `silent` on its first connections.
 fn stranger(net: &Network, n: u8, announced: &[&str], silent: u32) -> PeerId {
+    let mut swarm = stranger_swarm(net, n, announced, silent);
+    let peer = *swarm.local_peer_id();
+    net.rt.spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    peer
+}
+
+/// Such a peer, for who drives it.
+fn stranger_swarm(net: &Network, n: u8, announced: &[&str], silent: u32) -> Swarm<Stranger> {
     let key = Keypair::generate_ed25519();
     let peer = PeerId::from(key.public());
     let transport = Transport::new(quic::Config::new(&key).unwrap(), net.rt.clone())
@@ -153,12 +165,36 @@ fn stranger(net: &Network, n: u8, announced: &[&str], silent: u32) -> PeerId {
     for address in announced {
         swarm.add_external_address(address.parse().unwrap());
     }
-    net.rt.spawn(async move {
-        loop {
-            swarm.select_next_some().await;
+    swarm
+}
+
+/// Puts records of these keys to `node`, some at a time; how many it took.
+async fn put_all(swarm: &mut Swarm<Stranger>, node: (PeerId, Multiaddr), keys: Vec<Vec<u8>>) -> usize {
+    let (peer, address) = node;
+    let kad = &mut swarm.behaviour_mut().kad;
+    // In no table: nobody asks it anything.
+    kad.set_mode(Some(kad::Mode::Client));
+    kad.add_address(&peer, address);
+    let (mut taken, mut under_way, mut keys) = (0, 0, keys.into_iter().peekable());
+    while keys.peek().is_some() || under_way > 0 {
+        while under_way < 16
+            && let Some(key) = keys.next()
+        {
+            let record = kad::Record::new(key, vec![0; 16]);
+            let kad = &mut swarm.behaviour_mut().kad;
+            kad.put_record_to(record, std::iter::once(peer), kad::Quorum::One);
+            under_way += 1;
         }
-    });
-    peer
+        if let SwarmEvent::Behaviour(StrangerEvent::Kad(kad::Event::OutboundQueryProgressed {
+            result: kad::QueryResult::PutRecord(result),
+            ..
+        })) = swarm.select_next_some().await
+        {
+            under_way -= 1;
+            taken += usize::from(result.is_ok());
+        }
+    }
+    taken
 }
 
 /// A node that does without names.
@@ -208,5 +244,32 @@ fn a_peer_whose_gossip_is_deaf_is_connected_anew() {
         net.event(&mut events, "gossip that is back", back).await;
         assert_eq!(node.status().await.unwrap().gossip_off, 0);
         assert_eq!(node.peers().await.unwrap()[0].gossip, GossipState::Up);
+    });
+}
+
+#[test]
+fn a_peer_that_fills_the_hash_table_leaves_room_for_others_and_for_the_node_itself() {
+    run(async |net| {
+        let node = net.spawn(net.config(3, &[]));
+        net.listening(&node).await;
+        let at = (node.peer_id(), net.addr(3));
+        let keys = |from: u16, n: u16| (from..from + n).map(|key| key.to_be_bytes().to_vec()).collect();
+        let mut greedy = stranger_swarm(&net, 2, &[], 0);
+        let put = put_all(&mut greedy, at.clone(), keys(0, 1100));
+        let taken = net.patiently("a flood of records", put).await;
+        let store = node.status().await.unwrap().store;
+        assert_eq!(store.records, 768, "a quarter of kad.max_records is kept for this node's own");
+        // What lies nearer displaced what lay farther, so that more were taken than are kept.
+        assert_eq!((taken, store.refused), (768 + store.displaced as usize, 1100 - taken as u64));
+
+        for key in ["one", "two", "three"] {
+            node.put(key, "mine", PutOptions { quorum: Quorum::One, ttl: None }).await.unwrap();
+        }
+        let mut honest = stranger_swarm(&net, 4, &[], 0);
+        let put = put_all(&mut honest, at, keys(2000, 20));
+        assert_eq!(net.patiently("an honest peer's records", put).await, 20);
+        assert_eq!(node.get("two", 1).await.unwrap(), b"mine");
+        let store = node.status().await.unwrap().store;
+        assert_eq!(store.records, 768 + 3, "twenty of the greedy one's gave way");
     });
 }

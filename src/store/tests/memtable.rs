@@ -7,11 +7,11 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId,
-    kad::{ProviderRecord, Record, RecordKey, store::Error},
+    kad::{KBucketKey, ProviderRecord, Record, RecordKey, store::Error},
 };
 use proptest::prelude::*;
 
-use crate::store::{Limits, format::Moment, memtable::Memtable};
+use crate::store::{Limits, Source, format::Moment, memtable::Memtable};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const LIMITS: Limits = Limits { records: 8, value: 100, bytes: 4000, providers: 3, peers: 4 };
@@ -64,7 +64,7 @@ fn shown(memtable: &Memtable) -> Shown {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u8, usize, Option<u64>),
+    Put(u8, usize, Option<u64>, Source),
     Remove(u8),
     Provide(u8, u8, Option<u64>),
     Unprovide(u8, u8),
@@ -74,10 +74,19 @@ enum Step {
     Write,
 }
 
+/// A peer that is connected from a network.
+fn from(n: u8, network: u8) -> Source {
+    Source::remote(peer(n), &format!("/ip4/192.0.2.{network}/udp/1/quic-v1").parse().unwrap())
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    prop_oneof![Just(Source::LOCAL), (1..6_u8, 0..3_u8).prop_map(|(n, network)| from(n, network))]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let life = || prop::option::of(1..50_u64);
     prop_oneof![
-        (0..12_u8, 0..120_usize, life()).prop_map(|(k, n, l)| Step::Put(k, n, l)),
+        (0..12_u8, 0..120_usize, life(), source()).prop_map(|(k, n, l, s)| Step::Put(k, n, l, s)),
         (0..12_u8).prop_map(Step::Remove),
         (0..12_u8, 0..6_u8, life()).prop_map(|(k, p, l)| Step::Provide(k, p, l)),
         (0..12_u8, 0..6_u8).prop_map(|(k, p)| Step::Unprovide(k, p)),
@@ -99,14 +108,15 @@ proptest! {
             let at = moment(start, s);
             let ends = |life: Option<u64>| life.map(|life| at.now + S(life));
             match step {
-                Step::Put(key, size, life) => {
-                    let _ = memtable.put(record(key, size, ends(life)), at.now);
+                Step::Put(key, size, life, whose) => {
+                    let _ = memtable.put(record(key, size, ends(life)), whose, at.now);
                 }
                 Step::Remove(key) => memtable.remove(&vec![key].into()),
                 Step::Provide(key, provider, life) => {
                     // Only this node's own entries have no end.
                     let life = if provider == 0 { life } else { life.or(Some(9)) };
-                    let _ = memtable.add_provider(entry(key, provider, ends(life)), at.now);
+                    let whose = if provider == 0 { Source::LOCAL } else { from(provider, provider / 2) };
+                    let _ = memtable.add_provider(entry(key, provider, ends(life)), whose, at.now);
                 }
                 Step::Unprovide(key, provider) => memtable.remove_provider(&vec![key].into(), &peer(provider)),
                 Step::Remember(who, address) => {
@@ -121,6 +131,8 @@ proptest! {
                 Step::Write => write(&mut memtable, &mut stored, at),
             }
             let counts = memtable.counts();
+            let summed = (counts.records, counts.entries, counts.bytes);
+            prop_assert_eq!(memtable.totals(), summed, "the shares are those of what is there");
             prop_assert!(counts.records <= 8 && counts.bytes <= 4000 && counts.peers <= 4, "{counts:?}");
             let (_, entries, _) = shown(&memtable);
             prop_assert!(entries.iter().filter(|there| !there.is_empty()).count() <= 8);
@@ -143,35 +155,141 @@ proptest! {
 fn a_full_store_takes_nothing_new_until_something_expires() {
     let now = Instant::now();
     let mut memtable = Memtable::new(peer(0), LIMITS, false);
-    memtable.put(record(0, 1, Some(now + S(5))), now).unwrap();
-    (1..8).for_each(|key| memtable.put(record(key, 1, None), now).unwrap());
-    assert!(matches!(memtable.put(record(9, 1, None), now), Err(Error::MaxRecords)));
-    memtable.put(record(7, 100, None), now).unwrap(); // what is there may change
-    assert!(matches!(memtable.put(record(7, 101, None), now), Err(Error::ValueTooLarge)));
-    memtable.put(record(9, 1, None), now + S(5)).unwrap();
+    memtable.put(record(0, 1, Some(now + S(5))), Source::LOCAL, now).unwrap();
+    (1..8).for_each(|key| memtable.put(record(key, 1, None), Source::LOCAL, now).unwrap());
+    assert!(matches!(memtable.put(record(9, 1, None), Source::LOCAL, now), Err(Error::MaxRecords)));
+    memtable.put(record(7, 100, None), Source::LOCAL, now).unwrap(); // what is there may change
+    assert!(matches!(memtable.put(record(7, 101, None), Source::LOCAL, now), Err(Error::ValueTooLarge)));
+    memtable.put(record(9, 1, None), Source::LOCAL, now + S(5)).unwrap();
     assert_eq!(memtable.record(&vec![0].into()), None, "expired");
     assert_eq!(memtable.counts().refused, 2);
     let limits = Limits { bytes: 500, ..LIMITS };
     let mut memtable = Memtable::new(peer(0), limits, false);
-    (0..3).for_each(|key| memtable.put(record(key, 30, None), now).unwrap());
-    assert!(matches!(memtable.put(record(3, 30, None), now), Err(Error::MaxRecords)));
-    assert!(matches!(memtable.add_provider(entry(1, 1, None), now), Err(Error::MaxProvidedKeys)));
-    memtable.put(record(2, 20, None), now).unwrap();
+    (0..3).for_each(|key| memtable.put(record(key, 30, None), Source::LOCAL, now).unwrap());
+    assert!(matches!(memtable.put(record(3, 30, None), Source::LOCAL, now), Err(Error::MaxRecords)));
+    assert!(matches!(
+        memtable.add_provider(entry(1, 1, None), Source::LOCAL, now),
+        Err(Error::MaxProvidedKeys)
+    ));
+    memtable.put(record(2, 20, None), Source::LOCAL, now).unwrap();
 }
 
 #[test]
 fn a_flood_of_providers_does_not_drive_the_old_ones_out() {
     let now = Instant::now();
     let mut memtable = Memtable::new(peer(0), LIMITS, false);
-    memtable.add_provider(entry(1, 0, Some(now + S(5))), now).unwrap();
-    (1..30).for_each(|n| memtable.add_provider(entry(1, n, Some(now + S(100))), now).unwrap());
+    memtable.add_provider(entry(1, 0, Some(now + S(5))), Source::LOCAL, now).unwrap();
+    (1..30).for_each(|n| memtable.add_provider(entry(1, n, Some(now + S(100))), from(n, n), now).unwrap());
     let who = |memtable: &Memtable| -> BTreeSet<_> {
         memtable.providers(&vec![1].into()).into_iter().map(|p| p.provider).collect()
     };
     assert_eq!(who(&memtable), [peer(0), peer(1), peer(2)].into());
     assert_eq!(memtable.provided().count(), 1);
-    memtable.add_provider(entry(1, 9, None), now + S(6)).unwrap();
+    memtable.add_provider(entry(1, 9, None), from(9, 9), now + S(6)).unwrap();
     assert_eq!(who(&memtable), [peer(1), peer(2), peer(9)].into(), "one had expired");
+}
+
+fn keys(memtable: &Memtable) -> BTreeSet<u8> {
+    memtable.records().map(|r| r.key.to_vec()[0]).collect()
+}
+
+/// Keys from the one nearest to peer 0 on.
+fn by_distance() -> Vec<u8> {
+    let local = KBucketKey::from(peer(0));
+    let mut keys: Vec<u8> = (0..=255).collect();
+    keys.sort_by_key(|key| local.distance(&KBucketKey::new(RecordKey::from(vec![*key]))));
+    keys
+}
+
+#[test]
+fn who_fills_the_store_takes_nobody_s_share() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    // A hundred peers of one address, which cost nothing.
+    for n in 1..100 {
+        let _ = memtable.put(record(n, 1, None), from(n, 1), now);
+    }
+    assert_eq!(memtable.counts().records, 6, "a quarter is kept for this node");
+    for n in 101..=102 {
+        memtable.put(record(n, 1, None), Source::LOCAL, now).unwrap();
+    }
+    assert_eq!((memtable.counts().records, memtable.counts().displaced), (8, 0));
+    for (key, network) in [(103, 2), (104, 3), (105, 2), (106, 3)] {
+        memtable.put(record(key, 1, None), from(network, network), now).unwrap();
+    }
+    let theirs = keys(&memtable);
+    assert!((101..=106).all(|key| theirs.contains(&key)), "{theirs:?}");
+    // Two each now: nobody has more than the others, and what is nearer stays.
+    let [near, .., far] = by_distance()[..] else { panic!() };
+    assert!(matches!(memtable.put(record(far, 1, None), from(4, 1), now), Err(Error::MaxRecords)));
+    assert_eq!(keys(&memtable), theirs);
+    memtable.put(record(near, 1, None), from(9, 9), now).unwrap();
+    // This node's own may be more than its quarter where others have more.
+    memtable.put(record(107, 1, None), Source::LOCAL, now).unwrap_err();
+    assert!(keys(&memtable).is_superset(&[101, 102].into()));
+}
+
+#[test]
+fn of_one_source_what_lies_farthest_goes_first() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    let order = by_distance();
+    for key in order[10..16].iter().rev() {
+        memtable.put(record(*key, 1, None), from(1, 1), now).unwrap();
+    }
+    assert!(matches!(memtable.put(record(order[16], 1, None), from(1, 1), now), Err(Error::MaxRecords)));
+    for (nth, key) in order[..6].iter().enumerate() {
+        memtable.put(record(*key, 1, None), from(1, 1), now).unwrap();
+        let kept = order[..=nth].iter().chain(&order[10..15 - nth]).copied().collect();
+        assert_eq!(keys(&memtable), kept);
+    }
+    assert_eq!((memtable.counts().displaced, memtable.counts().refused), (6, 1));
+}
+
+#[test]
+fn bytes_are_shared_like_records() {
+    let now = Instant::now();
+    let limits = Limits { records: 100, bytes: 2000, ..LIMITS };
+    let mut memtable = Memtable::new(peer(0), limits, false);
+    for n in 0..50 {
+        let _ = memtable.put(record(n, 90, None), from(1, 1), now);
+    }
+    let counts = memtable.counts();
+    assert!((1200..=1500).contains(&counts.bytes), "{counts:?}");
+    memtable.put(record(51, 100, None), from(2, 2), now).unwrap();
+    memtable.put(record(52, 100, None), Source::LOCAL, now).unwrap();
+    memtable.put(record(53, 100, None), Source::LOCAL, now).unwrap();
+    let _ = memtable.put(record(54, 90, None), from(1, 1), now);
+    assert!(keys(&memtable).is_superset(&[51, 52, 53].into()));
+    assert!(memtable.counts().bytes <= 2000);
+}
+
+#[test]
+fn providers_share_keys_and_the_places_of_one_key_alike() {
+    let now = Instant::now();
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    for key in 0..100 {
+        let _ = memtable.add_provider(entry(key, 1, Some(now + S(9))), from(1, 1), now);
+    }
+    assert_eq!(memtable.counts().entries, 6);
+    memtable.add_provider(entry(200, 2, Some(now + S(9))), from(2, 2), now).unwrap();
+    memtable.add_provider(entry(201, 0, None), Source::LOCAL, now).unwrap();
+    memtable.add_provider(entry(202, 0, None), Source::LOCAL, now).unwrap();
+    assert_eq!(memtable.provided().count(), 2);
+    let who = |memtable: &Memtable, key: u8| -> BTreeSet<_> {
+        memtable.providers(&vec![key].into()).into_iter().map(|p| p.provider).collect()
+    };
+    assert_eq!(who(&memtable, 200), [peer(2)].into());
+    // One key: three places, all taken by peers of one address.
+    for n in 3..9 {
+        memtable.add_provider(entry(200, n, Some(now + S(9))), from(n, 1), now).unwrap();
+    }
+    assert_eq!(who(&memtable, 200), [peer(2), peer(3), peer(4)].into());
+    memtable.add_provider(entry(200, 9, Some(now + S(9))), from(9, 9), now).unwrap();
+    assert_eq!(who(&memtable, 200).len(), 3, "one and two: nobody gives way");
+    memtable.add_provider(entry(200, 0, None), Source::LOCAL, now).unwrap();
+    let there = who(&memtable, 200);
+    assert!(there.is_superset(&[peer(0), peer(2)].into()) && there.len() == 3, "{there:?}");
 }
 
 #[test]
@@ -179,23 +297,28 @@ fn what_was_stored_is_kept_when_the_bounds_are_lowered() {
     let now = Instant::now();
     let at = moment(now, 0);
     let (mut memtable, mut stored) = (Memtable::new(peer(0), LIMITS, true), HashMap::new());
-    (0..8).for_each(|key| memtable.put(record(key, 50, None), now).unwrap());
+    (0..8).for_each(|key| memtable.put(record(key, 50, None), Source::LOCAL, now).unwrap());
     write(&mut memtable, &mut stored, at);
     let limits = Limits { records: 2, bytes: 200, ..LIMITS };
     let mut memtable = Memtable::new(peer(0), limits, true);
     memtable.load(stored, at).unwrap();
-    assert_eq!(memtable.records().count(), 8);
-    assert!(matches!(memtable.put(record(9, 1, None), now), Err(Error::MaxRecords)));
-    memtable.put(record(1, 50, None), now).unwrap(); // as large as it was
-    assert!(matches!(memtable.put(record(1, 51, None), now), Err(Error::MaxRecords)));
+    let before = memtable.counts();
+    assert_eq!(before.records, 8);
+    memtable.put(record(1, 50, None), from(1, 1), now).unwrap(); // as large as it was
+    // What is new takes the place of something, and not of more than that.
+    memtable.put(record(9, 1, None), from(1, 1), now).unwrap();
+    memtable.put(record(10, 1, None), Source::LOCAL, now).unwrap();
+    let after = memtable.counts();
+    assert_eq!((after.records, after.displaced), (8, 2));
+    assert!(after.bytes <= before.bytes);
 }
 
 #[test]
 fn own_entries_of_a_node_that_has_another_key_now_are_dropped() {
     let at = moment(Instant::now(), 0);
     let (mut memtable, mut stored) = (Memtable::new(peer(1), LIMITS, true), HashMap::new());
-    memtable.add_provider(entry(1, 1, None), at.now).unwrap();
-    memtable.add_provider(entry(1, 2, Some(at.now + S(9))), at.now).unwrap();
+    memtable.add_provider(entry(1, 1, None), Source::LOCAL, at.now).unwrap();
+    memtable.add_provider(entry(1, 2, Some(at.now + S(9))), from(2, 2), at.now).unwrap();
     write(&mut memtable, &mut stored, at);
     let mut again = read_again(&stored, at); // of peer 0
     assert_eq!(again.providers(&vec![1].into()).len(), 1);
@@ -207,8 +330,8 @@ fn own_entries_of_a_node_that_has_another_key_now_are_dropped() {
 fn a_clock_that_was_set_dates_what_expires_anew() {
     let at = moment(Instant::now(), 0);
     let (mut memtable, mut stored) = (Memtable::new(peer(0), LIMITS, true), HashMap::new());
-    memtable.put(record(1, 1, Some(at.now + S(100))), at.now).unwrap();
-    memtable.put(record(2, 1, None), at.now).unwrap();
+    memtable.put(record(1, 1, Some(at.now + S(100))), Source::LOCAL, at.now).unwrap();
+    memtable.put(record(2, 1, None), Source::LOCAL, at.now).unwrap();
     // Written while the clock said 1970.
     write(&mut memtable, &mut stored, Moment { unix: S(5), ..at });
     assert_eq!(read_again(&stored, at).records().count(), 1);
