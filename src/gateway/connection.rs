@@ -68,7 +68,8 @@ impl Connection {
                 Next::Request => {}
                 Next::Close => break,
                 Next::Linger => {
-                    self.linger().await;
+                    let context = self.context.clone();
+                    self.linger(&context.connections).await;
                     break;
                 }
             }
@@ -80,8 +81,8 @@ impl Connection {
     /// One request: a probe is answered, whatever else the node is busy with; anything else is refused.
     async fn serve_from_reserve(&mut self) {
         let context = self.context.clone();
-        let asked = self.head(&context.reserve, TURNED_AWAY).await;
-        if let Some(Ok(Ok(head))) = &asked
+        let Some(asked) = self.head(&context.reserve, TURNED_AWAY).await else { return };
+        if let Ok(Ok(head)) = &asked
             && let Ok((route @ (Route::Health | Route::Ready), query)) = self.admit(head, None)
         {
             let body = Vec::new();
@@ -90,13 +91,13 @@ impl Connection {
             context.counters.answered(answer.status);
             // An error says that nobody waits for it.
             let _ = self.write(&answer.bytes(false, head.line.method == "HEAD")).await;
-        } else if asked.is_some() {
+        } else {
             let limit = context.api.connections;
             let error = format!("too many connections at once (limit {limit}, config key api.connections)");
             let refusal = Refusal::new(503, error, "ask again in a moment, or raise the key");
             self.refuse(refusal).await;
         }
-        self.linger().await;
+        self.linger(&context.reserve).await;
     }
 
     /// The head of the next request, waited for as long as `limit`; `None` if this connection is to give way.
@@ -220,11 +221,14 @@ impl Connection {
         }
     }
 
-    async fn linger(&mut self) {
+    /// Takes in what the caller still sends, unless the connection is to give way.
+    async fn linger(&mut self, places: &Places) {
         let _ = self.wire.finish().await;
         let (time, bytes) = LINGER;
         let runtime = self.context.runtime.clone();
-        let _ = runtime.timeout(time, self.wire.drain(bytes)).await;
+        let wait = &mut places.wait(runtime.now()).given_up;
+        let drained = runtime.timeout(time, self.wire.drain(bytes));
+        let _ = select(std::pin::pin!(drained), wait).await;
     }
 
     /// Writes all of `bytes` to a reader that takes some of them every `api.write_timeout`.

@@ -1,6 +1,6 @@
 //! How many connections and streams there are at once, and which connection gives way to a new one.
 //!
-//! A connection that waits for the head of a request costs its place and does nothing with it: where all places are
+//! A connection that waits for the head of a request, or for its caller to close it, costs its place and does nothing with it: where all places are
 //! taken, the one that has waited longest is let go. Pure: the present moment is handed in.
 
 use std::{
