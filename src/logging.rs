@@ -19,7 +19,7 @@ use std::{
 use log::{LevelFilter, Log, Metadata, Record};
 
 use self::queue::Queue;
-use crate::text::{nearest, quoted};
+use crate::text::{self, nearest, one_line, quoted};
 
 mod queue;
 mod repeats;
@@ -296,27 +296,10 @@ fn build(format: Format, directives: &Directives, out: Box<dyn Write + Send>) ->
                 "target": record.target(),
                 "msg": record.args().to_string(),
             });
-            writeln!(out, "{line}")
+            writeln!(out, "{}", text::json(&line.to_string()))
         }),
     };
     builder.build()
-}
-
-/// `text` with what could break or disguise a line escaped.
-fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
-    // Control characters; line and paragraph separators; marks that turn the reading direction.
-    let breaks = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(breaks) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if breaks(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out.into()
 }
 
 /// The logger as the `log` crate holds it.

@@ -1,6 +1,6 @@
 //! `smidge dht`: records, providers and peers of the hash table, through a running node.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::{
     messages::Input,
     print,
 };
-use crate::gateway::encode;
+use crate::{gateway::encode, text};
 
 /// Stores and finds records, providers and peers.
 #[derive(Debug, Args)]
@@ -174,18 +174,22 @@ fn get(args: &GetArgs) -> Result<(), Failure> {
     api::ask(&args.api, "dht get", async |mut api| {
         let path = format!("/v1/dht/{}?quorum={}", encode(args.key.as_bytes()), args.quorum);
         let value = api.call("GET", &path, b"", QUERY).await?;
+        if std::io::stdout().is_terminal() {
+            // What others stored must not steer this terminal.
+            return print(&text::lines(&String::from_utf8_lossy(&value)));
+        }
         super::print_bytes(&value)
     })
 }
 
-/// Asks, and prints what `text` makes of the answer, or the answer itself.
+/// Asks, and prints what `shown` makes of the answer, or the answer itself.
 pub(super) fn show(
     args: &ApiArgs,
     verb: &'static str,
     method: &str,
     path: &str,
     json: bool,
-    text: impl Fn(&Value) -> String,
+    shown: impl Fn(&Value) -> String,
 ) -> Result<(), Failure> {
     api::ask(args, verb, async |mut api| {
         let body = api.call(method, path, b"", QUERY).await?;
@@ -193,7 +197,7 @@ pub(super) fn show(
             return print(&String::from_utf8_lossy(&body));
         }
         let record = serde_json::from_slice(&body).unwrap_or_default();
-        print(&text(&record))
+        print(&text::lines(&shown(&record)))
     })
 }
 

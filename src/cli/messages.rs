@@ -24,6 +24,7 @@ use super::{
 use crate::{
     gateway::encode,
     runtime::{Signal, Signals},
+    text::lines,
 };
 
 /// Publishes a message through a running node.
@@ -364,15 +365,10 @@ impl Seen<'_> {
         if record["base64"] == true {
             line.push_str("base64:");
         }
+        line.push_str(text("data"));
         if io::stdout().is_terminal() {
             // What others say must not steer this terminal.
-            line.extend(
-                text("data")
-                    .chars()
-                    .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }),
-            );
-        } else {
-            line.push_str(text("data"));
+            line = lines(&line).into_owned();
         }
         line.push('\n');
         line

@@ -19,6 +19,7 @@ use crate::{
     identity::IdentityError,
     logging::{self, LogError},
     runtime::Handle,
+    text::lines,
     transport::admission::KeyFileError,
 };
 
@@ -253,12 +254,12 @@ pub(crate) fn stdout_is(flags: PollFlags) -> bool {
 
 /// Writes to stderr what is worth knowing and nothing wrong.
 fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "smidge: note: {text}");
+    let _ = writeln!(io::stderr(), "smidge: note: {}", lines(text));
 }
 
 /// Writes a warning to stderr.
 pub(crate) fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "smidge: warning: {text}");
+    let _ = writeln!(io::stderr(), "smidge: warning: {}", lines(text));
 }
 
 /// How long whoever reads stderr has to take the last words.
@@ -268,9 +269,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 fn complain(failure: &Failure) {
     let mut text = String::new();
     for (why, hint) in &failure.why {
-        text.push_str(&format!("smidge: {}: {why}\n", failure.what));
+        // Some of it may be what others wrote.
+        text.push_str(&format!("smidge: {}: {}\n", failure.what, lines(why)));
         if let Some(hint) = hint {
-            text.push_str(&format!("  hint: {hint}\n"));
+            text.push_str(&format!("  hint: {}\n", lines(hint)));
         }
     }
     let (done, wait) = std::sync::mpsc::sync_channel(1);

@@ -1,15 +1,18 @@
-//! Tables for people: columns as wide as they have to be, short peer ids, ages in one unit.
+//! Tables for people: columns as wide as they have to be, short peer ids, ages in one unit. Nothing in a cell steers the
+//! terminal.
+
+use crate::text::one_line;
 
 /// Rows under a heading.
 pub(super) struct Table(Vec<Vec<String>>);
 
 impl Table {
     pub(super) fn new<const N: usize>(heading: [&str; N]) -> Self {
-        Self(vec![heading.map(str::to_owned).to_vec()])
+        Self(vec![heading.map(|cell| one_line(cell).into_owned()).to_vec()])
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.0.push(cells.to_vec());
+        self.0.push(cells.iter().map(|cell| one_line(cell).into_owned()).collect());
     }
 
     /// The table, two blanks between columns and none at the ends of lines.
@@ -65,6 +68,13 @@ mod tests {
         table.row(["é".into(), "10".into()]);
         table.row(["longer".into(), String::new()]);
         assert_eq!(table.text(), "NAME    N\né       10\nlonger\n");
+    }
+
+    #[test]
+    fn what_others_say_does_not_steer_the_terminal() {
+        let mut table = Table::new(["AGENT"]);
+        table.row(["a\u{202e}b\u{9b}2J\nc".into()]);
+        assert_eq!(table.text(), "AGENT\na\\u{202e}b\\u{9b}2J\\nc\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::{Config, Secret, Source, kind::Kind, table::Visitor};
+use crate::text::steers;
 
 /// One key with its effective value, fit to be shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +46,7 @@ impl Config {
                 _ => format!("from {from}"),
             };
             // A comment ends at a line break; a file's name may hold one.
-            let from: String = from.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+            let from: String = from.chars().map(|c| if steers(c) { '?' } else { c }).collect();
             out += &format!("{leaf} = {value} # {from}\n");
         }
         out

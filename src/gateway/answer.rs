@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::wire::WireError;
-use crate::node::Error;
+use crate::{node::Error, text};
 
 /// An answer with its whole body.
 #[derive(Debug)]
@@ -28,9 +28,10 @@ impl Answer {
     /// A JSON object, and a line's end for who reads it in a terminal.
     pub(super) fn json(value: &impl Serialize) -> Self {
         // Maps with text keys only: nothing in them cannot be written as JSON.
-        let mut body = serde_json::to_vec(value).unwrap_or_default();
-        body.push(b'\n');
-        Self::new("application/json", body)
+        let mut body = serde_json::to_string(value).unwrap_or_default();
+        body.push('\n');
+        // It may be looked at in a terminal.
+        Self::new("application/json", text::json(&body).into_owned().into_bytes())
     }
 
     /// The answer as bytes; without its body if only the head was asked for.

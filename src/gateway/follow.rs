@@ -15,7 +15,10 @@ use super::{
     connection::{Connection, Next},
     target::Query,
 };
-use crate::node::{Delivery, Message, Subscription};
+use crate::{
+    node::{Delivery, Message, Subscription},
+    text,
+};
 
 /// Bytes gathered before they are written: many small messages cost few system calls.
 const BATCH: usize = 64 << 10;
@@ -89,7 +92,9 @@ fn event(delivery: &Delivery<Message>, count: impl Fn(u64) -> u64) -> String {
             format!("event: lost\ndata: {{\"lost\":{lost}}}\n\n")
         }
         // JSON has no line ends outside of strings, and writes those inside as \n: one line it is.
-        Delivery::Item(message) => format!("event: message\ndata: {}\n\n", record(message)),
+        Delivery::Item(message) => {
+            format!("event: message\ndata: {}\n\n", text::json(&record(message).to_string()))
+        }
     }
 }
 
@@ -131,12 +136,14 @@ mod tests {
         for (data, base64, shown) in [
             (&b"a\nb\r\ndata: x\n\n"[..], false, "a\nb\r\ndata: x\n\n"),
             ("é".as_bytes(), false, "é"),
+            ("a\u{202e}b\u{9b}".as_bytes(), false, "a\u{202e}b\u{9b}"),
             (&[0xff, 0x00], true, "/wA="),
             (b"", false, ""),
         ] {
-            let text = event(&message(data), |_| 0);
-            let lines: Vec<_> = text.split_terminator('\n').collect();
-            assert_eq!((lines[0], lines.len()), ("event: message", 3), "{text:?}");
+            let said = event(&message(data), |_| 0);
+            let lines: Vec<_> = said.split_terminator('\n').collect();
+            assert_eq!((lines[0], lines.len()), ("event: message", 3), "{said:?}");
+            assert!(!lines[1].contains(text::steers), "{said:?}");
             let json = lines[1].strip_prefix("data: ").unwrap();
             let record: serde_json::Value = serde_json::from_str(json).unwrap();
             assert_eq!((&record["base64"], &record["data"]), (&base64.into(), &shown.into()));

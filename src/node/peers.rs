@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
 use super::watch::{GossipState, Watch};
-use crate::{dialer::is_circuit, gossip};
+use crate::{dialer::is_circuit, gossip, text::steers};
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -178,7 +178,7 @@ impl Peers {
 
     pub(crate) fn identified(&mut self, peer: &PeerId, agent: &str) {
         if let Some(peer) = self.0.get_mut(peer) {
-            peer.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect());
+            peer.agent = Some(agent.chars().filter(|c| !steers(*c)).take(MAX_AGENT).collect());
         }
     }
 

@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+use crate::text::steers;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
@@ -130,7 +132,7 @@ const WIDEST: usize = 44;
 
 /// On one line: some of it comes from other machines, and must not steer this terminal.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
 }
 
 /// Bytes in the unit that people use.
