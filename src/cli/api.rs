@@ -12,6 +12,7 @@ use std::{
 
 use clap::Args;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{Failure, exit};
 use crate::{
@@ -91,17 +92,17 @@ impl Where {
         })?;
         // As the node itself reads its token: a probe in the node's container needs nothing more.
         let token = match (env("SMIDGE__API__TOKEN"), env("SMIDGE__API__TOKEN__FILE")) {
-            (Some(token), _) => Some(token),
+            (Some(token), _) => Some(Secret::from(token)),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(&file).map_err(|e| {
+                let text = std::fs::read_to_string(&file).map(Zeroizing::new).map_err(|e| {
                     Failure::new(exit::FAILED, verb, format!("SMIDGE__API__TOKEN__FILE: {file}: {e}"))
                 })?;
-                Some(text.trim().to_owned())
+                Some(Secret::from(text.trim().to_owned()))
             }
             (None, None) => None,
         };
         // Nothing that would end the header early gets into it.
-        let token = token.filter(|t| t.bytes().all(|b| b.is_ascii_graphic())).map(Secret::from);
+        let token = token.filter(|token| token.reveal().bytes().all(|b| b.is_ascii_graphic()));
         Ok(Self { url, place, token, verb })
     }
 

@@ -65,7 +65,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = Config::load(&args.node.options())?;
     let log = logging::init(&(&config.log).into())?;
     let identity = config.identity.open()?;
-    for warning in config.warnings().iter().chain(identity.warnings()) {
+    let warnings = [config.warnings(), config.exposed_secrets()].concat();
+    for warning in warnings.iter().chain(identity.warnings()) {
         log::warn!("{warning}");
     }
     let (executor, threads) = (config.runtime.executor, config.runtime.threads);

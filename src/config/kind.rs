@@ -4,6 +4,8 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use zeroize::Zeroizing;
+
 use super::{quoted, units};
 
 /// Why a value was refused.
@@ -301,13 +303,7 @@ pub(crate) fn text_from_toml<T>(
     parse: fn(&str) -> Result<T, String>,
 ) -> Result<T, Refusal> {
     match value {
-        toml::Value::String(text) => parse(text).map_err(|why| {
-            Refusal::new(if secret || why.is_empty() || text.is_empty() {
-                if why.is_empty() { format!("found {}", quoted(text)) } else { why }
-            } else {
-                format!("{}: {why}", quoted(text))
-            })
-        }),
+        toml::Value::String(text) => parsed(text, secret, parse),
         _ if secret => Err(Refusal::new("found no text")),
         _ => Err(Refusal::wrong_type(value)),
     }
@@ -319,7 +315,21 @@ pub(crate) fn text_from_text<T>(
     secret: bool,
     parse: fn(&str) -> Result<T, String>,
 ) -> Result<T, Refusal> {
-    text_from_toml(&toml::Value::String(unquoted(text)), secret, parse)
+    let text = unquoted(text);
+    if secret {
+        return parsed(&Zeroizing::new(text), secret, parse);
+    }
+    parsed(&text, secret, parse)
+}
+
+fn parsed<T>(text: &str, secret: bool, parse: fn(&str) -> Result<T, String>) -> Result<T, Refusal> {
+    parse(text).map_err(|why| {
+        Refusal::new(if secret || why.is_empty() || text.is_empty() {
+            if why.is_empty() { format!("found {}", quoted(text)) } else { why }
+        } else {
+            format!("{}: {why}", quoted(text))
+        })
+    })
 }
 
 /// `Result<T, E>` with the error as text.

@@ -13,7 +13,10 @@ use std::{
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+use zeroize::Zeroizing;
+
 use super::{KEYS, LoadOptions, Problem, Source, nearest, quoted};
+use crate::text::steers;
 
 /// The largest configuration file read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -36,7 +39,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Raw {
     Toml(toml::Value),
-    Text(String),
+    /// Wiped when it is dropped: it may be a secret.
+    Text(Zeroizing<String>),
     /// The items of a flag that may be given more than once.
     Items(Vec<String>),
 }
@@ -188,7 +192,8 @@ impl Layers {
             let at = Source::Env { name: "RUST_LOG".into() };
             match value.to_str() {
                 Some(text) => {
-                    self.push("log.level", Entry { raw: Raw::Text(text.into()), at, item_lines: Vec::new() });
+                    let raw = Raw::Text(Zeroizing::new(text.into()));
+                    self.push("log.level", Entry { raw, at, item_lines: Vec::new() });
                 }
                 None => self.problem(at, Some("log.level"), "is not UTF-8", None, None),
             }
@@ -202,7 +207,7 @@ impl Layers {
         };
         match find(key.trim()) {
             Some(key) => {
-                let raw = Raw::Text(value.into());
+                let raw = Raw::Text(Zeroizing::new(value.into()));
                 self.push(key, Entry { raw, at: Source::Set, item_lines: Vec::new() });
             }
             None if is_section(key.trim()) => {
@@ -272,18 +277,26 @@ pub(super) fn variable(key: &str) -> String {
     format!("SMIDGE__{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-fn variable_text(name: &str, value: &OsStr, in_file: bool) -> Result<(String, Source), (Source, Unread)> {
+fn variable_text(
+    name: &str,
+    value: &OsStr,
+    in_file: bool,
+) -> Result<(Zeroizing<String>, Source), (Source, Unread)> {
     let name = name.to_owned();
     let Some(text) = value.to_str() else {
         return Err((Source::Env { name }, Unread::new("is not UTF-8")));
     };
     if !in_file {
-        return Ok((text.to_owned(), Source::Env { name }));
+        return Ok((Zeroizing::new(text.to_owned()), Source::Env { name }));
     }
     let at = Source::EnvFile { name, path: text.into() };
     match read_text(Path::new(text), LARGEST_VALUE) {
-        // Files made by people and by secret stores end in a line break that is not meant.
-        Ok(text) => Ok((text.trim_end_matches(['\r', '\n']).to_owned(), at)),
+        Ok(mut text) => {
+            // Files made by people and by secret stores end in a line break that is not meant.
+            let end = text.trim_end_matches(['\r', '\n']).len();
+            text.truncate(end);
+            Ok((text, at))
+        }
         Err(unread) => Err((at, unread)),
     }
 }
@@ -301,30 +314,34 @@ impl Unread {
     }
 }
 
-fn read_text(path: &Path, largest: u64) -> Result<String, Unread> {
+/// The text of a file, which is wiped when it is dropped: it may be, or hold, a secret.
+fn read_text(path: &Path, largest: u64) -> Result<Zeroizing<String>, Unread> {
     let unreadable = |error: io::Error| {
         let hint = (error.kind() == io::ErrorKind::NotFound).then(|| "check the path".to_owned());
         Unread { hint, ..Unread::new(format!("cannot be read: {error}")) }
     };
-    if path.metadata().map_err(unreadable)?.is_dir() {
+    let metadata = path.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
         return Err(Unread::new("cannot be read: it is a directory"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let room = usize::try_from(metadata.len().min(largest)).unwrap_or(0) + 64;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     let mut file = File::open(path).map_err(unreadable)?.take(largest + 1);
     file.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > largest {
         return Err(Unread::new(format!("is larger than {} KiB", largest >> 10)));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..offset].iter().filter(|b| **b == b'\n').count();
-        Unread { line: Some(line), ..Unread::new("is not UTF-8") }
-    })
+    if let Err(error) = std::str::from_utf8(&bytes) {
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        return Err(Unread { line: Some(line), ..Unread::new("is not UTF-8") });
+    }
+    Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *bytes)).unwrap_or_default()))
 }
 
 /// `name` fit for an error message: one line, not endless.
 fn printable(name: &str) -> String {
-    let clean = name.len() <= 80 && name.chars().all(|c| !c.is_control());
+    let clean = name.len() <= 80 && !name.contains(steers);
     if clean { name.to_owned() } else { quoted(name) }
 }
 

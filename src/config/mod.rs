@@ -24,6 +24,7 @@ mod layers;
 mod network;
 mod peer_rule;
 mod schema;
+mod secrets;
 mod show;
 pub(crate) mod table;
 mod target;

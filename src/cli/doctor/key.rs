@@ -36,6 +36,14 @@ pub(super) fn network(config: &Config) -> Option<Finding> {
     config.network.key_file.as_deref().map(|file| judge_network(&Keyring::read(file)))
 }
 
+/// Files with secrets that others can read.
+pub(super) fn secrets(config: &Config) -> Vec<Finding> {
+    let exposed = config.exposed_secrets().into_iter();
+    let advice =
+        "what every user of this machine can read is no secret; make a new one where somebody may have";
+    exposed.map(|found| Finding::warn("identity.secrets", "secrets", found, advice)).collect()
+}
+
 fn judge_network(read: &Result<Keyring, KeyFileError>) -> Finding {
     let (check, subject) = ("network.key", "network key");
     match read {

@@ -86,7 +86,10 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     report.group("mdns", mdns::check(config, runtime));
 
     let (key, own) = key::check(config);
-    report.group("identity", std::iter::once(key).chain(key::network(config)).collect());
+    report.group(
+        "identity",
+        std::iter::once(key).chain(key::network(config)).chain(key::secrets(config)).collect(),
+    );
     report.group("store", vec![store::check(config)]);
     let (found, node) = node::check(&args.api, config, runtime, own).await?;
     report.group("node", std::iter::once(found).chain(node.findings()).collect());
