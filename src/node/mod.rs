@@ -27,6 +27,7 @@ mod queries;
 mod reachable;
 mod relay_circuits;
 mod relay_server;
+mod relay_slots;
 mod reservations;
 mod setup;
 mod status;

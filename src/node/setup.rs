@@ -214,12 +214,10 @@ fn relay_config(settings: &config::Relay) -> relay::Config {
 }
 
 fn relay_behaviour(config: &Config, peer: PeerId) -> relay_server::Behaviour {
-    let mut relay = relay::Behaviour::new(peer, relay_config(&config.relay));
-    // The configuration says so.
-    relay.set_status(Some(relay::Status::Enable));
     let settings = &config.relay;
     let unlimited = settings.circuit_duration.is_zero().then_some(settings.circuit_bytes as u64);
-    relay_server::Behaviour::new(relay, unlimited)
+    let per_peer = settings.reservations_per_peer;
+    relay_server::Behaviour::new(peer, relay_config(settings), per_peer, unlimited)
 }
 
 fn dcutr_behaviour(config: &Config, peer: PeerId) -> dcutr::Behaviour {

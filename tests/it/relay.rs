@@ -153,6 +153,29 @@ fn a_full_relay_refuses_and_is_asked_again_until_there_is_room() {
 }
 
 #[test]
+fn strangers_leave_a_slot_for_a_peer_that_the_relay_was_told_of() {
+    run(async |net| {
+        net.set("relay", [2]);
+        net.set("friend", [9]);
+        let _server = relay(&net, 2, |config| {
+            config.relay.reservations = 4;
+            config.dial.names = net.config(2, &["friend"]).dial.names;
+        });
+        let mut strangers = Vec::new();
+        for n in [4, 5, 6] {
+            let stranger = net.spawn(behind(&net, n, "relay"));
+            event(&net, "a slot", &mut stranger.events(), reserved).await;
+            strangers.push(stranger);
+        }
+        let last = net.spawn(behind(&net, 7, "relay"));
+        let refused = |event: &Event| matches!(event, Event::NotReserved { .. }).then_some(());
+        event(&net, "a refusal", &mut last.events(), refused).await;
+        let friend = net.spawn(behind(&net, 9, "relay"));
+        event(&net, "the slot that was kept", &mut friend.events(), reserved).await;
+    });
+}
+
+#[test]
 fn a_node_that_is_told_of_no_relay_is_none_and_uses_none() {
     run(async |net| {
         net.set("relay", [2]);

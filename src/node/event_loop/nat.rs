@@ -14,9 +14,10 @@ use libp2p::{
 
 use super::EventLoop;
 use crate::{
+    config::PeerRule,
     dialer,
     error::chain,
-    node::{event::Event, reachable, reservations::Lost},
+    node::{event::Event, reachable, reservations::Lost, setup},
 };
 
 /// Delay before asking again after a reservation, so that nodes that reserved simultaneously are in the relay's
@@ -155,6 +156,9 @@ impl EventLoop {
         if dialer::is_circuit(remote) {
             return;
         }
+        if self.config.relay.server {
+            self.keep_slots_for(peer);
+        }
         let outbound = self.peers.is_outbound(&peer, connection);
         let behaviour = self.swarm.behaviour_mut();
         if outbound {
@@ -176,6 +180,17 @@ impl EventLoop {
                 self.reservations.found(peer, address, self.runtime.now());
                 self.reserve();
             }
+        }
+    }
+
+    /// Slots of this relay are kept for peers that it was told of: behind a name or address, or let in by their id.
+    fn keep_slots_for(&mut self, peer: PeerId) {
+        let Self { config, swarm, .. } = self;
+        let behaviour = swarm.behaviour_mut();
+        let is_known = config.peers.allow.contains(&PeerRule::Peer(peer))
+            || behaviour.dialer.is_behind(&peer, &setup::targets(config));
+        if is_known && let Some(relay) = behaviour.relay_server.as_mut() {
+            relay.know(peer);
         }
     }
 
