@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { quic } from '@chainsafe/libp2p-quic'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
@@ -14,7 +15,7 @@ import { createLibp2p } from 'libp2p'
 const [listen, topic] = process.argv.slice(2)
 const node = await createLibp2p({
   addresses: { listen: [listen] },
-  transports: [quic(), tcp()],
+  transports: [quic(), tcp(), circuitRelayTransport()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux()],
   services: { identify: identify(), ping: ping(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
@@ -29,7 +30,13 @@ node.addEventListener('connection:open', ({ detail }) => say('open', detail.remo
 node.addEventListener('connection:close', ({ detail }) => say('close', detail.remotePeer))
 let n = 0
 setInterval(() => { pubsub.publish(topic, new TextEncoder().encode(`js ${n++}`)).catch(() => {}) }, 500)
-say('listening', node.getMultiaddrs().map(String).join(' '))
+const listening = () => {
+  const addresses = node.getMultiaddrs().map(String)
+  if (addresses.length > 0) say('listening', addresses.join(' '))
+}
+listening()
+// A slot at a relay takes a moment.
+node.addEventListener('self:peer:update', listening)
 const input = createInterface({ input: process.stdin })
 input.on('line', async (line) => {
   try {

@@ -75,8 +75,8 @@ class Process:
 
 
 class Smidge:
-    def __init__(self, folder, listen, dial=()):
-        self.folder, self.listen = folder, listen
+    def __init__(self, folder, listen, dial=(), settings=()):
+        self.folder, self.listen, self.settings = folder, listen, settings
         self.api = f"unix:{folder}/api.sock"
         self.start(dial)
 
@@ -85,6 +85,8 @@ class Smidge:
                 "--listen", self.listen, "--topic", TOPIC]
         for address in dial:
             argv += ["--dial", address]
+        for setting in self.settings:
+            argv += ["--set", setting]
         env = {**os.environ, "RUST_LOG": "smidge=debug"}
         self.node = Process("smidge", argv, env=env)
         self.node.wait("listening on")
@@ -117,13 +119,12 @@ def install():
     return folder
 
 
-def js(folder, transport):
-    return Process("js", [folder / "node_modules/.bin/node", folder / "peer.mjs", LISTEN[transport].format(0), TOPIC],
-                   cwd=folder)
+def js(folder, listen):
+    return Process("js", [folder / "node_modules/.bin/node", folder / "peer.mjs", listen, TOPIC], cwd=folder)
 
 
-def py(folder, transport):
-    return Process("py", [sys.executable, folder / "peer.py", LISTEN[transport].format(0), TOPIC], cwd=folder,
+def py(folder, listen):
+    return Process("py", [sys.executable, folder / "peer.py", listen, TOPIC], cwd=folder,
                    env={**os.environ, "PYTHONPATH": str(folder / "python")})
 
 
@@ -181,6 +182,28 @@ def logs(*processes):
             print(f"--- {process.name}", *process.said[-60:], sep="\n", flush=True)
 
 
+def a_peer_behind_a_relay_without_limits(folder, listen, state):
+    """js runs no gossip over a relayed connection that it is told a limit of."""
+    limits = ("relay.server=true", "relay.circuit_duration=0s", "relay.circuit_bytes=0B")
+    for name in ("relay", "node"):
+        os.mkdir(f"{state}/{name}")
+    relay = Smidge(f"{state}/relay", listen, settings=limits)
+    node = peer = None
+    try:
+        own = json.loads(relay.verb("status", "--json"))
+        through = f"{own['listening'][0]}/p2p/{own['peer']}"
+        peer = js(folder, f"{through}/p2p-circuit")
+        relayed = peer.wait(r"^listening (\S*p2p-circuit\S*)").group(1)
+        node = Smidge(f"{state}/node", LISTEN["quic"].format(0), [relayed], settings=("relay.client=true",))
+        both_hear(node, peer, "through the relay")
+        return "both sides hear"
+    finally:
+        logs(relay.node, *(process for process in (node and node.node, peer) if process))
+        for each in (relay, node):
+            each and each.stop()
+        peer and peer.kill()
+
+
 CASES = [
     (a_second_connection_beside_a_healthy_one, js, "quic"),
     (a_node_that_is_killed_and_is_back_with_its_key, js, "quic"),
@@ -195,7 +218,7 @@ def hold(folder, number, case):
     check, other, transport = case
     what = f"{other.__name__} over {transport}: {check.__name__}"
     with tempfile.TemporaryDirectory(prefix="smidge-") as state:
-        peer = other(folder, transport)
+        peer = other(folder, LISTEN[transport].format(0))
         try:
             address = peer.wait(r"^listening (\S+)").group(1)
             print(f"ok: {what}: {check(peer, address, LISTEN[transport].format(OURS + number), state)}", flush=True)
@@ -207,11 +230,23 @@ def hold(folder, number, case):
             peer.kill()
 
 
+def hold_relayed(folder, number):
+    with tempfile.TemporaryDirectory(prefix="smidge-") as state:
+        what = a_peer_behind_a_relay_without_limits
+        try:
+            print(f"ok: js: {what.__name__}: {what(folder, LISTEN['quic'].format(OURS + number), state)}", flush=True)
+            return 0
+        except Failed as why:
+            print(f"FAILED: js: {what.__name__}: {why}", flush=True)
+            return 1
+
+
 def main():
     folder = install()
     # They wait for each other's timeouts, most of the time.
-    with concurrent.futures.ThreadPoolExecutor(len(CASES)) as pool:
-        failed = sum(pool.map(lambda numbered: hold(folder, *numbered), enumerate(CASES)))
+    with concurrent.futures.ThreadPoolExecutor(len(CASES) + 1) as pool:
+        relayed = pool.submit(hold_relayed, folder, len(CASES))
+        failed = sum(pool.map(lambda numbered: hold(folder, *numbered), enumerate(CASES))) + relayed.result()
     if not os.environ.get("SMIDGE_INTEROP_DIR"):
         shutil.rmtree(folder)
     return min(failed, 1)
