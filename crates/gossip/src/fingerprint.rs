@@ -101,14 +101,6 @@ impl Fingerprinter {
         hash.write(key.unwrap_or_default());
         hash.finish()
     }
-
-    /// The next 128 bits of a stream that nobody outside can foretell.
-    pub(crate) fn stream(&self, counter: u64) -> u128 {
-        let mut hash = SipHash::<2, 4>::new(self.key);
-        hash.write(&counter.to_le_bytes());
-        let [low, high] = hash.finish().0;
-        u128::from(high) << 64 | u128::from(low)
-    }
 }
 
 /// SipHash-C-D with 128 bits of output (Aumasson, Bernstein: "SipHash: a fast short-input PRF", and its reference code).

@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use curve25519_dalek::EdwardsPoint;
-
 use ed25519_dalek::{Signature, VerifyingKey, ed25519::signature::MultipartVerifier};
 use libp2p::{
     PeerId,
@@ -29,8 +27,6 @@ pub(super) struct Entry {
     encoded: Box<[u8]>,
     /// Signatures that held in single checks.
     held: u32,
-    /// The key as a point, if it is one that batches can be sure of. Looked into when it is first needed.
-    point: Option<Option<Box<EdwardsPoint>>>,
 }
 
 #[derive(Debug)]
@@ -93,11 +89,19 @@ impl Authors {
             }
             Key::Other(key) => key.encode_protobuf(),
         };
-        self.insert(from.into(), Entry { key, encoded: encoded.into(), held: 1, point: None });
+        self.insert(from.into(), Entry { key, encoded: encoded.into(), held: 1 });
+    }
+
+    /// The key of `from`, if as many of its signatures held and it is an Ed25519 key.
+    pub(super) fn frequent(&mut self, from: &[u8], held: u32) -> Option<VerifyingKey> {
+        match self.entry(from)? {
+            Entry { key: Key::Ed25519(key), held: h, .. } if *h >= held => Some(*key),
+            _ => None,
+        }
     }
 
     /// What is known of `from`.
-    pub(super) fn entry(&mut self, from: &[u8]) -> Option<&mut Entry> {
+    fn entry(&mut self, from: &[u8]) -> Option<&mut Entry> {
         if !self.young.contains_key(from) {
             let (from, entry) = self.old.remove_entry(from)?;
             self.insert(from, entry);
@@ -115,27 +119,6 @@ impl Authors {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(from, entry);
-    }
-}
-
-impl Entry {
-    /// The key and its point, where a batch may take this author's signature in place of a single check.
-    pub(super) fn batched(&mut self, standing: u32) -> Option<(&VerifyingKey, &EdwardsPoint)> {
-        let Key::Ed25519(key) = &self.key else { return None };
-        if self.held < standing {
-            return None;
-        }
-        let point = self.point.get_or_insert_with(|| {
-            // In a batch, a component of small order could cancel another's.
-            let point = key.to_edwards();
-            (point.is_torsion_free() && !point.is_small_order()).then(|| Box::new(point))
-        });
-        Some((key, point.as_deref()?))
-    }
-
-    /// Its signatures are checked one by one from now on.
-    pub(super) fn never_batched(&mut self) {
-        self.point = Some(None);
     }
 }
 
