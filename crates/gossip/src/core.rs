@@ -5,6 +5,7 @@
 
 mod action;
 mod backoff;
+mod choke;
 mod config;
 mod connections;
 mod control;
@@ -17,6 +18,7 @@ mod key_set;
 mod peers;
 mod promises;
 mod publish;
+mod strangers;
 mod subscriptions;
 mod topics;
 mod verdicts;
@@ -68,6 +70,10 @@ pub struct Core {
     topics: Topics,
     backoffs: Backoffs,
     promises: Promises,
+    /// What links announced that we choke.
+    expected: choke::Expected,
+    /// When links that choke us are told of messages.
+    announce_at: Option<Instant>,
     score: Option<Score>,
     /// Of no meaning while scoring is off.
     thresholds: PeerScoreThresholds,
@@ -84,6 +90,8 @@ pub struct Core {
     records: HashMap<PeerId, Bytes>,
     /// Peers that we connect to because somebody told us to.
     exchanged: HashSet<PeerId>,
+    /// What peers follow and we do not.
+    charge: strangers::Charge,
     /// Topics left a while ago: whoever missed it is told again with the next greeting.
     left: VecDeque<(Instant, Topic)>,
 
@@ -120,6 +128,8 @@ impl Core {
             topics: Topics::default(),
             backoffs: Backoffs::new(config.heartbeat_interval * config.backoff_slack, config.max_backoffs),
             promises: Promises::new(config.iwant_followup_time),
+            expected: choke::Expected::default(),
+            announce_at: None,
             score: None,
             thresholds: PeerScoreThresholds::default(),
             seen: SeenSet::new(config.duplicate_cache_time, config.duplicate_cache_ids),
@@ -130,6 +140,7 @@ impl Core {
             blocked: HashSet::new(),
             records: HashMap::new(),
             exchanged: HashSet::new(),
+            charge: strangers::Charge::default(),
             left: VecDeque::new(),
             actions: VecDeque::new(),
             ticks: 0,
@@ -210,11 +221,14 @@ impl Core {
 
     /// When [`Self::tick`] wants to be called.
     pub fn next_deadline(&self) -> Instant {
-        self.next_heartbeat
+        let sooner = [self.announce_at, self.expected.next()].into_iter().flatten().min();
+        sooner.map_or(self.next_heartbeat, |at| at.min(self.next_heartbeat))
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
+        self.send_due_announcements(now);
+        self.fetch_missing(now);
         if self.next_heartbeat > now {
             return;
         }
@@ -256,6 +270,7 @@ impl Core {
         };
         self.history.is_empty()
             && self.promises.len() == 0
+            && self.expected.is_empty()
             && self.awaiting.len() == 0
             && self.pending.len() == 0
             && self.backoffs.is_empty()

@@ -32,6 +32,9 @@ impl Default for HistoryLimits {
 /// What a message costs beside its own bytes: entry, id, places in table and window.
 const OVERHEAD: usize = 256;
 
+/// Peers that are counted of those that ask for one message: who reconnects is another one each time.
+const MOST_ASKING: usize = 1024;
+
 /// The message cache of libp2p/specs `pubsub/gossipsub` v1.0.
 #[derive(Debug)]
 pub struct History {
@@ -49,7 +52,7 @@ struct Entry {
     topic: Topic,
     message: WireMessage,
     /// By the number the caller has for a peer, how often it asked for this.
-    asked: Vec<(u32, u32)>,
+    asked: Vec<(u64, u32)>,
 }
 
 impl Entry {
@@ -99,13 +102,18 @@ impl History {
         self.entries.get(fingerprint).map(|entry| &entry.message)
     }
 
-    /// A message that peer number `peer` asks for, and how often it has now asked for it.
-    pub fn asked(&mut self, fingerprint: &Fingerprint, peer: u32) -> Option<(&WireMessage, u32)> {
-        let entry = self.entries.get_mut(fingerprint)?;
-        let at = entry.asked.iter().position(|(asked, _)| *asked == peer).unwrap_or_else(|| {
-            entry.asked.push((peer, 0));
-            entry.asked.len() - 1
-        });
+    /// A message that peer number `peer` asks for, and how often it has now asked for it. A number must not be given to
+    /// another peer while messages are kept. `None` also once as many others as are counted have asked for it.
+    pub fn asked(&mut self, fingerprint: &Fingerprint, peer: impl Into<u64>) -> Option<(&WireMessage, u32)> {
+        let (entry, peer) = (self.entries.get_mut(fingerprint)?, peer.into());
+        let at = match entry.asked.iter().position(|(asked, _)| *asked == peer) {
+            Some(at) => at,
+            None if entry.asked.len() >= MOST_ASKING => return None,
+            None => {
+                entry.asked.push((peer, 0));
+                entry.asked.len() - 1
+            }
+        };
         entry.asked[at].1 = entry.asked[at].1.saturating_add(1);
         Some((&entry.message, entry.asked[at].1))
     }

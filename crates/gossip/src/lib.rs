@@ -40,8 +40,8 @@ pub use params::{
 pub use protocol::{Agreed, Protocols};
 pub use queue::{ControlItem, Outgoing, Queue, QueueLimits, Refused, Written};
 pub use rpc::{
-    Control, DecodeError, Extensions, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF, MessageParts,
-    PeerInfo, Prune, Rpc, Subscription, WireMessage, decode,
+    Choke, Control, DecodeError, Extensions, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF,
+    MessageParts, PeerInfo, Prune, Rpc, Subscription, WireMessage, decode,
 };
 pub use score::{DeliveryLimits, Score};
 pub use seen::SeenSet;

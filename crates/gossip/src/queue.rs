@@ -10,7 +10,7 @@ mod control;
 use std::collections::{HashSet, VecDeque};
 
 use crate::{
-    Extensions, IHave, MessageId, Prune, Topic, WireMessage,
+    Choke, Extensions, IHave, MessageId, Prune, Topic, WireMessage,
     fingerprint::{BuildFingerprintHasher, Fingerprint},
     rpc::{self, FrameWriter},
 };
@@ -64,6 +64,8 @@ pub enum ControlItem {
     IDontWant(Vec<MessageId>),
     /// What else we speak. Goes first.
     Extensions(Extensions),
+    /// Announce messages of a topic, or send them again.
+    Choke(Choke),
 }
 
 /// A message on its way to one peer.
@@ -134,7 +136,7 @@ impl Queue {
         self.control.subscription(topic, subscribe);
     }
 
-    /// Says something else. Of GRAFT and PRUNE of one topic, the newest waits. Returns how many announcements had to
+    /// Says something else. Of GRAFT and PRUNE of one topic, and of CHOKE and UNCHOKE, the newest waits. Returns how many announcements had to
     /// go for it.
     pub fn control(&mut self, item: ControlItem) -> usize {
         self.control.push(item)

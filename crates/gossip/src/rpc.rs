@@ -19,7 +19,8 @@ pub(crate) use wire::SIGNING_PREFIX;
 pub use wire::{MessageParts, WireMessage};
 
 pub(crate) use encode::{
-    FrameWriter, control_len, message_len, put_control_item, put_message, put_subscription, subscription_len,
+    FrameWriter, choke_len, control_len, message_len, put_choke, put_control_item, put_message,
+    put_subscription, subscription_len,
 };
 
 use crate::{MessageId, Topic};
@@ -65,6 +66,18 @@ pub struct Control {
     pub idontwant: Vec<MessageId>,
     /// What else the sender speaks (v1.3); only ever in the first RPC of a stream.
     pub extensions: Option<Extensions>,
+    /// Topics of which the sender wants announcements in the place of messages, and those of which it wants messages
+    /// again (our extension, `CHOKE.md`): the last word on a topic holds.
+    pub choke: Vec<Choke>,
+}
+
+/// Whether messages of a topic are to be announced (`CHOKE.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choke {
+    /// The topic.
+    pub topic: Topic,
+    /// Announced, or else sent.
+    pub choked: bool,
 }
 
 /// Messages that can be asked for.
@@ -103,6 +116,8 @@ pub struct Extensions(Vec<u32>);
 impl Extensions {
     /// Partial messages.
     pub const PARTIAL_MESSAGES: u32 = 10;
+    /// Links that come late are choked (`CHOKE.md`): the flag's field number, and that of the message in an RPC.
+    pub const CHOKE: u32 = 0x2c_40ce;
     /// The test extension, which does nothing.
     pub const TEST: u32 = 6_492_434;
     /// Extensions of one peer that are kept.
@@ -156,6 +171,7 @@ impl Control {
             && self.prune.is_empty()
             && self.idontwant.is_empty()
             && self.extensions.is_none()
+            && self.choke.is_empty()
     }
 }
 
@@ -171,7 +187,7 @@ pub struct Limits {
     pub messages: usize,
     /// Message ids in one RPC, of each of IHAVE, IWANT and IDONTWANT.
     pub ids: usize,
-    /// GRAFTs in one RPC, PRUNEs, and IHAVEs.
+    /// GRAFTs in one RPC, PRUNEs, IHAVEs, and CHOKEs with UNCHOKEs.
     pub topics: usize,
     /// Peers in one PRUNE.
     pub peers: usize,

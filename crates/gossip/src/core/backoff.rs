@@ -2,7 +2,7 @@
 //! "Prune Backoff and Peer Exchange").
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,8 @@ pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 pub(super) struct Backoffs {
     until: HashMap<(TopicKey, PeerId), Instant>,
     by_end: BTreeSet<(Instant, TopicKey, PeerId)>,
+    /// How many there are of a topic; none is not in.
+    counts: HashMap<TopicKey, usize>,
     /// Beyond its end, before we graft ourselves.
     slack: Duration,
     most: usize,
@@ -25,22 +27,35 @@ pub(super) struct Backoffs {
 
 impl Backoffs {
     pub(super) fn new(slack: Duration, most: usize) -> Self {
-        Self { until: HashMap::new(), by_end: BTreeSet::new(), slack, most }
+        Self { until: HashMap::new(), by_end: BTreeSet::new(), counts: HashMap::new(), slack, most }
     }
 
     /// Keeps away from `peer` for `time`; a longer back-off stands.
     pub(super) fn extend(&mut self, topic: TopicKey, peer: PeerId, time: Duration, now: Instant) {
         let until = now + time.min(LONGEST);
-        let held = self.until.entry((topic, peer)).or_insert(until);
-        if *held > until {
-            return;
+        match self.until.insert((topic, peer), until) {
+            Some(held) if held > until => {
+                self.until.insert((topic, peer), held);
+                return;
+            }
+            Some(held) => {
+                self.by_end.remove(&(held, topic, peer));
+            }
+            None => *self.counts.entry(topic).or_default() += 1,
         }
-        self.by_end.remove(&(*held, topic, peer));
-        *held = until;
         self.by_end.insert((until, topic, peer));
         while self.by_end.len() > self.most {
-            if let Some((_, topic, peer)) = self.by_end.pop_first() {
-                self.until.remove(&(topic, peer));
+            self.pop_first();
+        }
+    }
+
+    fn pop_first(&mut self) {
+        let Some((_, topic, peer)) = self.by_end.pop_first() else { return };
+        self.until.remove(&(topic, peer));
+        if let Entry::Occupied(mut count) = self.counts.entry(topic) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }
@@ -57,18 +72,14 @@ impl Backoffs {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        while let Some((until, topic, peer)) = self.by_end.first().copied() {
-            if until + self.slack > now {
-                break;
-            }
-            self.by_end.pop_first();
-            self.until.remove(&(topic, peer));
+        while self.by_end.first().is_some_and(|(until, ..)| *until + self.slack <= now) {
+            self.pop_first();
         }
     }
 
     /// Whether any back-off of the topic is still kept: its key must not be given to another topic.
     pub(super) fn any(&self, topic: TopicKey) -> bool {
-        self.until.keys().any(|(t, _)| *t == topic)
+        self.counts.contains_key(&topic)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -111,5 +122,28 @@ mod tests {
         let peer = PeerId::random();
         backoffs.extend(TopicKey(1), peer, Duration::from_secs(u64::MAX), now);
         assert_eq!(backoffs.ends(TopicKey(1), &peer, now), Some(now + LONGEST));
+    }
+
+    #[test]
+    fn a_topic_has_backoffs_until_the_last_of_them_is_over_or_pushed_out() {
+        let now = Instant::now();
+        let (one, other) = (TopicKey(1), TopicKey(2));
+        let mut backoffs = Backoffs::new(Duration::ZERO, 4);
+        let peers: Vec<_> = (0..4).map(|_| PeerId::random()).collect();
+        for _ in 0..3 {
+            backoffs.extend(one, peers[0], Duration::from_secs(10), now);
+            backoffs.extend(one, peers[1], Duration::from_secs(20), now);
+        }
+        backoffs.extend(other, peers[0], Duration::from_secs(5), now);
+        assert!(backoffs.any(one) && backoffs.any(other));
+        backoffs.expire(now + Duration::from_secs(10));
+        assert!(backoffs.any(one) && !backoffs.any(other));
+        for peer in peers {
+            backoffs.extend(other, peer, Duration::from_secs(30), now);
+        }
+        assert!(!backoffs.any(one) && backoffs.any(other), "pushed out");
+        backoffs.expire(now + Duration::from_secs(30));
+        assert!(!backoffs.any(other));
+        assert!(backoffs.counts.is_empty());
     }
 }

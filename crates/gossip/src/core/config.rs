@@ -137,7 +137,8 @@ pub struct Config {
     pub awaiting_verdict_bytes: usize,
     /// How a message is named.
     pub message_id: IdScheme,
-    /// What we announce to v1.3 peers; nothing is said if there is nothing to say.
+    /// What we announce to v1.3 peers; nothing is said if there is nothing to say. With [`Extensions::CHOKE`], links of
+    /// meshes that come late are choked, among peers that announce it, too.
     pub extensions: Extensions,
     /// The largest payload, in bytes: at publishing and on arrival alike.
     pub max_message: usize,
@@ -148,8 +149,15 @@ pub struct Config {
     pub newest: PeerKind,
     /// `/floodsub/1.0.0` is offered and spoken.
     pub floodsub: bool,
-    /// Topics that one peer may be subscribed to; more are not remembered.
+    /// Topics that one peer follows and we do not. More are not remembered; this and the next three bounds do not
+    /// concern topics that we follow, too.
     pub max_topics_per_peer: usize,
+    /// Bytes of their names.
+    pub max_topic_bytes_per_peer: usize,
+    /// The same of all peers together. Above it, the peer with the most of them loses its newest to others.
+    pub max_topics: usize,
+    /// Bytes of their names.
+    pub max_topic_bytes: usize,
     /// Messages of one peer that wait for their signature to be checked. More are dropped.
     pub unverified_per_peer: usize,
     /// Messages of all peers that wait for it.
@@ -201,12 +209,15 @@ impl Default for Config {
             awaiting_verdict: 4096,
             awaiting_verdict_bytes: 8 << 20,
             message_id: IdScheme::default(),
-            extensions: Extensions::default(),
+            extensions: Extensions::default().with(Extensions::CHOKE),
             max_message: 64 * 1024 - 1024,
             max_frame: 0,
             newest: PeerKind::V1_3,
             floodsub: false,
             max_topics_per_peer: 1024,
+            max_topic_bytes_per_peer: 256 * 1024,
+            max_topics: 16_384,
+            max_topic_bytes: 1 << 20,
             unverified_per_peer: 512,
             unverified: 8192,
             unverified_bytes: 8 << 20,

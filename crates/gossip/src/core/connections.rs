@@ -14,10 +14,12 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
 
 use super::{
     Action, Core, Event, PeerKind,
+    choke::{self, Announcements},
     key_set::KeySet,
     peers::{Carrier, Connection, Peer, PeerKey, Unwanted},
+    strangers::Charge,
 };
-use crate::{ControlItem, Extensions, Topic, outbox::Outbox};
+use crate::{Choke, ControlItem, Extensions, Topic, outbox::Outbox};
 
 /// For how long a topic that we left is taken back again in greetings.
 pub(super) const LEFT_TIME: Duration = Duration::from_secs(120);
@@ -76,6 +78,8 @@ impl Core {
             greeted: false,
             outbox: Arc::new(Outbox::new(self.config.queue())),
             topics: KeySet::default(),
+            strange: KeySet::default(),
+            charge: Charge::default(),
             meshes: 0,
             unwanted: Unwanted::default(),
             ihaves: 0,
@@ -85,6 +89,9 @@ impl Core {
             dropped: 0,
             refused: 0,
             announced: 0,
+            own_missing: choke::OWN_MISSING,
+            announced_to_us: 0,
+            announcements: Announcements::default(),
             extensions: None,
         })
     }
@@ -112,6 +119,8 @@ impl Core {
     }
 
     fn part(&mut self, key: PeerKey, now: Instant) {
+        let topics = self.peers.get(key).map(|peer| peer.strange.clone()).unwrap_or_default();
+        topics.iter().for_each(|topic| self.discharge(key, topic));
         let Some(peer) = self.peers.remove(key) else { return };
         for topic in peer.topics.iter() {
             if let Some(state) = self.topics.get_mut(topic) {
@@ -119,6 +128,7 @@ impl Core {
                 if let Some(fanout) = &mut state.fanout {
                     fanout.peers.remove(key);
                 }
+                state.links.remove(key);
                 if state.mesh.remove(key) {
                     let topic = state.name.clone();
                     self.report(Event::Left { peer: peer.id, topic });
@@ -256,6 +266,9 @@ impl Core {
         if open && state.kind.is_none() {
             state.kind = Some(kind);
         }
+        if open {
+            self.unchoke_by(key);
+        }
         self.note_link(key, before);
     }
 
@@ -290,6 +303,9 @@ impl Core {
         }
         for (_, topic) in self.topics.ours().filter(|(_, topic)| topic.mesh.contains(key)) {
             outbox.control(ControlItem::Graft(topic.name.clone()));
+            if topic.links.is_choked(key) {
+                outbox.control(ControlItem::Choke(Choke { topic: topic.name.clone(), choked: true }));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::Control;
 
 impl Core {
     pub(super) fn on_control(&mut self, key: PeerKey, control: Control, now: Instant) {
-        let Control { ihave, iwant, graft, prune, idontwant, extensions } = control;
+        let Control { ihave, iwant, graft, prune, idontwant, extensions, choke } = control;
         if let Some(extensions) = extensions
             && let Some(peer) = self.peers.get_mut(key)
         {
@@ -28,6 +28,9 @@ impl Core {
         }
         if !prune.is_empty() {
             self.on_prune(key, prune, now);
+        }
+        if !choke.is_empty() {
+            self.on_choke(key, choke);
         }
     }
 }

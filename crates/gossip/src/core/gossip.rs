@@ -7,22 +7,30 @@ use crate::{BuildFingerprintHasher, ControlItem, Fingerprint, IHave, MessageId, 
 
 /// Ids in one IHAVE or IWANT. A few of them share an RPC within the 16 KiB of control messages that stock peers take.
 const IDS: usize = 64;
+/// Ids that a link of a mesh may announce between two heartbeats, in the place of one that another peer may.
+const ANNOUNCED_TO_US: usize = 10;
 /// Bytes of ids announced to one peer between two heartbeats: stock peers heed ten RPCs of 16 KiB.
 const ANNOUNCED_BYTES: usize = 8 * 15 * 1024;
 
 impl Core {
     pub(super) fn on_ihave(&mut self, key: PeerKey, ihaves: Vec<IHave>, now: Instant) {
+        let (announced, ihaves) = self.take_announcements(key, ihaves, now);
         let most = self.config.max_ids_per_heartbeat;
         let allowed = self.config.max_ihave_per_heartbeat;
         let gossip = self.thresholds.gossip_threshold;
         let Some(peer) = self.peers.get_mut(key) else { return };
         let id = peer.id;
-        peer.ihaves += 1;
+        if ihaves.is_empty() && announced.is_empty() {
+            return;
+        }
+        if !ihaves.is_empty() {
+            peer.ihaves += 1;
+        }
         let mut left = most.saturating_sub(peer.asked);
         if peer.ihaves > allowed || left == 0 || self.score_of(&id) < gossip {
             return;
         }
-        let mut wanted: Vec<(Fingerprint, MessageId)> = Vec::new();
+        let mut wanted = announced;
         for IHave { topic, ids } in ihaves {
             if self.topics.followed(topic.as_str()).is_none() {
                 continue;
@@ -55,6 +63,37 @@ impl Core {
         }
     }
 
+    /// Takes out what links of a mesh announce (`CHOKE.md`), which is waited for. Returns what there is no room for, and
+    /// the other IHAVEs.
+    #[allow(clippy::type_complexity, reason = "two lists, used in one place")]
+    fn take_announcements(
+        &mut self,
+        key: PeerKey,
+        ihaves: Vec<IHave>,
+        now: Instant,
+    ) -> (Vec<(Fingerprint, MessageId)>, Vec<IHave>) {
+        let (mut announced, mut others) = (Vec::new(), Vec::new());
+        for ihave in ihaves {
+            let topic =
+                self.topics.followed(ihave.topic.as_str()).filter(|topic| self.announces(key, *topic));
+            let Some(topic) = topic else {
+                others.push(ihave);
+                continue;
+            };
+            let Some(peer) = self.peers.get_mut(key) else { break };
+            let left =
+                (ANNOUNCED_TO_US * self.config.max_ids_per_heartbeat).saturating_sub(peer.announced_to_us);
+            peer.announced_to_us += ihave.ids.len().min(left);
+            for id in ihave.ids.into_iter().take(left) {
+                let fingerprint = self.fingerprinter.id(id.as_bytes());
+                if !self.on_announced(key, topic, fingerprint, id.clone(), now) {
+                    announced.push((fingerprint, id));
+                }
+            }
+        }
+        (announced, others)
+    }
+
     pub(super) fn on_iwant(&mut self, key: PeerKey, ids: Vec<MessageId>) {
         let Some(peer) = self.peers.get(key) else { return };
         if self.score_of(&peer.id) < self.thresholds.gossip_threshold {
@@ -66,7 +105,7 @@ impl Core {
             if peer.unwanted.contains(&fingerprint) {
                 continue;
             }
-            if let Some((wire, times)) = self.history.asked(&fingerprint, key.slot)
+            if let Some((wire, times)) = self.history.asked(&fingerprint, key.number())
                 && times <= self.config.gossip_retransmission
             {
                 let wire = wire.clone();

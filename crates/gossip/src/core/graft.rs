@@ -50,6 +50,7 @@ impl Core {
         if !state.subscribed || !state.peers.contains(key) || !state.mesh.insert(key) {
             return false;
         }
+        state.links.add(key);
         peer.meshes += 1;
         let (id, first, carrier) = (peer.id, peer.meshes == 1, peer.carrier);
         let name = state.name.clone();
@@ -74,6 +75,7 @@ impl Core {
         if !state.mesh.remove(key) {
             return false;
         }
+        state.links.remove(key);
         peer.meshes = peer.meshes.saturating_sub(1);
         let (id, last, carrier) = (peer.id, peer.meshes == 0, peer.carrier);
         let name = state.name.clone();

@@ -25,6 +25,7 @@ impl Core {
             peer.ihaves = 0;
             peer.asked = 0;
             peer.announced = 0;
+            peer.announced_to_us = 0;
             peer.unwanted.expire(now);
             let dropped = std::mem::take(&mut peer.dropped);
             if dropped > 0 {
@@ -43,6 +44,7 @@ impl Core {
             let recent = recent.get(&state.name);
             if subscribed {
                 self.maintain_mesh(topic, mesh, now);
+                self.review_links(topic);
                 if opportunistic {
                     self.graft_opportunistically(topic, now);
                 }

@@ -11,7 +11,9 @@ use std::{
     time::Instant,
 };
 
-use super::{Config, Core, Event, PeerKind, peers::PeerKey, topics::TopicKey, verdicts::Waiting};
+use super::{
+    Config, Core, Event, PeerKind, key_set::KeySet, peers::PeerKey, topics::TopicKey, verdicts::Waiting,
+};
 use crate::{
     BuildFingerprintHasher, Claims, ControlItem, Fingerprint, Message, MessageId, Topic, WireMessage,
 };
@@ -158,7 +160,7 @@ impl Core {
         let fingerprint = self.fingerprint(&message);
         let known = self.seen.contains(&fingerprint);
         if known && (!signed || self.is_copy(&fingerprint, &wire)) {
-            return self.duplicate(key, &fingerprint, &message.topic, now);
+            return self.duplicate(key, &fingerprint, topic, source == Some(id), now);
         }
         let content = self.fingerprinter.content(&wire);
         if self.pending.join(&content, key) {
@@ -183,7 +185,7 @@ impl Core {
         let much = peer.unverified > 0 && peer.unverified_bytes + bytes > unverified_bytes / 4;
         if full || much || peer.unverified >= unverified_per_peer {
             peer.refused += 1;
-            return;
+            return self.promises.release(&fingerprint, key);
         }
         peer.unverified += 1;
         peer.unverified_bytes += bytes;
@@ -198,12 +200,23 @@ impl Core {
         accepted.is_none_or(|accepted| accepted.encoded() == wire.encoded())
     }
 
-    fn duplicate(&mut self, key: PeerKey, id: &Fingerprint, topic: &Topic, now: Instant) {
-        let Some(peer) = self.peers.get(key) else { return };
+    /// `own` if the peer is the author.
+    fn duplicate(&mut self, key: PeerKey, id: &Fingerprint, topic: TopicKey, own: bool, now: Instant) {
+        let (Some(peer), Some(state)) = (self.peers.get_mut(key), self.topics.get(topic)) else { return };
         if let Some(score) = &mut self.score {
-            score.duplicated_message(&peer.id, id, topic, now);
+            score.duplicated_message(&peer.id, id, &state.name, now);
         }
+        peer.announcements.has(id);
         self.awaiting.brought(id, key);
+        if own {
+            self.note_own(key);
+        } else {
+            self.note_copy(topic, key, false);
+        }
+    }
+
+    fn is_source(&self, key: PeerKey, message: &Message) -> bool {
+        self.peers.get(key).is_some_and(|peer| Some(peer.id) == message.source)
     }
 
     /// P4: the message is not what its author said, or nobody may say so.
@@ -214,14 +227,16 @@ impl Core {
     }
 
     fn accept(&mut self, candidate: Candidate, now: Instant) {
-        let Candidate { id: fingerprint, mut wire, message, topic, from, .. } = candidate;
+        let Candidate { id: fingerprint, mut wire, message, topic, mut from, .. } = candidate;
         if !self.seen.insert(fingerprint, now) {
             // Another one of the same id was accepted while this one waited.
             for key in from {
-                self.duplicate(key, &fingerprint, &message.topic, now);
+                let own = self.is_source(key, &message);
+                self.duplicate(key, &fingerprint, topic, own, now);
             }
             return;
         }
+        let announced = self.expected.came(&fingerprint);
         let asked = self.promises.keep(&fingerprint);
         let ours = !self.config.allow_self_origin
             && message.source.is_some()
@@ -238,9 +253,16 @@ impl Core {
         if let Some(score) = &mut self.score {
             score.validate_message(fingerprint, now);
         }
-        for key in from.iter().skip(1) {
-            self.duplicate(*key, &fingerprint, &message.topic, now);
+        for (at, key) in from.iter().enumerate() {
+            if at == 0 {
+                self.note_first(topic, *key, message.source);
+            } else {
+                let own = self.is_source(*key, &message);
+                self.duplicate(*key, &fingerprint, topic, own, now);
+            }
         }
+        // They need not be sent it.
+        from.extend(announced);
         if wire.encoded().len() > self.config.idontwant_threshold {
             self.announce_arrival(topic, &id, &from, &message, asked);
         }
@@ -264,7 +286,9 @@ impl Core {
         message: &Message,
         asked: Option<PeerKey>,
     ) {
-        let mesh = self.topics.get(topic).map(|t| t.mesh.clone()).unwrap_or_default();
+        let Some(state) = self.topics.get(topic) else { return };
+        // Whoever only announces has no need to know.
+        let mesh: KeySet<PeerKey> = state.mesh.iter().filter(|key| !state.links.is_choked(*key)).collect();
         for key in mesh.iter().chain(asked.filter(|asked| !mesh.contains(*asked))) {
             let wants =
                 |peer: &super::peers::Peer| peer.speaks(PeerKind::V1_2) && Some(peer.id) != message.source;

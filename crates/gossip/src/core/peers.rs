@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::{key_set::KeySet, topics::TopicKey};
+use super::{choke::Announcements, key_set::KeySet, strangers::Charge, topics::TopicKey};
 use crate::{BuildFingerprintHasher, Extensions, Fingerprint, outbox::Outbox};
 
 /// For how long a peer's IDONTWANT counts.
@@ -34,8 +34,15 @@ pub enum PeerKind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PeerKey {
-    pub(super) slot: u32,
+    slot: u32,
     generation: u32,
+}
+
+impl PeerKey {
+    /// A number that no other peer gets, also none that has the slot after it.
+    pub(super) fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
 }
 
 /// One connection of a peer.
@@ -73,6 +80,10 @@ pub(super) struct Peer {
     pub(super) greeted: bool,
     pub(super) outbox: Arc<Outbox>,
     pub(super) topics: KeySet<TopicKey>,
+    /// Those of them that we did not follow when it said so, nor since.
+    pub(super) strange: KeySet<TopicKey>,
+    /// What they are.
+    pub(super) charge: Charge,
     /// In how many of our meshes it is.
     pub(super) meshes: usize,
     pub(super) unwanted: Unwanted,
@@ -90,6 +101,12 @@ pub(super) struct Peer {
     pub(super) refused: usize,
     /// Bytes of ids announced to it since the last heartbeat.
     pub(super) announced: usize,
+    /// Its own messages that somebody else brought since it last brought one itself.
+    pub(super) own_missing: u8,
+    /// Ids that it announced as a link of a mesh since the last heartbeat.
+    pub(super) announced_to_us: usize,
+    /// Messages that it will be told of.
+    pub(super) announcements: Announcements,
     /// What it said that it speaks (v1.3); the first time counts.
     pub(super) extensions: Option<Extensions>,
 }

@@ -49,6 +49,14 @@ impl Promises {
         self.open.remove(id).map(|promise| promise.peer)
     }
 
+    /// The peer that was asked sent it, and it could not be taken in: that is not the peer's fault. Somebody else may be
+    /// asked.
+    pub(super) fn release(&mut self, id: &Fingerprint, peer: PeerKey) {
+        if self.open.get(id).is_some_and(|promise| promise.peer == peer) {
+            self.open.remove(id);
+        }
+    }
+
     /// How many promises each peer broke since the last time.
     pub(super) fn broken(&mut self, now: Instant) -> HashMap<PeerKey, usize> {
         let mut broken = HashMap::new();

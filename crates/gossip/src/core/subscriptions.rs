@@ -16,7 +16,9 @@ impl Core {
         topic.subscribed = true;
         topic.ours = true;
         let fanout = topic.fanout.take();
+        let followers = topic.peers.clone();
         self.topics.note_active(key);
+        followers.iter().for_each(|peer| self.discharge(peer, key));
         self.stir();
         self.announce(name, true);
 
@@ -76,18 +78,20 @@ impl Core {
     }
 
     fn on_subscribe(&mut self, key: PeerKey, name: &Topic, now: Instant) {
-        let most = self.config.max_topics_per_peer;
         let Some(peer) = self.peers.get(key) else { return };
         let id = peer.id;
-        if peer.topics.len() >= most
-            && self.topics.key(name.as_str()).is_none_or(|topic| !peer.topics.contains(topic))
-        {
+        let known = self.topics.key(name.as_str()).is_some_and(|topic| peer.topics.contains(topic));
+        let ours = self.topics.followed(name.as_str()).is_some();
+        if !known && !ours && !self.admit_topic(key, name) {
             return;
         }
         let topic = self.topics.intern(name);
         if let (Some(peer), Some(state)) = (self.peers.get_mut(key), self.topics.get_mut(topic))
             && peer.topics.insert(topic)
         {
+            if !ours {
+                peer.strange.insert(topic);
+            }
             state.peers.insert(key);
             self.report(Event::Subscribed { peer: id, topic: name.clone() });
         }
@@ -103,23 +107,14 @@ impl Core {
 
     fn on_unsubscribe(&mut self, key: PeerKey, name: &Topic, now: Instant) {
         let Some(topic) = self.topics.key(name.as_str()) else { return };
-        let Some(peer) = self.peers.get_mut(key) else { return };
+        let Some(peer) = self.peers.get(key).filter(|peer| peer.topics.contains(topic)) else { return };
         let id = peer.id;
-        if !peer.topics.remove(topic) {
-            return;
-        }
-        if let Some(state) = self.topics.get_mut(topic) {
-            state.peers.remove(key);
-            if let Some(fanout) = &mut state.fanout {
-                fanout.peers.remove(key);
-            }
-        }
         if self.leave_mesh(topic, key) {
             // It says how long to keep away in the prune that follows; if none does, it is as if we had left.
             self.backoffs.extend(topic, id, self.config.unsubscribe_backoff, now);
         }
+        self.no_longer_follows(key, topic);
         self.report(Event::Unsubscribed { peer: id, topic: name.clone() });
-        self.forget_unused_topic(topic);
     }
 
     pub(super) fn forget_unused_topic(&mut self, key: TopicKey) {

@@ -1,6 +1,7 @@
 //! The specification's behaviours, one core at a time, in simulated time.
 
 mod bench;
+mod choke;
 mod connections;
 mod gossip;
 mod hostile;
@@ -8,3 +9,4 @@ mod incoming;
 mod mesh;
 mod publish;
 mod random;
+mod swarm;

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{key_set::KeySet, peers::PeerKey};
+use super::{choke::Links, key_set::KeySet, peers::PeerKey};
 use crate::Topic;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +29,8 @@ pub(super) struct TopicState {
     pub(super) peers: KeySet<PeerKey>,
     /// Empty unless `subscribed`.
     pub(super) mesh: KeySet<PeerKey>,
+    /// What is known of each of the mesh.
+    pub(super) links: Links,
     pub(super) fanout: Option<Fanout>,
 }
 
@@ -68,6 +70,7 @@ impl Topics {
                 ours: false,
                 peers: KeySet::default(),
                 mesh: KeySet::default(),
+                links: Links::default(),
                 fanout: None,
             },
         );

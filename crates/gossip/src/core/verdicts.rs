@@ -129,11 +129,15 @@ impl Core {
             let meant = state.mesh.contains(key) || peer.explicit || floodsub;
             let has = Some(peer.id) == source || from.contains(&key) || peer.unwanted.contains(&fingerprint);
             if meant && !has {
-                to.push(key);
+                to.push((key, state.links.chokes_us(key)));
             }
         }
-        for key in to {
-            self.send_forward(key, fingerprint, wire.clone());
+        for (key, announce) in to {
+            if announce {
+                self.announce_soon(key, topic, fingerprint, id.clone(), now);
+            } else {
+                self.send_forward(key, fingerprint, wire.clone());
+            }
         }
         let Some(state) = self.topics.get(topic) else { return };
         self.history.put(fingerprint, id, state.name.clone(), wire);

@@ -46,9 +46,10 @@ fn a_message_can_be_asked_for_during_all_windows_and_is_announced_during_some() 
 fn how_often_a_peer_asked_is_known() {
     let mut history = History::new(HistoryLimits::default());
     put(&mut history, 1, "a", 10);
-    let counts: Vec<u32> = [5, 5, 6, 5].map(|peer| history.asked(&fingerprint(1), peer).unwrap().1).to_vec();
+    let counts: Vec<u32> =
+        [5u64, 5, 6, 5].map(|peer| history.asked(&fingerprint(1), peer).unwrap().1).to_vec();
     assert_eq!(counts, [1, 2, 1, 3]);
-    assert!(history.asked(&fingerprint(2), 5).is_none());
+    assert!(history.asked(&fingerprint(2), 5u64).is_none());
 }
 
 #[test]

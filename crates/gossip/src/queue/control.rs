@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use super::ControlItem;
 use crate::{
-    Extensions, IHave, MessageId, Topic,
+    Choke, Extensions, IHave, MessageId, Topic,
     rpc::{self, FrameWriter},
 };
 
@@ -19,6 +19,7 @@ pub(super) struct ControlQueue {
     subscriptions: Latest<bool>,
     /// GRAFTs and PRUNEs.
     links: Latest<ControlItem>,
+    chokes: Latest<bool>,
     idontwant: VecDeque<MessageId>,
     iwant: VecDeque<MessageId>,
     ihave: VecDeque<IHave>,
@@ -39,7 +40,9 @@ struct Latest<T> {
 pub(super) struct Taken {
     subscriptions: Vec<(Topic, bool)>,
     items: Vec<ControlItem>,
+    chokes: Vec<(Topic, bool)>,
     subscriptions_len: usize,
+    chokes_len: usize,
     items_len: usize,
 }
 
@@ -88,6 +91,7 @@ impl ControlQueue {
             extensions: None,
             subscriptions: Latest::default(),
             links: Latest::default(),
+            chokes: Latest::default(),
             idontwant: VecDeque::new(),
             iwant: VecDeque::new(),
             ihave: VecDeque::new(),
@@ -105,6 +109,7 @@ impl ControlQueue {
             ControlItem::Extensions(extensions) => self.extensions = Some(extensions),
             ControlItem::Graft(ref topic) => self.links.set(topic.clone(), item),
             ControlItem::Prune(ref prune) => self.links.set(prune.topic.clone(), item),
+            ControlItem::Choke(Choke { topic, choked }) => self.chokes.set(topic, choked),
             ControlItem::IDontWant(ids) => {
                 self.bytes += ids.iter().map(id_cost).sum::<usize>();
                 self.idontwant.extend(ids);
@@ -129,6 +134,7 @@ impl ControlQueue {
         self.extensions.is_none()
             && self.subscriptions.is_empty()
             && self.links.is_empty()
+            && self.chokes.is_empty()
             && self.idontwant.is_empty()
             && self.iwant.is_empty()
             && self.ihave.is_empty()
@@ -138,7 +144,8 @@ impl ControlQueue {
         let subscriptions =
             self.subscriptions.waiting.values().map(|(topic, _)| rpc::subscription_len(topic));
         let links = self.links.waiting.values().map(|(_, item)| rpc::control_len(item));
-        self.bytes + subscriptions.sum::<usize>() + links.sum::<usize>()
+        let chokes = self.chokes.waiting.values().map(|(topic, _)| rpc::choke_len(topic));
+        self.bytes + subscriptions.sum::<usize>() + links.sum::<usize>() + chokes.sum::<usize>()
     }
 
     /// As much as fits in `room` bytes, and at least one item.
@@ -163,6 +170,14 @@ impl ControlQueue {
             if let Some((_, item)) = self.links.pop() {
                 taken.add(item);
             }
+        }
+        while let Some((topic, _)) = self.chokes.first() {
+            let len = rpc::choke_len(topic);
+            if taken.count() > 0 && taken.len() + HEADS + len > room {
+                return taken;
+            }
+            taken.chokes_len += len;
+            taken.chokes.extend(self.chokes.pop());
         }
         for (ids, item) in [
             (&mut self.idontwant, ControlItem::IDontWant as fn(_) -> _),
@@ -253,11 +268,13 @@ fn split(ids: Vec<MessageId>, room: usize) -> Vec<Vec<MessageId>> {
 impl Taken {
     /// Bytes of all of it.
     pub(super) fn len(&self) -> usize {
-        self.subscriptions_len + FrameWriter::control_len(self.items_len)
+        self.subscriptions_len
+            + FrameWriter::control_len(self.items_len)
+            + FrameWriter::choke_len(self.chokes_len)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.subscriptions.len() + self.items.len()
+        self.subscriptions.len() + self.items.len() + self.chokes.len()
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -270,11 +287,13 @@ impl Taken {
                 rpc::put_control_item(item, out);
             }
         }
+        rpc::put_choke(self.chokes.iter().map(|(topic, choked)| (topic, *choked)), out);
     }
 
     fn has_room(&self, subscription: usize, item: usize, room: usize) -> bool {
         let items = FrameWriter::control_len(self.items_len + item);
-        self.count() == 0 || self.subscriptions_len + subscription + items <= room
+        let chokes = FrameWriter::choke_len(self.chokes_len);
+        self.count() == 0 || self.subscriptions_len + subscription + items + chokes <= room
     }
 
     fn items_and(&mut self, item: Option<ControlItem>) {

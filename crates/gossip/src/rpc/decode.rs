@@ -6,7 +6,8 @@ use bytes::Bytes;
 use libp2p::PeerId;
 
 use super::{
-    IHave, Limits, MAX_BACKOFF, MessageParts, PeerInfo, Prune, Rpc, Subscription, WireMessage,
+    Choke, Extensions, IHave, Limits, MAX_BACKOFF, MessageParts, PeerInfo, Prune, Rpc, Subscription,
+    WireMessage,
     encode::{LEN, VARINT, varint_len},
     wire::{Part, Places},
 };
@@ -174,7 +175,25 @@ impl Decoder<'_> {
                 1 => self.subscription(field.bytes()?)?,
                 2 => self.message(field.bytes()?)?,
                 3 => self.control(field.bytes()?)?,
+                Extensions::CHOKE => self.choke(field.bytes()?)?,
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn choke(&mut self, range: Range<usize>) -> Result<(), DecodeError> {
+        let mut fields = Fields::new(self.frame, range);
+        while let Some(field) = fields.next()? {
+            let choked = match field.number {
+                1 => true,
+                2 => false,
+                _ => continue,
+            };
+            let full = self.rpc.control.choke.len() >= self.limits.topics;
+            match field.bytes().map(|topic| self.topic(topic).filter(|_| !full))? {
+                Some(topic) => self.rpc.control.choke.push(Choke { topic, choked }),
+                None => self.ignore(),
             }
         }
         Ok(())

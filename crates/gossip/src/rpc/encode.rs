@@ -1,7 +1,7 @@
 //! Protobuf, written by hand: sizes first, so that a frame is written once and in one piece.
 
 use super::{
-    Extensions, IHave, MessageParts, PeerInfo, Prune, Rpc, Subscription, WireMessage,
+    Choke, Extensions, IHave, MessageParts, PeerInfo, Prune, Rpc, Subscription, WireMessage,
     wire::{Part, Places},
 };
 use crate::{MessageId, Topic, queue::ControlItem};
@@ -136,6 +136,8 @@ pub(crate) fn control_len(item: &ControlItem) -> usize {
         ControlItem::Graft(topic) => field_len(topic.as_str().len()),
         ControlItem::Prune(prune) => prune_len(prune),
         ControlItem::Extensions(extensions) => extensions_len(extensions),
+        // It has a place of its own in an RPC.
+        ControlItem::Choke(_) => return 0,
     })
 }
 
@@ -166,6 +168,7 @@ pub(crate) fn put_control_item(item: &ControlItem, out: &mut Vec<u8>) {
                 out.push(1);
             }
         }
+        ControlItem::Choke(_) => {}
     }
 }
 
@@ -185,6 +188,26 @@ fn put_prune(prune: &Prune, out: &mut Vec<u8>) {
     }
 }
 
+/// Bytes of one topic in the message of [`Extensions::CHOKE`].
+pub(crate) fn choke_len(topic: &Topic) -> usize {
+    field_len(topic.as_str().len())
+}
+
+/// Appends that message as a field of an RPC, and nothing where there are no topics.
+pub(crate) fn put_choke<'a>(chokes: impl Iterator<Item = (&'a Topic, bool)> + Clone, out: &mut Vec<u8>) {
+    let len: usize = chokes.clone().map(|(topic, _)| choke_len(topic)).sum();
+    if len == 0 {
+        return;
+    }
+    put_varint(CHOKE_KEY, out);
+    put_varint(len as u64, out);
+    for (topic, choked) in chokes {
+        put_bytes(if choked { 1 } else { 2 }, topic.as_str().as_bytes(), out);
+    }
+}
+
+const CHOKE_KEY: u64 = (Extensions::CHOKE as u64) << 3 | LEN as u64;
+
 /// Writes a frame of a size that is known beforehand: [`FrameWriter::begin`], then fields of the RPC.
 pub(crate) enum FrameWriter {}
 
@@ -198,6 +221,11 @@ impl FrameWriter {
     /// Begins the control message, whose items are `len` bytes altogether.
     pub(crate) fn control(len: usize, out: &mut Vec<u8>) {
         put_head(3, len, out);
+    }
+
+    /// Bytes of the message of [`Extensions::CHOKE`], whose topics are `len` bytes altogether.
+    pub(crate) fn choke_len(len: usize) -> usize {
+        if len == 0 { 0 } else { varint_len(CHOKE_KEY) + delimited_len(len) }
     }
 
     /// Bytes of a control message whose items are `len` bytes.
@@ -220,9 +248,12 @@ pub(super) fn rpc(rpc: &Rpc, out: &mut Vec<u8>) {
         .chain(ids(&control.idontwant, ControlItem::IDontWant))
         .collect();
     let items_len = items.iter().map(control_len).sum();
+    let chokes = control.choke.iter().map(|Choke { topic, choked }| (topic, *choked));
+    let choke_len = FrameWriter::choke_len(chokes.clone().map(|(topic, _)| choke_len(topic)).sum());
     let len = rpc.subscriptions.iter().map(|s| subscription_len(&s.topic)).sum::<usize>()
         + rpc.publish.iter().map(message_len).sum::<usize>()
-        + FrameWriter::control_len(items_len);
+        + FrameWriter::control_len(items_len)
+        + choke_len;
     FrameWriter::begin(len, out);
     for Subscription { topic, subscribe } in &rpc.subscriptions {
         put_subscription(topic, *subscribe, out);
@@ -236,4 +267,5 @@ pub(super) fn rpc(rpc: &Rpc, out: &mut Vec<u8>) {
             put_control_item(item, out);
         }
     }
+    put_choke(chokes, out);
 }

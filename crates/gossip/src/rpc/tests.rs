@@ -68,10 +68,13 @@ prop_compose! {
         prune in prop::collection::vec(arb_prune(), 0..3),
         idontwant in prop::option::of(arb_ids()),
         extensions in prop::option::of(prop::collection::vec(1u32..7_000_000, 0..4)),
+        choke in prop::collection::vec((arb_topic(), any::<bool>()), 0..4),
     ) -> Control {
         let extensions = extensions.map(|all| all.into_iter().fold(Extensions::default(), Extensions::with));
         let (iwant, idontwant) = (iwant.unwrap_or_default(), idontwant.unwrap_or_default());
-        Control { ihave, iwant, graft, prune, idontwant, extensions }
+        let choke = choke.into_iter().map(|(topic, choked)| Choke { topic, choked });
+        let choke = choke.collect();
+        Control { ihave, iwant, graft, prune, idontwant, extensions, choke }
     }
 }
 

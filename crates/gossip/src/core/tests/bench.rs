@@ -26,7 +26,7 @@ pub(super) struct Bench {
     pub(super) verified: usize,
     verifier: Verifier,
     connections: usize,
-    carriers: HashMap<PeerId, PeerKind>,
+    carriers: HashMap<PeerId, ConnectionId>,
 }
 
 pub(super) fn topic(name: &str) -> Topic {
@@ -87,12 +87,16 @@ impl Bench {
         let peer = PeerId::random();
         let connection =
             self.connect(peer, outbound, &format!("/ip4/10.0.0.{}/udp/1/quic-v1", self.connections));
-        self.carriers.insert(peer, kind);
+        self.carriers.insert(peer, connection);
         self.core.opened(&peer, connection, kind);
         self.core.heard(&peer, connection, kind, true);
         self.follow(peer, topics);
         self.turn();
         peer
+    }
+
+    pub(super) fn connection_of(&self, peer: &PeerId) -> ConnectionId {
+        self.carriers[peer]
     }
 
     pub(super) fn peers(&mut self, n: usize, topics: &[&str]) -> Vec<PeerId> {
@@ -179,6 +183,7 @@ impl Bench {
             all.control.graft.extend(rpc.control.graft);
             all.control.prune.extend(rpc.control.prune);
             all.control.idontwant.extend(rpc.control.idontwant);
+            all.control.choke.extend(rpc.control.choke);
             all.control.extensions = all.control.extensions.or(rpc.control.extensions);
         }
         all

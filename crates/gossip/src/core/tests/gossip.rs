@@ -95,6 +95,49 @@ fn a_promise_is_kept_by_whoever_brings_the_message() {
 }
 
 #[test]
+fn a_promised_message_that_there_is_no_room_for_is_not_held_against_who_brought_it() {
+    let config = Config { unverified_per_peer: 2, ..Config::default() };
+    let mut bench = Bench::new(config).scored().following("t");
+    let [peer, other] = bench.peers(2, &["t"])[..] else { panic!() };
+    let key = Keypair::generate_ed25519();
+    let name = key.public().to_peer_id();
+    let id = |n: u64| MessageId::from(format!("{name}{n}").as_str());
+    bench.ihave(peer, "t", (1..=8).map(id).collect());
+    assert_eq!(bench.core.kept().promises, 8);
+    // Of eight in one turn two are taken in.
+    for sequence in 0..8 {
+        bench.message(peer, &signed(&key, sequence, "t", b"x"));
+    }
+    bench.turn();
+    assert_eq!(bench.delivered().len(), 2);
+    assert_eq!(bench.core.kept().promises, 0);
+    bench.pass(SECOND * 5);
+    assert!(bench.core.score(&peer).unwrap() >= 0.0);
+    // What was left out can be had from somebody else.
+    bench.told(&other);
+    bench.ihave(other, "t", vec![id(8)]);
+    assert_eq!(bench.told(&other).control.iwant, [id(8)]);
+}
+
+#[test]
+fn whoever_gets_the_place_of_a_peer_that_is_gone_may_ask_as_often_as_any_other() {
+    let (mut bench, outside) = crowd(Config::default(), 3);
+    let id = publish(&mut bench);
+    let ask = |bench: &mut Bench, peer| {
+        drop(bench.told(&peer));
+        for _ in 0..5 {
+            bench.control(peer, Control { iwant: vec![id.clone()], ..Control::default() });
+        }
+        bench.told(&peer).publish.len()
+    };
+    assert_eq!(ask(&mut bench, outside[0]), 3);
+    let connection = bench.connection_of(&outside[0]);
+    bench.core.disconnected(&outside[0], connection, bench.now);
+    let next = bench.peer(PeerKind::V1_3, false, &["t"]);
+    assert_eq!(ask(&mut bench, next), 3);
+}
+
+#[test]
 fn a_forged_message_does_not_keep_a_promise() {
     let mut bench = Bench::new(Config::default()).scored().following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);

@@ -138,7 +138,45 @@ fn topics_that_come_and_go_leave_nothing_behind() {
     let subscriptions: Vec<_> =
         (0..5000).map(|n| Subscription { topic: topic(&n.to_string()), subscribe: true }).collect();
     bench.hear(peer, Rpc { subscriptions, ..Rpc::default() });
-    assert!(bench.core.topics_of(&peer).len() <= Config::default().max_topics_per_peer);
+    // Ours does not count.
+    assert!(bench.core.topics_of(&peer).len() <= Config::default().max_topics_per_peer + 1);
+}
+
+#[test]
+fn names_that_strangers_invent_are_bounded_in_all_and_crowd_out_nobody_with_few() {
+    let config = Config { max_topics: 3000, max_topic_bytes: 200_000, ..Config::default() };
+    let mut bench = Bench::new(config).following("ours");
+    let loud = bench.peers(8, &[]);
+    for (n, peer) in loud.iter().enumerate() {
+        let names: Vec<String> = (0..1000).map(|m| format!("{n} {m} {}", "x".repeat(n * 20))).collect();
+        bench.follow(*peer, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        bench.turn();
+        bench.events.clear();
+    }
+    let held = |bench: &Bench| {
+        let all: Vec<_> = loud.iter().flat_map(|peer| bench.core.topics_of(peer)).collect();
+        (all.len(), all.iter().map(|topic| topic.as_str().len()).sum::<usize>())
+    };
+    let (topics, bytes) = held(&bench);
+    assert!(topics <= 3000 && bytes <= 200_000, "{topics} topics, {bytes} bytes");
+    assert!(topics >= 1500 || bytes >= 150_000, "{topics} topics, {bytes} bytes");
+    assert!(loud.iter().all(|peer| bench.core.topics_of(peer).len() >= 100), "each has a share");
+    // Whoever comes late and with few gets room for them, and for ours in any case.
+    let quiet = bench.peers(20, &["a", "b", "ours"]);
+    for peer in &quiet {
+        assert_eq!(bench.core.topics_of(peer).len(), 3);
+    }
+    let gone = bench.events.iter().filter(|event| matches!(event, Event::Unsubscribed { .. })).count();
+    assert!(gone > 0, "who lost one is reported");
+    bench.follow(loud[0], &["ours"]);
+    assert!(bench.core.topics_of(&loud[0]).contains(&topic("ours")));
+    // What becomes ours is not charged any more, and nothing is left when all are gone.
+    bench.core.subscribe(&topic("a"), bench.now);
+    for (n, peer) in loud.iter().chain(&quiet).enumerate() {
+        bench.core.disconnected(peer, libp2p::swarm::ConnectionId::new_unchecked(n + 1), bench.now);
+    }
+    assert_eq!(bench.core.charge, Default::default());
+    assert_eq!(bench.core.topics.len(), 2);
 }
 
 #[test]
@@ -236,6 +274,7 @@ proptest! {
                 }],
                 idontwant: vec![id(n)],
                 extensions: None,
+                choke: vec![crate::Choke { topic: topic("t"), choked: n % 2 == 0 }],
             };
             let publish = vec![signed(&key, n as u64 / 2, "t", b"data"), signed(&key, n as u64, "t", b"data")];
             let subscriptions = vec![Subscription { topic: topic("t"), subscribe: n % 5 > 0 }];

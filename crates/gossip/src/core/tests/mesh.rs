@@ -169,6 +169,7 @@ fn a_prune_without_a_backoff_keeps_us_away_for_ours_and_one_with_for_that() {
 fn a_graft_for_a_topic_that_we_do_not_follow_gets_no_answer() {
     let mut bench = Bench::new(Config::default());
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    drop(bench.told(&peer));
     bench.graft(peer, "t");
     bench.graft(peer, "unheard of");
     assert!(bench.sent(&peer).is_empty());
@@ -178,6 +179,7 @@ fn a_graft_for_a_topic_that_we_do_not_follow_gets_no_answer() {
 fn a_graft_of_one_that_does_not_follow_the_topic_is_dropped() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &[]);
+    drop(bench.told(&peer));
     bench.graft(peer, "t");
     assert!(!bench.in_mesh("t", &peer));
     assert!(bench.told(&peer).control.is_empty());
