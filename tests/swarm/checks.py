@@ -6,6 +6,7 @@ BINARY is smidge for this machine; PLATFORM is another one, for which there is a
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -207,7 +208,9 @@ def rolling():
     reader = threading.Thread(target=lambda: answers.extend(publisher.stdout), daemon=True)
     reader.start()
     time.sleep(2)
-    command("docker", "service", "update", "--detach", "--force", f"{STACK}_peer")
+    other = os.environ.get("SMIDGE_UPDATE_TO")
+    command("docker", "service", "update", "--detach", "--force", "--no-resolve-image", *(["--image", other] if other else []),
+            f"{STACK}_peer")
 
     def updated():
         for task in tasks():

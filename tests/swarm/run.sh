@@ -6,6 +6,7 @@
 #
 #   tests/swarm/run.sh [PLATFORM…]      # linux-arm64, linux-arm-v7: those to emulate; default: those in dist/
 #   tests/swarm/run.sh --native         # none
+#   SMIDGE_FROM=BINARY tests/swarm/run.sh …   # the stack begins with another build, and is updated to dist/'s
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -156,8 +157,18 @@ if docker stack config --help 2>&1 | grep -q "^Usage:.*stack config"; then
     [ ! -s "$said/config" ] || die "docker stack config, with the relay, warns: $(cat "$said/config")"
     say "docker stack config takes docker-stack.yml, and docker-stack.relay.yml over it, without a warning"
 fi
+first=$image
+if [ -n "${SMIDGE_FROM:-}" ]; then
+    first=smidge:$stack-from
+    images+=("$first")
+    cp "$SMIDGE_FROM" "$said/smidge"
+    printf 'FROM %s\nCOPY smidge /smidge\n' "$image" >"$said/Dockerfile"
+    DOCKER_BUILDKIT=0 docker build -q -t "$first" "$said" >/dev/null
+    say "begins with $("$SMIDGE_FROM" --version), $(stat -c %s "$SMIDGE_FROM") bytes; the rolling update goes to $(stat -c %s "$binary") bytes"
+    export SMIDGE_UPDATE_TO=$image
+fi
 deployed=$(date +%s.%N)
-SMIDGE_IMAGE=$image SMIDGE_FORGET=10s ./deploy.sh "$stack" 2>"$said/deploy" || die "$(cat "$said/deploy")"
+SMIDGE_IMAGE=$first SMIDGE_FORGET=10s ./deploy.sh "$stack" 2>"$said/deploy" || die "$(cat "$said/deploy")"
 # What newer clients say about themselves is no warning.
 grep -v "^Since --detach\|^In a future release, --detach" "$said/deploy" >"$said/warnings" || true
 [ ! -s "$said/warnings" ] || die "deploy.sh warns: $(cat "$said/warnings")"
