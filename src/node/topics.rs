@@ -7,6 +7,10 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -45,9 +49,12 @@ pub struct Feed<T> {
 /// subscription alone does not keep the node running: a client does.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: Feed<Message>,
+    /// There until this is dropped.
+    messages: Option<Feed<Message>>,
     topic: String,
     commands: async_channel::WeakSender<Command>,
+    /// Set where the loop could not be told that this was dropped.
+    unheard: Arc<AtomicBool>,
 }
 
 /// Everything that happens to a node.
@@ -95,19 +102,22 @@ impl Stream for Subscription {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        Pin::new(&mut self.messages).poll_next(cx)
+        match &mut self.messages {
+            Some(messages) => Pin::new(messages).poll_next(cx),
+            None => Poll::Ready(None),
+        }
     }
 }
 
 impl Subscription {
     /// How many messages this subscriber was too slow for so far.
     pub fn lost(&self) -> u64 {
-        self.messages.lost()
+        self.messages.as_ref().map_or(0, Feed::lost)
     }
 
     /// The next message, or how many were lost before it; `None` when the node has ended or the topic was left.
     pub async fn next_delivery(&mut self) -> Option<Delivery<Message>> {
-        self.messages.next_delivery().await
+        self.messages.as_mut()?.next_delivery().await
     }
 
     /// The topic.
@@ -118,9 +128,15 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // With a full queue or a dead loop, the topic's next message finds nobody instead.
-        if let Some(commands) = self.commands.upgrade() {
-            let _ = commands.try_send(Command::Unfollow { topic: std::mem::take(&mut self.topic) });
+        // Before the loop looks who is left.
+        self.messages = None;
+        let Some(commands) = self.commands.upgrade() else { return };
+        let tell = || commands.try_send(Command::Unfollow { topic: self.topic.clone() });
+        if tell().is_err() {
+            // The queue is full: the loop looks at all topics with the next command. There is one, unless it has just
+            // taken the last.
+            self.unheard.store(true, Ordering::Release);
+            let _ = tell();
         }
     }
 }
@@ -172,11 +188,29 @@ pub(crate) struct Topics {
     max: usize,
     /// Messages that subscribers were too slow for.
     lost: Counter,
+    /// A subscriber has left without a word.
+    unheard: Arc<AtomicBool>,
 }
 
 impl Topics {
     pub(crate) fn new(queue: usize, limit: usize, max: usize, lost: Counter) -> Self {
-        Self { topics: BTreeMap::new(), queue, limit, max, lost }
+        Self { topics: BTreeMap::new(), queue, limit, max, lost, unheard: Arc::default() }
+    }
+
+    /// Topics that nobody wants any more, where subscribers left that could not say so. They are forgotten.
+    pub(crate) fn abandoned(&mut self) -> Vec<String> {
+        if !self.unheard.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.take_idle()
+    }
+
+    fn take_idle(&mut self) -> Vec<String> {
+        let idle: Vec<_> = self.topics.iter().filter(|(_, t)| t.is_idle()).map(|(n, _)| n.clone()).collect();
+        for topic in &idle {
+            self.topics.remove(topic);
+        }
+        idle
     }
 
     /// The topics that are followed now.
@@ -189,10 +223,7 @@ impl Topics {
         for (name, topic) in &mut self.topics {
             topic.configured = wanted.contains(name);
         }
-        let idle: Vec<_> = self.topics.iter().filter(|(_, t)| t.is_idle()).map(|(n, _)| n.clone()).collect();
-        for topic in &idle {
-            self.topics.remove(topic);
-        }
+        let idle = self.take_idle();
         let mut changes = Configured { fresh: Vec::new(), idle, left_out: Vec::new() };
         for topic in wanted {
             if self.topics.contains_key(topic) {
@@ -227,7 +258,8 @@ impl Topics {
         }
         let lost = self.lost.clone();
         let messages = listen(&self.open(topic).receiver, &lost);
-        Ok((Subscription { messages, topic: topic.to_owned(), commands }, fresh))
+        let (messages, unheard) = (Some(messages), self.unheard.clone());
+        Ok((Subscription { messages, topic: topic.to_owned(), commands, unheard }, fresh))
     }
 
     /// Forgets `topic` if neither the config nor a subscriber wants it; says whether it did.
@@ -360,6 +392,24 @@ mod tests {
         assert_eq!(configure(&mut topics, &["b", "c"]), ["b", "d", ""]);
         drop(kept);
         assert!(topics.let_go("a"));
+    }
+
+    #[test]
+    fn subscribers_that_leave_while_the_loop_is_busy_leave_nothing_behind() {
+        let (sender, queue) = async_channel::bounded(1);
+        let mut topics = Topics::new(8, 100, 100, Counter::default());
+        topics.configure(&["kept".into()]);
+        let follow = |topics: &mut Topics, n| topics.follow(&format!("t{n}"), sender.downgrade()).unwrap().0;
+        let all: Vec<_> = (0..50).map(|n| follow(&mut topics, n)).collect();
+        let stays = follow(&mut topics, 50);
+        assert_eq!(topics.abandoned(), [""; 0]);
+        drop(all);
+        assert_eq!(queue.len(), 1, "there was no room to say more");
+        assert_eq!(topics.abandoned().len(), 50);
+        assert_eq!(topics.names().collect::<Vec<_>>(), ["kept", "t50"]);
+        assert_eq!(topics.abandoned(), [""; 0]);
+        drop(stays);
+        assert_eq!(topics.abandoned(), ["t50"]);
     }
 
     #[test]

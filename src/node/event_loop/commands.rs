@@ -45,6 +45,9 @@ impl EventLoop {
         let Some(command) = command else {
             return self.begin_drain(None);
         };
+        for topic in self.topics.abandoned() {
+            self.leave(&topic);
+        }
         match command {
             Command::Peers { reply } => {
                 let gossip = &self.swarm.behaviour().gossip;
