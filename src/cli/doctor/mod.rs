@@ -15,6 +15,7 @@ use crate::{
     runtime::Handle,
 };
 
+mod exposure;
 mod finding;
 mod host;
 mod key;
@@ -38,12 +39,16 @@ mod udp;
     through --api, or where api.listen puts it. Each line is ok, warn or fail, with what to do.\n\
     Records are tried with a handshake under a key of its own: the nodes there log a peer\n\
     that comes and goes. Exit code 1 if a line says fail, 0 otherwise.\n\n\
+    --exposure says instead what the node lets others do, by who they are, and tries nothing.\n\n\
     --json: {\"ok\", \"counts\": {\"ok\", \"warn\", \"fail\"}, \"checks\": [{\"group\", \"check\", \"subject\",\n\
     \"verdict\", \"found\", \"advice\"}]}; `check` and `verdict` are stable, the words are not."
 )]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     node: NodeArgs,
+    /// Say what is reachable by whom, and nothing else
+    #[arg(long)]
+    exposure: bool,
     /// Print a JSON record
     #[arg(long)]
     json: bool,
@@ -63,6 +68,12 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
 }
 
 async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result<Report, Failure> {
+    let interfaces = runtime.interfaces().and_then(|watch| watch.list()).unwrap_or_default();
+    let ips: Vec<IpAddr> = interfaces.into_iter().map(|interface| interface.addr).collect();
+    if args.exposure {
+        let (_, node) = node::check(&args.api, config, runtime, None).await?;
+        return Ok(exposure::report(config, &ips, &node.running.listening));
+    }
     let mut report = Report::default();
     let warnings = config.warnings();
     let told = warnings.into_iter().map(|warning| {
@@ -95,8 +106,6 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     report.group("node", std::iter::once(found).chain(node.findings()).collect());
     report.group("listen", listen::check(config, runtime, &node.running).await);
 
-    let interfaces = runtime.interfaces().and_then(|watch| watch.list()).unwrap_or_default();
-    let ips: Vec<IpAddr> = interfaces.into_iter().map(|interface| interface.addr).collect();
     let here = |address: &Multiaddr| is_here(address, &ips, &config.listen.addresses);
     let servers = resolver::check(config, runtime).await;
     let servers_are_well = servers.iter().all(|finding| finding.verdict == finding::Verdict::Ok);
