@@ -5,6 +5,7 @@ The victim is a; the others and the traffic of all of them must not notice.
 
 import json
 import resource
+import socket
 import subprocess
 import threading
 import time
@@ -127,16 +128,23 @@ def gossip_flood(run):
 
 
 @scenario("kad-junk", "a peer sends garbage, oversized frames, made-up records and providers to the hash table without end",
-          "no panic, bounded memory and records, other nodes' puts and gets work, nobody else notices", lane="loud")
+          "no panic, bounded memory and records, other nodes' puts and gets work, the node's own are always taken, "
+          "nobody else notices", lane="loud")
 def kad_junk(run):
     with attack(run, "kad", "10.77.0.1:4001") as (world, hostile):
         lasts(8, hostile)
         b, c = world.nodes["b"], world.nodes["c"]
         b.ask("PUT", "/v1/dht/colour", b"blue")
         run.promise(c.ask("GET", "/v1/dht/colour") == b"blue", "the record is not what was put")
-        records = world.nodes["a"].get("/v1/status")["records"]
-        run.promise(records <= 1024, f"a keeps {records} records")
-        run.note(f"a keeps {records} records (kad.max_records is 1024)")
+        a = world.nodes["a"]
+        run.promise(a.get("/v1/status")["store"]["refused"] > 0, "the store was never full")
+        for n in range(100):
+            a.ask("PUT", f"/v1/dht/own-{n}?quorum=one", b"mine")
+        run.promise(all(a.ask("GET", f"/v1/dht/own-{n}") == b"mine" for n in range(100)), "a's own records are not kept")
+        store = a.get("/v1/status")["store"]
+        run.promise(store["records"] <= 1024, f"a keeps {store['records']} records")
+        run.note(f"a keeps {store['records']} records (kad.max_records is 1024), 100 of them its own, all taken; "
+                 f"{store['refused']} were refused, {store['displaced']} made room")
 
 
 @scenario("streams", "a peer opens streams without end: silent ones, half negotiated ones, ones that then say nothing",
@@ -144,3 +152,34 @@ def kad_junk(run):
 def streams(run):
     with attack(run, "streams", "10.77.0.1:4001") as (_, hostile):
         lasts(10, hostile)
+
+
+@scenario("idle-callers", "170 callers of a node's API say nothing, 170 half a request, 170 ask and do not take their leave",
+          "/healthz and /readyz are answered throughout, each within 1 s, half of them within 50 ms; what else is asked is "
+          "answered, too, or told that there are too many callers")
+def idle_callers(run):
+    with run.world("a b") as world:
+        world.dns(records=[world.hosts[name].ip for name in "ab"])
+        a = world.start(names=["a", "b"])[0]
+        took = []
+        for said in (b"", b"GET /healthz HTTP/1.1\r\nHost: ", b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            callers = []
+            for _ in range(170):
+                caller = socket.socket(socket.AF_UNIX)
+                caller.connect(a.socket)
+                callers.append(caller)
+                try:
+                    caller.send(said)
+                except OSError:
+                    pass  # it was one too many
+            for probe in ["/healthz", "/readyz"] * 10:
+                began = time.monotonic()
+                a.get(probe)
+                took.append(time.monotonic() - began)
+            until("a place that another one left", lambda: a.get("/v1/status"), 10)
+            for caller in callers:
+                caller.close()
+        took.sort()
+        median, slowest = took[len(took) // 2], took[-1]
+        run.promise(median < 0.05 and slowest < 1, f"probes took {median:.3f} s in the median, {slowest:.3f} s at most")
+        run.note(f"{len(took)} probes answered, half within {median * 1000:.1f} ms, the slowest after {slowest * 1000:.1f} ms")
