@@ -19,7 +19,7 @@ use crate::{
     config::{Secret, parse_duration},
     gateway::{
         encode,
-        wire::{Framing, Wire, WireError},
+        wire::{Body, Framing, Wire, WireError},
     },
     runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
@@ -195,7 +195,7 @@ impl Api {
             Some((wire, since)) if since.elapsed() < FRESH => wire,
             _ => self.connect().await?,
         };
-        let request = self.request(method, path, Some(body.len()));
+        let request = self.request(method, path, &length(body.len()));
         // A node that refuses may do so before it has read everything: its answer says why.
         let sent = async {
             wire.write_all(request.as_bytes()).await?;
@@ -220,7 +220,7 @@ impl Api {
         let path = format!("/v1/topics/{}", encode(topic.as_bytes()));
         let opening = async {
             let mut wire = self.connect().await?;
-            wire.write_all(self.request("GET", &path, None).as_bytes())
+            wire.write_all(self.request("GET", &path, "").as_bytes())
                 .await
                 .map_err(|e| self.unreachable(&e))?;
             let head = wire.response(MAX_HEAD).await.map_err(|e| self.garbled(e))?;
@@ -237,11 +237,47 @@ impl Api {
         }
     }
 
-    fn request(&self, method: &str, path: &str, length: Option<usize>) -> String {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.place.host());
-        if let Some(length) = length {
-            text.push_str(&format!("Content-Length: {length}\r\n"));
+    /// A POST whose body is written while its answer is read. The node has agreed to it.
+    pub(super) async fn post(&mut self, path: &str) -> Result<Exchange, Failure> {
+        let kept = self.kept.take().filter(|(_, since)| since.elapsed() < FRESH);
+        let opening = async {
+            if let Some((wire, _)) = kept
+                && let Ok(exchange) = self.begin(wire, path).await
+            {
+                return exchange;
+            }
+            // The node may have closed the other one meanwhile; nothing was sent on it but a head.
+            let wire = self.connect().await?;
+            self.begin(wire, path).await.unwrap_or_else(|e| Err(self.garbled(e)))
+        };
+        match self.runtime.timeout(AT_ONCE, opening).await {
+            Ok(opened) => opened,
+            Err(late) => Err(self.unreachable(&late)),
         }
+    }
+
+    async fn begin(&self, mut wire: Wire, path: &str) -> Result<Result<Exchange, Failure>, WireError> {
+        wire.write_all(self.request("POST", path, "Transfer-Encoding: chunked\r\n").as_bytes()).await?;
+        let head = wire.response(MAX_HEAD).await?;
+        let framing = head.framing()?.unwrap_or(Framing::UntilClosed);
+        if head.line != 200 {
+            let body = wire.body(framing, MAX_ANSWER).await?;
+            return Ok(Err(self.refused(head.line, &body)));
+        }
+        let keeps_alive = head.keeps_alive() && framing != Framing::UntilClosed;
+        let answer = Body::new(Some(framing), u64::MAX);
+        Ok(Ok(Exchange { wire, keeps_alive, answer, out: Vec::new(), is_ending: false, said: Vec::new() }))
+    }
+
+    /// Takes back the connection of an answer that was read to its end.
+    pub(super) fn keep(&mut self, exchange: Exchange) {
+        if exchange.keeps_alive {
+            self.kept = Some((exchange.wire, Instant::now()));
+        }
+    }
+
+    fn request(&self, method: &str, path: &str, framing: &str) -> String {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{framing}", self.place.host());
         if let Some(token) = &self.token {
             text.push_str(&format!("Authorization: Bearer {}\r\n", token.reveal()));
         }
@@ -291,7 +327,7 @@ impl Api {
             .hint(hint)
     }
 
-    fn garbled(&self, error: WireError) -> Failure {
+    pub(super) fn garbled(&self, error: WireError) -> Failure {
         let why = match error {
             WireError::Io(e) => e.to_string(),
             WireError::Ended(_) => "it closed the connection".into(),
@@ -302,7 +338,7 @@ impl Api {
     }
 
     /// What a refusal means for a program that asked.
-    fn refused(&self, status: u16, body: &[u8]) -> Failure {
+    pub(super) fn refused(&self, status: u16, body: &[u8]) -> Failure {
         let code = match status {
             400 => exit::USAGE,
             408 | 429 | 503 | 504 => exit::TIMED_OUT,
@@ -317,6 +353,72 @@ impl Api {
             (_, Some(hint)) => failure.hint(hint),
             (_, None) => failure.hint("is this a smidge node?"),
         }
+    }
+}
+
+fn length(bytes: usize) -> String {
+    format!("Content-Length: {bytes}\r\n")
+}
+
+/// A request that is being made and answered.
+pub(super) struct Exchange {
+    wire: Wire,
+    keeps_alive: bool,
+    answer: Body,
+    /// To be written.
+    out: Vec<u8>,
+    is_ending: bool,
+    /// The beginning of a line of the answer.
+    said: Vec<u8>,
+}
+
+impl Exchange {
+    /// Adds to the body.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+            self.out.extend_from_slice(bytes);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Ends the body.
+    pub(super) fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.out.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Bytes that the node has not taken yet.
+    pub(super) fn queued(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Writes some of what is queued, and reads nothing. May be dropped and called again.
+    pub(super) async fn write(&mut self) -> Result<(), WireError> {
+        let n = self.wire.write(&self.out).await?;
+        self.out.drain(..n);
+        Ok(())
+    }
+
+    /// Writes and reads whatever can be: the lines of the answer that have come, and whether it is at its end. May be
+    /// dropped and called again.
+    pub(super) async fn turn(&mut self) -> Result<(Vec<u8>, bool), WireError> {
+        let is_done = self.wire.decode(&mut self.answer, &mut self.said)?;
+        let whole = self.said.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        if is_done || whole > 0 {
+            let rest = self.said.split_off(whole);
+            return Ok((std::mem::replace(&mut self.said, rest), is_done));
+        }
+        if self.said.len() > MAX_ANSWER {
+            return Err(WireError::BodyTooLarge);
+        }
+        self.wire.both_ways(&mut self.out).await?;
+        Ok((Vec::new(), false))
     }
 }
 

@@ -1,4 +1,6 @@
-//! `smidge pub` and `smidge sub`: messages in and out of a running node.
+//! `smidge pub` and `smidge sub`: messages in and out of a running node. `lines.rs` publishes many.
+
+mod lines;
 
 use std::{
     fs,
@@ -24,7 +26,7 @@ use super::{
 use crate::{
     gateway::encode,
     runtime::{Signal, Signals},
-    text::lines,
+    text,
 };
 
 /// Publishes a message through a running node.
@@ -66,6 +68,8 @@ pub(super) struct Input {
     file: Option<PathBuf>,
 }
 
+/// Bytes of an input read at a time.
+const BUFFER: usize = 64 << 10;
 /// What a node takes at most (`api.max_body` has this bound).
 const MAX_INPUT: u64 = 16 << 20;
 
@@ -73,10 +77,10 @@ impl Input {
     fn open(&self, verb: &str) -> Result<Lines, Failure> {
         match &self.file {
             Some(path) if path.as_os_str() != "-" => match fs::File::open(path) {
-                Ok(file) => Ok(Box::new(io::BufReader::new(file))),
+                Ok(file) => Ok(Box::new(io::BufReader::with_capacity(BUFFER, file))),
                 Err(e) => Err(Failure::new(exit::FAILED, verb, format!("{}: {e}", path.display()))),
             },
-            _ => Ok(Box::new(io::BufReader::new(io::stdin()))),
+            _ => Ok(Box::new(io::BufReader::with_capacity(BUFFER, io::stdin()))),
         }
     }
 
@@ -98,143 +102,38 @@ impl Input {
 pub(super) fn publish(args: &PubArgs) -> Result<(), Failure> {
     api::ask(&args.api, "pub", async |mut api| {
         if args.lines {
-            return publish_lines(&mut api, args).await;
+            return lines::publish(&mut api, args).await;
         }
         let data = args.input.read(api.verb)?;
         print(&say(&mut api, args, &data).await?)
     })
 }
 
-/// Publishes line after line, and ends with the input or with a signal.
-async fn publish_lines(api: &mut Api, args: &PubArgs) -> Result<(), Failure> {
-    let signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
-    // SIGHUP is no reason to end.
-    let mut stops = signals.filter(|signal| futures::future::ready(*signal != Signal::Reload)).fuse();
-    let (verb, runtime) = (api.verb, api.runtime.clone());
-    let mut input = args.input.open(verb)?;
-    let mut progress = Progress::new();
-    loop {
-        // Where blocking is allowed: a line may be long in coming, and a signal ends the wait.
-        let read = runtime.unblock(move || next_line(input)).fuse();
-        let mut read = std::pin::pin!(read);
-        let line = loop {
-            select! {
-                read = read => break read,
-                _ = stops.next() => {
-                    progress.summary();
-                    return Ok(());
-                },
-                () = runtime.sleep(LOOK).fuse() => progress.show(),
-            }
-        };
-        let failed = |e| Failure::new(exit::FAILED, verb, format!("the input cannot be read: {e}"));
-        let (line, rest) = line.map_err(failed)?.map_err(failed)?;
-        input = rest;
-        let Some(line) = line else {
-            progress.clear();
-            return Ok(());
-        };
-        if line.is_empty() {
-            continue;
-        }
-        let said = async { print_patiently(&runtime, say(api, args, &line).await?).await }.fuse();
-        let mut said = std::pin::pin!(said);
-        loop {
-            select! {
-                said = said => {
-                    progress.clear();
-                    said?;
-                    progress.messages += 1;
-                    break;
-                },
-                _ = stops.next() => {
-                    progress.summary();
-                    return Ok(());
-                },
-                () = runtime.sleep(LOOK).fuse() => progress.show(),
-            }
-        }
-        progress.show();
-    }
-}
-
-type Lines = Box<dyn BufRead + Send>;
-
-/// The next line without its end, and the rest; `None` at the end.
-fn next_line(mut input: Lines) -> io::Result<(Option<Vec<u8>>, Lines)> {
-    let mut line = Vec::new();
-    if (&mut input).take(MAX_INPUT).read_until(b'\n', &mut line)? == 0 {
-        return Ok((None, input));
-    }
-    for end in *b"\n\r" {
-        if line.last() == Some(&end) {
-            line.pop();
-        }
-    }
-    Ok((Some(line), input))
-}
-
-/// How far a long input is, on one line of the terminal; nothing where stderr is none.
-struct Progress {
-    since: Instant,
-    shown: Option<Instant>,
-    on: bool,
-    messages: u64,
-}
-
-/// Who is done within this time needs no progress.
-const LONG: Duration = Duration::from_millis(500);
-
-impl Progress {
-    fn new() -> Self {
-        Self { since: Instant::now(), shown: None, on: io::stderr().is_terminal(), messages: 0 }
-    }
-
-    /// Shows it, unless it was shown a moment ago.
-    fn show(&mut self) {
-        let fresh = self.shown.is_some_and(|at| at.elapsed() < LOOK);
-        if self.on && !fresh && self.since.elapsed() >= LONG {
-            self.shown = Some(Instant::now());
-            self.write(&format!("\r\x1b[K{}", self.words()));
-        }
-    }
-
-    /// Makes room for what is printed.
-    fn clear(&self) {
-        if self.shown.is_some() {
-            self.write("\r\x1b[K");
-        }
-    }
-
-    fn summary(&self) {
-        self.clear();
-        self.write(&format!("{}\n", self.words()));
-    }
-
-    fn words(&self) -> String {
-        format!("{} messages published, in {:.1} s", self.messages, self.since.elapsed().as_secs_f64())
-    }
-
-    fn write(&self, text: &str) {
-        use io::Write;
-        let _ = write!(io::stderr(), "{text}");
-    }
-}
+pub(super) type Lines = Box<dyn BufRead + Send>;
 
 /// Publishes one message; what is to be printed of it.
 async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failure> {
-    let millis = args.timeout.as_millis();
-    let topic = encode(args.topic.as_bytes());
-    let path = format!("/v1/topics/{topic}?wait_peers={}&timeout={millis}ms", args.wait_peers);
-    let body = api.call("POST", &path, data, args.timeout.saturating_add(AT_ONCE)).await?;
-    if args.json {
-        return Ok(String::from_utf8_lossy(&body).into_owned());
+    let body = api.call("POST", &args.path(), data, args.timeout.saturating_add(AT_ONCE)).await?;
+    Ok(args.shown(&body))
+}
+
+impl PubArgs {
+    fn path(&self) -> String {
+        let (topic, millis) = (encode(self.topic.as_bytes()), self.timeout.as_millis());
+        format!("/v1/topics/{topic}?wait_peers={}&timeout={millis}ms", self.wait_peers)
     }
-    let receipt: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if receipt["peers"] == 0 {
-        return Ok(format!("published to 0 peers: nobody follows {}\n", args.topic));
+
+    /// What is to be printed of a receipt, which ends in a line break.
+    fn shown(&self, receipt: &[u8]) -> String {
+        if self.json {
+            return String::from_utf8_lossy(receipt).into_owned();
+        }
+        let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
+        if receipt["peers"] == 0 {
+            return format!("published to 0 peers: nobody follows {}\n", self.topic);
+        }
+        format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"])
     }
-    Ok(format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"]))
 }
 
 /// Prints the messages of topics, as a running node gets them.
@@ -265,6 +164,9 @@ pub(crate) struct SubArgs {
 /// How often is looked whether anybody still reads what is printed.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Messages that are printed at a time, where that many have come.
+const TOGETHER: usize = 256;
+
 pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
     api::ask(&args.api, "sub", async |api| {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
@@ -275,8 +177,8 @@ pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
         let mut seen = Seen { args, since: Instant::now(), messages: 0, lost: 0 };
         // What is being printed; no more is taken from the node meanwhile.
         let mut printing: Fuse<LocalBoxFuture<'_, Result<(), Failure>>> = Fuse::terminated();
-        let mut last = false;
-        let mut events = stream::select_all(streams).fuse();
+        let (mut last, mut ended) = (false, false);
+        let mut events = stream::select_all(streams).ready_chunks(TOGETHER).fuse();
         let mut late = match args.timeout {
             Some(limit) => Either::Left(api.runtime.sleep(limit)),
             None => Either::Right(pending()),
@@ -287,6 +189,10 @@ pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
             if idle && last {
                 return Ok(());
             }
+            if idle && ended {
+                let why = "the node has stopped";
+                return Err(Failure::new(exit::UNAVAILABLE, api.verb, why).hint("start it again: smidge run"));
+            }
             let mut next = match idle {
                 true => Either::Left(events.next()),
                 false => Either::Right(pending()),
@@ -294,19 +200,23 @@ pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
             .fuse();
             select! {
                 printed = printing => printed?,
-                event = next => match event {
-                    Some(event) if event.name != "end" => {
-                        let text;
-                        (text, last) = seen.event(&event);
-                        if !text.is_empty() {
-                            printing = print_patiently(&api.runtime, text).boxed_local().fuse();
+                come = next => {
+                    // What came together is printed together.
+                    let mut text = String::new();
+                    ended = come.is_none();
+                    for event in come.into_iter().flatten() {
+                        ended |= event.name == "end";
+                        if ended || last {
+                            break;
                         }
+                        let more;
+                        (more, last) = seen.event(&event);
+                        text.push_str(&more);
                     }
-                    _ => {
-                        let why = "the node has stopped";
-                        return Err(Failure::new(exit::UNAVAILABLE, api.verb, why).hint("start it again: smidge run"));
+                    if !text.is_empty() {
+                        printing = print_patiently(&api.runtime, text).boxed_local().fuse();
                     }
-                },
+                }
                 signal = signals.next().fuse() => if signal != Some(Signal::Reload) {
                     seen.summary();
                     return Ok(());
@@ -368,7 +278,7 @@ impl Seen<'_> {
         line.push_str(text("data"));
         if io::stdout().is_terminal() {
             // What others say must not steer this terminal.
-            line = lines(&line).into_owned();
+            line = text::lines(&line).into_owned();
         }
         line.push('\n');
         line

@@ -135,6 +135,11 @@ impl Failure {
         self
     }
 
+    /// Whether a reason has these words.
+    fn says(&self, words: &str) -> bool {
+        self.why.iter().any(|(why, _)| why.contains(words))
+    }
+
     /// A failure that says nothing: nobody reads any more.
     fn quiet() -> Self {
         Self { code: exit::DONE, what: String::new(), why: Vec::new() }

@@ -10,7 +10,7 @@ use futures::future::{Either, select};
 use super::{
     answer::{Answer, Refusal, too_large, unreadable},
     context::Context,
-    follow, handlers, page,
+    follow, handlers, page, publish_many,
     slots::Places,
     target::{self, Query, Route},
     wire::{Framing, Head, RequestLine, Wire, WireError},
@@ -139,6 +139,12 @@ impl Connection {
             }
             Err(refusal) => return self.refuse(refusal).await,
         };
+        if let Route::PublishMany(topic, split) = route {
+            if self.expected(&head).await.is_err() {
+                return Next::Close;
+            }
+            return publish_many::run(self, topic, query, split, framing, !head.keeps_alive()).await;
+        }
         let body = match framing {
             None | Some(Framing::UntilClosed) => Vec::new(),
             Some(framing) => match self.body(&head, framing).await {
@@ -166,9 +172,18 @@ impl Connection {
         if route.acts() {
             self.context.guard.check_browser(head)?;
         }
-        let query = Query::parse(query)?;
+        let mut query = Query::parse(query)?;
+        let route = match route {
+            Route::Publish(topic) => match query.split()? {
+                Some(split) if head.is_11 => Route::PublishMany(topic, split),
+                Some(_) => return Err(Refusal::new(505, "split needs HTTP/1.1", "use HTTP/1.1")),
+                None => Route::Publish(topic),
+            },
+            route => route,
+        };
         let max_body = self.context.api.max_body;
-        if matches!(framing, Some(Framing::Length(n)) if n > max_body as u64) {
+        let is_one = !matches!(route, Route::PublishMany(..));
+        if is_one && matches!(framing, Some(Framing::Length(n)) if n > max_body as u64) {
             return Err(too_large(max_body));
         }
         match head.all("expect").next() {
@@ -179,11 +194,18 @@ impl Connection {
         }
     }
 
+    /// Tells a caller who waits for it to send the body.
+    async fn expected(&mut self, head: &Head<RequestLine>) -> io::Result<()> {
+        if head.is_11 && head.all("expect").next().is_some() {
+            return self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        }
+        Ok(())
+    }
+
     async fn body(&mut self, head: &Head<RequestLine>, framing: Framing) -> Result<Vec<u8>, Next> {
         let context = self.context.clone();
         let api = &context.api;
-        let waits = head.is_11 && head.all("expect").next().is_some();
-        if waits && self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+        if self.expected(head).await.is_err() {
             return Err(Next::Close);
         }
         match context.runtime.timeout(api.body_timeout, self.wire.body(framing, api.max_body)).await {

@@ -89,7 +89,13 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
             let peer = client.connect(address).await?;
             ping(client, peer).await?
         }
-        Route::Publish(_) | Route::Put(_) | Route::Get(_) | Route::Ready | Route::Follow(_) | Route::Page => {
+        Route::Publish(_)
+        | Route::PublishMany(..)
+        | Route::Put(_)
+        | Route::Get(_)
+        | Route::Ready
+        | Route::Follow(_)
+        | Route::Page => {
             // Answered above, and where streams and the page are.
             return Err(Refusal::new(
                 500,
@@ -106,19 +112,20 @@ async fn ping(client: &Client, peer: PeerId) -> Result<Answer, Refusal> {
     Ok(Answer::json(&json!({ "peer": peer.to_string(), "rtt_us": micros })))
 }
 
-async fn publish(
-    context: &Context,
-    topic: String,
-    mut query: Query,
-    body: Vec<u8>,
-) -> Result<Answer, Refusal> {
+async fn publish(context: &Context, topic: String, query: Query, body: Vec<u8>) -> Result<Answer, Refusal> {
+    let options = publish_options(query)?;
+    Ok(Answer::json(&context.client.publish(topic, body, options).await?))
+}
+
+/// How messages are to be published.
+pub(super) fn publish_options(mut query: Query) -> Result<PublishOptions, Refusal> {
     let usual = PublishOptions::default();
     let options = PublishOptions {
         wait_peers: query.number("wait_peers")?.unwrap_or(usual.wait_peers),
         timeout: query.wait("timeout")?.unwrap_or(usual.timeout),
     };
-    query.done("wait_peers and timeout")?;
-    Ok(Answer::json(&context.client.publish(topic, body, options).await?))
+    query.done("wait_peers, timeout and split")?;
+    Ok(options)
 }
 
 async fn put(context: &Context, key: Vec<u8>, mut query: Query, body: Vec<u8>) -> Result<Answer, Refusal> {

@@ -16,7 +16,9 @@ mod handlers;
 mod metrics;
 mod page;
 mod process;
+mod publish_many;
 mod slots;
+mod split;
 mod target;
 pub(crate) mod wire;
 

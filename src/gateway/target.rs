@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::answer::Refusal;
+use super::{answer::Refusal, split::Split};
 use crate::{config::parse_duration, node::Quorum};
 
 /// The longest key of a record or of what is provided, in bytes.
@@ -26,6 +26,8 @@ pub(super) enum Route {
     Mesh,
     Names,
     Publish(String),
+    /// Messages that a body is split into.
+    PublishMany(String, Split),
     Follow(String),
     Put(Vec<u8>),
     Get(Vec<u8>),
@@ -232,6 +234,15 @@ impl Query {
             "majority" => Some(Quorum::Majority),
             "all" => Some(Quorum::All),
             _ => text.parse::<NonZeroUsize>().ok().map(Quorum::Count),
+        })
+    }
+
+    /// How a body is split into messages.
+    pub(super) fn split(&mut self) -> Result<Option<Split>, Refusal> {
+        self.take("split", "lines or frames", |text| match text {
+            "lines" => Some(Split::Lines),
+            "frames" => Some(Split::Frames),
+            _ => None,
         })
     }
 

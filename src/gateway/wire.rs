@@ -4,7 +4,11 @@
 //! httparse does the parsing. Everything read has a bound; nothing here waits by the clock or knows
 //! what a request means.
 
-use std::{io, pin::Pin, task::ready};
+use std::{
+    io,
+    pin::Pin,
+    task::{Poll, ready},
+};
 
 use futures::{AsyncWriteExt, future::poll_fn};
 
@@ -13,7 +17,9 @@ use crate::runtime::ByteStream;
 /// Headers of one message.
 const MAX_HEADERS: usize = 64;
 /// Bytes read at a time.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 16 << 10;
+/// Bytes of the headers that may follow the last chunk.
+const MAX_TRAILERS: usize = 4096;
 /// The longest line that tells the size of a chunk.
 const MAX_CHUNK_LINE: usize = 256;
 
@@ -124,6 +130,53 @@ impl<Line> Head<Line> {
     }
 }
 
+/// A body that is being read.
+pub(crate) struct Body {
+    part: Part,
+    /// How many bytes it may have from here on.
+    room: u64,
+}
+
+/// What comes next of a body, and how many bytes of it are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Length(u64),
+    /// The line with a chunk's size.
+    Size,
+    Chunk(u64),
+    Trailers,
+    UntilClosed,
+    Done,
+}
+
+impl Body {
+    /// A body of at most `room` bytes.
+    pub(crate) fn new(framing: Option<Framing>, room: u64) -> Self {
+        let part = match framing {
+            None => Part::Done,
+            Some(Framing::Length(length)) => Part::Length(length),
+            Some(Framing::Chunked) => Part::Size,
+            Some(Framing::UntilClosed) => Part::UntilClosed,
+        };
+        Self { part, room }
+    }
+
+    fn left(&self) -> u64 {
+        match self.part {
+            Part::Length(left) | Part::Chunk(left) => left,
+            _ => u64::MAX,
+        }
+    }
+
+    fn took(&mut self, n: u64) {
+        self.room -= n;
+        match &mut self.part {
+            Part::Length(left) | Part::Chunk(left) => *left -= n,
+            _ => {}
+        }
+    }
+}
+
 /// A connection with what was read of it and not used yet.
 pub(crate) struct Wire {
     stream: Box<dyn ByteStream>,
@@ -146,7 +199,7 @@ impl Wire {
             let mut chunk = [0; CHUNK];
             let n = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut chunk))?;
             self.buf.extend_from_slice(&chunk[..n]);
-            std::task::Poll::Ready(Ok(n))
+            Poll::Ready(Ok(n))
         })
         .await
     }
@@ -223,94 +276,89 @@ impl Wire {
 
     /// The body of the message whose head was read last.
     pub(crate) async fn body(&mut self, framing: Framing, limit: usize) -> Result<Vec<u8>, WireError> {
-        match framing {
-            Framing::Length(length) => {
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                if length > limit {
+        let (mut state, mut body) = (Body::new(Some(framing), limit as u64), Vec::new());
+        while self.read_body(&mut state, &mut body).await? {}
+        Ok(body)
+    }
+
+    /// Moves what has come of a body to the end of `into`, and waits only if that is nothing; `false` at its end. May be
+    /// dropped and called again.
+    pub(crate) async fn read_body(&mut self, body: &mut Body, into: &mut Vec<u8>) -> Result<bool, WireError> {
+        let before = into.len();
+        loop {
+            let has_moved = self.advance(body, into)?;
+            match (into.len() > before, has_moved) {
+                (true, false) => return Ok(true),
+                _ if body.part == Part::Done => return Ok(into.len() > before),
+                (_, true) => {}
+                (false, false) => match (self.fill().await?, body.part) {
+                    (0, Part::UntilClosed) => body.part = Part::Done,
+                    (0, _) => return Err(WireError::Ended(true)),
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// One step through what was read; whether there was one.
+    fn advance(&mut self, body: &mut Body, into: &mut Vec<u8>) -> Result<bool, WireError> {
+        match body.part {
+            Part::Done => return Ok(false),
+            Part::Length(0) => body.part = Part::Done,
+            Part::Length(left) if left > body.room => return Err(WireError::BodyTooLarge),
+            Part::Chunk(0) => {
+                if self.buf.len() < 2 {
+                    return Ok(false);
+                }
+                if !self.buf.starts_with(b"\r\n") {
+                    return Err(WireError::Malformed("a chunk longer than its size".into()));
+                }
+                self.used(2);
+                body.part = Part::Size;
+            }
+            Part::Length(_) | Part::Chunk(_) | Part::UntilClosed => {
+                let n = body.left().min(self.buf.len() as u64);
+                if n == 0 {
+                    return Ok(false);
+                }
+                if n > body.room {
                     return Err(WireError::BodyTooLarge);
                 }
-                let mut body = Vec::new();
-                self.take(length, &mut body).await?;
-                Ok(body)
+                into.extend_from_slice(&self.buf[..n as usize]);
+                self.used(n as usize);
+                body.took(n);
             }
-            Framing::Chunked => self.chunks(limit).await,
-            Framing::UntilClosed => {
-                while self.fill().await? > 0 {
-                    if self.buf.len() > limit {
+            Part::Size => match httparse::parse_chunk_size(&self.buf) {
+                Ok(httparse::Status::Complete((end, size))) => {
+                    // httparse takes anything for an extension, also what another reader takes for a line's end.
+                    let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
+                    if self.buf[..end - 2].iter().any(control) {
+                        return Err(WireError::Malformed("a control character in a chunk's size".into()));
+                    }
+                    if size > body.room {
                         return Err(WireError::BodyTooLarge);
                     }
-                }
-                Ok(std::mem::take(&mut self.buf))
-            }
-        }
-    }
-
-    async fn chunks(&mut self, limit: usize) -> Result<Vec<u8>, WireError> {
-        let mut body = Vec::new();
-        loop {
-            let size = loop {
-                match httparse::parse_chunk_size(&self.buf) {
-                    Ok(httparse::Status::Complete((end, size))) => {
-                        // httparse takes anything for an extension, also what another reader takes for a line's end.
-                        let control = |b: &u8| b.is_ascii_control() && *b != b'\t';
-                        if self.buf[..end - 2].iter().any(control) {
-                            return Err(WireError::Malformed("a control character in a chunk's size".into()));
-                        }
-                        self.used(end);
-                        break usize::try_from(size).unwrap_or(usize::MAX);
-                    }
-                    Ok(httparse::Status::Partial) if self.buf.len() <= MAX_CHUNK_LINE => {
-                        self.more().await?;
-                    }
-                    _ => return Err(WireError::Malformed("a chunk without a size".into())),
-                }
-            };
-            if size == 0 {
-                self.trailers().await?;
-                return Ok(body);
-            }
-            if size > limit - body.len() {
-                return Err(WireError::BodyTooLarge);
-            }
-            self.take(size, &mut body).await?;
-            while self.buf.len() < 2 {
-                self.more().await?;
-            }
-            if !self.buf.starts_with(b"\r\n") {
-                return Err(WireError::Malformed("a chunk longer than its size".into()));
-            }
-            self.used(2);
-        }
-    }
-
-    /// Reads past the headers that may follow the last chunk.
-    async fn trailers(&mut self) -> Result<(), WireError> {
-        loop {
-            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            match httparse::parse_headers(&self.buf, &mut headers)? {
-                httparse::Status::Complete((end, _)) => {
                     self.used(end);
-                    return Ok(());
+                    body.part = if size == 0 { Part::Trailers } else { Part::Chunk(size) };
                 }
-                httparse::Status::Partial if self.buf.len() > CHUNK => return Err(WireError::HeadTooLarge),
-                httparse::Status::Partial => self.more().await?,
+                Ok(httparse::Status::Partial) if self.buf.len() <= MAX_CHUNK_LINE => return Ok(false),
+                _ => return Err(WireError::Malformed("a chunk without a size".into())),
+            },
+            Part::Trailers => {
+                let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+                match httparse::parse_headers(&self.buf, &mut headers)? {
+                    httparse::Status::Complete((end, _)) => {
+                        self.used(end);
+                        body.part = Part::Done;
+                    }
+                    httparse::Status::Partial if self.buf.len() > MAX_TRAILERS => {
+                        return Err(WireError::HeadTooLarge);
+                    }
+                    httparse::Status::Partial => return Ok(false),
+                }
             }
         }
-    }
-
-    /// Moves the next `length` bytes into `body`, which grows only with what arrives.
-    async fn take(&mut self, length: usize, body: &mut Vec<u8>) -> Result<(), WireError> {
-        let mut missing = length;
-        while missing > 0 {
-            if self.buf.is_empty() {
-                self.more().await?;
-            }
-            let n = missing.min(self.buf.len());
-            body.extend_from_slice(&self.buf[..n]);
-            self.used(n);
-            missing -= n;
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// A line without its end, at most `limit` bytes long; `None` at the end. May be dropped and
@@ -333,19 +381,42 @@ impl Wire {
         }
     }
 
-    async fn more(&mut self) -> Result<(), WireError> {
-        match self.fill().await? {
-            0 => Err(WireError::Ended(true)),
-            _ => Ok(()),
-        }
-    }
-
     fn used(&mut self, n: usize) {
         self.buf.drain(..n);
         if self.buf.is_empty() {
             // An idle connection holds no memory for what it said before.
             self.buf = Vec::new();
         }
+    }
+
+    /// Takes in what has been read of a body; whether it is at its end.
+    pub(crate) fn decode(&mut self, body: &mut Body, into: &mut Vec<u8>) -> Result<bool, WireError> {
+        while self.advance(body, into)? {}
+        Ok(body.part == Part::Done)
+    }
+
+    /// Writes some of `out` and reads what has come, whichever can be done. May be dropped and called again.
+    pub(crate) async fn both_ways(&mut self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        poll_fn(|cx| {
+            let mut chunk = [0; CHUNK];
+            let read = Pin::new(&mut *self.stream).poll_read(cx, &mut chunk);
+            if let Poll::Ready(n) = read {
+                return Poll::Ready(match n? {
+                    0 => Err(WireError::Ended(true)),
+                    n => {
+                        self.buf.extend_from_slice(&chunk[..n]);
+                        Ok(())
+                    }
+                });
+            }
+            if out.is_empty() {
+                return Poll::Pending;
+            }
+            let n = ready!(Pin::new(&mut *self.stream).poll_write(cx, out))?;
+            out.drain(..n);
+            Poll::Ready(if n > 0 { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero).into()) })
+        })
+        .await
     }
 
     /// Writes some of `bytes`.
@@ -433,6 +504,29 @@ mod tests {
         assert!(matches!(chunks("x\r\n"), Err(WireError::Malformed(_))));
         assert!(matches!(chunks(&"1".repeat(600)), Err(WireError::Malformed(_))));
         assert!(matches!(chunks("3\r\nab"), Err(WireError::Ended(true))));
+    }
+
+    #[test]
+    fn a_body_is_handed_on_as_it_comes_and_ends_where_it_ends() {
+        let text = "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET";
+        let (parts, rest) = read(text, async |wire| {
+            let (mut body, mut parts) = (Body::new(Some(Framing::Chunked), u64::MAX), Vec::new());
+            loop {
+                let mut part = Vec::new();
+                if !wire.read_body(&mut body, &mut part).await.unwrap() {
+                    return (parts, wire.buf.clone());
+                }
+                parts.push(part);
+            }
+        });
+        assert_eq!((parts.concat(), rest), (b"abcde".to_vec(), b"GET".to_vec()));
+        let until_closed = |limit| read("abc", async |wire| wire.body(Framing::UntilClosed, limit).await);
+        assert_eq!(until_closed(3).unwrap(), b"abc");
+        assert!(matches!(until_closed(2), Err(WireError::BodyTooLarge)));
+        let length = |n, limit| read("abcd", async |wire| wire.body(Framing::Length(n), limit).await);
+        assert_eq!((length(3, 3).unwrap(), length(0, 0).unwrap()), (b"abc".to_vec(), vec![]));
+        assert!(matches!(length(5, 8), Err(WireError::Ended(true))));
+        assert!(matches!(length(5, 4), Err(WireError::BodyTooLarge)));
     }
 
     #[test]

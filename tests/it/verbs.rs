@@ -558,3 +558,81 @@ fn what_asks_for_nobody_gets_by_with_nobody() {
     let (code, ..) = node.ask(&["pub", "-t", "t", "-m", "hello", "--timeout", "0"]);
     assert_eq!(code, 75, "one has to be there unless told otherwise");
 }
+
+/// A node that takes one message a request, and does not know `split`; what it was asked.
+fn old_node(requests: usize) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut asked = Vec::new();
+        while asked.len() < requests {
+            let (mut path, mut length) = (String::new(), 0);
+            reader.read_line(&mut path).unwrap();
+            loop {
+                let mut header = String::new();
+                reader.read_line(&mut header).unwrap();
+                match header.trim_end().split_once(": ") {
+                    Some(("Content-Length", n)) => length = n.parse().unwrap(),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let (status, answer) = if path.contains("split=") {
+                (
+                    400,
+                    r#"{"error":"an unknown parameter \"split\"","hint":"this path knows wait_peers and timeout"}"#,
+                )
+            } else {
+                (200, r#"{"id":"7","peers":2}"#)
+            };
+            let length = answer.len();
+            write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{answer}").unwrap();
+            asked.push(String::from_utf8(body).unwrap());
+        }
+        asked
+    });
+    (url, asked)
+}
+
+#[test]
+fn lines_are_published_through_a_node_that_takes_one_message_a_request_too() {
+    let (url, asked) = old_node(4);
+    let mut publish = smidge(&["pub", "-t", "t", "--lines", "--api", &url]);
+    let (code, out, err) = fed(&mut publish, b"a\n\nb\r\nlast");
+    assert_eq!((code, &*out), (0, &*"published 7 to 2 peers\n".repeat(3)), "{err}");
+    assert_eq!(err, "smidge: note: this node takes one message a request: a newer one takes many\n");
+    assert_eq!(asked.join().unwrap(), ["", "a", "b", "last"]);
+}
+
+#[test]
+fn lines_that_come_in_pauses_and_halves_are_published_whole_and_a_refusal_ends_the_verb() {
+    let (one, two) = pair("t");
+    let heard = sub(&two, &["-t", "u", "--count", "4"]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut lines = one.asked(&["pub", "-t", "u", "--lines"]);
+    let mut lines = lines.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut receipts = BufReader::new(lines.stdout.take().unwrap()).lines().map_while(Result::ok);
+    writer.write_all(b"first\nsec").unwrap();
+    assert!(receipts.next().unwrap().ends_with(" to 1 peers"));
+    // Long enough for the request to end.
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    writer.write_all(b"ond\n\nthird\n").unwrap();
+    assert_eq!(receipts.by_ref().take(2).count(), 2);
+    writer.write_all(b"fourth").unwrap();
+    drop(writer);
+    assert_eq!(receipts.count(), 1, "the last line needs no end");
+    assert_eq!(ended(lines), (0, String::new(), String::new()));
+    assert_eq!(ended(heard).1, "first\nsecond\nthird\nfourth\n");
+
+    // Its input stays open, and is not waited for.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut refused = one.asked(&["pub", "-t", "u", "--lines", "--timeout", "0"]);
+    let refused = refused.stdin(reader).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    writer.write_all(b"nobody hears\n").unwrap();
+    let (code, out, err) = ended(refused);
+    assert!(code == 75 && out.is_empty() && err.contains("0 of 1 peers wanted"), "{code} {out} {err}");
+}
