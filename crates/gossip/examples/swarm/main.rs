@@ -59,7 +59,8 @@ fn main() {
             println!("BROKEN: {what}");
         }
     };
-    run("honest", &|| scenarios::baseline(seed, nodes, seconds));
+    run("honest", &|| scenarios::baseline(seed, nodes, seconds, true));
+    run("choking", &|| scenarios::baseline(seed, nodes, seconds, false));
     if sybils == 0 {
         return;
     }

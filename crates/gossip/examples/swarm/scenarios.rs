@@ -145,11 +145,16 @@ fn world(seed: u64, loss: f64) -> World {
     World::new(setup)
 }
 
-/// Nothing goes wrong.
-pub(crate) fn baseline(seed: u64, nodes: usize, seconds: u64) -> Outcome {
+/// Nothing goes wrong, in a topic whose mesh peers are scored by what they bring; or are not, so that links that come
+/// late are choked (`CHOKE.md`).
+pub(crate) fn baseline(seed: u64, nodes: usize, seconds: u64, scored: bool) -> Outcome {
     let mut world = world(seed, 0.0);
+    if !scored {
+        world.setup.score = None;
+    }
     honest(&mut world, nodes);
     world.run_for(SETTLE);
+    publish(&mut world, nodes, RATE, SETTLE, 2048);
     let copies = world.copies;
     let messages = publish(&mut world, nodes, RATE, Duration::from_secs(seconds), 2048);
     let outcome = outcome(&mut world, nodes, &messages, copies);
