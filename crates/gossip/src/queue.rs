@@ -30,13 +30,15 @@ pub struct QueueLimits {
     pub coalesce: usize,
     /// Bytes of subscriptions and control messages in one frame.
     pub control: usize,
+    /// Subscriptions in one frame.
+    pub subscriptions: usize,
     /// Messages in one frame.
     pub batch: usize,
 }
 
 impl Default for QueueLimits {
     /// What stock rust-libp2p 0.57 takes by its defaults: frames of 64 KiB, of which 16 KiB may be control, and 500
-    /// messages. It holds against the 64 KiB what it has read of the frames behind as well, up to 8 KiB.
+    /// messages; of subscriptions no more than a hundred, or none of them is taken in. It holds against the 64 KiB what it has read of the frames behind as well, up to 8 KiB.
     fn default() -> Self {
         Self {
             messages: 1024 * 1024,
@@ -44,6 +46,7 @@ impl Default for QueueLimits {
             frame: 64 * 1024,
             coalesce: 16 * 1024,
             control: 16 * 1024,
+            subscriptions: 100,
             batch: 256,
         }
     }
@@ -224,7 +227,8 @@ impl Queue {
             return None;
         }
         let before = out.len();
-        let control = self.control.take(self.limits.control.min(self.limits.frame));
+        let control =
+            self.control.take(self.limits.control.min(self.limits.frame), self.limits.subscriptions);
         let messages = self.take_messages(control.len());
         let len = control.len() + messages.iter().map(|m| rpc::message_len(&m.message)).sum::<usize>();
         FrameWriter::begin(len, out);

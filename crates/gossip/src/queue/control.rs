@@ -148,14 +148,15 @@ impl ControlQueue {
         self.bytes + subscriptions.sum::<usize>() + links.sum::<usize>() + chokes.sum::<usize>()
     }
 
-    /// As much as fits in `room` bytes, and at least one item.
-    pub(super) fn take(&mut self, room: usize) -> Taken {
+    /// As much as fits in `room` bytes, with at most as many subscriptions, and at least one item.
+    pub(super) fn take(&mut self, room: usize, subscriptions: usize) -> Taken {
         let mut taken = Taken::default();
         if let Some(extensions) = self.extensions.take() {
             taken.add(ControlItem::Extensions(extensions));
         }
         while let Some((topic, _)) = self.subscriptions.first() {
-            if !taken.has_room(rpc::subscription_len(topic), 0, room) {
+            let full = taken.subscriptions.len() >= subscriptions.max(1);
+            if full || !taken.has_room(rpc::subscription_len(topic), 0, room) {
                 return taken;
             }
             if let Some((topic, subscribe)) = self.subscriptions.pop() {

@@ -3,7 +3,7 @@
 use libp2p::gossipsub::{self, ConfigBuilder, ValidationMode, Version};
 use smidge_gossip::{Config, IdScheme, PeerKind, Validation};
 
-use crate::support::{Node, follow, join, ours, publish, quick, quick_stock, stock, until};
+use crate::support::{Node, follow, join, ours, publish, quick, quick_stock, stock, stock_with, until};
 
 fn pair(config: Config, theirs: &ConfigBuilder) -> Vec<Node> {
     let mut nodes = vec![ours(config), stock(theirs)];
@@ -116,6 +116,27 @@ fn a_stock_peer_that_threw_our_substream_away_hears_us_again() {
             }
             nodes[1].log.messages.iter().any(|(_, data)| data.len() == 5 && data[0] == round)
         });
+    }
+}
+
+#[test]
+fn greetings_of_any_number_of_topics_are_taken_in_both_ways() {
+    // Unless its subscription filter says otherwise, a stock peer refuses an RPC with more than a hundred subscriptions,
+    // and one that makes a peer's topics more than a hundred.
+    for (count, most) in [(100usize, 100usize), (142, 100), (142, 1000), (700, 1000)] {
+        for width in [5, 60] {
+            let mut nodes = vec![ours(quick()), stock_with(&quick_stock(), most, 100)];
+            // All subscriptions of a stock node go in one RPC, of at most 16 KiB where it is a stock peer that reads it.
+            for n in 0..count {
+                nodes[0].subscribe(&format!("{n:0>width$}"));
+                nodes[1].subscribe(&format!("{n:0>width$}"));
+            }
+            join(&mut nodes);
+            let peers = [nodes[1].peer, nodes[0].peer];
+            until(&mut nodes, &format!("{count} topics of {width} bytes, {most} taken"), |nodes| {
+                nodes[1].follows(&peers[1]) == count.min(most) && nodes[0].follows(&peers[0]) == count
+            });
+        }
     }
 }
 

@@ -111,13 +111,31 @@ pub(crate) fn ours(config: Config) -> Node {
 }
 
 pub(crate) fn stock(config: &gossipsub::ConfigBuilder) -> Node {
+    let gossipsub::MaxCountSubscriptionFilter {
+        max_subscribed_topics, max_subscriptions_per_request, ..
+    } = gossipsub::MaxCountSubscriptionFilter::<gossipsub::AllowAllSubscriptionFilter>::default();
+    stock_with(config, max_subscribed_topics, max_subscriptions_per_request)
+}
+
+/// Takes no more topics of a peer, and no RPC with more subscriptions.
+pub(crate) fn stock_with(
+    config: &gossipsub::ConfigBuilder,
+    max_subscribed_topics: usize,
+    max_subscriptions_per_request: usize,
+) -> Node {
     let key = Keypair::generate_ed25519();
     let config = config.build().unwrap();
     let author = match config.validation_mode() {
         gossipsub::ValidationMode::Anonymous => gossipsub::MessageAuthenticity::Anonymous,
         _ => gossipsub::MessageAuthenticity::Signed(key.clone()),
     };
-    let (swarm, address) = swarm_of(&key, gossipsub::Behaviour::new(author, config).unwrap());
+    let filter = gossipsub::MaxCountSubscriptionFilter {
+        filter: gossipsub::AllowAllSubscriptionFilter {},
+        max_subscribed_topics,
+        max_subscriptions_per_request,
+    };
+    let behaviour = gossipsub::Behaviour::new_with_subscription_filter(author, config, filter);
+    let (swarm, address) = swarm_of(&key, behaviour.unwrap());
     let peer = key.public().to_peer_id();
     Node { engine: Engine::Stock(Box::new(swarm)), peer, address, log: Log::default() }
 }
