@@ -41,7 +41,7 @@ fn datagram<'a>(to: &str, contents: &'a [u8]) -> Transmit<'a> {
 }
 
 /// Datagrams to a listener and to a dialer, each a byte and a length of two before its contents: of the
-/// byte, bit 0 says to whom, and bit 1 that it is made a long header of QUIC version 1, as long as one has
+/// byte, bit 0 says to which end, and bit 1 that it is made a long header of QUIC version 1, as long as one has
 /// to be. Afterwards the two still connect and exchange a stream.
 pub fn quic(mut bytes: &[u8]) {
     let world = World::new(1, Link::default());

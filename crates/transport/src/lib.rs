@@ -1,7 +1,7 @@
 //! libp2p transports over the runtime door.
 //!
 //! A transport turns multiaddrs into authenticated, multiplexed connections. It never retries,
-//! never resolves names and never decides whom to dial: those live in the floors above.
+//! never resolves names and never decides which peers to dial: those live in the floors above.
 
 pub mod admission;
 #[cfg(any(test, fuzzing))]
@@ -11,6 +11,8 @@ pub mod quic;
 pub mod relayed;
 mod side_by_side;
 pub mod tcp;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 
 pub use side_by_side::{Error, SideBySide};

@@ -28,7 +28,7 @@ use super::tcp;
 
 /// Why a connection through a relay was not made.
 #[derive(Debug, thiserror::Error)]
-#[error("through the relay: {0}")]
+#[error("through the relay")]
 pub struct Error(#[from] tcp::Error);
 
 /// What `client` has been given, made into connections.

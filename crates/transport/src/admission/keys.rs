@@ -96,14 +96,19 @@ impl NetworkKey {
 }
 
 /// What is wrong with a file of keys. No part of the file is quoted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct KeyFileError {
     /// Which file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub why: String,
+    /// What the operating system said, where it cannot be read.
+    pub source: Option<io::Error>,
 }
+
+/// The same, of a file that is known.
+type Fault = (String, Option<io::Error>);
 
 /// The keys of a node: the first proves, all are accepted. Clones are the same ring, so that keys can be
 /// changed while a node runs; connections that stand are not touched by it.
@@ -135,9 +140,9 @@ impl Keyring {
     /// # Errors
     /// [`KeyFileError`]: it cannot be read, is too large, or holds no good key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let error = |why| KeyFileError { path: path.into(), why };
+        let error = |(why, source)| KeyFileError { path: path.into(), why, source };
         let (keys, left_out) = read(path).map_err(error)?;
-        Ok(Self::of(keys, left_out.map(error)))
+        Ok(Self::of(keys, left_out.map(|why| error((why, None)))))
     }
 
     /// Which lines of the file were left out, and why; none where all are good. The keys of the other
@@ -167,22 +172,23 @@ impl Keyring {
 }
 
 /// The good keys of a file, at least one, and which lines were left out.
-fn read(path: &Path) -> Result<(Vec<NetworkKey>, Option<String>), String> {
-    let unreadable = |error: io::Error| format!("cannot be read: {error}");
+fn read(path: &Path) -> Result<(Vec<NetworkKey>, Option<String>), Fault> {
+    let unreadable = |error: io::Error| ("cannot be read".to_owned(), Some(error));
+    let refuse = |why: String| Err((why, None));
     // Looked at before it is opened: opening a pipe would wait for its writer.
     if !path.metadata().map_err(unreadable)?.is_file() {
-        return Err("is not a file".into());
+        return refuse("is not a file".into());
     }
     let mut text = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 64));
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(LARGEST + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() as u64 > LARGEST {
-        return Err(format!("is larger than {LARGEST} bytes"));
+        return refuse(format!("is larger than {LARGEST} bytes"));
     }
     let (keys, bad) = parse(&text);
     match (keys.is_empty(), bad.is_empty()) {
-        (true, true) => Err("holds no key: make one with smidge key network".into()),
-        (true, false) => Err(format!("holds no good key: {}", listed(&bad))),
+        (true, true) => refuse("holds no key: make one with smidge key network".into()),
+        (true, false) => refuse(format!("holds no good key: {}", listed(&bad))),
         (false, true) => Ok((keys, None)),
         (false, false) => Ok((keys, Some(format!("left out: {}", listed(&bad))))),
     }

@@ -7,7 +7,7 @@
 //! and counts against the address it came from, whichever transport it came by ([`Gate`]).
 //!
 //! Never encrypts anything, never learns who a peer is (TLS or Noise does both), and never tells a remote
-//! why it was not admitted: that it was not, it is told.
+//! why it was not admitted: it learns only that it was not.
 
 mod exchange;
 mod keys;
@@ -35,7 +35,7 @@ pub trait ChannelBinding {
     /// `None` when the session can give none, or not yet: nobody is admitted then.
     fn binding(&self) -> Option<[u8; 32]>;
 
-    /// Whether this end began the handshake (TLS: it is the client; Noise: the initiator). Who dialed whom can be the other
+    /// Whether this end began the handshake (TLS: it is the client; Noise: the initiator). The direction of the dial can be the other
     /// way round, when a hole is punched through NATs.
     fn is_initiator(&self) -> bool;
 
@@ -52,7 +52,7 @@ pub const REFUSED: &str = "not admitted: this is a private mesh";
 pub fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(quic::Error::Lost { reason: ConnectionError::ApplicationClosed(close), .. }) =
+        if let Some(quic::Error::Lost { source: ConnectionError::ApplicationClosed(close), .. }) =
             error.downcast_ref()
         {
             return close.error_code == VarInt::from_u32(REFUSED_CODE);

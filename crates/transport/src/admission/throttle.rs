@@ -15,7 +15,7 @@ const MOST_ADDRESSES: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Failures at once.
+    /// Failures in a burst.
     pub(super) failures: u32,
     /// How long until one more is forgiven.
     pub(super) forgive: Duration,
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(throttle.wait(bad, later), None, "one is forgiven");
         throttle.failed(bad, later);
         assert_eq!(throttle.wait(bad, later), Some(Duration::from_secs(10)));
-        // However many come at once, the wait does not grow.
+        // However many come simultaneously, the wait does not grow.
         (0..100).for_each(|_| _ = throttle.failed(bad, later));
         assert_eq!(throttle.wait(bad, later), Some(Duration::from_secs(10)));
         let much_later = later + Duration::from_secs(30);

@@ -34,7 +34,7 @@ pub struct Rules {
     pub keys: Keyring,
     /// Longest time for both proofs, after the handshake.
     pub timeout: Duration,
-    /// Connections from one address (of IPv6, from one /64) that may fail at once; after that, one more
+    /// Connections from one address (of IPv6, from one /64) that may fail in a burst; after that, one more
     /// every `forgive`.
     pub failures: u32,
     /// How long until one failure of an address is forgiven.
@@ -49,13 +49,12 @@ pub enum Error<E: std::error::Error + 'static> {
     #[error(transparent)]
     Transport(#[from] E),
     /// The remote is not one of this network.
-    #[error("not admitted {peer}: {why}")]
+    #[error("not admitted {peer}")]
     NotAdmitted {
         /// Who it is.
         peer: PeerId,
         /// What it did not do.
-        #[source]
-        why: NotAdmitted,
+        source: NotAdmitted,
     },
     /// Too many connections from this address were not admitted.
     #[error("not admitted: {address} failed too often, and may try again in {wait:?}")]
@@ -118,7 +117,7 @@ impl Gate {
                 if let Some(from) = from {
                     self.failed(from, &peer, why);
                 }
-                Err(Error::NotAdmitted { peer, why })
+                Err(Error::NotAdmitted { peer, source: why })
             }
         }
     }

@@ -12,7 +12,7 @@ pub(super) fn parse_listen(addr: &Multiaddr) -> Option<SocketAddr> {
     }
 }
 
-/// The socket address of a multiaddr to dial, and whom to expect there; `None` when it is not one
+/// The socket address of a multiaddr to dial, and the peer to expect there; `None` when it is not one
 /// of QUIC.
 pub(super) fn parse_dial(addr: &Multiaddr) -> Option<(SocketAddr, Option<PeerId>)> {
     let mut parts = addr.iter();

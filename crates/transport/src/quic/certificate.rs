@@ -24,12 +24,12 @@ pub(super) fn peer_id(connection: &quinn_proto::Connection) -> Result<PeerId, Er
 
 fn from_chain(remote: SocketAddr, chain: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
     let [certificate] = chain else {
-        let why = format!("{} certificates presented instead of 1", chain.len());
-        return Err(Error::Certificate { remote, why });
+        let source = format!("{} certificates presented instead of 1", chain.len()).into();
+        return Err(Error::Certificate { remote, source });
     };
     Certificate::read_now(certificate)
         .map(|certificate| certificate.peer_id())
-        .map_err(|e| Error::Certificate { remote, why: e.to_string() })
+        .map_err(|e| Error::Certificate { remote, source: e.into() })
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
         let (der, _) = tls::generate(&keypair).unwrap();
         assert_eq!(from_chain(remote(), std::slice::from_ref(&der)).unwrap(), keypair.public().to_peer_id());
         for chain in [vec![], vec![der.clone(), der]] {
-            let error = from_chain(remote(), &chain).unwrap_err().to_string();
+            let error = crate::testing::chain(&from_chain(remote(), &chain).unwrap_err());
             let n = chain.len();
             assert_eq!(
                 error,

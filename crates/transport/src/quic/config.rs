@@ -41,7 +41,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a graceful close waits for finished streams to be acknowledged.
     pub close_timeout: Duration,
-    /// Streams that the remote may have open at once on a connection. It starts with 16, and the
+    /// Streams that the remote may have open simultaneously on a connection. It starts with 16, and the
     /// limit doubles up to this one as half of them are in use.
     pub max_concurrent_streams: u32,
     /// Unread bytes that a stream may hold.
@@ -64,7 +64,7 @@ pub struct Config {
     pub retry_above: usize,
     /// With this many incoming handshakes under way on a socket, new ones are turned away.
     pub max_handshakes: usize,
-    /// Holes that may be punched at once from a socket.
+    /// Holes that may be punched simultaneously from a socket.
     pub max_punches: usize,
     /// Datagrams that wait for a connection's task; what comes on top is dropped like on a full link.
     pub max_inbox: usize,
@@ -75,7 +75,7 @@ pub struct Config {
     pub(super) tls: Tls,
     pub(super) local_peer: PeerId,
     /// Derived from the key, so that a node that was killed and started again recognizes packets of
-    /// its former connections and resets them at once (RFC 9000, 10.3.2).
+    /// its former connections and resets them immediately (RFC 9000, 10.3.2).
     reset: Option<[u8; 32]>,
     #[cfg(test)]
     pub(super) seed: Option<u64>,
@@ -92,7 +92,7 @@ impl Tls {
     /// Any expected peer id is compared after the handshake, before the connection is handed out,
     /// so that all dials share one configuration.
     fn new(keypair: &Keypair) -> Result<Self, Error> {
-        let (client, server) = tls::configs(keypair).map_err(|reason| Error::Tls { reason })?;
+        let (client, server) = tls::configs(keypair).map_err(|source| Error::Tls { source })?;
         Self::from_rustls(client, server)
     }
 
@@ -100,14 +100,17 @@ impl Tls {
         mut client: rustls::ClientConfig,
         mut server: rustls::ServerConfig,
     ) -> Result<Self, Error> {
-        let tls = |e: &dyn fmt::Display| Error::Tls { reason: e.to_string() };
         client.resumption = rustls::client::Resumption::disabled();
         client.enable_sni = false;
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         Ok(Self {
-            client: Arc::new(QuicClientConfig::try_from(client).map_err(|e| tls(&e))?),
-            server: Arc::new(QuicServerConfig::try_from(server).map_err(|e| tls(&e))?),
+            client: Arc::new(
+                QuicClientConfig::try_from(client).map_err(|e| Error::Tls { source: e.into() })?,
+            ),
+            server: Arc::new(
+                QuicServerConfig::try_from(server).map_err(|e| Error::Tls { source: e.into() })?,
+            ),
         })
     }
 }

@@ -64,7 +64,7 @@ impl Connecting {
 fn accept(incoming: Incoming, expected: Option<PeerId>) -> Result<Handshake, Error> {
     // An `Incoming` has addresses until it is accepted, which happens here and once.
     let remote = incoming.addresses().map_or(UNKNOWN, |(remote, _)| remote);
-    let accepted = incoming.accept().map_err(|reason| Error::Handshake { remote, reason })?;
+    let accepted = incoming.accept().map_err(|source| Error::Handshake { remote, source })?;
     let Accepted { admission, handle, connection, mailbox } = accepted;
     Ok(Handshake::new(admission.0.clone(), handle, connection, mailbox, expected, Some(admission)))
 }
@@ -153,8 +153,8 @@ fn outcome(
     limit: std::time::Duration,
 ) -> Poll<Result<PeerId, Error>> {
     let remote = state.remote;
-    if let Some(reason) = state.lost.clone() {
-        return Poll::Ready(Err(Error::Handshake { remote, reason }));
+    if let Some(source) = state.lost.clone() {
+        return Poll::Ready(Err(Error::Handshake { remote, source }));
     }
     if state.connected {
         state.deadline = None;
@@ -172,8 +172,8 @@ fn outcome(
         if refused {
             return Poll::Ready(Err(Error::Refused { remote }));
         }
-        if let Some(reason) = state.send_error.take_if(|e| is_final(e)) {
-            return Poll::Ready(Err(Error::Send { remote, reason }));
+        if let Some(source) = state.send_error.take_if(|e| is_final(e)) {
+            return Poll::Ready(Err(Error::Send { remote, source }));
         }
     }
     if state.deadline_passed {

@@ -65,7 +65,7 @@ impl ChannelBinding for Connection {
 }
 
 fn lost(state: &State, reason: &ConnectionError) -> Error {
-    Error::Lost { remote: state.remote, reason: reason.clone() }
+    Error::Lost { remote: state.remote, source: reason.clone() }
 }
 
 impl StreamMuxer for Connection {

@@ -37,7 +37,7 @@ const TRAIN: usize = 40;
 /// Ends when the endpoint has forgotten the connection.
 pub(super) struct ConnectionDriver {
     shared: Arc<Shared>,
-    /// Whom to wake once the state is unlocked again.
+    /// Tasks to wake once the state is unlocked again.
     wakers: Vec<Waker>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Unsent {
 }
 
 impl State {
-    /// Moves the connection on; collects whom that concerns.
+    /// Moves the connection on; collects the tasks that are waiting for that.
     fn drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,7 +132,7 @@ impl State {
         true
     }
 
-    /// Hands events to whom they concern; true when the remote has opened streams.
+    /// Delivers events to the tasks that wait for them; true when the remote has opened streams.
     fn events(&mut self, wakers: &mut Vec<Waker>) -> bool {
         let mut opened = false;
         while let Some(event) = self.quic.poll() {

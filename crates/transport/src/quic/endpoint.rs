@@ -87,7 +87,7 @@ pub(super) struct Table {
     mailboxes: Vec<Option<Arc<Mailbox>>>,
     /// Incoming connections nobody has looked at yet, bounded by `max_handshakes`.
     pub(super) queue: VecDeque<quinn_proto::Incoming>,
-    /// Whom a hole is being punched to, and who waits for them.
+    /// Pending hole punches by remote address, each with the dial that waits for it.
     pub(super) punches: HashMap<SocketAddr, oneshot::Sender<Incoming>>,
     /// Outgoing dials whose handshake is under way.
     dials: HashMap<usize, SocketAddr>,
@@ -112,7 +112,7 @@ impl Endpoint {
             recv_buffer: config.socket_recv_buffer,
             reuse: false,
         };
-        let socket = shared.runtime.bind_udp(addr, options).map_err(|reason| Error::Bind { addr, reason })?;
+        let socket = shared.runtime.bind_udp(addr, options).map_err(|source| Error::Bind { addr, source })?;
         warn_of_small_buffers(options, &*socket);
         let quic = quinn_proto::Endpoint::new(
             shared.built.endpoint.clone(),
@@ -165,7 +165,7 @@ impl Endpoint {
         let (handle, connection) = table
             .quic
             .connect(now, self.shared.built.client.clone(), remote, "libp2p")
-            .map_err(|reason| Error::Connect { remote, reason })?;
+            .map_err(|source| Error::Connect { remote, source })?;
         table.dials.insert(handle.0, remote);
         let mailbox = self.route(&mut table, handle);
         Ok((handle, connection, mailbox))

@@ -1,4 +1,4 @@
-//! The one task of an endpoint: receives datagrams and hands them to whom they belong.
+//! The one task of an endpoint: receives datagrams and hands them to their connections.
 //!
 //! It never touches a connection's state: a slow connection cannot stall the others.
 
@@ -50,7 +50,7 @@ pub(super) struct EndpointDriver {
     block: BytesMut,
     /// What the endpoint answers by itself (version negotiation, retry, reset).
     response: Vec<u8>,
-    /// Whom to wake at the end of a batch: once, not per datagram.
+    /// Drivers to wake at the end of a batch: once, not per datagram.
     touched: Vec<Arc<Mailbox>>,
     pause: Option<Sleep>,
     /// Rings when a closed connection is to be forgotten.

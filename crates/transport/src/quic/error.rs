@@ -1,6 +1,6 @@
-//! What can go wrong, in words: what was tried, where, and why it failed.
+//! What can go wrong: what was tried and where. Why is each error's source, and not repeated in its message.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{error, io, net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
 use quinn_proto::{ConnectError, ConnectionError};
@@ -10,10 +10,10 @@ use quinn_proto::{ConnectError, ConnectionError};
 #[non_exhaustive]
 pub enum Error {
     /// No certificate or TLS configuration could be made from the key pair.
-    #[error("cannot set up TLS from this key: {reason}")]
+    #[error("cannot set up TLS from this key")]
     Tls {
         /// What TLS said.
-        reason: String,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// A value of [`Config`](super::Config) is outside of what QUIC allows.
     #[error("QUIC configuration: {field} = {value} is out of range: {expected}")]
@@ -26,30 +26,28 @@ pub enum Error {
         expected: &'static str,
     },
     /// A UDP socket could not be bound.
-    #[error("cannot bind a UDP socket to {addr}: {reason}")]
+    #[error("cannot bind a UDP socket to {addr}")]
     Bind {
         /// The address asked for.
         addr: SocketAddr,
         /// What the operating system said.
-        #[source]
-        reason: io::Error,
+        source: io::Error,
     },
     /// The network interfaces could not be listed, so that a wildcard listener cannot say its addresses.
-    #[error("cannot tell the addresses of the listener on {addr}: {reason}")]
+    #[error("cannot tell the addresses of the listener on {addr}")]
     Interfaces {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
-        reason: io::Error,
+        source: io::Error,
     },
     /// The socket of a listener failed to receive; it is tried again.
-    #[error("cannot receive on {addr}: {reason}")]
+    #[error("cannot receive on {addr}")]
     Receive {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
-        #[source]
-        reason: io::Error,
+        source: io::Error,
     },
     /// The address cannot be dialed by anyone.
     #[error("cannot dial {remote}: {why}")]
@@ -60,20 +58,20 @@ pub enum Error {
         why: &'static str,
     },
     /// quinn-proto refused to start a connection.
-    #[error("cannot dial {remote}: {reason}")]
+    #[error("cannot dial {remote}")]
     Connect {
         /// The address asked for.
         remote: SocketAddr,
         /// Why.
-        reason: ConnectError,
+        source: ConnectError,
     },
     /// The first datagrams of a dial could not be sent.
-    #[error("cannot send to {remote}: {reason}")]
+    #[error("cannot send to {remote}")]
     Send {
         /// The address dialed.
         remote: SocketAddr,
         /// What the operating system said.
-        reason: io::Error,
+        source: io::Error,
     },
     /// The host answered (ICMP) that nothing listens on the port.
     #[error("{remote} refused the dial: its host says that nothing listens on that UDP port")]
@@ -90,20 +88,20 @@ pub enum Error {
         limit: Duration,
     },
     /// The handshake failed.
-    #[error("QUIC handshake with {remote} failed: {reason}")]
+    #[error("QUIC handshake with {remote} failed")]
     Handshake {
         /// The other side.
         remote: SocketAddr,
         /// What QUIC or TLS said.
-        reason: ConnectionError,
+        source: ConnectionError,
     },
     /// The other side's certificate is not what libp2p asks for.
-    #[error("the certificate of {remote} is not a libp2p one: {why}")]
+    #[error("the certificate of {remote} is not a libp2p one")]
     Certificate {
         /// The other side.
         remote: SocketAddr,
         /// What is wrong with it.
-        why: String,
+        source: Box<dyn error::Error + Send + Sync>,
     },
     /// Someone else answered than was expected.
     #[error("{remote} is peer {found}, expected was {expected}")]
@@ -116,12 +114,12 @@ pub enum Error {
         found: Box<PeerId>,
     },
     /// An established connection ended.
-    #[error("connection with {remote} lost: {reason}")]
+    #[error("connection with {remote} lost")]
     Lost {
         /// The other side.
         remote: SocketAddr,
         /// What QUIC said.
-        reason: ConnectionError,
+        source: ConnectionError,
     },
     /// The hole-punching dial has no listener to punch from.
     #[error("cannot punch a hole to {remote}: there is no listener of its address family")]
@@ -156,6 +154,6 @@ impl Error {
             ConnectionError::Reset => io::ErrorKind::ConnectionReset,
             _ => io::ErrorKind::ConnectionAborted,
         };
-        io::Error::new(kind, Self::Lost { remote, reason: reason.clone() })
+        io::Error::new(kind, Self::Lost { remote, source: reason.clone() })
     }
 }

@@ -51,8 +51,8 @@ impl Listener {
                 upgrade: Connecting::incoming(incoming),
             });
         }
-        if let Some(reason) = self.endpoint.take_failure() {
-            let error = Error::Receive { addr: bound, reason };
+        if let Some(source) = self.endpoint.take_failure() {
+            let error = Error::Receive { addr: bound, source };
             return Poll::Ready(Event::ListenerError { listener_id, error });
         }
         Poll::Pending

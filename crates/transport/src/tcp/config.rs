@@ -20,7 +20,7 @@ pub struct Config {
     pub keep_alive: Duration,
     /// The connection is lost when nothing was acknowledged for this long.
     pub idle_timeout: Duration,
-    /// Streams of both sides that may be open at once on a connection.
+    /// Streams of both sides that may be open simultaneously on a connection.
     pub max_concurrent_streams: usize,
     /// Connections that the system keeps for a listener until they are accepted.
     pub backlog: u32,
@@ -55,7 +55,7 @@ impl Config {
             max_concurrent_streams: 256,
             backlog: 1024,
             max_half_made: 32,
-            noise: noise::Config::new(keypair).map_err(|e| Error::Noise { reason: e.to_string() })?,
+            noise: noise::Config::new(keypair).map_err(|e| Error::Noise { source: Box::new(e) })?,
             local_peer: keypair.public().to_peer_id(),
         })
     }

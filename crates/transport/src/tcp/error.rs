@@ -1,4 +1,4 @@
-//! What can go wrong, in words: what was tried, where, and why it failed.
+//! What can go wrong: what was tried and where. Why is each error's source, and not repeated in its message.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -9,10 +9,10 @@ use libp2p::PeerId;
 #[non_exhaustive]
 pub enum Error {
     /// No Noise identity could be made from the key pair.
-    #[error("cannot set up Noise from this key: {reason}")]
+    #[error("cannot set up Noise from this key")]
     Noise {
         /// What libp2p-noise said.
-        reason: String,
+        source: Box<libp2p::noise::Error>,
     },
     /// A value of [`Config`](super::Config) cannot work.
     #[error("TCP configuration: {field} = {value} is out of range: {expected}")]
@@ -25,30 +25,28 @@ pub enum Error {
         expected: &'static str,
     },
     /// A listener could not be bound.
-    #[error("cannot listen on TCP {addr}: {reason}")]
+    #[error("cannot listen on TCP {addr}")]
     Bind {
         /// The address asked for.
         addr: SocketAddr,
         /// What the operating system said.
-        #[source]
-        reason: io::Error,
+        source: io::Error,
     },
     /// The network interfaces could not be listed, so that a wildcard listener cannot say its addresses.
-    #[error("cannot tell the addresses of the TCP listener on {addr}: {reason}")]
+    #[error("cannot tell the addresses of the TCP listener on {addr}")]
     Interfaces {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
-        reason: io::Error,
+        source: io::Error,
     },
     /// A listener failed to accept a connection; it goes on after a pause.
-    #[error("cannot accept connections on TCP {addr}: {reason}")]
+    #[error("cannot accept connections on TCP {addr}")]
     Accept {
         /// The address listened on.
         addr: SocketAddr,
         /// What the operating system said.
-        #[source]
-        reason: io::Error,
+        source: io::Error,
     },
     /// The address cannot be dialed by anyone.
     #[error("cannot dial {remote}: {why}")]
@@ -65,30 +63,30 @@ pub enum Error {
         remote: SocketAddr,
     },
     /// The connection could not be opened.
-    #[error("cannot connect to TCP {remote}: {reason}")]
+    #[error("cannot connect to TCP {remote}")]
     Connect {
         /// The address dialed.
         remote: SocketAddr,
         /// What the operating system said.
-        reason: io::Error,
+        source: io::Error,
     },
     /// The two sides could not agree on a protocol.
-    #[error("{remote} does not speak {protocol} over TCP: {reason}")]
+    #[error("{remote} does not speak {protocol} over TCP")]
     Negotiation {
         /// The other side.
         remote: SocketAddr,
         /// What was to be agreed on.
         protocol: &'static str,
         /// What multistream-select said.
-        reason: multistream_select::NegotiationError,
+        source: multistream_select::NegotiationError,
     },
     /// The Noise handshake failed.
-    #[error("Noise handshake with {remote} failed: {reason}")]
+    #[error("Noise handshake with {remote} failed")]
     Handshake {
         /// The other side.
         remote: SocketAddr,
         /// What Noise said.
-        reason: Box<libp2p::noise::Error>,
+        source: Box<libp2p::noise::Error>,
     },
     /// The connection was not made in time.
     #[error("no connection with TCP {remote} within {limit:?}")]
@@ -117,11 +115,11 @@ pub enum Error {
         found: Box<PeerId>,
     },
     /// An established connection ended.
-    #[error("connection with {remote} lost: {reason}")]
+    #[error("connection with {remote} lost")]
     Lost {
         /// The other side.
         remote: SocketAddr,
         /// What Yamux, Noise or TCP said.
-        reason: yamux::ConnectionError,
+        source: yamux::ConnectionError,
     },
 }

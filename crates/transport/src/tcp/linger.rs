@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn everything_written_before_a_close_arrives_although_the_remote_goes_on_talking() {
-        // More than the system takes at once: a reset would cut the rest off.
+        // More than the system's buffers take: a reset would cut the rest off.
         const BYTES: usize = 16 << 20;
         let arrived = Executor::default().block_on(2, |rt| async move {
             let [near, mut far] = pair(&rt).await;

@@ -37,7 +37,7 @@ impl Listener {
     ) -> Result<Self, Error> {
         let options =
             TcpOptions { share: true, backlog: config.backlog, from: None, keep_alive: Some(config.alive()) };
-        let socket = runtime.bind_tcp(addr, options).map_err(|reason| Error::Bind { addr, reason })?;
+        let socket = runtime.bind_tcp(addr, options).map_err(|source| Error::Bind { addr, source })?;
         Ok(Self { id, announced: Announced::new(socket.local_addr()), socket, pause: None })
     }
 
@@ -80,10 +80,10 @@ impl Listener {
                 }
                 // The fate of one connection, not the listener's: on to the next.
                 Poll::Ready(Err(e)) if is_of_one_connection(&e) => {}
-                Poll::Ready(Err(reason)) => {
+                Poll::Ready(Err(source)) => {
                     self.pause = Some(runtime.sleep(PAUSE));
                     cx.waker().wake_by_ref();
-                    let error = Error::Accept { addr: self.announced.bound(), reason };
+                    let error = Error::Accept { addr: self.announced.bound(), source };
                     return Poll::Ready(Event::ListenerError { listener_id, error });
                 }
             }

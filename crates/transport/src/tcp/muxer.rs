@@ -119,8 +119,8 @@ impl Connection {
         Self { yamux, remote, incoming: VecDeque::new(), waiting: Arc::default(), max_streams, session }
     }
 
-    fn lost(&self, reason: yamux::ConnectionError) -> Error {
-        Error::Lost { remote: self.remote, reason }
+    fn lost(&self, source: yamux::ConnectionError) -> Error {
+        Error::Lost { remote: self.remote, source }
     }
 
     /// Moves the connection on until it opens a stream, waits or ends. Whoever asks is woken when there is
@@ -130,7 +130,7 @@ impl Connection {
         let waker = Waker::from(self.waiting.clone());
         match ready!(self.yamux.poll_next_inbound(&mut Context::from_waker(&waker))) {
             Some(Ok(inner)) => Poll::Ready(Ok(self.counted(inner))),
-            Some(Err(reason)) => Poll::Ready(Err(self.lost(reason))),
+            Some(Err(error)) => Poll::Ready(Err(self.lost(error))),
             None => Poll::Ready(Err(self.lost(yamux::ConnectionError::Closed))),
         }
     }
@@ -184,14 +184,14 @@ impl StreamMuxer for Connection {
         let waker = Waker::from(self.waiting.clone());
         match ready!(self.yamux.poll_new_outbound(&mut Context::from_waker(&waker))) {
             Ok(inner) => Poll::Ready(Ok(self.counted(inner))),
-            Err(reason) => Poll::Ready(Err(self.lost(reason))),
+            Err(error) => Poll::Ready(Err(self.lost(error))),
         }
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.incoming.clear();
         let closed = ready!(self.yamux.poll_close(cx));
-        Poll::Ready(closed.map_err(|reason| self.lost(reason)))
+        Poll::Ready(closed.map_err(|error| self.lost(error)))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {

@@ -103,8 +103,8 @@ impl Transport {
         if !listener.announced.follows_interfaces() {
             return None;
         }
-        let listed = self.interfaces.list().map_err(|reason| {
-            let error = Error::Interfaces { addr: listener.announced.bound(), reason };
+        let listed = self.interfaces.list().map_err(|source| {
+            let error = Error::Interfaces { addr: listener.announced.bound(), source };
             self.events.push_back(Event::ListenerError { listener_id: listener.id, error });
         });
         listed.ok()

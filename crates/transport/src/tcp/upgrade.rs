@@ -95,7 +95,7 @@ impl Connecting {
         let (settings, rt) = (config.clone(), runtime.clone());
         let made = async move {
             let stream =
-                connect(&rt, route, &settings).await.map_err(|reason| Error::Connect { remote, reason })?;
+                connect(&rt, route, &settings).await.map_err(|source| Error::Connect { remote, source })?;
             let (found, connection) =
                 upgrade(Lingering::new(stream, rt), remote, route.role, &settings).await?;
             match expected {
@@ -160,8 +160,8 @@ async fn upgrade(
     config: &Config,
 ) -> Result<(PeerId, Connection), Error> {
     let noise = config.noise.clone();
-    let negotiation = |protocol| move |reason| Error::Negotiation { remote, protocol, reason };
-    let handshake = |reason| Error::Handshake { remote, reason: Box::new(reason) };
+    let negotiation = |protocol| move |source| Error::Negotiation { remote, protocol, source };
+    let handshake = |error| Error::Handshake { remote, source: Box::new(error) };
     let (peer, stream, transcript) = match role {
         Role::Dialer => {
             let offer = noise.protocol_info();

@@ -3,7 +3,7 @@
 //!
 //! One crypto library, ring, serves this, Noise, the admission and the store. The hybrid of X25519 and
 //! ML-KEM-768, which it does not have, is the crate `smidge-hybrid`. Never here: sockets, QUIC, sessions that are resumed,
-//! and a look at whom the caller expects to meet.
+//! and a comparison with the peer that the caller expects.
 
 mod certificate;
 mod ciphers;
@@ -42,11 +42,14 @@ const ALPN: &[u8] = b"libp2p";
 static VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 static GROUPS: &[&dyn SupportedKxGroup] = &[smidge_hybrid::X25519MLKEM768, X25519, SECP256R1, SECP384R1];
 
+/// Why there is no certificate, or nothing that shows it.
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 /// Both halves for `keypair`: they show one certificate, made here.
 ///
 /// # Errors
-/// In words, when no random numbers can be had or the key does not sign.
-pub(crate) fn configs(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), String> {
+/// When no random numbers can be had or the key does not sign.
+pub(crate) fn configs(keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), Failed> {
     configs_on(ciphers::has_aes(), keypair)
 }
 
@@ -60,23 +63,21 @@ pub fn check_clock() -> Result<(), String> {
 }
 
 /// As [`configs`], for a processor that is good at AES or not.
-fn configs_on(has_aes: bool, keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), String> {
+fn configs_on(has_aes: bool, keypair: &Keypair) -> Result<(ClientConfig, ServerConfig), Failed> {
     let (certificate, key) = generate(keypair)?;
-    let key = any_ecdsa_type(&PrivateKeyDer::from(key)).map_err(|e| e.to_string())?;
+    let key = any_ecdsa_type(&PrivateKeyDer::from(key))?;
     let shown = Arc::new(Shown(Arc::new(CertifiedKey::new(vec![certificate], key))));
     let provider = Arc::new(provider(has_aes));
     let verifier = Arc::new(Verifier(algorithms()));
 
     let mut client = ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(VERSIONS)
-        .map_err(|e| e.to_string())?
+        .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone())
         .with_client_cert_resolver(shown.clone());
     client.alpn_protocols = vec![ALPN.to_vec()];
     let mut server = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(VERSIONS)
-        .map_err(|e| e.to_string())?
+        .with_protocol_versions(VERSIONS)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(shown);
     server.alpn_protocols = vec![ALPN.to_vec()];

@@ -1,6 +1,6 @@
 //! Admission over real QUIC and TCP on loopback: who is let in, and everything that is not.
 
-mod bed;
+mod harness;
 mod keys;
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{
     proof::{LENGTH, Role, Session, VERSION},
     *,
 };
-use bed::{Listens, PATIENCE, Raw, dial, run};
+use harness::{Listens, PATIENCE, Raw, dial, run};
 
 fn key() -> NetworkKey {
     NetworkKey::generate().unwrap()
@@ -32,7 +32,7 @@ fn rules(keys: Keyring) -> Rules {
 
 fn why<T, E: std::error::Error>(outcome: Result<T, Error<E>>) -> NotAdmitted {
     match outcome {
-        Err(Error::NotAdmitted { why, .. }) => why,
+        Err(Error::NotAdmitted { source, .. }) => source,
         Err(e) => panic!("not this error: {e}"),
         Ok(_) => panic!("admitted"),
     }
@@ -40,16 +40,16 @@ fn why<T, E: std::error::Error>(outcome: Result<T, Error<E>>) -> NotAdmitted {
 
 #[test]
 fn those_who_know_the_key_are_admitted_and_talk() {
-    run(async |bed| {
+    run(async |harness| {
         let key = key();
-        let mut one = bed.admitted(rules(Keyring::new(key.clone())));
-        let mut two = bed.admitted(rules(Keyring::new(key)));
+        let mut one = harness.admitted(rules(Keyring::new(key.clone())));
+        let mut two = harness.admitted(rules(Keyring::new(key)));
         let at = one.listen("127.0.0.1").await;
         let (accepted, dialed) = join(one.accept(), dial(&mut two, &at)).await;
         let (_, accepted) = accepted.unwrap();
         let (_, dialed) = dialed.unwrap();
-        let (mut a, mut b) = join(Raw::open(&bed, accepted, true), async {
-            let mut raw = Raw::open(&bed, dialed, false).await;
+        let (mut a, mut b) = join(Raw::open(&harness, accepted, true), async {
+            let mut raw = Raw::open(&harness, dialed, false).await;
             raw.say(b"hello").await;
             raw
         })
@@ -62,7 +62,7 @@ fn those_who_know_the_key_are_admitted_and_talk() {
 
 #[test]
 fn keys_are_rotated_without_a_gap() {
-    run(async |bed| {
+    run(async |harness| {
         let (old, new) = (key(), key());
         type Row<'a> = (&'a [&'a NetworkKey], &'a [&'a NetworkKey], bool);
         let rows: &[Row<'_>] = &[
@@ -78,8 +78,8 @@ fn keys_are_rotated_without_a_gap() {
             (&[&old], &[&new], false),
         ];
         for (dialer, listener, meet) in rows {
-            let mut one = bed.admitted(rules(ring(listener)));
-            let mut two = bed.admitted(rules(ring(dialer)));
+            let mut one = harness.admitted(rules(ring(listener)));
+            let mut two = harness.admitted(rules(ring(dialer)));
             let at = one.listen("127.0.0.1").await;
             let (accepted, dialed) = join(one.accept(), dial(&mut two, &at)).await;
             assert_eq!((accepted.is_ok(), dialed.is_ok()), (*meet, *meet), "{dialer:?} {listener:?}");
@@ -87,7 +87,7 @@ fn keys_are_rotated_without_a_gap() {
         // In a running node.
         let ring_of_one = Keyring::new(old.clone());
         let (mut one, mut two) =
-            (bed.admitted(rules(ring_of_one.clone())), bed.admitted(rules(ring(&[&new]))));
+            (harness.admitted(rules(ring_of_one.clone())), harness.admitted(rules(ring(&[&new]))));
         let at = one.listen("127.0.0.1").await;
         let (_, refused) = join(one.accept(), dial(&mut two, &at)).await;
         why(refused);
@@ -99,21 +99,21 @@ fn keys_are_rotated_without_a_gap() {
 
 #[test]
 fn another_key_is_not_admitted_and_nothing_stays() {
-    run(async |bed| {
-        let mut one = bed.admitted(rules(Keyring::new(key())));
-        let mut two = bed.admitted(rules(Keyring::new(key())));
+    run(async |harness| {
+        let mut one = harness.admitted(rules(Keyring::new(key())));
+        let mut two = harness.admitted(rules(Keyring::new(key())));
         let at = one.listen("127.0.0.1").await;
         let (accepted, dialed) = join(one.accept(), dial(&mut two, &at)).await;
         assert_eq!(why(accepted), NotAdmitted::Unproven);
         assert_eq!(why(dialed), NotAdmitted::HungUp);
-        bed.settled(&one).await;
-        bed.settled(&two).await;
+        harness.settled(&one).await;
+        harness.settled(&two).await;
     });
 }
 
 #[test]
 fn whatever_else_is_said_is_not_admitted_and_nothing_stays() {
-    run(async |bed| {
+    run(async |harness| {
         let multistream = b"\x13/multistream/1.0.0\n".to_vec();
         let rows = [
             ("no network key: libp2p's own first words", multistream, NotAdmitted::Unproven),
@@ -125,59 +125,59 @@ fn whatever_else_is_said_is_not_admitted_and_nothing_stays() {
             ("another version", vec![VERSION + 1; LENGTH], NotAdmitted::Unproven),
         ];
         for (what, message, expected) in rows {
-            if message.is_empty() && !bed.tells_of_empty_streams() {
+            if message.is_empty() && !harness.tells_of_empty_streams() {
                 continue;
             }
-            let mut guard = bed.admitted(rules(Keyring::new(key())));
+            let mut guard = harness.admitted(rules(Keyring::new(key())));
             let at = guard.listen("127.0.0.1").await;
-            let mut stranger = bed.plain();
+            let mut stranger = harness.plain();
             let says = async {
                 let (_, connection) = dial(&mut stranger, &at).await.unwrap();
-                let mut raw = Raw::open(&bed, connection, false).await;
+                let mut raw = Raw::open(&harness, connection, false).await;
                 raw.say(&message).await;
                 assert_eq!(raw.hear().await, b"", "{what}: nothing is said to a stranger");
             };
             let (accepted, ()) = join(guard.accept(), says).await;
             assert_eq!(why(accepted), expected, "{what}");
-            bed.settled(&guard).await;
+            harness.settled(&guard).await;
         }
     });
 }
 
 #[test]
 fn who_says_nothing_is_given_up_in_time() {
-    run(async |bed| {
+    run(async |harness| {
         let mut guard =
-            bed.admitted(Rules { timeout: Duration::from_millis(50), ..rules(Keyring::new(key())) });
+            harness.admitted(Rules { timeout: Duration::from_millis(50), ..rules(Keyring::new(key())) });
         let at = guard.listen("127.0.0.1").await;
-        let mut stranger = bed.plain();
+        let mut stranger = harness.plain();
         let silent = async {
             let (_, connection) = dial(&mut stranger, &at).await.unwrap();
-            let mut raw = Raw::open(&bed, connection, false).await;
+            let mut raw = Raw::open(&harness, connection, false).await;
             assert_eq!(raw.hear().await, b"");
         };
         let (accepted, ()) = join(guard.accept(), silent).await;
         assert_eq!(why(accepted), NotAdmitted::Silent);
-        bed.settled(&guard).await;
+        harness.settled(&guard).await;
         // A listener without a key says nothing either: it waits for libp2p's first words.
-        let mut open = bed.plain();
+        let mut open = harness.plain();
         let at = open.listen("127.0.0.1").await;
         let (accepted, dialed) = join(open.accept(), dial(&mut guard, &at)).await;
         let (_, _kept_open) = accepted.unwrap();
         assert_eq!(why(dialed), NotAdmitted::Silent);
-        bed.settled(&guard).await;
+        harness.settled(&guard).await;
     });
 }
 
 #[test]
 fn a_proof_sent_back_to_its_author_proves_nothing() {
-    run(async |bed| {
-        let mut guard = bed.admitted(rules(Keyring::new(key())));
-        let mut mirror = bed.plain();
+    run(async |harness| {
+        let mut guard = harness.admitted(rules(Keyring::new(key())));
+        let mut mirror = harness.plain();
         let at = mirror.listen("127.0.0.1").await;
         let reflect = async {
             let (_, connection) = mirror.accept().await.unwrap();
-            let mut raw = Raw::open(&bed, connection, true).await;
+            let mut raw = Raw::open(&harness, connection, true).await;
             let proof = raw.hear().await;
             assert_eq!(proof.len(), LENGTH);
             raw.say(&proof).await;
@@ -185,26 +185,26 @@ fn a_proof_sent_back_to_its_author_proves_nothing() {
         };
         let (dialed, _raw) = join(dial(&mut guard, &at), reflect).await;
         assert_eq!(why(dialed), NotAdmitted::Unproven);
-        bed.settled(&guard).await;
+        harness.settled(&guard).await;
     });
 }
 
 #[test]
 fn a_proof_is_worth_nothing_in_another_session_or_passed_on_by_someone_in_the_middle() {
-    run(async |bed| {
+    run(async |harness| {
         let key = key();
-        let mut alice = bed.admitted(rules(Keyring::new(key.clone())));
-        let mut bob = bed.admitted(rules(Keyring::new(key)));
+        let mut alice = harness.admitted(rules(Keyring::new(key.clone())));
+        let mut bob = harness.admitted(rules(Keyring::new(key)));
         let to_bob = bob.listen("127.0.0.1").await;
         // Mallory is dialed by Alice, dials Bob at the same time, and passes on what she hears.
-        let mut mallory = bed.plain();
+        let mut mallory = harness.plain();
         let to_mallory = mallory.listen("127.0.0.1").await;
         let middle = async {
             let (_, from_alice) = mallory.accept().await.unwrap();
-            let mut alice = Raw::open(&bed, from_alice, true).await;
+            let mut alice = Raw::open(&harness, from_alice, true).await;
             let proof = alice.hear().await;
             let (_, connection) = dial(&mut mallory, &to_bob).await.unwrap();
-            let mut bob = Raw::open(&bed, connection, false).await;
+            let mut bob = Raw::open(&harness, connection, false).await;
             assert_ne!(alice.binding, bob.binding);
             bob.say(&proof).await;
             let answer = bob.hear().await;
@@ -219,7 +219,7 @@ fn a_proof_is_worth_nothing_in_another_session_or_passed_on_by_someone_in_the_mi
         // And once more, in a session of its own, later.
         let replay = async {
             let (_, connection) = dial(&mut mallory, &to_bob).await.unwrap();
-            let mut raw = Raw::open(&bed, connection, false).await;
+            let mut raw = Raw::open(&harness, connection, false).await;
             raw.say(&proof).await;
             raw.hear().await
         };
@@ -231,12 +231,12 @@ fn a_proof_is_worth_nothing_in_another_session_or_passed_on_by_someone_in_the_mi
 
 #[test]
 fn an_address_that_fails_too_often_is_refused_before_the_handshake_and_others_are_not() {
-    run(async |bed| {
+    run(async |harness| {
         let key = key();
         let limited = Rules { failures: 3, ..rules(Keyring::new(key.clone())) };
-        let mut guard = bed.admitted(limited);
+        let mut guard = harness.admitted(limited);
         let at = guard.listen("127.0.0.1").await;
-        let mut stranger = bed.admitted(rules(Keyring::new(self::key())));
+        let mut stranger = harness.admitted(rules(Keyring::new(self::key())));
         stranger.listen("127.0.0.2").await;
         for _ in 0..3 {
             let (accepted, dialed) = join(guard.accept(), dial(&mut stranger, &at)).await;
@@ -246,7 +246,7 @@ fn an_address_that_fails_too_often_is_refused_before_the_handshake_and_others_ar
         let (accepted, dialed) = join(guard.accept(), dial(&mut stranger, &at)).await;
         assert!(matches!(accepted, Err(Error::Throttled { .. })), "{:?}", accepted.err());
         assert!(matches!(dialed, Err(Error::Transport(_))), "no handshake: {:?}", dialed.err());
-        let mut friend = bed.admitted(rules(Keyring::new(key)));
+        let mut friend = harness.admitted(rules(Keyring::new(key)));
         friend.listen("127.0.0.3").await;
         let (accepted, dialed) = join(guard.accept(), dial(&mut friend, &at)).await;
         assert!(accepted.is_ok() && dialed.is_ok());
@@ -255,10 +255,10 @@ fn an_address_that_fails_too_often_is_refused_before_the_handshake_and_others_ar
 
 #[test]
 fn a_crowd_of_strangers_leaves_nothing_behind() {
-    run(async |bed| {
-        let mut guard = bed.admitted(rules(Keyring::new(key())));
+    run(async |harness| {
+        let mut guard = harness.admitted(rules(Keyring::new(key())));
         let at = guard.listen("127.0.0.1").await;
-        let mut stranger = bed.admitted(rules(Keyring::new(key())));
+        let mut stranger = harness.admitted(rules(Keyring::new(key())));
         let mut dials: FuturesUnordered<_> = (0..32).map(|_| dial(&mut stranger, &at)).collect();
         let mut upgrades = FuturesUnordered::new();
         let mut failed = 0;
@@ -276,8 +276,8 @@ fn a_crowd_of_strangers_leaves_nothing_behind() {
             }
         }
         upgrades.by_ref().for_each(|outcome| async move { assert!(outcome.is_err()) }).await;
-        bed.settled(&guard).await;
-        bed.settled(&stranger).await;
+        harness.settled(&guard).await;
+        harness.settled(&stranger).await;
     });
 }
 

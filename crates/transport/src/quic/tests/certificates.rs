@@ -151,7 +151,7 @@ fn a_dialers_bad_certificate_is_an_error_at_the_listener_which_lives_on() {
         for (flaw, why) in FLAWS {
             let mut dialer = Node::with(&rt, presenting(certified(flaw)));
             let (dialed, accepted) = futures::join!(dialer.dial(&addr, REUSE), listener.accept());
-            let error = accepted.err().unwrap().to_string();
+            let error = chain(&accepted.err().unwrap());
             assert!(error.starts_with("QUIC handshake with 127.0.0.1:"), "{flaw:?}: {error}");
             assert!(error.contains(why), "{flaw:?}: {error}");
             // A TLS 1.3 client is done before the server has seen its certificate.
@@ -176,7 +176,7 @@ fn a_listeners_bad_certificate_is_an_error_at_the_dialer() {
             let bad = presenting(certified(flaw));
             let (mut listener, addr) = Node::listening(&rt, bad, "/ip4/127.0.0.1/udp/0/quic-v1").await;
             let (dialed, accepted) = futures::join!(dialer.dial(&addr, REUSE), listener.accept());
-            let error = dialed.err().unwrap().to_string();
+            let error = chain(&dialed.err().unwrap());
             assert!(error.starts_with("QUIC handshake with 127.0.0.1:"), "{flaw:?}: {error}");
             // A server without a certificate gives up by itself.
             if flaw != Flaw::Missing {
@@ -200,7 +200,7 @@ fn an_application_protocol_other_than_libp2p_is_refused() {
         let (mut listener, addr) = Node::listening(&rt, config(), "/ip4/127.0.0.1/udp/0/quic-v1").await;
         let mut dialer = Node::with(&rt, other);
         let (dialed, accepted) = futures::join!(dialer.dial(&addr, REUSE), listener.accept());
-        let (dialed, accepted) = (dialed.err().unwrap().to_string(), accepted.err().unwrap().to_string());
+        let (dialed, accepted) = (chain(&dialed.err().unwrap()), chain(&accepted.err().unwrap()));
         eprintln!("{dialed} / {accepted}");
         assert!(accepted.contains("QUIC handshake with"), "{accepted}");
         let lost = Error::lost("10.0.0.1:1".parse().unwrap(), &quinn_proto::ConnectionError::TimedOut);

@@ -12,7 +12,7 @@ fn raw() -> UdpSocket {
     socket
 }
 
-/// The first datagram of a QUIC version 1 client, as far as it can be told without keys.
+/// The first datagram of a QUIC version 1 client, as far as it can be made without keys.
 fn initial(version: u32, len: usize) -> Vec<u8> {
     let mut bytes = vec![0xc3];
     bytes.extend(version.to_be_bytes());
@@ -136,7 +136,7 @@ fn more_handshakes_than_allowed_are_turned_away_and_there_is_room_afterwards() {
         // Nobody accepts: the queue fills up and stays bounded.
         let dials = dialers.iter_mut().map(|dialer| dialer.dial(&addr, NEW));
         for dialed in futures::future::join_all(dials).await {
-            let error = dialed.err().unwrap().to_string();
+            let error = chain(&dialed.err().unwrap());
             assert!(error.contains("within 500ms") || error.contains("refused to accept"), "{error}");
         }
         assert_eq!(listener.transport.handshakes(), 2);
@@ -163,7 +163,7 @@ fn a_denied_connection_is_told_so_and_leaves_nothing_behind() {
             let (dialed, ()) = futures::join!(dialer.dial(&addr, REUSE), async {
                 drop(listener.incoming().await);
             });
-            let error = dialed.err().unwrap().to_string();
+            let error = chain(&dialed.err().unwrap());
             assert!(error.contains("the server refused to accept a new connection"), "{error}");
         }
         assert_eq!(listener.transport.open_connections(), 0);

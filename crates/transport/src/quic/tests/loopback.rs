@@ -117,7 +117,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
     real(|rt| async move {
         let (mut node, taken) = Node::listening(&rt, config(), "/ip4/127.0.0.1/udp/0/quic-v1").await;
         let error = match node.transport.listen_on(ListenerId::next(), taken.clone()) {
-            Err(libp2p::TransportError::Other(e)) => e.to_string(),
+            Err(libp2p::TransportError::Other(e)) => chain(&e),
             other => panic!("{other:?}"),
         };
         let taken = addr::parse_dial(&taken).unwrap().0;

@@ -29,115 +29,56 @@ use libp2p::{
     Multiaddr, PeerId, Transport as _,
     core::{
         Endpoint as Role,
-        muxing::{StreamMuxer, StreamMuxerEvent},
-        transport::{DialOpts, ListenerId, PortUse, TransportEvent},
+        muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent},
+        transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
     },
     identity::Keypair,
 };
-use smidge_runtime::{Executor, Handle};
+use smidge_runtime::Handle;
 
-use super::{Config, Connecting, Connection, Error, Stream, Transport, addr};
+use super::{Config, Connection, Error, Stream, Transport, addr};
+use crate::testing::{End, NEW, PATIENCE, REUSE, Tested, chain, connect, echo, exchange, real, round_trip};
 
-/// What any wait in a test on the real clock is limited to.
-const PATIENCE: Duration = Duration::from_secs(20);
+type Node = crate::testing::Node<Transport>;
 
-const REUSE: DialOpts = DialOpts { role: Role::Dialer, port_use: PortUse::Reuse };
-const NEW: DialOpts = DialOpts { role: Role::Dialer, port_use: PortUse::New };
+const ANY_PORT: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
 fn config() -> Config {
     Config::new(&Keypair::generate_ed25519()).unwrap()
 }
 
-/// Runs `test` on the default real runtime, not forever.
-fn real<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F) {
-    Executor::default()
-        .block_on(2, |rt| async move {
-            let limited = rt.clone();
-            limited.timeout(3 * PATIENCE, test(rt)).await.expect("the test ends in time");
-        })
-        .unwrap();
-}
+impl Tested for Transport {
+    type Peer = Peer;
+    type Config = Config;
 
-/// A transport under test.
-struct Node {
-    transport: Transport,
-    peer: PeerId,
-    rt: Handle,
+    const LOOPBACK: &'static str = ANY_PORT;
+
+    fn config() -> Config {
+        config()
+    }
+
+    fn with(config: Config, rt: &Handle) -> Self {
+        Self::new(config, rt.clone()).unwrap()
+    }
+
+    fn peer_id(&self) -> PeerId {
+        self.local_peer_id()
+    }
+
+    fn peer(rt: &Handle, (peer, connection): (PeerId, Connection)) -> (PeerId, Peer) {
+        (peer, Peer::new(rt, connection))
+    }
+
+    fn socket(address: &Multiaddr) -> SocketAddr {
+        addr::parse_dial(address).unwrap().0
+    }
+
+    fn boxed_muxer(self) -> Boxed<(PeerId, StreamMuxerBox)> {
+        self.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed()
+    }
 }
 
 impl Node {
-    fn new(rt: &Handle) -> Self {
-        Self::with(rt, config())
-    }
-
-    fn with(rt: &Handle, config: Config) -> Self {
-        let transport = Transport::new(config, rt.clone()).unwrap();
-        Self { peer: transport.local_peer_id(), transport, rt: rt.clone() }
-    }
-
-    /// A node that listens on `addr`, and the address it got.
-    async fn listening(rt: &Handle, config: Config, addr: &str) -> (Self, Multiaddr) {
-        let mut node = Self::with(rt, config);
-        let addr = node.listen(addr).await;
-        (node, addr)
-    }
-
-    async fn listen(&mut self, addr: &str) -> Multiaddr {
-        self.transport.listen_on(ListenerId::next(), addr.parse().unwrap()).unwrap();
-        match self.event().await {
-            TransportEvent::NewAddress { listen_addr, .. } => listen_addr,
-            other => panic!("waited for an address, got {other:?}"),
-        }
-    }
-
-    async fn event(&mut self) -> TransportEvent<Connecting, Error> {
-        let transport = &mut self.transport;
-        self.rt
-            .timeout(PATIENCE, poll_fn(|cx| Pin::new(&mut *transport).poll(cx)))
-            .await
-            .expect("a transport event")
-    }
-
-    /// The next incoming connection, not accepted yet, with the dialer's address.
-    async fn incoming(&mut self) -> (Connecting, SocketAddr) {
-        match self.event().await {
-            TransportEvent::Incoming { upgrade, send_back_addr, .. } => {
-                (upgrade, addr::parse_dial(&send_back_addr).unwrap().0)
-            }
-            other => panic!("waited for an incoming connection, got {other:?}"),
-        }
-    }
-
-    async fn accept(&mut self) -> Result<(PeerId, Peer), Error> {
-        let (upgrade, _) = self.incoming().await;
-        let (peer, connection) = upgrade.await?;
-        Ok((peer, Peer::new(&self.rt, connection)))
-    }
-
-    async fn dial(&mut self, addr: &Multiaddr, opts: DialOpts) -> Result<(PeerId, Peer), Error> {
-        let dial = match self.transport.dial(addr.clone(), opts) {
-            Ok(dial) => dial,
-            Err(libp2p::TransportError::Other(e)) => return Err(e),
-            Err(e) => panic!("{e}"),
-        };
-        let (peer, connection) = dial.await?;
-        Ok((peer, Peer::new(&self.rt, connection)))
-    }
-
-    /// Accepts whatever comes until one of them is a peer.
-    async fn accept_any(&mut self) -> (PeerId, Peer) {
-        let rt = self.rt.clone();
-        let mut upgrades = futures::stream::FuturesUnordered::new();
-        loop {
-            futures::select! {
-                incoming = std::pin::pin!(self.incoming().fuse()) => upgrades.push(incoming.0),
-                upgraded = upgrades.select_next_some() => if let Ok((peer, connection)) = upgraded {
-                    return (peer, Peer::new(&rt, connection));
-                }
-            }
-        }
-    }
-
     /// Waits until nothing is left of any connection; denies what still comes (late datagrams of
     /// a handshake that was given up look like a new one).
     async fn idle(&mut self) {
@@ -159,18 +100,9 @@ impl Node {
     }
 }
 
-/// Dials `listener` from `dialer`; both ends of the connection.
-async fn connect(dialer: &mut Node, listener: &mut Node, addr: &Multiaddr) -> (Peer, Peer) {
-    let (peer_d, peer_l) = (dialer.peer, listener.peer);
-    let (dialed, accepted) = futures::join!(dialer.dial(addr, REUSE), listener.accept());
-    let ((found, a), (seen, b)) = (dialed.expect("dial"), accepted.expect("accept"));
-    assert_eq!((found, seen), (peer_l, peer_d));
-    (a, b)
-}
-
 /// One end of a connection, driven in the background as a swarm would.
 #[derive(Clone)]
-struct Peer {
+pub(crate) struct Peer {
     muxer: Arc<Mutex<Connection>>,
     ended: Shared<oneshot::Receiver<String>>,
     moved: Arc<Mutex<mpsc::Receiver<Multiaddr>>>,
@@ -199,21 +131,13 @@ impl Peer {
                     Poll::Ready(Ok(StreamMuxerEvent::AddressChange(to))) => moved_in.try_send(to).unwrap(),
                     Poll::Ready(Err(e)) => {
                         // The test may have dropped its end.
-                        let _ = ended_in.take().map(|ended| ended.send(e.to_string()));
+                        let _ = ended_in.take().map(|ended| ended.send(chain(&e)));
                         return Poll::Ready(());
                     }
                 }
             }
         }));
         Self { muxer, ended: ended.shared(), moved: Arc::new(Mutex::new(moved)), closing }
-    }
-
-    async fn open(&self) -> Result<Stream, Error> {
-        poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_outbound(cx)).await
-    }
-
-    async fn accept(&self) -> Result<Stream, Error> {
-        poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_inbound(cx)).await
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -235,44 +159,15 @@ impl Peer {
     }
 }
 
-/// Echoes every stream that the remote opens, until the connection ends.
-async fn echo(rt: Handle, peer: Peer) {
-    while let Ok(mut stream) = peer.accept().await {
-        rt.spawn(async move {
-            let mut buf = vec![0; 16 * 1024];
-            loop {
-                match stream.read(&mut buf).await {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        if stream.write_all(&buf[..n]).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(_) => return,
-                }
-            }
-            let _ = stream.close().await;
-        });
+impl End for Peer {
+    type Stream = Stream;
+    type Error = Error;
+
+    async fn open(&self) -> Result<Stream, Error> {
+        poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_outbound(cx)).await
     }
-}
 
-/// Sends `bytes` over a new stream of `peer` and returns what came back.
-async fn round_trip(peer: &Peer, bytes: &[u8]) -> Vec<u8> {
-    exchange(peer.open().await.unwrap(), bytes).await
-}
-
-/// Sends `bytes` over `stream`, closes it, and returns what came back.
-async fn exchange(stream: Stream, bytes: &[u8]) -> Vec<u8> {
-    let (mut read, mut write) = stream.split();
-    let mut back = Vec::new();
-    let (sent, received) = futures::join!(
-        async {
-            write.write_all(bytes).await?;
-            write.close().await
-        },
-        read.read_to_end(&mut back)
-    );
-    sent.unwrap();
-    received.unwrap();
-    back
+    async fn accept(&self) -> Result<Stream, Error> {
+        poll_fn(|cx| Pin::new(&mut *self.muxer.lock().unwrap()).poll_inbound(cx)).await
+    }
 }

@@ -120,7 +120,7 @@ fn streams_closed_and_dropped_in_every_order_leave_nothing_behind() {
                 continue;
             }
             let act = |n: u32| acts[code / 4_usize.pow(n) % 4];
-            // More rounds than the remote allows at once: each must give its place back.
+            // More rounds than the remote allows streams: each must give its place back.
             let (one, other) = stream(&a, &b).await;
             let mut ends = [Some(one), Some(other)];
             for n in 0..6 {
@@ -271,7 +271,7 @@ fn streams_that_outlive_their_connection_end_in_errors_not_in_silence() {
             assert!(b.ended().await.contains("closed by peer"));
             let error = other.read(&mut [0; 8]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-            assert!(error.to_string().contains("lost: closed by peer"), "{error}");
+            assert!(chain(&error).contains("lost: closed by peer"), "{}", chain(&error));
             assert!(b.open().await.is_err());
             assert!(b.accept().await.is_err());
         },

@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
+use futures::AsyncReadExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +20,7 @@ fn open(addr: &Multiaddr) -> TcpStream {
 }
 
 /// How the listener's side of one connection ends on which somebody says `bytes` and closes.
-async fn told(bytes: &'static [u8]) -> Error {
+async fn sent(bytes: &'static [u8]) -> Error {
     let (sender, receiver) = oneshot::channel();
     real(|rt| async move {
         let (mut listener, addr) = Node::listening(&rt, config(), ANY_PORT).await;
@@ -47,7 +48,7 @@ fn garbage_and_bad_handshakes_are_refused_with_a_reason() {
         (b"\x13/multistream/1.0.0\n\x07/noise\n\x00\x00", "Noise handshake with"),
         (b"\x13/multistream/1.0.0\n\x07/noise\n\xff\xff", "Noise handshake with"),
     ] {
-        let error = futures::executor::block_on(told(bytes)).to_string();
+        let error = futures::executor::block_on(sent(bytes)).to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -191,6 +192,32 @@ fn the_streams_of_a_connection_are_bounded_and_there_is_room_afterwards() {
         held.push(rt.timeout(PATIENCE, one_more).await.expect("room").unwrap());
         drop(held);
         assert_eq!(round_trip(&a, b"and on").await, b"and on");
+    });
+}
+
+#[test]
+fn a_writer_that_is_not_read_waits_at_256_kib_and_goes_on_when_it_is() {
+    real(|rt| async move {
+        const WINDOW: usize = 256 << 10;
+        let (mut listener, addr) = Node::listening(&rt, config(), ANY_PORT).await;
+        let mut dialer = Node::new(&rt);
+        let (a, b) = connect(&mut dialer, &mut listener, &addr).await;
+        let mut write = a.open().await.unwrap();
+        for bytes in [WINDOW - 1, 1] {
+            let within = write.write_all(&vec![1; bytes]);
+            rt.timeout(PATIENCE, within).await.expect("room for all of the window").unwrap();
+        }
+        let mut read = rt.timeout(PATIENCE, b.accept()).await.expect("a stream").unwrap();
+        let mut above = Box::pin(async { write.write_all(&[2]).await });
+        assert!(
+            rt.timeout(Duration::from_millis(200), &mut above).await.is_err(),
+            "one byte more has to wait"
+        );
+        let mut bytes = vec![0; WINDOW + 1];
+        let (sent, got) = futures::join!(above, read.read_exact(&mut bytes));
+        sent.unwrap();
+        got.unwrap();
+        assert_eq!(bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>(), WINDOW + 2);
     });
 }
 

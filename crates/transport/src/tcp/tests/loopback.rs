@@ -85,9 +85,9 @@ fn a_closed_port_fails_the_dial_and_says_where() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut dialer = Node::new(&rt);
         let error = dialer.dial(&addr::to_multiaddr(closed), REUSE).await.err().unwrap();
-        let refused = matches!(&error, Error::Connect { remote, reason }
-            if *remote == closed && reason.kind() == std::io::ErrorKind::ConnectionRefused);
-        assert!(refused, "{error}");
+        let refused = matches!(&error, Error::Connect { remote, source }
+            if *remote == closed && source.kind() == std::io::ErrorKind::ConnectionRefused);
+        assert!(refused, "{}", chain(&error));
     });
 }
 
@@ -120,7 +120,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
     real(|rt| async move {
         let (mut node, taken) = Node::listening(&rt, config(), ANY_PORT).await;
         let error = match node.transport.listen_on(ListenerId::next(), taken.clone()) {
-            Err(libp2p::TransportError::Other(e)) => e.to_string(),
+            Err(libp2p::TransportError::Other(e)) => chain(&e),
             other => panic!("{other:?}"),
         };
         let taken = addr::parse_dial(&taken).unwrap().0;

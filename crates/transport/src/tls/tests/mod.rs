@@ -86,7 +86,7 @@ fn a_certificate_cut_short_or_with_something_behind_it_is_none() {
 }
 
 /// A certificate of `key`, valid from and to the first of January of these years, for a new host, with the
-/// extension as often as told.
+/// extension repeated `times` times.
 fn crafted(key: &KeyPair, years: (i32, i32), times: usize) -> CertificateDer<'static> {
     let host = Keypair::generate_ed25519();
     let signature = host.sign(&[&b"libp2p-tls-handshake:"[..], &key.public_key_der()].concat()).unwrap();

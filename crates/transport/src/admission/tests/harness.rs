@@ -30,12 +30,12 @@ use crate::{quic, tcp};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `test` over each transport.
-pub(super) fn run(test: impl AsyncFn(Bed)) {
+pub(super) fn run(test: impl AsyncFn(Harness)) {
     for over in [Over::Quic, Over::Tcp] {
         Executor::default()
             .block_on(1, |rt| async {
                 let limited = rt.clone();
-                let test: LocalBoxFuture<'_, ()> = Box::pin(test(Bed { rt, over }));
+                let test: LocalBoxFuture<'_, ()> = Box::pin(test(Harness { rt, over }));
                 limited.timeout(PATIENCE, test).await.unwrap_or_else(|_| panic!("{over:?}: no end in sight"));
             })
             .unwrap();
@@ -50,12 +50,12 @@ enum Over {
 
 /// A runtime, and the transport to make.
 #[derive(Clone)]
-pub(super) struct Bed {
+pub(super) struct Harness {
     pub(super) rt: Handle,
     over: Over,
 }
 
-impl Bed {
+impl Harness {
     /// Yamux does not: there, who sends nothing is silent.
     pub(super) fn tells_of_empty_streams(&self) -> bool {
         matches!(self.over, Over::Quic)
@@ -285,7 +285,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    pub(super) async fn open(bed: &Bed, mut connection: Link, inbound: bool) -> Self {
+    pub(super) async fn open(harness: &Harness, mut connection: Link, inbound: bool) -> Self {
         let binding = connection.binding().unwrap();
         let stream = poll_fn(|cx| {
             let stream = match inbound {
@@ -298,7 +298,7 @@ impl Raw {
         .await
         .unwrap();
         let (sender, stopped) = futures::channel::oneshot::channel();
-        bed.rt.spawn(
+        harness.rt.spawn(
             async move {
                 let drive = poll_fn(|cx| Pin::new(&mut connection).poll(cx).map(drop));
                 futures::future::select(drive, stopped).await;
