@@ -44,9 +44,9 @@ step_scripts() {
 # the standard library that is newer than Cargo.toml's rust-version is a warning (incompatible_msrv).
 step_clippy() {
     cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --all-targets --no-default-features --features async-dns,cli -- -D warnings
+    cargo clippy --locked --all-targets --no-default-features --features async-dns,cli,mdns,store -- -D warnings
     cargo clippy --locked --all-targets --all-features -- -D warnings
-    # A node and its client, without the program around them.
+    # A node and its client, without the program around them and whatever can be left out.
     cargo clippy --locked -p smidge --lib --examples --no-default-features --features hickory -- -D warnings
     bench clippy --all-targets -- -D warnings
 }
@@ -77,7 +77,7 @@ step_config() {
 # The other runtime and the other resolver in one build, where they can make a difference; `nightly` runs everything
 # on each. All of the workspace is selected, as for the other steps: another selection would be other dependencies.
 step_alternatives() {
-    local other=(--locked --no-default-features --features "async-std,async-dns,cli")
+    local other=(--locked --no-default-features --features "async-std,async-dns,cli,mdns,store")
     cargo test "${other[@]}" --lib
     filtered "${other[@]}" --test it -- mesh:: processes:: doctor::
 }
@@ -161,7 +161,11 @@ step_swarm() { tests/swarm/run.sh --native; }
 step_release() { cargo run --release --locked -- demo; }
 
 step_async-std() { cargo test --locked --features async-std; }
-step_async-dns() { cargo test --locked --no-default-features --features async-dns,cli; }
+step_async-dns() {
+    cargo test --locked --no-default-features --features async-dns,cli,mdns,store
+    # What was left out is refused by the config.
+    filtered --locked --no-default-features --features hickory --lib -- config::
+}
 
 step_static-arm() {
     std_for_static
@@ -173,7 +177,7 @@ step_static-arm() {
 step_swarm-mixed() { tests/swarm/run.sh linux-arm64 linux-arm-v7; }
 
 step_fuzz() {
-    cargo clippy --locked --manifest-path fuzz/Cargo.toml -- -D warnings
+    RUSTFLAGS="--cfg fuzzing" cargo clippy --locked --manifest-path fuzz/Cargo.toml -- -D warnings
     fuzz/run.sh 120
 }
 

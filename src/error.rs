@@ -1,27 +1,28 @@
-//! Errors in words: what they say, with their causes.
+//! Errors as they are printed: what they say, with their causes, and what to do about the system's.
 
 use std::{error::Error, io};
 
 use rustix::io::Errno;
 
-/// An error with the causes that it does not already tell, on one line.
+/// An error and its causes on one line, as a log or a verb prints it. Every error of ours is printed by this: its own
+/// message never repeats its source's. Those of dependencies may end with it, and it is left out then.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let text = cause.to_string();
-        if !words.contains(&text) {
-            if !words.is_empty() {
-                words.push_str(": ");
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            if !text.is_empty() {
+                text.push_str(": ");
             }
-            words.push_str(&text);
+            text.push_str(&words);
         }
         source = cause.source();
     }
-    words
+    text
 }
 
-/// What the operating system said, where that is the cause.
+/// The operating system's error code, where that is the cause.
 pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -40,7 +41,7 @@ pub(crate) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
     None
 }
 
-/// What to do about an error of the operating system that comes back until somebody does; empty for others.
+/// What to do about an error of the operating system that recurs until it is dealt with; empty for others.
 pub(crate) fn remedy(error: &(dyn Error + 'static)) -> &'static str {
     match errno(error) {
         Some(Errno::MFILE) => {
@@ -59,8 +60,23 @@ mod tests {
     #[error("above")]
     struct Above(#[source] io::Error);
 
+    /// A message as some dependencies have it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("above: {0}")]
+    struct Twice(#[source] io::Error);
+
     #[test]
-    fn the_systems_word_is_found_under_whatever_wraps_it() {
+    fn a_cause_is_printed_once_whether_or_not_the_message_above_ends_with_it() {
+        let cause = || io::Error::other("no room");
+        assert_eq!(chain(&Above(cause())), "above: no room");
+        assert_eq!(chain(&Twice(cause())), "above: no room");
+        assert_eq!(chain(&Above(io::Error::other(Twice(cause())))), "above: above: no room");
+        // What merely occurs in the message is another thing.
+        assert_eq!(chain(&Above(io::Error::other("bo"))), "above: bo");
+    }
+
+    #[test]
+    fn the_systems_error_is_found_under_whatever_wraps_it() {
         let raw = || io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let wrapped = io::Error::other(Above(io::Error::other(Above(raw()))));
         for error in [raw(), wrapped] {

@@ -4,7 +4,7 @@
 //! function takes any bytes, and panics only when something is wrong: a panic below it, a promise that does not
 //! hold, or no end within its time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is told by a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken promise is a panic")]
 
 use std::{fs, path::PathBuf};
 
@@ -26,7 +26,7 @@ fn file(target: &str, bytes: &[u8]) -> PathBuf {
 }
 
 /// A config file, and after a byte 0 each, what `--set` says. What is taken is checked, printed and
-/// read again as the same; what is refused is refused in words.
+/// read again as the same; what is refused is refused with a message.
 pub fn config(bytes: &[u8]) {
     let mut parts = bytes.split(|byte| *byte == 0);
     let path = file("config", parts.next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Who a node is: an Ed25519 key, in a file or in memory.
+//! A node's identity: an Ed25519 key, in a file or in memory.
 //!
 //! The file holds the key in libp2p's protobuf encoding of private keys (libp2p/specs
 //! peer-ids), as bytes, 68 of them, as go-libp2p and rust-libp2p write it; the base64 of the same
@@ -32,7 +32,7 @@ const DERIVATION: &[u8] = b"smidge/identity/ed25519/v1";
 
 /// Where a key came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Made for this run, kept nowhere.
     Ephemeral,
     /// Made now, and written to this file.
@@ -85,15 +85,15 @@ pub enum IdentityError {
         /// What is wrong with it.
         why: String,
     },
-    /// The operating system said no.
-    #[error("{}: cannot {doing}: {error}", path.display())]
+    /// An error of the operating system.
+    #[error("{}: cannot {doing}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
         /// What was tried.
         doing: &'static str,
-        /// What it said.
-        error: io::Error,
+        /// The error.
+        source: io::Error,
     },
 }
 
@@ -128,7 +128,7 @@ impl Identity {
     /// (RFC 5869) of the secret, with the salt `smidge/identity/ed25519/v1`, the name as info, and 32
     /// bytes long.
     ///
-    /// Whoever has the secret has the key of every name. Two nodes that use one name at a time are one
+    /// The secret gives the key of every name. Two nodes that use one name at a time are one
     /// peer to all others: nothing here can notice that.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Identity {
         Self { keypair: Keypair::generate_ed25519(), origin: Origin::Ephemeral, warnings: Vec::new() }
     }
 
-    /// Reads the key in `path`, or makes one there. Of two processes that do so at once, one
+    /// Reads the key in `path`, or makes one there. Of two processes that do so simultaneously, one
     /// makes the key and both have it.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Identity {
         let failed = |doing| {
             move |error: io::Error| match error.kind() {
                 io::ErrorKind::NotFound => IdentityError::Missing(path.into()),
-                _ => IdentityError::Io { path: path.into(), doing, error },
+                _ => IdentityError::Io { path: path.into(), doing, source: error },
             }
         };
         let damaged = |why: String| IdentityError::Damaged { path: path.into(), why };
@@ -190,7 +190,7 @@ impl Identity {
             return Err(IdentityError::NotAFile { path: path.into(), what });
         }
         let file = File::open(path).map_err(failed("open it"))?;
-        // Room for all of it at once: a buffer that grows leaves copies behind.
+        // Room for all of it from the start: a buffer that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 64));
         file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed("read it"))?;
         let keypair = decode(&bytes).map_err(damaged)?;
@@ -221,7 +221,7 @@ impl Identity {
         })?);
         write_new(path, &bytes).map_err(|(doing, error)| match error.kind() {
             io::ErrorKind::AlreadyExists => IdentityError::Exists(path.into()),
-            _ => IdentityError::Io { path: path.into(), doing, error },
+            _ => IdentityError::Io { path: path.into(), doing, source: error },
         })?;
         Ok(Self { keypair, origin: Origin::Created(path.into()), warnings: Vec::new() })
     }
@@ -231,13 +231,13 @@ impl Identity {
         &self.keypair
     }
 
-    /// Who this is to others.
+    /// The peer id of the key.
     pub fn peer_id(&self) -> PeerId {
         self.keypair.public().to_peer_id()
     }
 
     /// Where the key came from.
-    pub fn origin(&self) -> &Origin {
+    pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
 
@@ -271,7 +271,7 @@ fn decode(bytes: &[u8]) -> Result<Keypair, String> {
         Some(text) if text.starts_with("-----BEGIN") => "holds a PEM key, not a libp2p one".to_owned(),
         _ => format!("holds no libp2p key ({} bytes, damaged or cut off)", bytes.len()),
     };
-    // libp2p's own error would do, but it is not said that it never quotes the bytes.
+    // libp2p's own error would do, but it does not promise never to quote the bytes.
     let keypair = Keypair::from_protobuf_encoding(encoded).map_err(|_| garbage())?;
     match keypair.key_type() {
         KeyType::Ed25519 => Ok(keypair),
@@ -279,7 +279,7 @@ fn decode(bytes: &[u8]) -> Result<Keypair, String> {
     }
 }
 
-fn directory(path: &Path) -> &Path {
+pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

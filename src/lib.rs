@@ -27,8 +27,12 @@
 //! To use only the transport, and any behaviour of rust-libp2p on smol, see [`transport`].
 
 #![cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "what the command line alone asks of the floors below it")
+    not(all(feature = "cli", feature = "mdns", feature = "store")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "what only parts that were left out ask of the floors below them"
+    )
 )]
 
 #[cfg(feature = "cli")]
@@ -37,7 +41,7 @@ pub mod config;
 pub mod dialer;
 pub mod dns;
 mod error;
-#[cfg(all(feature = "gateway", any(test, fuzzing)))]
+#[cfg(all(feature = "gateway", feature = "mdns", feature = "store", any(test, fuzzing)))]
 pub mod fuzz;
 #[cfg(feature = "gateway")]
 pub mod gateway;

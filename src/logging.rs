@@ -1,5 +1,5 @@
 //! Logging: env_logger behind a door that lets the levels change while the node runs, and a thread of its
-//! own that writes to stderr: whoever logs waits for nobody.
+//! own that writes to stderr: logging never waits.
 //!
 //! libp2p logs through `tracing`, whose `log` feature brings its lines here, under targets such as
 //! `libp2p_swarm`. One event is one line on stderr, whatever a remote put into it: control
@@ -46,7 +46,7 @@ const QUIET: &[(&str, LevelFilter)] = &[
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Time, level, target and message, with blanks between.
     Text,
     /// One JSON object a line.
@@ -146,21 +146,18 @@ impl Directives {
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The levels asked for are no levels.
-    #[error("log level: {0}")]
-    Directives(#[from] DirectivesError),
+pub(crate) enum LogError {
     /// Another logger was installed by this process.
     #[error("a logger is installed already")]
     Installed,
     /// The thread that writes the log cannot be started, or stderr is not open.
-    #[error("the log cannot be written: {0}")]
+    #[error("the log cannot be written")]
     Writer(#[source] io::Error),
 }
 
 /// Where the log can be changed after it was set up. Clones change the same log.
 #[derive(Clone)]
-pub struct Control {
+pub(crate) struct Control {
     logger: Arc<Reloadable>,
     queue: Queue,
 }
@@ -172,17 +169,8 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Applies other levels from now on; on an error the old ones stay.
-    ///
-    /// # Errors
-    /// Names the directives that cannot be followed.
-    pub fn set_level(&self, directives: &str) -> Result<(), LogError> {
-        self.apply(&directives.parse()?);
-        Ok(())
-    }
-
-    /// Applies levels that were parsed before, for instance `config.log.level`.
-    pub fn apply(&self, directives: &Directives) {
+    /// Applies other levels from now on.
+    pub(crate) fn apply(&self, directives: &Directives) {
         let logger = self.logger.build(directives);
         let most = logger.filter();
         *self.logger.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner) = logger;
@@ -194,13 +182,13 @@ static LOGGER: OnceLock<Control> = OnceLock::new();
 
 /// What a log is set up with.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// How lines look.
-    pub format: Format,
+    pub(crate) format: Format,
     /// Which lines there are.
-    pub level: Directives,
+    pub(crate) level: Directives,
     /// Bytes of lines that wait to be written; beyond, lines are dropped and counted.
-    pub buffer: usize,
+    pub(crate) buffer: usize,
 }
 
 /// Sets the log of this process up, on stderr. A second call changes the levels of the first. Lines are
@@ -208,7 +196,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// [`LogError::Installed`] when the process has a logger that is not ours; [`LogError::Writer`].
-pub fn init(settings: &Settings) -> Result<Control, LogError> {
+pub(crate) fn init(settings: &Settings) -> Result<Control, LogError> {
     if let Some(control) = LOGGER.get() {
         control.apply(&settings.level);
         return Ok(control.clone());
@@ -222,23 +210,23 @@ pub fn init(settings: &Settings) -> Result<Control, LogError> {
     Ok(control.clone())
 }
 
-/// Waits until what was logged so far is written; a second at most, where nobody reads it.
-pub fn flush() {
+/// Waits until what was logged so far is written; a second at most, where it is not read.
+pub(crate) fn flush() {
     if let Some(control) = LOGGER.get() {
         control.queue.flush(FLUSH);
     }
 }
 
-/// Log lines of this process that were dropped, because nobody took them as fast as they came.
-pub fn dropped() -> u64 {
+/// Log lines of this process that were dropped, because they came faster than they were read.
+pub(crate) fn dropped() -> u64 {
     LOGGER.get().map_or(0, |control| control.queue.dropped())
 }
 
-/// How long the end of a process waits for whoever reads its log.
+/// How long the end of a process waits for the reader of its log.
 const FLUSH: Duration = Duration::from_secs(1);
 
 fn write_to_stderr(queue: &Queue, format: Format) -> io::Result<()> {
-    // Not through `io::stderr()`: its lock would be held for as long as nobody reads, and whoever else has
+    // Not through `io::stderr()`: its lock would be held for as long as there is no reader, and whatever else has
     // something to say there would wait for it.
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let notices = build(format, &Directives::default(), Box::new(out.try_clone()?));

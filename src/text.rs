@@ -1,4 +1,4 @@
-//! What is done with words that others wrote before they are shown: in error messages, logs and the tables of verbs.
+//! What is done with text from outside before it is shown: in error messages, logs and the tables of verbs.
 
 use std::borrow::Cow;
 

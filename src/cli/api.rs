@@ -24,13 +24,13 @@ use crate::{
     runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
 
-/// Where a node is, unless told otherwise.
+/// Where a node's API is by default.
 const DEFAULT: &str = "http://127.0.0.1:4080";
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long the node may take for what it can say at once.
-pub(super) const AT_ONCE: Duration = Duration::from_secs(10);
-/// How long it may take for what others have to be asked for.
+/// How long the node may take for what it answers from its own state.
+pub(super) const OWN_STATE: Duration = Duration::from_secs(10);
+/// How long it may take for what it has to ask other nodes for.
 pub(super) const QUERY: Duration = Duration::from_secs(90);
 /// How long a connection may have been idle to be used again; the node closes those that are longer.
 const FRESH: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ pub(super) fn ask<F>(args: &ApiArgs, verb: &'static str, work: impl FnOnce(Api) 
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let url = args.told().unwrap_or_else(|| DEFAULT.into());
+    let url = args.named().unwrap_or_else(|| DEFAULT.into());
     let target = Where::new(url, verb)?;
     let api = |runtime| work(target.open(runtime));
     Executor::default().block_on(1, api).map_err(|e| Failure::new(exit::FAILED, "runtime", e))?
@@ -71,7 +71,7 @@ fn env(name: &str) -> Option<String> {
 
 impl ApiArgs {
     /// The node that the caller named, if any.
-    pub(super) fn told(&self) -> Option<String> {
+    pub(super) fn named(&self) -> Option<String> {
         self.api.clone().or_else(|| env("SMIDGE_API"))
     }
 }
@@ -171,7 +171,7 @@ pub(super) struct Api {
 impl Api {
     /// The body of the answer to a GET that others need not be asked for.
     pub(super) async fn get(&mut self, path: &str) -> Result<Vec<u8>, Failure> {
-        self.call("GET", path, b"", AT_ONCE).await
+        self.call("GET", path, b"", OWN_STATE).await
     }
 
     /// The body of the answer, which may take as long as `limit`.
@@ -231,7 +231,7 @@ impl Api {
             let body = wire.body(framing, MAX_ANSWER).await.map_err(|e| self.garbled(e))?;
             Err(self.refused(head.line, &body))
         };
-        match self.runtime.timeout(AT_ONCE, opening).await {
+        match self.runtime.timeout(OWN_STATE, opening).await {
             Ok(opened) => opened,
             Err(late) => Err(self.unreachable(&late)),
         }
@@ -250,7 +250,7 @@ impl Api {
             let wire = self.connect().await?;
             self.begin(wire, path).await.unwrap_or_else(|e| Err(self.garbled(e)))
         };
-        match self.runtime.timeout(AT_ONCE, opening).await {
+        match self.runtime.timeout(OWN_STATE, opening).await {
             Ok(opened) => opened,
             Err(late) => Err(self.unreachable(&late)),
         }

@@ -1,4 +1,4 @@
-//! `smidge completions`: what a shell needs to complete our words.
+//! `smidge completions`: what a shell needs to complete our verbs and flags.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;

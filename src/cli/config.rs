@@ -1,4 +1,4 @@
-//! `smidge config`: what a node would be told.
+//! `smidge config`: the configuration that a node would run with.
 
 use std::path::PathBuf;
 

@@ -48,6 +48,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         let why = "this binary was built without the resolver hickory, and async-dns cannot be told which server to ask";
         return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `hickory`"));
     }
+    if args.mdns && !cfg!(feature = "mdns") {
+        let why = "this binary was built without the feature mdns";
+        return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `mdns`"));
+    }
     let mut network = Network::start(usize::from(args.nodes), args.mdns)?;
     let result = if args.mdns { play_mdns(&mut network) } else { play(&mut network) };
     network.stop();
@@ -74,7 +78,7 @@ fn play(network: &mut Network) -> Result<(), Failure> {
     deliver(network)
 }
 
-/// Nobody has a name: every node finds every other one by itself, and the sender finds one of them.
+/// Without names: every node finds every other one by multicast.
 fn play_mdns(network: &mut Network) -> Result<(), Failure> {
     for node in network.nodes() {
         for to in network.nodes().filter(|to| *to != node) {

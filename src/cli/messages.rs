@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    api::{self, AT_ONCE, Api, ApiArgs, Follow, SseEvent, duration},
+    api::{self, OWN_STATE, Api, ApiArgs, Follow, SseEvent, duration},
     exit, print, print_patiently, stdout_is, warn,
 };
 use crate::{
@@ -44,7 +44,7 @@ pub(crate) struct PubArgs {
     /// Each line is a message of its own; empty ones are left out
     #[arg(long, conflicts_with = "message")]
     lines: bool,
-    /// Subscribers of the topic to wait for; 0: publish even if nobody follows it
+    /// Subscribers of the topic to wait for; 0: publish even if there is none
     #[arg(long, value_name = "N", default_value_t = 1)]
     wait_peers: usize,
     /// How long they are waited for, in seconds or with a unit
@@ -113,7 +113,7 @@ pub(super) type Lines = Box<dyn BufRead + Send>;
 
 /// Publishes one message; what is to be printed of it.
 async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failure> {
-    let body = api.call("POST", &args.path(), data, args.timeout.saturating_add(AT_ONCE)).await?;
+    let body = api.call("POST", &args.path(), data, args.timeout.saturating_add(OWN_STATE)).await?;
     Ok(args.shown(&body))
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct SubArgs {
     api: ApiArgs,
 }
 
-/// How often is looked whether anybody still reads what is printed.
+/// How often to check whether the reader of stdout is still there.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Messages that are printed at a time, where that many have come.

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{
     config::{Config, ConfigError, LoadOptions, Problem},
+    error::chain,
     identity::IdentityError,
     logging::{self, LogError},
     runtime::Handle,
@@ -127,6 +128,11 @@ impl Failure {
         Self { code, what: what.into(), why: vec![(why.to_string(), None)] }
     }
 
+    /// A failure that `error` and its causes tell.
+    pub(crate) fn of(code: u8, what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(code, what, chain(error))
+    }
+
     /// Adds what to do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Some((_, last)) = self.why.last_mut() {
@@ -140,7 +146,7 @@ impl Failure {
         self.why.iter().any(|(why, _)| why.contains(words))
     }
 
-    /// A failure that says nothing: nobody reads any more.
+    /// A failure without a message: the reader of stdout has gone.
     fn quiet() -> Self {
         Self { code: exit::DONE, what: String::new(), why: Vec::new() }
     }
@@ -160,23 +166,20 @@ impl From<ConfigError> for Failure {
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Self {
         let code = if error.is_config() { exit::CONFIG } else { exit::FAILED };
-        Self::new(code, "key", &error).hint(error.hint())
+        Self::of(code, "key", &error).hint(error.hint())
     }
 }
 
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Self {
-        Self::new(exit::CONFIG, "network key", &error)
+        Self::of(exit::CONFIG, "network key", &error)
             .hint("make one: smidge key network FILE; network.key_file names it")
     }
 }
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        match error {
-            LogError::Directives(_) => Self::new(exit::CONFIG, "bad config", error),
-            LogError::Installed | LogError::Writer(_) => Self::new(exit::FAILED, "log", error),
-        }
+        Self::of(exit::FAILED, "log", &error)
     }
 }
 
@@ -240,7 +243,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Writes all of `text` to stdout, which may be a pipe that nobody reads: it is awaited then, and a signal or a
+/// Writes all of `text` to stdout, which may be a pipe without a reader: it is awaited then, and a signal or a
 /// time limit can still end the verb.
 pub(crate) async fn print_patiently(runtime: &Handle, text: String) -> Result<(), Failure> {
     // A pipe that is writable takes as much as this without blocking.
@@ -267,10 +270,10 @@ pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "smidge: warning: {}", lines(text));
 }
 
-/// How long whoever reads stderr has to take the last words.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the reader of stderr has to take the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Says why a verb failed. The process ends whether anybody reads that or not.
+/// Says why a verb failed. The process ends whether that is read or not.
 fn complain(failure: &Failure) {
     let mut text = String::new();
     for (why, hint) in &failure.why {
@@ -285,9 +288,9 @@ fn complain(failure: &Failure) {
         let _ = io::stderr().write_all(text.as_bytes());
         let _ = done.send(());
     };
-    // Nothing can be said where there is no thread to be had.
+    // Without a thread, nothing can be said.
     if std::thread::Builder::new().spawn(write).is_ok() {
-        let _ = wait.recv_timeout(LAST_WORDS);
+        let _ = wait.recv_timeout(LAST_LINES);
     }
 }
 

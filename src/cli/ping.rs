@@ -36,8 +36,8 @@ use crate::{
     --json: {\"peer\", \"address\", \"sent\", \"answered\", \"rtt_us\": {\"all\", \"min\", \"avg\", \"max\", \"mdev\"}}")]
 pub(crate) struct PingArgs {
     /// The peer's id, or an address, with or without /p2p/ID at its end
-    #[arg(value_name = "PEER|ADDR", value_parser = whom)]
-    whom: Whom,
+    #[arg(value_name = "PEER|ADDR", value_parser = pinged)]
+    target: Pinged,
     /// How often
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
@@ -56,14 +56,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a ping carries (libp2p/specs ping/ping.md).
 const BYTES: usize = 32;
 
-/// Who is pinged.
+/// What is pinged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Whom {
+enum Pinged {
     Peer(PeerId),
     At(Multiaddr),
 }
 
-impl fmt::Display for Whom {
+impl fmt::Display for Pinged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => peer.fmt(f),
@@ -72,20 +72,20 @@ impl fmt::Display for Whom {
     }
 }
 
-fn whom(text: &str) -> Result<Whom, String> {
+fn pinged(text: &str) -> Result<Pinged, String> {
     if let Ok(peer) = text.parse() {
-        return Ok(Whom::Peer(peer));
+        return Ok(Pinged::Peer(peer));
     }
     // An address that only names its peer: the node has to know where that is.
     if let Ok(addr) = text.parse::<Multiaddr>()
         && let (Some(Protocol::P2p(peer)), 1) = (addr.iter().next(), addr.iter().count())
     {
-        return Ok(Whom::Peer(peer));
+        return Ok(Pinged::Peer(peer));
     }
     if !text.contains(['/', ':', '.']) {
         return Err("this is neither a peer id nor an address".into());
     }
-    dialable(text).map(Whom::At).map_err(|why| format!("the address {why}"))
+    dialable(text).map(Pinged::At).map_err(|why| format!("the address {why}"))
 }
 
 /// What came back so far, times in microseconds.
@@ -101,11 +101,11 @@ pub(super) fn run(args: &PingArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let start = Instant::now();
         let mut times = Times::default();
-        if let Whom::Peer(peer) = &args.whom {
+        if let Pinged::Peer(peer) = &args.target {
             times.peer = Some(peer.to_string());
         }
         if !args.json {
-            print(&format!("PING {}: {BYTES} bytes of data\n", args.whom))?;
+            print(&format!("PING {}: {BYTES} bytes of data\n", args.target))?;
         }
         let stopped = async { while signals.next().await == Some(Signal::Reload) {} };
         let pinging = pings(&mut api, args, &mut times);
@@ -129,8 +129,8 @@ async fn pings(api: &mut Api, args: &PingArgs, times: &mut Times) -> Result<(), 
     for seq in 1..=args.count {
         runtime.sleep_until(due).await;
         due += args.interval;
-        // Once it is known who is at an address, that peer is meant, wherever else it may be.
-        let target = times.peer.clone().unwrap_or_else(|| args.whom.to_string());
+        // Once the peer at an address is known, that peer is pinged, wherever else it may be.
+        let target = times.peer.clone().unwrap_or_else(|| args.target.to_string());
         let path = format!("/v1/peers/{}/ping", encode(target.as_bytes()));
         times.sent = seq;
         let line = match api.call("GET", &path, b"", PATIENCE).await {
@@ -177,7 +177,7 @@ impl Times {
         let (sent, answered) = (self.sent, self.rtts.len());
         let mut text = format!(
             "\n--- {} ping statistics ---\n{sent} packets transmitted, {answered} received, {} packet loss, time {}ms\n",
-            args.whom,
+            args.target,
             loss(sent, answered),
             took.as_millis()
         );
@@ -189,9 +189,9 @@ impl Times {
 
     fn json(&self, args: &PingArgs) -> String {
         let [min, avg, max, mdev] = summary(&self.rtts).map_or([None; 4], |all| all.map(Some));
-        let address = match &args.whom {
-            Whom::Peer(_) => None,
-            Whom::At(address) => Some(address.to_string()),
+        let address = match &args.target {
+            Pinged::Peer(_) => None,
+            Pinged::At(address) => Some(address.to_string()),
         };
         let record = json!({
             "peer": self.peer,
@@ -214,20 +214,20 @@ mod tests {
         let bare: Multiaddr = "/ip4/10.0.0.1/udp/4001/quic-v1".parse().unwrap();
         let full = bare.clone().with(Protocol::P2p(id));
         for (text, expected) in [
-            (id.to_string(), Whom::Peer(id)),
-            (format!("/p2p/{id}"), Whom::Peer(id)),
-            (bare.to_string(), Whom::At(bare.clone())),
-            (full.to_string(), Whom::At(full)),
-            ("10.0.0.1:4001".into(), Whom::At(bare.clone())),
-            ("10.0.0.1".into(), Whom::At(bare)),
-            ("/ip4/10.0.0.1/tcp/1".into(), Whom::At("/ip4/10.0.0.1/tcp/1".parse().unwrap())),
+            (id.to_string(), Pinged::Peer(id)),
+            (format!("/p2p/{id}"), Pinged::Peer(id)),
+            (bare.to_string(), Pinged::At(bare.clone())),
+            (full.to_string(), Pinged::At(full)),
+            ("10.0.0.1:4001".into(), Pinged::At(bare.clone())),
+            ("10.0.0.1".into(), Pinged::At(bare)),
+            ("/ip4/10.0.0.1/tcp/1".into(), Pinged::At("/ip4/10.0.0.1/tcp/1".parse().unwrap())),
         ] {
-            assert_eq!(whom(&text), Ok(expected), "{text}");
+            assert_eq!(pinged(&text), Ok(expected), "{text}");
         }
         for text in
             ["nobody", "", "/ip4/10.0.0.1/tcp/0", "/ip4//udp/4001", "/dns4/bootstrap", "bootstrap:4001"]
         {
-            assert!(whom(text).is_err(), "{text}");
+            assert!(pinged(text).is_err(), "{text}");
         }
     }
 

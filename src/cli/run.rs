@@ -15,6 +15,7 @@ use futures::{
 use super::{ConfigArgs, Failure, exit};
 use crate::{
     config::{Config, ConfigError, LoadOptions, Publish},
+    error::chain,
     gateway::{Bound, GatewayError},
     identity::Identity,
     logging,
@@ -23,17 +24,17 @@ use crate::{
     transport::admission::{KeyFileError, Keyring},
 };
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is stopped.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge run --dial bootstrap:4001 --topic some_topic\n\n\
                         SIGHUP reads the configuration again; SIGTERM and SIGINT stop within 5 seconds,\n\
-                        a second one at once.")]
+                        a second one immediately.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     node: NodeArgs,
 }
 
-/// What a node is told on the command line.
+/// What the command line sets of a node's configuration.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
@@ -94,7 +95,7 @@ impl Daemon<'_> {
             "starting smidge {} as {}, peer id {}",
             env!("CARGO_PKG_VERSION"), self.config.role, identity.peer_id()
         );
-        // Before anything else starts: a taken address is told at once.
+        // Before anything else starts: so that an address in use is reported immediately.
         let api = Bound::open(&self.config, &self.runtime)?;
         let mut node = Node::new(self.config.clone(), identity.keypair().clone());
         if let Some(file) = &self.config.network.key_file {
@@ -112,7 +113,7 @@ impl Daemon<'_> {
             self.runtime.spawn(say(client.clone(), self.config.publish.clone(), self.runtime.clone()));
         }
         while let Some(signal) = signals.next().await {
-            // A file that cannot be read to its end must not keep anybody from ending the node.
+            // A file that cannot be read to its end must not keep the node from ending.
             let read = match signal {
                 Signal::Stop => None,
                 Signal::Reload => {
@@ -165,7 +166,9 @@ impl Daemon<'_> {
                         log::info!(target: "smidge", "private network: keys {}", read.fingerprints().join(", "));
                     }
                 }
-                Err(e) => log::error!(target: "smidge", "the network's keys stay as they were: {e}"),
+                Err(e) => {
+                    log::error!(target: "smidge", "the network's keys stay as they were: {}", chain(&e))
+                }
             }
         }
         if let Err(e) = client.apply(config.clone()).await {
@@ -173,7 +176,7 @@ impl Daemon<'_> {
         }
         let applied = if changes.live.is_empty() { "nothing".into() } else { changes.live.join(", ") };
         log::info!(target: "smidge", "reloaded: {applied} changed");
-        // What needs a restart stays as it was, so that it is told again the next time.
+        // What needs a restart stays as it was, so that it is reported again next time.
         self.config.dial.names = config.dial.names;
         self.config.dial.addresses = config.dial.addresses;
         self.config.gossip.topics = config.gossip.topics;
@@ -186,17 +189,17 @@ impl Daemon<'_> {
 impl From<SpawnError> for Failure {
     fn from(error: SpawnError) -> Self {
         match error {
-            SpawnError::Store(e) if e.is_config() => Self::new(exit::CONFIG, "kad.store", &e).hint(e.hint()),
-            SpawnError::Store(e) => Self::new(exit::FAILED, "kad.store", &e).hint(e.hint()),
-            SpawnError::Listen { hint, .. } => Self::new(exit::FAILED, "node", error).hint(hint),
-            e => Self::new(exit::FAILED, "node", e),
+            SpawnError::Store(e) if e.is_config() => Self::of(exit::CONFIG, "kad.store", &e).hint(e.hint()),
+            SpawnError::Store(e) => Self::of(exit::FAILED, "kad.store", &e).hint(e.hint()),
+            SpawnError::Listen { hint, .. } => Self::of(exit::FAILED, "node", &error).hint(hint),
+            e => Self::of(exit::FAILED, "node", &e),
         }
     }
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self::new(exit::FAILED, "api", &error).hint(error.hint())
+        Self::of(exit::FAILED, "api", &error).hint(error.hint())
     }
 }
 
@@ -223,7 +226,7 @@ async fn stop_signal(signals: &mut Signals) {
     }
 }
 
-/// Ends the node in good order, or at once if a second signal asks for it.
+/// Drains the node; a second signal ends it immediately.
 async fn stop(client: &Client, mut signals: Signals) -> Result<(), Failure> {
     let drained = client.shutdown();
     let first = Instant::now();
@@ -257,7 +260,7 @@ async fn say(client: Client, publish: Publish, runtime: Handle) {
             Ok(_) if publish.every.is_zero() => return,
             Ok(_) => {}
             Err(Error::Stopped | Error::ShuttingDown) => return,
-            // Said once or regularly, it is said as soon as somebody listens.
+            // Published once or regularly, it is published as soon as there is a subscriber.
             Err(e @ Error::NoPeers { .. }) => {
                 log::warn!(target: "smidge", "retrying in 0 ms: not published: {e}");
                 continue;

@@ -4,8 +4,8 @@
 use libp2p::Multiaddr;
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Target, TopicScore,
-    Validation,
+    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store, Target,
+    TopicScore, Validation,
     kind::Kind,
     split_circuit,
     table::{Visitor, plain},
@@ -145,6 +145,18 @@ impl Config {
                 "max_value at most half of max_bytes",
             ),
             rule(
+                &["mdns.enabled"],
+                mdns.enabled && !cfg!(feature = "mdns"),
+                "this program was built without the feature mdns".into(),
+                "false",
+            ),
+            rule(
+                &["kad.store"],
+                kad.store != Store::Memory && !cfg!(feature = "store"),
+                "this program was built without the feature store".into(),
+                "\"memory\"",
+            ),
+            rule(
                 &["dns.backend"],
                 !compiled_in(self.dns.backend),
                 format!("this binary was built without the feature {}", self.dns.backend),
@@ -164,7 +176,7 @@ impl Config {
             hint: Some("make one: openssl rand -hex 32".into()),
             ..rule(
                 &["api.token"],
-                // Of a secret store that gave nothing, nobody must be let in.
+                // A secret store that gave nothing must not open the API to everyone.
                 api.token.is_none() && matches!(self.source("api.token"), Source::EnvFile { .. }),
                 "the file is empty".into(),
                 "a token",
@@ -356,8 +368,9 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
         let dial = &self.dial;
-        let told = !(dial.names.is_empty() && dial.addresses.is_empty() && self.relay.through.is_empty());
-        if self.role != Role::Bootstrap && !told && !self.mdns.enabled {
+        let has_targets =
+            !(dial.names.is_empty() && dial.addresses.is_empty() && self.relay.through.is_empty());
+        if self.role != Role::Bootstrap && !has_targets && !self.mdns.enabled {
             out.push(format!("a {} without dial.names waits until others find it", self.role));
         }
         if self.identity.ephemeral && self.sources.contains_key("identity.key_file") {

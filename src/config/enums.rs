@@ -84,7 +84,7 @@ words! {
 }
 
 words! {
-    /// How gossip messages are told apart.
+    /// What identifies a gossip message.
     MessageIds {
         /// By author and sequence number: equal payloads are different messages.
         Source = "source",

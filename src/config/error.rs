@@ -12,7 +12,7 @@ use super::Role;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "from", rename_all = "kebab-case")]
 pub enum Source {
-    /// Nobody said anything: what the role brings with it.
+    /// Not set anywhere: the default of the role.
     Default {
         /// The role whose default it is.
         role: Role,
@@ -75,7 +75,7 @@ impl fmt::Display for Source {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{at}{}: {problem}{}", Prefixed(": ", key), Prefixed("; expected ", expected))]
 pub struct Problem {
-    /// Where it was said.
+    /// Where the value came from.
     pub at: Source,
     /// The key it is about, for instance `gossip.heartbeat`.
     pub key: Option<String>,

@@ -45,7 +45,7 @@ pub(super) enum Raw {
     Items(Vec<String>),
 }
 
-/// All that was said, and all that was wrong with the way it was said.
+/// All values that were given, and all that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     pub(super) entries: BTreeMap<&'static str, Vec<Entry>>,

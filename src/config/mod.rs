@@ -1,4 +1,4 @@
-//! What a node is told: flags, `--set`, environment and file, layered over the defaults of a role,
+//! A node's configuration: flags, `--set`, environment and file, layered over the defaults of a role,
 //! parsed into types once and checked once.
 //!
 //! A [`Config`] that [`Config::load`] returned is right, or it would have been refused with every
@@ -7,7 +7,7 @@
 //! [`LoadOptions::from_env`].
 //!
 //! The table of all keys is in `schema.rs`. A role changes defaults only: a sender has a topic and
-//! a message to publish; no role dials anybody of its own accord, because a name that is right for
+//! a message to publish; no role dials anything of its own accord, because a name that is right for
 //! one network is wrong for the next (the shipped files in `config/` say names).
 
 use std::{
@@ -44,16 +44,15 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, KEYS, Kad, Limits, Listen, Log, Nat, Network, Peers, Publish,
+    Api, Config, Dial, Dns, Gossip, Identity, Kad, Limits, Listen, Log, Mdns, Nat, Network, Peers, Publish,
     Quic, Relay, Runtime, Tcp,
 };
-pub use show::Shown;
-pub use table::Key;
-use table::Visitor;
+use table::{Key, Visitor};
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use topic_rules::{TopicRules, TopicScore};
 pub(crate) use {
     network::parse_topic,
+    schema::KEYS,
     target::{check_address, dialable, split_circuit},
     transports::carried,
     units::parse_duration,
@@ -90,7 +89,7 @@ impl LoadOptions {
     }
 
     /// The file that [`Config::load`] reads, if it reads one.
-    pub fn file_to_read(&self) -> Option<&Path> {
+    pub(crate) fn file_to_read(&self) -> Option<&Path> {
         // One that is there but cannot be read is an error, not a missing one.
         let there = |path: &&Path| {
             !path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -99,7 +98,7 @@ impl LoadOptions {
     }
 
     /// Adds a flag's values, unless there are none; they replace what lower layers say of `key`.
-    pub fn flag(&mut self, flag: &'static str, key: &'static str, values: &[String]) {
+    pub(crate) fn flag(&mut self, flag: &'static str, key: &'static str, values: &[String]) {
         if !values.is_empty() {
             self.flags.push((flag, key, values.to_vec()));
         }
@@ -108,11 +107,11 @@ impl LoadOptions {
 
 /// What differs between two configurations, by what it takes to apply it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Keys that can be applied while the node runs.
-    pub live: Vec<&'static str>,
+    pub(crate) live: Vec<&'static str>,
     /// Keys that need a restart.
-    pub restart: Vec<&'static str>,
+    pub(crate) restart: Vec<&'static str>,
 }
 
 impl Default for Config {
@@ -160,13 +159,13 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
-    /// Where the effective value of a key came from. Unknown keys are defaults of nobody's.
+    /// Where the effective value of a key came from. An unknown key counts as a default.
     pub fn source(&self, key: &str) -> Source {
         self.sources.get(key).cloned().unwrap_or(Source::Default { role: self.role })
     }
 
     /// The keys whose values differ in `new`, by what it takes to apply them.
-    pub fn changes(&self, new: &Self) -> Changes {
+    pub(crate) fn changes(&self, new: &Self) -> Changes {
         let (live, restart): (Vec<&Key>, Vec<&Key>) =
             self.differing(new).into_iter().partition(|key| key.live);
         let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name).collect();

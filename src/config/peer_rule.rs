@@ -1,4 +1,4 @@
-//! Whom a rule is about: one peer by its id, or every peer at an address of a range.
+//! What a rule applies to: one peer by its id, or every peer at an address of a range.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -12,7 +12,7 @@ use super::kind::{said, text_kind};
 pub enum PeerRule {
     /// The peer with this id, wherever it is.
     Peer(PeerId),
-    /// Whoever is at an address of this range.
+    /// Every peer at an address of this range.
     Range(IpNet),
 }
 

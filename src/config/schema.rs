@@ -35,11 +35,11 @@ const DAY: u64 = 24 * 3600;
 // SIGHUP without a restart. [A..=B]: the bounds. Units are the type's own or in the text.
 sections! { role;
     top {
-        /// What holds for single topics, by name: who may publish, how they are scored.
+        /// Settings of single topics, by name: which peers may publish, and how the topic is scored.
         topics: BTreeMap<String, TopicRules> as TopicTable [live] = BTreeMap::new();
     }
 
-    /// Who this node is.
+    /// This node's key.
     identity: Identity {
         /// The file of the Ed25519 key (libp2p protobuf), made on first start with mode 0600.
         key_file: PathBuf = "/var/lib/smidge/key".into();
@@ -62,7 +62,7 @@ sections! { role;
         external: Vec<Multiaddr> as Vec<ExternalAddr> = Vec::new();
     }
 
-    /// Whom this node stays connected to.
+    /// The names and addresses that this node stays connected to.
     dial: Dial {
         /// The names (and addresses) to stay connected to: every replica behind each of them.
         names: Vec<Target> [live] = Vec::new();
@@ -78,7 +78,7 @@ sections! { role;
         forget: Duration [ms(100)..=secs(DAY)] = secs(60);
         /// How long a record is kept that no name server confirms any more and that does not answer either.
         stale: Duration [secs(1)..=secs(DAY)] = secs(600);
-        /// Dials under way at once.
+        /// Simultaneous dials.
         parallel: usize [1..=1024] = 16;
         /// What names are dialed over, in order of preference; none: what this node listens on, QUIC first.
         transports: Vec<TransportKind> = Vec::new();
@@ -102,7 +102,7 @@ sections! { role;
         mesh_outbound_min: usize [0..=512] = 2;
         /// How often meshes are mended.
         heartbeat: Duration [ms(50)..=secs(60)] = ms(700);
-        /// How messages are told apart.
+        /// What identifies a message.
         message_id: MessageIds = MessageIds::Source;
         /// Which messages are let in.
         validation: Validation = Validation::Strict;
@@ -164,9 +164,9 @@ sections! { role;
         listen: ApiListen = ApiListen::Tcp(([127, 0, 0, 1], 4080).into());
         /// What a caller shows as `Authorization: Bearer …`; needed where `listen` is not loopback.
         token: Option<Secret> = None;
-        /// Connections at once.
+        /// Simultaneous connections.
         connections: usize [1..=65536] = 128;
-        /// Event streams at once; each is one of `limits.subscriptions`, too.
+        /// Simultaneous event streams; each is one of `limits.subscriptions`, too.
         streams: usize [1..=65536] = 64;
         /// The largest body of a request, in bytes.
         max_body: usize as Size [1..=16 << 20] = 128 << 10;
@@ -188,11 +188,11 @@ sections! { role;
         enabled: bool = false;
         /// The only interfaces to look on, by name; none: all that carry multicast.
         interfaces: Vec<String> = Vec::new();
-        /// The longest pause between two questions who is there.
+        /// The longest pause between two queries.
         query_interval: Duration [secs(1)..=secs(DAY)] = secs(300);
         /// How long others may believe what this node says of itself without hearing it again.
         ttl: Duration [secs(2)..=secs(DAY)] = secs(360);
-        /// Peers known by it at once.
+        /// Most peers that it knows simultaneously.
         max_peers: usize [1..=65536] = 256;
     }
 
@@ -212,11 +212,11 @@ sections! { role;
         commands: usize [1..=65536] = 64;
         /// Events waiting for one subscriber; a slow one loses its oldest.
         events: usize [1..=1 << 20] = 256;
-        /// Event streams open at once.
+        /// Simultaneously open event streams.
         subscriptions: usize [1..=65536] = 64;
         /// Topics that this node may follow, and any one peer.
         topics: usize [1..=1 << 20] = 1024;
-        /// Records taken of one name, and names dialed at once.
+        /// Records taken of one name, and names dialed simultaneously.
         records: usize [1..=65536] = 1024;
     }
 
@@ -226,17 +226,17 @@ sections! { role;
         format: LogFormat = LogFormat::Text;
         /// Levels as in RUST_LOG, which wins.
         level: Directives [live] = Directives::default();
-        /// Bytes of lines that may wait for whoever reads the log; more lines are dropped, and counted.
+        /// Bytes of log lines that may wait to be written; further lines are dropped and counted.
         buffer: usize as Size [4 << 10..=64 << 20] = 256 << 10;
     }
 
     /// A private mesh.
     network: Network {
-        /// The file of the network's keys: who does not know one of them is not connected to; none: plain libp2p.
+        /// The file of the network's keys: a peer that does not know one of them is not admitted; none: plain libp2p.
         key_file: Option<PathBuf> = None;
         /// How long both ends have to prove that they know a key, after the handshake.
         timeout: Duration [ms(100)..=secs(300)] = secs(5);
-        /// Connections from one address that may fail to prove it before the next ones are refused at once.
+        /// Connections from one address that may fail to prove it before the next ones are refused immediately.
         failures: usize [1..=65536] = 16;
     }
 
@@ -274,11 +274,11 @@ sections! { role;
         /// Others are asked whether the addresses that they see this node at lead back to it (AutoNAT v2); those
         /// that do are announced.
         probe: bool = false;
-        /// Others that ask are dialed back, and told whether they could be reached (AutoNAT v2).
+        /// Peers that ask are dialed back, and learn whether they could be reached (AutoNAT v2).
         answer: bool = false;
     }
 
-    /// Who is let in.
+    /// Which peers are admitted.
     peers: Peers {
         /// The only ones let in, by peer id or address; none: all.
         allow: Vec<PeerRule> [live] = Vec::new();

@@ -8,18 +8,18 @@ use crate::text::steers;
 
 /// One key with its effective value, fit to be shown.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shown {
+pub(super) struct Shown {
     /// The key, for instance `gossip.heartbeat`.
-    pub key: &'static str,
+    pub(super) key: &'static str,
     /// Its value, masked where it is secret.
-    pub value: toml::Value,
+    pub(super) value: toml::Value,
     /// Where it came from.
-    pub from: Source,
+    pub(super) from: Source,
 }
 
 impl Config {
     /// Every key with its effective value and its source, in the order of the sections.
-    pub fn describe(&self) -> Vec<Shown> {
+    pub(super) fn describe(&self) -> Vec<Shown> {
         let mut show = Show { config: self, out: Vec::new() };
         self.clone().visit(&mut show);
         show.out
@@ -27,7 +27,7 @@ impl Config {
 
     /// The effective configuration as TOML that can be read back (but for masked secrets), each
     /// value with a comment that says where it came from.
-    pub fn toml(&self) -> String {
+    pub(crate) fn toml(&self) -> String {
         let mut out = String::new();
         let mut section = "";
         for Shown { key, value, from } in self.describe() {
@@ -53,7 +53,7 @@ impl Config {
     }
 
     /// The effective configuration as JSON: `{KEY: {"value", "from", "line"}}`.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         let keys = self.describe().into_iter().map(|shown| {
             let from = json!({
                 "value": shown.value,

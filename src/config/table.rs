@@ -6,13 +6,11 @@ use super::kind::Kind;
 
 /// A key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     /// Its name, for instance `gossip.heartbeat`.
-    pub name: &'static str,
-    /// What it means, in one sentence.
-    pub meaning: &'static str,
+    pub(crate) name: &'static str,
     /// Whether a change is applied on SIGHUP, without a restart.
-    pub live: bool,
+    pub(crate) live: bool,
 }
 
 /// Walks over all values of a configuration, each with its key's name.
@@ -108,7 +106,7 @@ macro_rules! sections {
             )* }
         )*
 
-        /// What a node is told: every key with its effective value, and where each came from.
+        /// A node's configuration: every key with its effective value, and where each came from.
         #[derive(Clone, Debug)]
         pub struct Config {
             /// What the node is for; only changes defaults.
@@ -119,20 +117,17 @@ macro_rules! sections {
         }
 
         /// All keys, in the order of the sections.
-        pub const KEYS: &[super::table::Key] = &[
+        pub(crate) const KEYS: &[super::table::Key] = &[
             super::table::Key {
                 name: "role",
-                meaning: "What the node is for; only changes defaults.",
                 live: false,
             },
             $(super::table::Key {
                 name: stringify!($top),
-                meaning: concat!($($top_meaning),*),
                 live: super::table::live!($($($top_rule)*)?),
             },)*
             $($(super::table::Key {
                 name: concat!(stringify!($section), ".", stringify!($key)),
-                meaning: concat!($($meaning),*),
                 live: super::table::live!($($($rule)*)?),
             },)*)*
         ];

@@ -1,4 +1,4 @@
-//! What a node is told to stay connected to: a name with a port, or an address.
+//! What a node stays connected to: a name with a port, or an address.
 //!
 //! Parses and prints; never resolves. A name stands for every replica behind it, so it carries no
 //! peer id; an address may.
@@ -172,7 +172,7 @@ pub(crate) fn check_address(addr: &Multiaddr) -> Result<(TransportKind, SocketAd
     }
 }
 
-/// Of an address through a relay, `RELAY/p2p/ID/p2p-circuit/p2p/PEER`: the relay's own, and who is behind it.
+/// Of an address through a relay, `RELAY/p2p/ID/p2p-circuit/p2p/PEER`: the relay's own, and the peer behind it.
 /// `None` for any other address.
 ///
 /// # Errors
@@ -218,7 +218,7 @@ impl TransportKind {
     }
 }
 
-/// Parses an address that can be dialed as it stands: no name to resolve, and a transport that is said, or
+/// Parses an address that can be dialed as it stands: no name to resolve, and a transport that is given, or
 /// QUIC.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Configurations good and bad, and the exact words of each refusal.
+//! Configurations good and bad, and the exact text of each refusal.
 
 use std::{fs, time::Duration};
 

@@ -25,16 +25,16 @@ const MOST_TOPICS: usize = 1024;
 /// What holds for one topic.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicRules {
-    /// Whose messages are let in; `None`: everybody's. Never empty.
+    /// Authors whose messages are let in; `None`: all of them. Never empty.
     pub publish: Option<BTreeSet<PeerId>>,
     /// How the topic counts for a peer's score.
     pub score: TopicScore,
 }
 
-/// A preset, and what was said to differ from it.
+/// A preset, and the parameters that differ from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicScore {
-    /// What holds unless told otherwise.
+    /// Where all other parameters come from.
     pub preset: ScorePreset,
     /// Parameters by gossipsub's own names, each one of [`NAMES`].
     changed: BTreeMap<&'static str, Number>,
@@ -91,7 +91,7 @@ parameters! {
 
 impl TopicScore {
     /// The parameters for gossipsub.
-    pub fn params(&self) -> TopicScoreParams {
+    pub(crate) fn params(&self) -> TopicScoreParams {
         let mut params = self.preset.params();
         for (name, number) in &self.changed {
             set_parameter(&mut params, name, *number);
@@ -101,7 +101,7 @@ impl TopicScore {
 }
 
 impl ScorePreset {
-    /// How often a topic speaks is its own business: no preset lets silence cost anybody anything
+    /// How often a topic has messages is its own business: no preset lets silence cost a peer anything
     /// (`mesh_message_deliveries_weight` is 0 in all of them). In a small mesh the author of all
     /// messages never gets one back from its peers, and would turn on every one of them.
     fn params(self) -> TopicScoreParams {
@@ -119,7 +119,7 @@ impl ScorePreset {
         };
         match self {
             Self::Default => default,
-            // One invalid message costs 40: out of the mesh, and no gossip. Two at once cost 160: below the
+            // One invalid message costs 40: out of the mesh, and no gossip. Two in quick succession cost 160: below the
             // graylist threshold of 80, until the counter has decayed to the root of 2, some six minutes.
             Self::Strict => TopicScoreParams {
                 topic_weight: 1.0,

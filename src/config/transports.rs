@@ -11,8 +11,8 @@ const ALL: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
 
 impl Config {
     /// What names are dialed over, in order of preference: `dial.transports`, or else what this node
-    /// listens on. Whoever listens on QUIC alone dials nothing twice.
-    pub fn name_transports(&self) -> Vec<TransportKind> {
+    /// listens on. A node that listens on QUIC alone dials nothing twice.
+    pub(crate) fn name_transports(&self) -> Vec<TransportKind> {
         if !self.dial.transports.is_empty() {
             return self.dial.transports.clone();
         }
@@ -23,7 +23,7 @@ impl Config {
 
     /// What this node dials over at all: what names are dialed over, and what a target asks for by
     /// itself. Addresses that others tell of are of no use beyond that.
-    pub fn dialed_transports(&self) -> Vec<TransportKind> {
+    pub(crate) fn dialed_transports(&self) -> Vec<TransportKind> {
         let names = self.name_transports();
         let asked: Vec<_> = self.dial.addresses.iter().filter_map(carried).collect();
         let targets = self.dial.names.iter().chain(&self.relay.through).filter_map(|target| match target {

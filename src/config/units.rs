@@ -1,6 +1,6 @@
 //! Durations ("700ms", "1h30m") and sizes ("64KiB") as people write them.
 //!
-//! A number alone is refused for a duration: nobody knows its unit. A size without one is bytes.
+//! A number without a unit is refused as a duration: the unit would be a guess. A size without one is bytes.
 
 use std::time::Duration;
 

@@ -8,25 +8,25 @@ use crate::config::{Family, Target, TransportKind};
 
 /// What the reconciler goes by.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Longest pause between two questions for a name that has no record yet.
-    pub lookup_max: Duration,
+    pub(crate) lookup_max: Duration,
     /// Longest pause between two dials of one record.
-    pub retry_max: Duration,
+    pub(crate) retry_max: Duration,
     /// Pause between two questions for a name that has records.
-    pub refresh: Duration,
+    pub(crate) refresh: Duration,
     /// How long a departed peer that no name leads to is remembered.
-    pub forget: Duration,
+    pub(crate) forget: Duration,
     /// How long a record is kept that no answer confirms any more and that does not answer dials either.
-    pub stale: Duration,
-    /// Records dialed at once.
-    pub parallel: usize,
+    pub(crate) stale: Duration,
+    /// Most records that are dialed simultaneously.
+    pub(crate) parallel: usize,
     /// What names are dialed over, in order of preference.
-    pub transports: Vec<TransportKind>,
+    pub(crate) transports: Vec<TransportKind>,
     /// How long a way to a record is given before the next one is tried beside it.
-    pub fallback: Duration,
+    pub(crate) fallback: Duration,
     /// Records followed per name; more are ignored, and a notice says so.
-    pub max_records: usize,
+    pub(crate) max_records: usize,
 }
 
 impl Default for Policy {
@@ -47,57 +47,57 @@ impl Default for Policy {
 
 /// What a lookup of a target came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// These addresses, perhaps with a peer id each. Those of one socket are ways to one record.
     Records(Vec<Multiaddr>),
     /// These, and a part of the question was not answered: what was known of it before stands.
     Part(Vec<Multiaddr>, Open),
-    /// The name certainly has no record now; why, in words.
+    /// The name certainly has no record now, and why.
     Nothing(String),
-    /// Nobody could tell; why, in words. What was known before stands.
+    /// The question was not answered, and why. What was known before stands.
     Failed(String),
 }
 
 /// A part of a question that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// The addresses of which family there may be more.
-    pub family: Family,
-    /// Why, in words; `None` while it is still waited for, and another answer follows.
-    pub why: Option<String>,
+    pub(crate) family: Family,
+    /// The cause; `None` while it is still waited for, and another answer follows.
+    pub(crate) why: Option<String>,
     /// Whether it was refused, as some servers refuse what a name has none of: where nothing was known of
     /// it, there is nothing to tell.
-    pub refused: bool,
+    pub(crate) refused: bool,
 }
 
 /// Why a dial failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DialFault {
+pub(crate) enum DialFault {
     /// We were at the other end ourselves.
     OwnPeer,
     /// This peer answered, but the connection was refused because there are enough to it already.
     Enough(PeerId),
-    /// Anything else, in words.
+    /// Anything else.
     Failed(String),
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Ask what this target resolves to.
     Lookup(Target),
     /// Dial this address, expecting this peer if one is given.
     Dial(Multiaddr, Option<PeerId>),
     /// Drop what is known of `peer`: at `address`, or everything.
     Forget {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where; everywhere if `None`.
         address: Option<Multiaddr>,
     },
 }
 
-/// What happened, for the log and for whoever watches.
+/// What happened, for the log and for subscribers of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A name was resolved. `changed`: to other records than before.
@@ -117,7 +117,7 @@ pub enum Notice {
         target: Target,
         /// Why.
         reason: String,
-        /// How many records stand, though nobody confirmed them.
+        /// How many records stand without having been confirmed.
         kept: usize,
         /// Whether the last answer was the same.
         repeated: bool,
@@ -128,7 +128,7 @@ pub enum Notice {
         target: Target,
         /// Which.
         addresses: Vec<Multiaddr>,
-        /// For how long nobody vouched for them.
+        /// How long ago they were last confirmed.
         after: Duration,
     },
     /// A name could not be resolved, or has no record.
@@ -184,18 +184,18 @@ pub enum Notice {
     Replaced {
         /// Where.
         address: Multiaddr,
-        /// Who was there.
+        /// The peer that was there.
         old: PeerId,
-        /// Who is there now.
+        /// The peer that is there now.
         new: PeerId,
     },
 }
 
-/// What is said of an address that is none of this host's and answers with this node's key.
+/// The warning about an address that is none of this host's and answers with this node's key.
 pub(crate) const SAME_KEY: &str = "another node has this node's key, or this address leads back here";
 
 /// An address without its final `/p2p`, and the peer that it named. One through a relay keeps it: what stands
-/// before leads to everybody behind that relay.
+/// before leads to every peer behind that relay.
 pub(crate) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
     match address.iter().last() {
         Some(Protocol::P2p(peer)) => {
@@ -213,7 +213,7 @@ pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
-/// Where the other end of a connection is. Who came through a relay says only its name; the way to it is the
+/// Where the other end of a connection is. A peer behind a relay is known by its id alone; the way to it is the
 /// one that leads to us, as far as the relay.
 pub(crate) fn remote(endpoint: &ConnectedPoint) -> Multiaddr {
     match endpoint {

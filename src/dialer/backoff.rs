@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Exponential backoff with jitter.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     /// The share of each step that is certain; the rest is drawn by lot.
@@ -16,18 +16,18 @@ pub struct Backoff {
 impl Backoff {
     /// Delays of `min`, doubling up to `max`, each shortened by up to a quarter: for questions that
     /// cost nothing and must be repeated on time.
-    pub fn steady(min: Duration, max: Duration) -> Self {
+    pub(crate) fn steady(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), certain: 0.75 }
     }
 
     /// Delays drawn evenly between `min` and a bound that doubles up to `max` ("full jitter"): for
-    /// tries that many nodes make at once against one that just came back.
-    pub fn full_jitter(min: Duration, max: Duration) -> Self {
+    /// tries that many nodes make simultaneously against one that just came back.
+    pub(crate) fn full_jitter(min: Duration, max: Duration) -> Self {
         Self { min, max: max.max(min), certain: 0.0 }
     }
 
     /// The delay after `failures` failures in a row; 1 is the first.
-    pub fn delay(&self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+    pub(crate) fn delay(&self, failures: u32, rng: &mut fastrand::Rng) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).and_then(|f| self.min.checked_mul(f));
         let bound = doubled.unwrap_or(self.max).min(self.max);
         let least = bound.mul_f64(self.certain).max(self.min.min(bound).mul_f64(0.75));

@@ -40,19 +40,19 @@ use crate::{
 
 /// What the dialer tells the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// Something worth a log line.
     Notice(Notice),
     /// What is known of this peer at this address, or anywhere, is out of date.
     Forget {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where; everywhere if `None`.
         address: Option<Multiaddr>,
     },
     /// The other side of a connection is somewhere else now.
     Moved {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Which connection.
         connection: ConnectionId,
@@ -62,20 +62,20 @@ pub enum Event {
 }
 
 /// Keeps this node connected to every replica behind its targets.
-pub struct Behaviour {
+pub(crate) struct Behaviour {
     reconciler: Reconciler,
     resolver: Arc<dyn Resolve>,
     runtime: Handle,
     lookups: SelectAll<BoxStream<'static, (Target, Answer)>>,
     dials: HashMap<ConnectionId, Multiaddr>,
     connections: HashMap<ConnectionId, Connection>,
-    /// Connections whose other side is somewhere else, and nobody was told yet.
+    /// Connections whose remote address changed, not reported yet.
     moved: VecDeque<Event>,
     transports: Arc<[TransportKind]>,
     own: BTreeSet<Multiaddr>,
     external: BTreeSet<Multiaddr>,
     timer: Box<dyn Timer>,
-    /// Whether the reconciler was told anything since it was last asked what to do.
+    /// Whether the reconciler had an event since it was last polled for actions.
     needs_poll: bool,
     waker: Option<Waker>,
 }
@@ -102,7 +102,12 @@ impl fmt::Debug for Behaviour {
 
 impl Behaviour {
     /// A dialer without targets.
-    pub fn new(policy: Policy, resolver: Arc<dyn Resolve>, runtime: Handle, rng: fastrand::Rng) -> Self {
+    pub(crate) fn new(
+        policy: Policy,
+        resolver: Arc<dyn Resolve>,
+        runtime: Handle,
+        rng: fastrand::Rng,
+    ) -> Self {
         Self {
             transports: policy.transports.clone().into(),
             reconciler: Reconciler::new(policy, rng),
@@ -121,37 +126,37 @@ impl Behaviour {
     }
 
     /// Stays connected to exactly `targets` from now on.
-    pub fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
+    pub(crate) fn set_targets(&mut self, targets: impl IntoIterator<Item = Target>) {
         self.reconciler.set_targets(targets, self.runtime.now());
         self.stir();
     }
 
     /// How many targets there are.
-    pub fn targets(&self) -> usize {
+    pub(crate) fn targets(&self) -> usize {
         self.reconciler.targets()
     }
 
     /// Stays connected to `target` too.
-    pub fn add_target(&mut self, target: Target) {
+    pub(crate) fn add_target(&mut self, target: Target) {
         self.reconciler.add_target(target, self.runtime.now());
         self.stir();
     }
 
     /// Dials peers that an earlier run was connected to, for a while.
-    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>) {
+    pub(crate) fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>) {
         self.reconciler.try_known(known, self.runtime.now());
         self.stir();
     }
 
-    /// Dials nobody any more.
-    pub fn stop(&mut self) {
+    /// Dials nothing any more.
+    pub(crate) fn stop(&mut self) {
         self.reconciler.drop_known();
         self.set_targets([]);
     }
 
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
-    pub fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, addresses: &[Multiaddr]) {
+    pub(crate) fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, addresses: &[Multiaddr]) {
         // Behind a relay it is somewhere else than the relay.
         let direct = self.connections.get(&connection).filter(|connection| !is_circuit(&connection.address));
         let Some(ip) = direct.and_then(|connection| ip_part(&connection.address)) else {
@@ -163,12 +168,12 @@ impl Behaviour {
     }
 
     /// Whether one of `targets` leads to `peer`, which is connected.
-    pub fn is_behind(&self, peer: &PeerId, targets: &[Target]) -> bool {
+    pub(crate) fn is_behind(&self, peer: &PeerId, targets: &[Target]) -> bool {
         targets.iter().any(|target| self.reconciler.is_behind(peer, target))
     }
 
     /// Every target with its records.
-    pub fn status(&self) -> Vec<NameStatus> {
+    pub(crate) fn status(&self) -> Vec<NameStatus> {
         self.reconciler.status(self.runtime.now())
     }
 
@@ -185,13 +190,13 @@ impl Behaviour {
     }
 
     /// The addresses of this host's interfaces.
-    pub fn on_host_addresses(&mut self, host: impl IntoIterator<Item = IpAddr>) {
+    pub(crate) fn on_host_addresses(&mut self, host: impl IntoIterator<Item = IpAddr>) {
         self.reconciler.on_host_addresses(host, self.runtime.now());
         self.stir();
     }
 
     /// Where this node's own key answers, and nothing says that it should.
-    pub fn same_key(&self) -> Vec<Multiaddr> {
+    pub(crate) fn same_key(&self) -> Vec<Multiaddr> {
         self.reconciler.same_key().cloned().collect()
     }
 

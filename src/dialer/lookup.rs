@@ -1,6 +1,6 @@
 //! From a target to the addresses behind it, through a resolver.
 //!
-//! What is there first is told first. Follows `/dnsaddr` (libp2p/specs addressing/README.md) through a bounded number of steps. Never
+//! What arrives first is reported first. Follows `/dnsaddr` (libp2p/specs addressing/README.md) through a bounded number of steps. Never
 //! retries: the reconciler decides when to ask again.
 
 use std::{

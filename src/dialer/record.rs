@@ -20,9 +20,9 @@ pub(super) struct Record {
     pub(super) next_way: Option<Instant>,
     /// The way that was connected last.
     pub(super) connected_at: Option<Multiaddr>,
-    /// Who has to be there, when the target says so.
+    /// The peer that has to be there, when the target names one.
     pub(super) expected: Option<PeerId>,
-    /// Who was there last.
+    /// The peer that was there last.
     pub(super) peer: Option<PeerId>,
     /// Since when it has been connected.
     pub(super) since: Option<Instant>,
@@ -30,16 +30,16 @@ pub(super) struct Record {
     pub(super) short: u32,
     /// Whether this node answered there itself: at an address of this host or, `Some(true)`, elsewhere.
     pub(super) own: Option<bool>,
-    /// When one that is this node's own is asked again who it is.
+    /// When one that led to this node itself is dialed again.
     pub(super) again: Option<Instant>,
     /// Its connections here ended; it is connected elsewhere.
     pub(super) departed: bool,
-    /// When it was last in an answer, or last connected: who is vouched for by neither is let go in the end.
+    /// When it was last in an answer, or last connected: a record that neither confirms is let go in the end.
     pub(super) vouched: Instant,
     pub(super) failures: u32,
     pub(super) last: Option<String>,
-    /// When a failure was last told as news.
-    pub(super) told: Option<Instant>,
+    /// When a failure was last reported as new.
+    pub(super) reported_at: Option<Instant>,
 }
 
 /// One address of a record.
@@ -115,7 +115,7 @@ impl Record {
             vouched: now,
             failures: 0,
             last: None,
-            told: None,
+            reported_at: None,
         }
     }
 

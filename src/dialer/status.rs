@@ -19,7 +19,7 @@ pub struct NameStatus {
 pub struct RecordStatus {
     /// The address that is dialed.
     pub address: Multiaddr,
-    /// Who was found there last.
+    /// The peer that was found there last.
     #[serde(serialize_with = "peer")]
     pub peer: Option<PeerId>,
     /// How it stands.

@@ -42,9 +42,9 @@ struct World {
     names: BTreeMap<Target, Vec<Multiaddr>>,
     /// What they say instead, where that is neither records nor a failure.
     answers: BTreeMap<Target, Answer>,
-    /// Who answers where.
+    /// Which peer answers where.
     replicas: BTreeMap<Multiaddr, PeerId>,
-    /// How long it takes until a dial of an address has an outcome, where that is not at once.
+    /// How long it takes until a dial of an address has an outcome, where that is not immediate.
     slow: BTreeMap<Multiaddr, Duration>,
     /// Addresses at which this node itself answers without knowing.
     mirrors: BTreeSet<Multiaddr>,
@@ -238,8 +238,8 @@ fn looking_for_a_name_is_eager_at_first_and_steady_then() {
     assert!(gaps[0] <= MS(103) && gaps[1] <= MS(203), "{gaps:?}");
     assert!(gaps.iter().all(|g| *g <= MS(1003)), "{gaps:?}");
     assert!(world.lookups.len() < 90, "{} questions in a minute", world.lookups.len());
-    let told: Vec<_> = world.notices.iter().map(|(_, n)| n).collect();
-    let fresh = told.iter().filter(|n| matches!(n, Notice::NotResolved { repeated: false, .. })).count();
+    let notices: Vec<_> = world.notices.iter().map(|(_, n)| n).collect();
+    let fresh = notices.iter().filter(|n| matches!(n, Notice::NotResolved { repeated: false, .. })).count();
     assert_eq!(fresh, 1, "one line says it, the rest is for debugging");
 }
 
@@ -273,7 +273,7 @@ fn a_dead_record_is_dialed_for_ever_and_less_and_less_often() {
     assert!(gaps.iter().all(|g| *g <= S(31)));
     assert!(dials.len() > 120 && dials.len() < 1000, "{}", dials.len());
     let fresh = world.notices.iter().filter(|(_, n)| matches!(n, Notice::DialFailed { repeated: false, .. }));
-    assert_eq!(fresh.count(), 1, "the same failure is told once");
+    assert_eq!(fresh.count(), 1, "the same failure is reported once");
     world.start_replica(1);
     world.run(S(31));
     assert!(world.is_connected(1));
@@ -355,7 +355,7 @@ fn we_ourselves_among_the_records_are_skipped() {
     assert_eq!(world.states()[&at(1)].0, RecordState::Own);
     assert_eq!(world.states()[&at(2)].0, RecordState::Own);
     assert!(world.is_connected(3));
-    // The record goes and comes back as somebody else.
+    // The record goes and comes back with another peer.
     world.names.insert(peer.clone(), records([3]));
     world.run(S(7));
     world.mirrors.clear();
@@ -424,12 +424,12 @@ fn our_own_key_at_an_address_that_is_not_ours_is_said_once_asked_again_and_belie
     let asked = world.dials_of(2).len();
     assert!((8..=13).contains(&asked), "asked about once a minute: {asked}");
     assert_eq!(world.states()[&at(2)].0, RecordState::Own);
-    // Somebody else has the address now.
+    // Another peer has the address now.
     world.mirrors.remove(&at(2));
     world.start_replica(2);
     world.run(S(80));
     assert!(world.is_connected(2) && world.reconciler.same_key().next().is_none());
-    // The host's addresses change: what was ours is asked at once.
+    // The host's addresses change: what was ours is asked immediately.
     world.mirrors.remove(&at(1));
     world.start_replica(1);
     world.reconciler.on_host_addresses([here(9)], world.now);
@@ -654,7 +654,7 @@ fn failures_that_take_turns_do_not_flood_the_log() {
     world.names.insert(peer.clone(), vec![]);
     world.watch(&peer);
     for n in 0..300 {
-        // The words change with every answer.
+        // The text changes with every answer.
         world.reconciler.on_lookup(&peer, Answer::Failed(format!("failure {n}")), world.now);
         world.run(MS(200));
     }
@@ -686,7 +686,7 @@ enum Step {
     Records(Vec<u32>),
     DnsFails,
     Inbound(u32),
-    /// An earlier run knew who is there, or, with `false`, who was there before.
+    /// An earlier run knew the peer that is there, or, with `false`, the one that was there before.
     Known(u32, bool),
     Wait(u64),
 }

@@ -1,11 +1,11 @@
-//! Asking name servers with async-dns 0.1, its limits guarded or put into words.
+//! Asking name servers with async-dns 0.1, its limits guarded or explained in errors.
 //!
 //! Guarded here: its hosts file matches parts of names (the name is asked for in a spelling
 //! that does not occur there; the real lookup is ours); it ignores search list and `ndots` for
 //! short names (full names are all it is asked for); it has no time limit over TCP (ours is
 //! around everything); servers cannot be chosen (a [`ConfigError`]).
 //!
-//! Not to be guarded, so put into words when met: more than 16 records; no TCP answers worth the
+//! Not to be guarded, so explained when met: more than 16 records; no TCP answers worth the
 //! name (up to 1024 bytes it waits for bytes that do not come, above it the 16 records are
 //! full); IPv4 servers only; AAAA asked for only when there is no A; no TXT; response codes
 //! ignored, so that NXDOMAIN, SERVFAIL and an empty answer look alike; a missing `/etc/hosts`
@@ -143,7 +143,7 @@ fn spelling(name: &str, hosts: &str) -> Option<String> {
 }
 
 fn why(error: io::Error) -> Why {
-    // async-dns hides its decoder's error type; its words are all there is.
+    // async-dns hides its decoder's error type; its text is all there is.
     if format!("{error:?}").contains("NotEnoughWriteSpace") {
         return Why::Unsupported(
             "there are more than 16 records, and the resolver `async-dns` holds no more: use `hickory`"

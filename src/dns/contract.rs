@@ -2,11 +2,11 @@
 //!
 //! hickory runs each case as a test of its own against servers on ports of their own. Each
 //! backend also runs all cases in a sandbox, where `/etc/resolv.conf` and port 53 are ours.
-//! Where a backend falls short of the others, the case says so with [`Bed::by_backend`].
+//! Where a backend falls short of the others, the case says so with [`Harness::by_backend`].
 
 #[cfg(feature = "hickory")]
 mod answers;
-mod bed;
+mod harness;
 #[cfg(feature = "hickory")]
 mod packets;
 
@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
-use self::bed::{Bed, Case, IMPATIENCE, PATIENCE};
+use self::harness::{Case, Harness, IMPATIENCE, PATIENCE};
 use super::{Backend, Config, ConfigError, Family, Fault, resolver};
-use crate::runtime::Executor;
+use crate::{error::chain, runtime::Executor};
 
 macro_rules! contract {
     ($($case:ident)*) => {
@@ -27,7 +27,7 @@ macro_rules! contract {
         mod hickory {
             $(#[test]
             fn $case() {
-                super::$case(&super::Bed::direct(super::Backend::Hickory));
+                super::$case(&super::Harness::direct(super::Backend::Hickory));
             })*
         }
     };
@@ -58,7 +58,7 @@ contract! {
 #[cfg(feature = "hickory")]
 #[test]
 fn hickory_keeps_the_contract_with_the_files_of_the_system() {
-    bed::in_sandbox(
+    harness::in_sandbox(
         "dns::contract::hickory_keeps_the_contract_with_the_files_of_the_system",
         Backend::Hickory,
         CASES,
@@ -68,7 +68,7 @@ fn hickory_keeps_the_contract_with_the_files_of_the_system() {
 #[cfg(feature = "async-dns")]
 #[test]
 fn async_dns_keeps_the_contract_within_its_limits() {
-    bed::in_sandbox(
+    harness::in_sandbox(
         "dns::contract::async_dns_keeps_the_contract_within_its_limits",
         Backend::AsyncDns,
         CASES,
@@ -86,9 +86,9 @@ fn ip(text: &str) -> Vec<IpAddr> {
     text.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
-fn every_record_is_found_however_many(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn every_record_is_found_however_many(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     for count in [1, 16, 17, 20, 40, 200] {
         // Out of order on purpose: the answer's order is kept.
         let mut records = addresses(Family::V4, count);
@@ -101,26 +101,26 @@ fn every_record_is_found_however_many(bed: &Bed) {
             40 => "TimedOut",
             _ => "Unsupported",
         };
-        let expected = bed.by_backend(&all.join(" "), async_dns);
-        bed.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
-        bed.expect("peer", Family::V4, &expected, &format!("{count} records"));
+        let expected = harness.by_backend(&all.join(" "), async_dns);
+        harness.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
+        harness.expect("peer", Family::V4, &expected, &format!("{count} records"));
     }
     server.set("peer", addresses(Family::V4, 40)).unwrap();
     server.set_fault(Some(Fault::NoTcp));
-    let expected = match bed.backend() {
+    let expected = match harness.backend() {
         // 40 records fit into the datagrams that hickory asks for.
-        Backend::Hickory => bed.outcome("peer", Family::V4),
+        Backend::Hickory => harness.outcome("peer", Family::V4),
         Backend::AsyncDns => "Unsupported".into(),
     };
-    bed.expect("peer", Family::V4, &expected, "40 records, no TCP");
+    harness.expect("peer", Family::V4, &expected, "40 records, no TCP");
     server.set("peer", addresses(Family::V4, 200)).unwrap();
-    let expected = bed.by_backend("Unreachable", "Unsupported");
-    bed.expect("peer", Family::V4, &expected, "200 records, no TCP");
+    let expected = harness.by_backend("Unreachable", "Unsupported");
+    harness.expect("peer", Family::V4, &expected, "200 records, no TCP");
 }
 
-fn both_families_are_found(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn both_families_are_found(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     server.set("mixed", ip("fd00::1 10.0.0.2 fd00::3 10.0.0.1")).unwrap();
     server.set("four", ip("10.0.0.1")).unwrap();
     server.set("six", ip("fd00::1")).unwrap();
@@ -134,12 +134,12 @@ fn both_families_are_found(bed: &Bed) {
         ("six", Family::V6, "fd00::1", "the same"),
         ("six", Family::V4, "NoRecords", "the same"),
     ] {
-        bed.expect(name, family, &bed.by_backend(hickory, async_dns), &format!("{name} {family:?}"));
+        harness.expect(name, family, &harness.by_backend(hickory, async_dns), &format!("{name} {family:?}"));
     }
 }
 
-fn short_names_are_completed(bed: &Bed) {
-    let server = bed.server();
+fn short_names_are_completed(harness: &Harness) {
+    let server = harness.server();
     for (name, addr) in [
         ("headless.b", "10.0.0.1"),
         ("peer", "10.0.0.2"),
@@ -151,7 +151,7 @@ fn short_names_are_completed(bed: &Bed) {
         server.set(name, ip(addr)).unwrap();
     }
     let kubernetes = "search ns.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
-    let missing = bed.by_backend("NoSuchName", "NoRecords?");
+    let missing = harness.by_backend("NoSuchName", "NoRecords?");
     for (conf, host, expected) in [
         ("search a b\noptions ndots:5\n", "headless", "10.0.0.1"),
         ("search a b\noptions ndots:5\n", "headless.", missing.as_str()),
@@ -165,26 +165,26 @@ fn short_names_are_completed(bed: &Bed) {
         (kubernetes, "web.ns.svc.cluster.local", "10.0.0.4"),
         (kubernetes, "web.other", missing.as_str()),
     ] {
-        bed.configure(&[server.addr()], conf);
-        bed.expect(host, Family::V4, expected, &format!("{host} with {conf:?}"));
+        harness.configure(&[server.addr()], conf);
+        harness.expect(host, Family::V4, expected, &format!("{host} with {conf:?}"));
     }
     // async-dns tries its own search list on top when a name has `ndots` dots.
-    let expected = bed.by_backend("10.0.0.6", "10.0.0.5");
-    bed.configure(&[server.addr()], "search a\noptions ndots:0\n");
-    bed.expect("both", Family::V4, &expected, "both, as it is first");
-    bed.configure(&[server.addr()], "search a\n");
-    bed.expect("both.", Family::V4, "10.0.0.6", "both, absolute");
+    let expected = harness.by_backend("10.0.0.6", "10.0.0.5");
+    harness.configure(&[server.addr()], "search a\noptions ndots:0\n");
+    harness.expect("both", Family::V4, &expected, "both, as it is first");
+    harness.configure(&[server.addr()], "search a\n");
+    harness.expect("both.", Family::V4, "10.0.0.6", "both, absolute");
 }
 
 /// What a pod's `resolv.conf` says, and a name server that answers as CoreDNS does: full names only, no
 /// such name where no pod stands behind a service, no IPv6, and its upstream's word on all other names.
-fn a_headless_service_is_found_by_its_short_name_as_in_kubernetes(bed: &Bed) {
-    let server = bed.server();
+fn a_headless_service_is_found_by_its_short_name_as_in_kubernetes(harness: &Harness) {
+    let server = harness.server();
     let zone =
         "search ns.svc.cluster.local svc.cluster.local cluster.local example.internal\noptions ndots:5\n";
-    bed.configure(&[server.addr()], zone);
-    let missing = bed.by_backend("NoSuchName", "NoRecords?");
-    bed.expect("smidge", Family::Any, &missing, "no pod yet");
+    harness.configure(&[server.addr()], zone);
+    let missing = harness.by_backend("NoSuchName", "NoRecords?");
+    harness.expect("smidge", Family::Any, &missing, "no pod yet");
     let service = "smidge.ns.svc.cluster.local";
     server.set(service, ip("10.1.0.7 10.1.2.9 10.1.1.8")).unwrap();
     server.set("smidge-0.smidge.ns.svc.cluster.local", ip("10.1.0.7")).unwrap();
@@ -201,17 +201,17 @@ fn a_headless_service_is_found_by_its_short_name_as_in_kubernetes(bed: &Bed) {
         ("smidge.other", "10.1.3.1"),
         ("smidge-1.smidge", missing.as_str()),
     ] {
-        bed.expect(host, Family::Any, expected, &format!("{host} in a pod"));
+        harness.expect(host, Family::Any, expected, &format!("{host} in a pod"));
     }
     server.set(service, ip("10.1.2.9")).unwrap();
-    bed.expect("smidge", Family::Any, "10.1.2.9", "scaled down");
+    harness.expect("smidge", Family::Any, "10.1.2.9", "scaled down");
 }
 
-fn the_hosts_file_matches_whole_names_and_is_read_again(bed: &Bed) {
-    let server = bed.server();
+fn the_hosts_file_matches_whole_names_and_is_read_again(harness: &Harness) {
+    let server = harness.server();
     server.set("peer", ip("10.0.0.1")).unwrap();
-    bed.configure(&[server.addr()], "");
-    bed.hosts("127.0.0.1 localhost\n10.9.9.9 peer-1 peer.example # peer\n");
+    harness.configure(&[server.addr()], "");
+    harness.hosts("127.0.0.1 localhost\n10.9.9.9 peer-1 peer.example # peer\n");
     for (host, expected) in [
         ("peer", "10.0.0.1"),
         ("Peer.", "10.0.0.1"),
@@ -219,26 +219,26 @@ fn the_hosts_file_matches_whole_names_and_is_read_again(bed: &Bed) {
         ("PEER-1.", "10.9.9.9"),
         ("peer.example", "10.9.9.9"),
     ] {
-        bed.expect(host, Family::Any, expected, &format!("{host} with 10.9.9.9 peer-1 in hosts"));
+        harness.expect(host, Family::Any, expected, &format!("{host} with 10.9.9.9 peer-1 in hosts"));
     }
-    bed.hosts("10.9.9.8 peer-1\nfd00::8 peer-1\n");
-    bed.expect("peer-1", Family::Any, "10.9.9.8 fd00::8", "peer-1 after a change of hosts");
-    if bed.without_hosts() {
-        bed.expect("peer", Family::Any, "10.0.0.1", "peer without hosts file");
+    harness.hosts("10.9.9.8 peer-1\nfd00::8 peer-1\n");
+    harness.expect("peer-1", Family::Any, "10.9.9.8 fd00::8", "peer-1 after a change of hosts");
+    if harness.without_hosts() {
+        harness.expect("peer", Family::Any, "10.0.0.1", "peer without hosts file");
     }
 }
 
-fn a_missing_name_is_told_from_a_name_without_records(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn a_missing_name_is_told_from_a_name_without_records(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     server.set("empty", vec![]).unwrap();
-    bed.expect("absent", Family::Any, &bed.by_backend("NoSuchName", "NoRecords?"), "NXDOMAIN");
-    bed.expect("empty", Family::Any, &bed.by_backend("NoRecords", "NoRecords?"), "empty answer");
+    harness.expect("absent", Family::Any, &harness.by_backend("NoSuchName", "NoRecords?"), "NXDOMAIN");
+    harness.expect("empty", Family::Any, &harness.by_backend("NoRecords", "NoRecords?"), "empty answer");
 }
 
-fn each_fault_of_a_server_is_told_apart(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn each_fault_of_a_server_is_told_apart(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     server.set("peer", ip("10.0.0.1")).unwrap();
     for (fault, hickory, async_dns) in [
         (Fault::ServFail, "ServerFailure SERVFAIL", "NoRecords?"),
@@ -250,141 +250,151 @@ fn each_fault_of_a_server_is_told_apart(bed: &Bed) {
         (Fault::Delay(Duration::from_secs(60)), "TimedOut", "the same"),
     ] {
         server.set_fault(Some(fault));
-        let expected = bed.by_backend(hickory, async_dns);
-        bed.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
-        bed.expect("peer", Family::V4, &expected, &format!("{fault:?}"));
+        let expected = harness.by_backend(hickory, async_dns);
+        harness.wait_for(if expected == "TimedOut" { IMPATIENCE } else { PATIENCE });
+        harness.expect("peer", Family::V4, &expected, &format!("{fault:?}"));
     }
     server.set_fault(None);
-    bed.wait_for(PATIENCE);
-    bed.expect("peer", Family::V4, "10.0.0.1", "no fault any more");
+    harness.wait_for(PATIENCE);
+    harness.expect("peer", Family::V4, "10.0.0.1", "no fault any more");
 }
 
-fn a_name_that_appears_is_found_by_the_next_question(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
-    let missing = bed.by_backend("NoSuchName", "NoRecords?");
+fn a_name_that_appears_is_found_by_the_next_question(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
+    let missing = harness.by_backend("NoSuchName", "NoRecords?");
     for round in 0..5 {
         let name = format!("late-{round}");
-        bed.expect(&name, Family::Any, &missing, "before it appears");
+        harness.expect(&name, Family::Any, &missing, "before it appears");
         server.set(&name, ip("10.0.0.1")).unwrap();
-        bed.expect(&name, Family::Any, "10.0.0.1", "once it is there");
+        harness.expect(&name, Family::Any, "10.0.0.1", "once it is there");
     }
 }
 
-fn a_record_that_goes_is_gone(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn a_record_that_goes_is_gone(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     server.set("peer", ip("10.0.0.1 10.0.0.2")).unwrap();
-    bed.expect("peer", Family::Any, "10.0.0.1 10.0.0.2", "two records");
+    harness.expect("peer", Family::Any, "10.0.0.1 10.0.0.2", "two records");
     server.set("peer", ip("10.0.0.2 10.0.0.3")).unwrap();
-    bed.expect("peer", Family::Any, "10.0.0.2 10.0.0.3", "one replaced");
+    harness.expect("peer", Family::Any, "10.0.0.2 10.0.0.3", "one replaced");
     assert!(server.remove("peer").unwrap());
-    bed.expect("peer", Family::Any, &bed.by_backend("NoSuchName", "NoRecords?"), "name removed");
+    harness.expect("peer", Family::Any, &harness.by_backend("NoSuchName", "NoRecords?"), "name removed");
 }
 
-fn a_dead_server_is_passed_over(bed: &Bed) {
-    let (dead, alive) = bed.two_servers();
+fn a_dead_server_is_passed_over(harness: &Harness) {
+    let (dead, alive) = harness.two_servers();
     alive.set("peer", ip("10.0.0.1")).unwrap();
     let dead_addr = dead.addr();
-    bed.configure(&[dead_addr, alive.addr()], "");
-    bed.wait_for(IMPATIENCE * 2);
+    harness.configure(&[dead_addr, alive.addr()], "");
+    harness.wait_for(IMPATIENCE * 2);
     for (fault, async_dns) in [(Fault::Silent, "TimedOut"), (Fault::ServFail, "10.0.0.1")] {
         dead.set_fault(Some(fault));
-        let expected = bed.by_backend("10.0.0.1", async_dns);
-        bed.expect("peer", Family::V4, &expected, &format!("{fault:?}, then a good server"));
+        let expected = harness.by_backend("10.0.0.1", async_dns);
+        harness.expect("peer", Family::V4, &expected, &format!("{fault:?}, then a good server"));
     }
-    bed.stop(dead);
-    let expected = bed.by_backend("10.0.0.1", "TimedOut");
-    bed.expect("peer", Family::V4, &expected, "closed port, then a good server");
-    bed.configure(&[dead_addr], "");
-    let expected = bed.by_backend("Unreachable", "TimedOut");
-    bed.expect("peer", Family::V4, &expected, "closed port");
+    harness.stop(dead);
+    let expected = harness.by_backend("10.0.0.1", "TimedOut");
+    harness.expect("peer", Family::V4, &expected, "closed port, then a good server");
+    harness.configure(&[dead_addr], "");
+    let expected = harness.by_backend("Unreachable", "TimedOut");
+    harness.expect("peer", Family::V4, &expected, "closed port");
 }
 
-fn a_server_may_have_an_ipv6_address(bed: &Bed) {
-    let server = bed.server_on("::1".parse().unwrap());
-    bed.configure(&[server.addr()], "");
+fn a_server_may_have_an_ipv6_address(harness: &Harness) {
+    let server = harness.server_on("::1".parse().unwrap());
+    harness.configure(&[server.addr()], "");
     server.set("peer", ip("10.0.0.1")).unwrap();
-    bed.expect("peer", Family::V4, &bed.by_backend("10.0.0.1", "Unsupported"), "server on ::1");
+    harness.expect("peer", Family::V4, &harness.by_backend("10.0.0.1", "Unsupported"), "server on ::1");
     server.set("peer", addresses(Family::V4, 200)).unwrap();
-    if bed.backend() == Backend::Hickory {
-        assert_eq!(bed.resolve("peer", Family::Any).unwrap().len(), 200, "over TCP on ::1");
+    if harness.backend() == Backend::Hickory {
+        assert_eq!(harness.resolve("peer", Family::Any).unwrap().len(), 200, "over TCP on ::1");
     }
 }
 
-fn texts_are_found(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn texts_are_found(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     let texts: Vec<_> = (0..40)
         .map(|n| format!("dnsaddr=/ip4/10.0.0.{n}/udp/4001/quic-v1/p2p/{}", "x".repeat(n * 9)))
         .collect();
     server.set_txt("_dnsaddr.peers.example", texts.clone()).unwrap();
     server.set("peer", ip("10.0.0.1")).unwrap();
-    match bed.backend() {
+    match harness.backend() {
         Backend::Hickory => {
-            assert_eq!(bed.texts("_dnsaddr.peers.example").unwrap(), texts);
-            assert_eq!(bed::kind(&bed.texts("peer").unwrap_err()), "NoRecords");
-            assert_eq!(bed::kind(&bed.texts("absent").unwrap_err()), "NoSuchName");
+            assert_eq!(harness.texts("_dnsaddr.peers.example").unwrap(), texts);
+            assert_eq!(harness::kind(&harness.texts("peer").unwrap_err()), "NoRecords");
+            assert_eq!(harness::kind(&harness.texts("absent").unwrap_err()), "NoSuchName");
         }
         Backend::AsyncDns => {
-            assert_eq!(bed::kind(&bed.texts("_dnsaddr.peers.example").unwrap_err()), "Unsupported");
+            assert_eq!(harness::kind(&harness.texts("_dnsaddr.peers.example").unwrap_err()), "Unsupported");
         }
     }
-    assert_eq!(bed::kind(&bed.texts("localhost").unwrap_err()), "NoRecords");
+    assert_eq!(harness::kind(&harness.texts("localhost").unwrap_err()), "NoRecords");
 }
 
-fn names_that_cannot_exist_are_not_asked_for(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "search a\n");
+fn names_that_cannot_exist_are_not_asked_for(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "search a\n");
     let (label, name) = ("a".repeat(64), ["a".repeat(60).as_str(); 5].join("."));
     for host in ["", ".", "a..b", ".a", "a b", "a\0b", "peer\nforged", "peer:4001", "bücher", &label, &name]
     {
-        bed.expect(host, Family::Any, "BadName", &format!("{:.20}", host.escape_debug().to_string()));
-        assert_eq!(bed::kind(&bed.texts(host).unwrap_err()), "BadName");
+        harness.expect(host, Family::Any, "BadName", &format!("{:.20}", host.escape_debug().to_string()));
+        assert_eq!(harness::kind(&harness.texts(host).unwrap_err()), "BadName");
     }
     assert_eq!(server.questions(), 0);
 }
 
-fn odd_names_are_asked_for(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn odd_names_are_asked_for(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     let long = ["b".repeat(62).as_str(); 4].join(".");
     for host in ["1", "my_service", "_srv", "tasks.my_service", "-a-", "a--b", "xn--bcher-kva.example", &long]
     {
         server.set(host, ip("10.0.0.1")).unwrap();
-        bed.expect(host, Family::V4, "10.0.0.1", &format!("{host:.20}"));
-        bed.expect(&format!("{}.", host.to_uppercase()), Family::V4, "10.0.0.1", "in upper case, absolute");
+        harness.expect(host, Family::V4, "10.0.0.1", &format!("{host:.20}"));
+        harness.expect(
+            &format!("{}.", host.to_uppercase()),
+            Family::V4,
+            "10.0.0.1",
+            "in upper case, absolute",
+        );
     }
 }
 
-fn aliases_are_followed_and_loops_of_them_end(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "");
+fn aliases_are_followed_and_loops_of_them_end(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "");
     server.set("end.example", ip("10.0.0.1 10.0.0.2")).unwrap();
     server.set_alias("start.example", "one.longer.example").unwrap();
     server.set_alias("one.longer.example", "end.example").unwrap();
     server.set_alias("round.example", "about.example").unwrap();
     server.set_alias("about.example", "round.example").unwrap();
     server.set_alias("to-nowhere.example", "nowhere-at-all.example").unwrap();
-    bed.expect("start.example", Family::V4, "10.0.0.1 10.0.0.2", "alias of an alias");
-    bed.expect("round.example", Family::V4, &bed.by_backend("NoRecords", "NoRecords?"), "loop of aliases");
-    let expected = bed.by_backend("NoSuchName", "NoRecords?");
-    bed.expect("to-nowhere.example", Family::V4, &expected, "alias of a missing name");
+    harness.expect("start.example", Family::V4, "10.0.0.1 10.0.0.2", "alias of an alias");
+    harness.expect(
+        "round.example",
+        Family::V4,
+        &harness.by_backend("NoRecords", "NoRecords?"),
+        "loop of aliases",
+    );
+    let expected = harness.by_backend("NoSuchName", "NoRecords?");
+    harness.expect("to-nowhere.example", Family::V4, &expected, "alias of a missing name");
     // async-dns looks at the length of a record and not at its type.
     server.set("x.example", ip("10.0.0.1")).unwrap();
     server.set_alias("short.example", "x.example").unwrap();
-    let bogus = bed.outcome("short.example", Family::V4);
-    if bed.backend() == Backend::AsyncDns {
+    let bogus = harness.outcome("short.example", Family::V4);
+    if harness.backend() == Backend::AsyncDns {
         assert!(bogus.ends_with(" 10.0.0.1") && bogus.starts_with("1.120."), "{bogus}: mended upstream?");
     } else {
         assert_eq!(bogus, "10.0.0.1", "an alias whose target packs into four bytes");
     }
 }
 
-fn nothing_is_asked_for_literals_and_localhost(bed: &Bed) {
-    let server = bed.server();
-    bed.configure(&[server.addr()], "search a\n");
-    bed.hosts("");
+fn nothing_is_asked_for_literals_and_localhost(harness: &Harness) {
+    let server = harness.server();
+    harness.configure(&[server.addr()], "search a\n");
+    harness.hosts("");
     for (host, family, expected) in [
         ("10.0.0.1", Family::Any, "10.0.0.1"),
         ("10.0.0.1", Family::V6, "NoRecords"),
@@ -394,28 +404,28 @@ fn nothing_is_asked_for_literals_and_localhost(bed: &Bed) {
         ("localhost", Family::Any, "127.0.0.1 ::1"),
         ("db.LocalHost.", Family::V4, "127.0.0.1"),
     ] {
-        bed.expect(host, family, expected, host);
+        harness.expect(host, family, expected, host);
     }
     assert_eq!(server.questions(), 0);
 }
 
-fn without_servers_only_names_that_need_one_fail(bed: &Bed) {
-    bed.hosts("10.9.9.9 known\n");
+fn without_servers_only_names_that_need_one_fail(harness: &Harness) {
+    harness.hosts("10.9.9.9 known\n");
     for conf in [Some(""), Some("# nameserver 10.0.0.1\nnameserver nonsense\n"), None] {
-        if !bed.resolv_conf(conf) {
+        if !harness.resolv_conf(conf) {
             continue;
         }
-        bed.expect("peer", Family::Any, "NoServers", &format!("resolv.conf {conf:?}"));
-        bed.expect("known", Family::Any, "10.9.9.9", "from hosts");
-        bed.expect("10.0.0.1", Family::Any, "10.0.0.1", "a literal");
-        bed.expect("localhost", Family::V4, "127.0.0.1", "localhost");
+        harness.expect("peer", Family::Any, "NoServers", &format!("resolv.conf {conf:?}"));
+        harness.expect("known", Family::Any, "10.9.9.9", "from hosts");
+        harness.expect("10.0.0.1", Family::Any, "10.0.0.1", "a literal");
+        harness.expect("localhost", Family::V4, "127.0.0.1", "localhost");
     }
 }
 
-fn servers_are_asked_where_the_c_library_asks_them(bed: &Bed) {
-    let server = bed.server();
+fn servers_are_asked_where_the_c_library_asks_them(harness: &Harness) {
+    let server = harness.server();
     server.set("peer", ip("10.0.0.1")).unwrap();
-    bed.hosts("");
+    harness.hosts("");
     for lines in [
         "nameserver 127.0.0.1",
         "nameserver 0.0.0.0",
@@ -426,33 +436,33 @@ fn servers_are_asked_where_the_c_library_asks_them(bed: &Bed) {
         "nameserver localhost\nnameserver 127.0.0.1:53\nnameserver 127.0.0.1\nnameserver [::1]",
         "\u{feff}nameserver 127.0.0.1",
     ] {
-        // Only hickory can be told to ask another port than 53, and only that is written in these files.
-        if bed.is_on_port_53() && bed.backend() == Backend::Hickory {
-            assert!(bed.resolv_conf(Some(lines)));
-            bed.expect("peer", Family::V4, "10.0.0.1", lines);
+        // Only hickory can be configured to ask another port than 53, and only that is written in these files.
+        if harness.is_on_port_53() && harness.backend() == Backend::Hickory {
+            assert!(harness.resolv_conf(Some(lines)));
+            harness.expect("peer", Family::V4, "10.0.0.1", lines);
         }
     }
     for at in ["0.0.0.0", "::ffff:127.0.0.1"] {
-        if !bed.is_on_port_53() {
-            bed.configure(&[SocketAddr::new(at.parse().unwrap(), server.addr().port())], "");
-            bed.expect("peer", Family::V4, "10.0.0.1", at);
+        if !harness.is_on_port_53() {
+            harness.configure(&[SocketAddr::new(at.parse().unwrap(), server.addr().port())], "");
+            harness.expect("peer", Family::V4, "10.0.0.1", at);
         }
     }
-    let server = bed.server_on("::1".parse().unwrap());
+    let server = harness.server_on("::1".parse().unwrap());
     server.set("peer", ip("10.0.0.2")).unwrap();
-    if !bed.is_on_port_53() {
-        bed.configure(&[SocketAddr::new("::".parse().unwrap(), server.addr().port())], "");
-        bed.expect("peer", Family::V4, "10.0.0.2", "::");
-    } else if bed.backend() == Backend::Hickory {
-        assert!(bed.resolv_conf(Some("nameserver ::")));
-        bed.expect("peer", Family::V4, "10.0.0.2", "::");
+    if !harness.is_on_port_53() {
+        harness.configure(&[SocketAddr::new("::".parse().unwrap(), server.addr().port())], "");
+        harness.expect("peer", Family::V4, "10.0.0.2", "::");
+    } else if harness.backend() == Backend::Hickory {
+        assert!(harness.resolv_conf(Some("nameserver ::")));
+        harness.expect("peer", Family::V4, "10.0.0.2", "::");
     }
 }
 
-fn no_answer_however_strange_panics(bed: &Bed) {
+fn no_answer_however_strange_panics(harness: &Harness) {
     let random = fastrand::Rng::with_seed(7);
     let mut n = 0;
-    let server = bed.raw_server(move |question, _| {
+    let server = harness.raw_server(move |question, _| {
         let mut random = fastrand::Rng::with_seed({
             n += 1;
             n ^ random.get_seed()
@@ -473,19 +483,19 @@ fn no_answer_however_strange_panics(bed: &Bed) {
         answer[7] = answer[7].wrapping_add(random.u8(..3));
         vec![answer]
     });
-    bed.configure(&[server.addr()], "");
-    bed.wait_for(IMPATIENCE / 10);
+    harness.configure(&[server.addr()], "");
+    harness.wait_for(IMPATIENCE / 10);
     for n in 0..60 {
         let host = format!("name-{n}");
         // Any outcome will do, as long as there is one.
-        bed.outcome(&host, Family::V4);
+        harness.outcome(&host, Family::V4);
     }
 }
 
 #[test]
 fn a_config_that_cannot_work_is_refused() {
     let runtime = Executor::default().start(1).unwrap();
-    let refused = |config| resolver(config, runtime.clone()).unwrap_err().to_string();
+    let refused = |config| chain(&resolver(config, runtime.clone()).unwrap_err());
     assert!(refused(Config { timeout: Duration::ZERO, ..Config::default() }).contains("timeout = 0ns"));
     assert!(refused(Config { attempts: 0, ..Config::default() }).contains("from 1 to 10"));
     let search = Some(vec!["a b".into()]);

@@ -1,6 +1,6 @@
-//! Why a name could not be resolved, in words that can be logged as they are.
+//! Why a name could not be resolved, as text that can be logged as it is.
 //!
-//! Every error says what was asked, of whom, and what came back; where an operator can do
+//! Every error says what was asked, of which servers, and what came back; where an operator can do
 //! something about it, also what. Nothing here decides whether to ask again.
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -27,7 +27,7 @@ impl fmt::Display for What {
     }
 }
 
-/// What was asked, and of whom.
+/// What was asked, and of which servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The host name as the caller wrote it.
@@ -38,7 +38,7 @@ pub struct Asked {
     pub names: Vec<String>,
     /// The name servers that the last of them was asked of; none if none needed asking.
     pub servers: Vec<SocketAddr>,
-    /// What the last of them is an alias (CNAME) of, at the end of a chain, if the servers said so.
+    /// What the last of them is an alias (CNAME) of, at the end of a chain, if the answers had one.
     pub alias: Option<String>,
 }
 
@@ -106,7 +106,7 @@ pub enum LookupError {
     ServerFailure {
         /// What was asked.
         asked: Box<Asked>,
-        /// The response code in words, for instance `SERVFAIL`.
+        /// The response code by name, for instance `SERVFAIL`.
         code: String,
     },
 
@@ -131,7 +131,7 @@ pub enum LookupError {
     Unreachable {
         /// What was asked.
         asked: Box<Asked>,
-        /// The operating system's words.
+        /// The error of the operating system.
         why: String,
     },
 
@@ -154,7 +154,7 @@ pub enum LookupError {
         why: String,
     },
 
-    /// There is nobody to ask.
+    /// There is no server to ask.
     #[error("`{host}`: no name server to ask: {why}")]
     NoServers {
         /// The host name as the caller wrote it.
@@ -186,7 +186,7 @@ impl LookupError {
     }
 }
 
-/// The code of servers that refuse, in words.
+/// The name of the code of servers that refuse.
 const REFUSED: &str = "REFUSED";
 
 fn hint(code: &str) -> &'static str {
@@ -233,8 +233,8 @@ pub enum ConfigError {
     #[error("attempts = {0}: must be from 1 to {MAX_ATTEMPTS}; 2 is usual")]
     Attempts(usize),
     /// A search domain that is not a name.
-    #[error("search list: {0}")]
-    Search(LookupError),
+    #[error("search list")]
+    Search(#[source] LookupError),
 }
 
 /// How often one server may be asked the same at most.
@@ -245,7 +245,7 @@ pub(super) const MAX_ATTEMPTS: usize = 10;
 pub(super) struct Failure {
     pub(super) servers: Vec<SocketAddr>,
     pub(super) why: Why,
-    /// What the name is an alias of, if that was said.
+    /// What the name is an alias of, if the answers had one.
     pub(super) alias: Option<String>,
 }
 
@@ -306,7 +306,7 @@ impl Failure {
         if other.rank() > self.rank() { other } else { self }
     }
 
-    /// The error for the caller who asked for `what` of `host`, which expanded to `names`.
+    /// The error for the caller that asked for `what` of `host`, which expanded to `names`.
     pub(super) fn about(self, host: &str, what: What, names: Vec<String>) -> LookupError {
         let asked =
             Box::new(Asked { host: host.into(), what, names, servers: self.servers, alias: self.alias });

@@ -47,7 +47,7 @@ async fn serve(rt: Handle, bytes: Vec<u8>, echo: bool) {
     }
 }
 
-/// The first byte says who reads the others: the resolver (as a whole answer, or as its sections), our name
+/// The first byte selects what reads the others: the resolver (as a whole answer, or as its sections), our name
 /// server, or the readers of `/etc/hosts` and `resolv.conf`. A lookup ends, whatever comes.
 pub fn packet(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };

@@ -97,7 +97,7 @@ impl Ask for Hickory {
 }
 
 impl Hickory {
-    /// Both families at the same time. Once one has answered with addresses, they are told, and the other
+    /// Both families at the same time. Once one has answered with addresses, they are reported, and the other
     /// is given one more time limit, rather than all its attempts, to add to them.
     async fn both(&self, name: &HostName, servers: &[SocketAddr], early: Early) -> Result<Partial, Failure> {
         let v4 = std::pin::pin!(self.ips(name, RecordType::A, servers));

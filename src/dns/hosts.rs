@@ -1,4 +1,4 @@
-//! The hosts file (`hosts(5)`): names that are known without asking anybody.
+//! The hosts file (`hosts(5)`): names that are known without asking a server.
 //!
 //! A name matches whole or not at all, whatever its case. A line that is not understood is
 //! passed over; it never spoils the others.

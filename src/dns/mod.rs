@@ -4,8 +4,8 @@
 //! the hosts file, then `localhost`, then the name servers, with search list and `ndots`
 //! honoured. Both address families are asked for at the same time.
 //!
-//! Two backends ask the servers: hickory-resolver ([`Backend::Hickory`], the default) and
-//! async-dns ([`Backend::AsyncDns`], with the limits that `async_dns.rs` lists).
+//! Two backends ask the servers: hickory-resolver (the default) and async-dns (with the limits that
+//! `async_dns.rs` lists).
 //! [`NameServer`] is the other side: a small authoritative server for loopback.
 //!
 //! Nothing is cached, neither answers nor failures: a record that appears is found by the next
@@ -56,7 +56,7 @@ compile_error!(
 );
 
 /// Resolves names. Made by [`resolver`]; tests make their own.
-pub trait Resolve: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Resolve: fmt::Debug + Send + Sync + 'static {
     /// The addresses of `host`: one item, or two when one family answers well before the other. The last
     /// item is the answer.
     ///
@@ -85,28 +85,28 @@ pub trait Resolve: fmt::Debug + Send + Sync + 'static {
 
 /// What a question for addresses came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// IPv4 before IPv6 and otherwise in the order of the answer, without repetition; never empty.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// What was not answered: nothing may be concluded about it.
-    pub open: Option<Open>,
+    pub(crate) open: Option<Open>,
 }
 
 impl Found {
     /// These are all.
-    pub fn all(addresses: Vec<IpAddr>) -> Self {
+    pub(crate) fn all(addresses: Vec<IpAddr>) -> Self {
         Self { addresses, open: None }
     }
 }
 
 /// A part of a question that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
+pub(crate) struct Open {
     /// Which addresses there may be beside those that were found: those of a family, or any, where a name
     /// that comes first in the search list was not answered.
-    pub family: Family,
+    pub(crate) family: Family,
     /// Why; `None` while it is still waited for.
-    pub why: Option<LookupError>,
+    pub(crate) why: Option<LookupError>,
 }
 
 /// Which addresses are wanted.
@@ -132,10 +132,10 @@ impl Family {
     }
 }
 
-/// Who asks the name servers.
+/// What asks the name servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Backend {
+pub(crate) enum Backend {
     /// hickory-resolver over the runtime door (feature `hickory`).
     Hickory,
     /// async-dns (feature `async-dns`).
@@ -151,25 +151,25 @@ impl Default for Backend {
 
 /// How names are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Name servers to ask, in this order; empty for those of `resolv_conf`.
-    pub servers: Vec<SocketAddr>,
+    pub(crate) servers: Vec<SocketAddr>,
     /// Domains that complete short names; `None` for those of `resolv_conf`.
-    pub search: Option<Vec<String>>,
+    pub(crate) search: Option<Vec<String>>,
     /// Dots from which on a name is asked for as it is first; `None` for what `resolv_conf`
     /// says, or 1.
-    pub ndots: Option<usize>,
+    pub(crate) ndots: Option<usize>,
     /// How long one server may take for one try.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// How often each server is asked while none answers, 1 to 10.
-    pub attempts: usize,
+    pub(crate) attempts: usize,
     /// The hosts file; it may be missing.
-    pub hosts: PathBuf,
+    pub(crate) hosts: PathBuf,
     /// The file that names the servers. It may be missing too: then every name that would have
     /// to be asked for is [`LookupError::NoServers`], rather than asked of 127.0.0.1 as glibc does.
-    pub resolv_conf: PathBuf,
-    /// Who asks the servers.
-    pub backend: Backend,
+    pub(crate) resolv_conf: PathBuf,
+    /// What asks the servers.
+    pub(crate) backend: Backend,
 }
 
 impl Default for Config {
@@ -194,7 +194,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 ///
 /// # Errors
 /// What is wrong with `config`. No file and no server is looked at yet.
-pub fn resolver(config: Config, runtime: Handle) -> Result<Arc<dyn Resolve>, ConfigError> {
+pub(crate) fn resolver(config: Config, runtime: Handle) -> Result<Arc<dyn Resolve>, ConfigError> {
     if config.timeout.is_zero() {
         return Err(ConfigError::Timeout(config.timeout));
     }

@@ -1,7 +1,7 @@
 //! A host name, checked once.
 //!
 //! Takes what container platforms use (underscores, single labels, `tasks.peer`), and refuses
-//! what no name server could hold. It never asks anybody.
+//! what no name server could hold. It never asks a server.
 
 use super::LookupError;
 

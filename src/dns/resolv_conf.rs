@@ -1,4 +1,4 @@
-//! `resolv.conf(5)`: whom to ask, and how short names are completed.
+//! `resolv.conf(5)`: which servers to ask, and how short names are completed.
 //!
 //! Read for `nameserver`, `search`, `domain` and `options ndots`. Time limits and attempts
 //! are smidge's own, so its `timeout` and `attempts` are passed over, like every line that is
@@ -17,7 +17,7 @@ const MAX_NDOTS: usize = 15;
 /// Problems that are kept at most.
 const MAX_PROBLEMS: usize = 8;
 
-/// What a `resolv.conf` says, in words, for who wants to show it.
+/// What a `resolv.conf` says, as text to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResolvConfSays {
     pub(crate) servers: Vec<String>,
@@ -59,7 +59,7 @@ pub(super) struct ResolvConf {
     pub(super) servers: Vec<Server>,
     pub(super) search: Vec<HostName>,
     pub(super) ndots: Option<usize>,
-    /// Lines that were meant to name a server and do not, in words.
+    /// What is wrong with lines that were meant to name a server and do not.
     pub(super) problems: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
 //! A small authoritative name server, for loopback.
 //!
 //! It gives `smidge demo` and the tests a name whose records come and go, over UDP and TCP, and
-//! can misbehave on demand ([`Fault`]). It never asks anybody else, never caches, and is not
-//! meant to face a network that is not trusted: it answers whoever asks.
+//! can misbehave on demand ([`Fault`]). It never forwards a question, never caches, and is not
+//! meant to face a network that is not trusted: it answers every client.
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;

@@ -34,7 +34,7 @@ const PARALLEL: usize = 8;
 
 /// What asks the name servers for one full name.
 pub(super) trait Ask: fmt::Debug + Send + Sync + 'static {
-    /// Its addresses of `family`, never empty. `early` is told of those that are there while the others are
+    /// Its addresses of `family`, never empty. `early` receives those that are there while the others are
     /// waited for.
     fn addresses(
         &self,
@@ -90,7 +90,7 @@ impl Early {
     #[cfg_attr(not(feature = "hickory"), expect(dead_code, reason = "async-dns does not ask for both"))]
     pub(super) fn tell(&self, addresses: Vec<IpAddr>, awaited: Family) {
         if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Nobody may listen any more.
+            // The receiver may be gone.
             let _ = sender.send(Found { addresses, open: Some(Open { family: awaited, why: None }) });
         }
     }
@@ -299,10 +299,10 @@ impl Inner {
         let (servers, problems) = servers::usable(conf, &self.runtime);
         let path = self.resolv_conf.path().display();
         if !servers.is_empty() {
-            let mut told = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-            if *told != problems {
+            let mut reported = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+            if *reported != problems {
                 problems.iter().for_each(|problem| log::warn!("{path}: {problem}"));
-                *told = problems;
+                *reported = problems;
             }
             return Ok(servers.into());
         }

@@ -44,19 +44,18 @@ const BREATHE: Duration = Duration::from_millis(100);
 
 /// Why the API does not listen.
 #[derive(Debug, thiserror::Error)]
-#[error("api.listen: cannot listen on {listen}: {why}")]
+#[error("api.listen: cannot listen on {listen}")]
 pub struct GatewayError {
     /// Where it was to listen.
     pub listen: String,
     /// What the system says.
-    #[source]
-    pub why: io::Error,
+    pub source: io::Error,
 }
 
 impl GatewayError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        match self.why.kind() {
+        match self.source.kind() {
             io::ErrorKind::AddrInUse => {
                 "another node on this host? each needs its own: --set api.listen=127.0.0.1:0 picks a free \
                  port and logs it, --set api.listen=off does without"
@@ -103,7 +102,7 @@ impl Bound {
     /// # Errors
     /// [`GatewayError`], for instance when the address is in use.
     pub fn open(config: &Config, runtime: &Handle) -> Result<Option<Self>, GatewayError> {
-        let fail = |listen: String| move |why| GatewayError { listen, why };
+        let fail = |listen: String| move |source| GatewayError { listen, source };
         Ok(Some(match &config.api.listen {
             ApiListen::Off => return Ok(None),
             ApiListen::Tcp(addr) => {

@@ -1,7 +1,7 @@
 //! Where log lines go: a bounded queue, and the thread that writes it out.
 //!
-//! Whoever logs never waits for the reader of the log: stderr may be a pipe that nobody empties, or a
-//! file on a disk that hangs. A line that finds no room is dropped and counted, and the count is said
+//! Logging never waits for the reader of the log: stderr may be a pipe that is not read, or a
+//! file on a disk that hangs. A line that finds no room is dropped and counted, and the count is logged
 //! as soon as lines can be written again. Never decides which lines there are or how they look.
 
 use std::{
@@ -38,7 +38,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// Lines dropped, and not said yet.
+    /// Lines dropped, and not reported yet.
     dropped: u64,
     /// Whether the thread is at work on lines that it took.
     writing: bool,
@@ -90,7 +90,7 @@ impl Queue {
 
     fn push(&self, line: &[u8]) {
         let mut state = self.state();
-        // Once a line was dropped, the next ones follow it until that was said: what is missing is in one
+        // Once a line was dropped, the next ones follow it until that was reported: what is missing is in one
         // place.
         if state.dropped > 0 || state.lines.len() + line.len() > self.0.capacity {
             state.dropped += 1;
@@ -120,7 +120,7 @@ impl Queue {
             drop(state);
             let written = write(&mut out, &lines);
             if written < lines.len() {
-                // The disk is full, or nobody will ever read it.
+                // The disk is full, or the pipe has lost its reader.
                 let lost = lines[written..].iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.0.dropped.fetch_add(lost, Ordering::Relaxed);
                 unsaid += lost;
@@ -145,7 +145,7 @@ fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
             Ok(0) => break,
             Ok(n) => written += n,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            // Whoever started this process made the descriptor non-blocking.
+            // The parent process made the descriptor non-blocking.
             Err(e) if e.kind() == ErrorKind::WouldBlock => thread::sleep(BREATHE),
             Err(_) => break,
         }

@@ -1,23 +1,23 @@
-//! What goes wrong again and again, said seldom.
+//! Warnings about what keeps failing, rate-limited.
 //!
-//! Pure: what is to be said and the present moment in, whether to say it out.
+//! Pure: a line and the present moment in, whether to log it out.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-/// How often one thing is said at most.
+/// The least time between two lines about one thing.
 const EVERY: Duration = Duration::from_secs(60);
 /// Different things remembered; beyond that, all are news again.
 const MOST: usize = 64;
 
-/// What was said lately, and how often it happened since.
+/// What was logged lately, and how often it happened since.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(HashMap<String, (Instant, u64)>);
 
 impl Repeats {
-    /// What to say of `text`, which happened at `now`: nothing, if it was said less than a minute ago.
+    /// What to log of `text`, which happened at `now`: nothing, if it was logged less than a minute ago.
     pub(crate) fn say(&mut self, text: &str, now: Instant) -> Option<String> {
         if let Some((said, meanwhile)) = self.0.get_mut(text) {
             if now.saturating_duration_since(*said) < EVERY {

@@ -8,19 +8,28 @@ use crate::config::TransportKind;
 
 /// Settings of the discovery.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Longest pause between two queries.
-    pub query_interval: Duration,
+    pub(crate) query_interval: Duration,
     /// TTL of the records that this node announces.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// Most peers that are known simultaneously.
-    pub max_peers: usize,
+    pub(crate) max_peers: usize,
     /// Longest backoff between two dials of a peer.
-    pub retry_max: Duration,
+    pub(crate) retry_max: Duration,
     /// Most peers that are dialed simultaneously.
-    pub parallel: usize,
+    pub(crate) parallel: usize,
     /// Transports to dial over; addresses of any other are ignored.
-    pub transports: Vec<TransportKind>,
+    pub(crate) transports: Vec<TransportKind>,
+}
+
+/// How peers are looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// What discovery goes by.
+    pub(crate) policy: Policy,
+    /// The only interfaces to look on, by name; none: all that carry multicast.
+    pub(crate) interfaces: Vec<String>,
 }
 
 /// A network interface together with one address family.
@@ -40,7 +49,7 @@ impl fmt::Display for Segment {
 
 /// What the caller has to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Send this packet to the multicast group of this segment.
     Send(Segment, Vec<u8>),
     /// Dial this peer at these addresses.

@@ -25,7 +25,7 @@ use libp2p::{
 };
 
 use super::{
-    action::{Action, Notice, Policy, Segment},
+    action::{Action, Notice, Segment, Settings},
     discovered::Fault,
     discovery::Discovery,
     interfaces::{self, Selection},
@@ -47,15 +47,6 @@ const CHANGES: usize = 4;
 const REOPEN: Duration = Duration::from_secs(30);
 /// Size of the receive buffer: with GRO one read may hold several datagrams.
 const BUFFER: usize = 1 << 16;
-
-/// How peers are looked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// What discovery goes by.
-    pub policy: Policy,
-    /// The only interfaces to look on, by name; none: all that carry multicast.
-    pub interfaces: Vec<String>,
-}
 
 /// Whether the group could be joined on each segment.
 pub(crate) type Tried = Vec<(Segment, io::Result<()>)>;
@@ -90,8 +81,8 @@ struct Open {
 }
 
 /// Finds peers on the links of this host, and dials them.
-pub struct Behaviour {
-    /// `None`: nobody is looked for.
+pub(crate) struct Behaviour {
+    /// `None`: discovery is off.
     running: Option<Box<Running>>,
     waker: Option<Waker>,
 }
@@ -105,7 +96,7 @@ struct Running {
     open: BTreeMap<Segment, Open>,
     /// Why there is no socket where there should be one.
     failed: BTreeMap<Segment, String>,
-    /// Why hardly anybody is found, whatever the sockets do.
+    /// Why hardly any peer is found, whatever the sockets do.
     trouble: Option<String>,
     notices: VecDeque<Notice>,
     own: BTreeSet<Multiaddr>,
@@ -126,7 +117,7 @@ impl fmt::Debug for Behaviour {
 
 impl Behaviour {
     /// Starts discovery for the node `local`. Problems are reported as notices and fail nothing.
-    pub fn new(local: PeerId, settings: Settings, runtime: Handle, rng: fastrand::Rng) -> Self {
+    pub(crate) fn new(local: PeerId, settings: Settings, runtime: Handle, rng: fastrand::Rng) -> Self {
         let mut running = Running {
             discovery: Discovery::new(local, settings.policy, rng, runtime.now()),
             wanted: settings.interfaces,
@@ -153,18 +144,18 @@ impl Behaviour {
         Self { running: Some(Box::new(running)), waker: None }
     }
 
-    /// Looks for nobody, and says nothing.
-    pub fn off() -> Self {
+    /// A behaviour that neither queries nor announces.
+    pub(crate) fn off() -> Self {
         Self { running: None, waker: None }
     }
 
     /// Where on the local network another node is said to have this node's key.
-    pub fn same_key(&self) -> Vec<Multiaddr> {
+    pub(crate) fn same_key(&self) -> Vec<Multiaddr> {
         self.running.as_ref().map(|running| running.discovery.same_key()).unwrap_or_default()
     }
 
-    /// What was found, as the records of a name; `None` if nobody is looked for.
-    pub fn status(&self) -> Option<NameStatus> {
+    /// What was found, as the records of a name; `None` if discovery is off.
+    pub(crate) fn status(&self) -> Option<NameStatus> {
         let running = self.running.as_ref()?;
         let mut status = running.discovery.status(running.runtime.now());
         let failed = running.failed.iter().next().map(|(segment, why)| format!("{segment}: {why}"));
@@ -172,8 +163,8 @@ impl Behaviour {
         Some(status)
     }
 
-    /// Takes leave, and dials nobody any more.
-    pub fn stop(&mut self) {
+    /// Announces the end of this node's records (TTL 0), and dials nothing any more.
+    pub(crate) fn stop(&mut self) {
         self.tell(|running, _| running.discovery.stop());
     }
 
@@ -228,7 +219,7 @@ impl Running {
         self.stirred = true;
     }
 
-    /// There is no socket where there should be one; said once, and tried again.
+    /// There is no socket where there should be one; reported once, and tried again.
     fn fail(&mut self, segment: &Segment, why: String) {
         if self.open.remove(segment).is_some() {
             self.discovery.on_segment_gone(segment);
@@ -305,7 +296,7 @@ impl Running {
         let transmit =
             Transmit { destination: *group, ecn: None, contents: bytes, segment_size: None, src_ip: None };
         let sent = match socket.try_send(&transmit) {
-            // It is said again before long.
+            // It is announced again before long.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 Err(format!("{e}; is there a packet filter?"))

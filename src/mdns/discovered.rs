@@ -207,7 +207,7 @@ impl Peers {
         self.retain(|heard| heard.segment != *segment);
     }
 
-    /// Somebody announces this node's own peer id at an address that is none of this host's. Hearsay: it is said,
+    /// This node's own peer id is announced at an address that is none of this host's. Hearsay: it is reported,
     /// and nothing else is done.
     pub(super) fn on_same_key(&mut self, claim: &Claim, now: Instant) {
         let (address, expires) =

@@ -51,7 +51,7 @@ impl SegmentState {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Discovery {
+pub(crate) struct Discovery {
     local: PeerId,
     /// The random label under which this node announces its records.
     label: String,
@@ -69,7 +69,7 @@ pub struct Discovery {
 
 impl Discovery {
     /// Discovery for the node `local`, which knows of no segment yet.
-    pub fn new(local: PeerId, policy: Policy, mut rng: fastrand::Rng, now: Instant) -> Self {
+    pub(crate) fn new(local: PeerId, policy: Policy, mut rng: fastrand::Rng, now: Instant) -> Self {
         Self {
             local,
             label: wire::random_label(&mut rng),
@@ -87,12 +87,13 @@ impl Discovery {
     }
 
     /// The node that this is.
-    pub fn id(&self) -> PeerId {
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> PeerId {
         self.local
     }
 
     /// `segment` came up, or the addresses `here` that this host has there changed.
-    pub fn on_segment(&mut self, segment: Segment, here: Vec<Interface>, now: Instant) {
+    pub(crate) fn on_segment(&mut self, segment: Segment, here: Vec<Interface>, now: Instant) {
         if let Some(state) = self.segments.get_mut(&segment) {
             state.here = here;
             state.schedule.restart(now, &mut self.rng);
@@ -106,14 +107,14 @@ impl Discovery {
     }
 
     /// `segment` went down.
-    pub fn on_segment_gone(&mut self, segment: &Segment) {
+    pub(crate) fn on_segment_gone(&mut self, segment: &Segment) {
         if self.segments.remove(segment).is_some() {
             self.peers.on_segment_gone(segment);
         }
     }
 
     /// The addresses that this node listens on changed.
-    pub fn on_own_addresses(&mut self, own: impl IntoIterator<Item = Multiaddr>, now: Instant) {
+    pub(crate) fn on_own_addresses(&mut self, own: impl IntoIterator<Item = Multiaddr>, now: Instant) {
         let own: BTreeSet<_> = own.into_iter().collect();
         let changed: Vec<_> = self.own.symmetric_difference(&own).filter_map(socket).collect();
         for state in self.segments.values_mut() {
@@ -125,7 +126,7 @@ impl Discovery {
     }
 
     /// A packet was received on `segment`.
-    pub fn on_packet(&mut self, segment: &Segment, bytes: &[u8], now: Instant) {
+    pub(crate) fn on_packet(&mut self, segment: &Segment, bytes: &[u8], now: Instant) {
         let Some(state) = self.segments.get_mut(segment) else { return };
         let (read, turn) = state.schedule.on_packet(now);
         if turn == Some(HealthChange::Recovered) {
@@ -161,7 +162,7 @@ impl Discovery {
     }
 
     /// A packet was sent on `segment`, or could not be.
-    pub fn on_sent(&mut self, segment: &Segment, sent: Result<(), String>, now: Instant) {
+    pub(crate) fn on_sent(&mut self, segment: &Segment, sent: Result<(), String>, now: Instant) {
         let Some(state) = self.segments.get_mut(segment) else { return };
         match sent {
             Ok(()) => {
@@ -181,12 +182,12 @@ impl Discovery {
     }
 
     /// A connection to `peer` was established, in either direction.
-    pub fn on_connected(&mut self, peer: PeerId, now: Instant) {
+    pub(crate) fn on_connected(&mut self, peer: PeerId, now: Instant) {
         self.peers.on_connected(peer, now);
     }
 
     /// A connection to `peer` closed.
-    pub fn on_disconnected(&mut self, peer: PeerId, now: Instant) {
+    pub(crate) fn on_disconnected(&mut self, peer: PeerId, now: Instant) {
         self.peers.on_disconnected(peer, now, &mut self.rng);
     }
 
@@ -196,7 +197,7 @@ impl Discovery {
     }
 
     /// Withdraws the records of this node (TTL 0); after that no packet and no dial comes out.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
             let all: Vec<_> = self.segments.keys().cloned().collect();
             all.iter().for_each(|segment| self.respond(segment, 0));
@@ -204,7 +205,7 @@ impl Discovery {
     }
 
     /// The next action due at `now`, if any.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Action> {
         self.peers.expire(now);
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
@@ -251,24 +252,24 @@ impl Discovery {
     }
 
     /// When to call [`poll`](Self::poll) next.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let schedules =
             self.segments.values().map(|state| state.schedule.deadline()).filter(|_| !self.stopped);
         schedules.chain(self.peers.deadline().filter(|_| !self.stopped)).min()
     }
 
     /// The next notice, if any.
-    pub fn next_notice(&mut self) -> Option<Notice> {
+    pub(crate) fn next_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front().or_else(|| self.peers.next_notice())
     }
 
     /// Where on the local network another node is said to have this node's key.
-    pub fn same_key(&self) -> Vec<Multiaddr> {
+    pub(crate) fn same_key(&self) -> Vec<Multiaddr> {
         self.peers.same_key()
     }
 
     /// The discovered peers in the form of the records of a name.
-    pub fn status(&self, now: Instant) -> NameStatus {
+    pub(crate) fn status(&self, now: Instant) -> NameStatus {
         let trouble =
             self.segments.iter().find_map(|(segment, state)| Some((segment, state.trouble.as_ref()?)));
         self.peers.status(now, trouble.map(|(segment, why)| format!("{segment}: {why}")))

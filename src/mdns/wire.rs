@@ -39,21 +39,21 @@ const LABEL: usize = 40;
 /// What a packet says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet {
-    /// Somebody wants to know who is there.
+    /// A query for peers.
     Question {
         /// Which peers.
         peers: bool,
         /// Which services.
         types: bool,
     },
-    /// Somebody says who is there.
+    /// A response that announces peers.
     Answer(Vec<Claim>),
 }
 
-/// Somebody says that a peer is at an address. Nobody has proved it.
+/// The claim that a peer is at an address. It is not proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// Who.
+    /// The peer.
     pub(super) peer: PeerId,
     /// Over what.
     pub(super) over: TransportKind,
@@ -138,7 +138,7 @@ fn claim(text: &[u8], ttl: u32) -> Option<Claim> {
     (at.port() != 0).then_some(Claim { peer: peer?, over, at, ttl })
 }
 
-/// The question who is there. Its id is 0, as RFC 6762 wants it (section 18.1).
+/// The query for peers. Its id is 0, as RFC 6762 wants it (section 18.1).
 pub(super) fn question() -> Vec<u8> {
     let mut message = Message::new(0, MessageType::Query, OpCode::Query);
     message.add_query(Query::query(name(&SERVICE), RecordType::PTR));
@@ -201,13 +201,13 @@ fn response() -> Message {
 }
 
 fn encode(message: &Message) -> Vec<u8> {
-    // Cannot fail: our names and strings are as long as they may be. Nothing, which nobody understands, is
+    // Cannot fail: our names and strings are as long as they may be. An empty packet, which is no DNS message, is
     // what would be sent.
     message.to_vec().unwrap_or_default()
 }
 
 fn name(labels: &[&str]) -> Name {
-    // Cannot fail: the labels are constants, or 40 letters. The root would be nobody's service.
+    // Cannot fail: the labels are constants, or 40 letters. The root is no service.
     Name::from_labels(labels.iter().map(|label| label.as_bytes())).unwrap_or_else(|_| Name::root())
 }
 

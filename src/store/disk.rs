@@ -10,6 +10,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::journal::Disk;
+use crate::identity::directory;
 
 /// How often a file that others make, replace or remove meanwhile is looked for.
 const TRIES: usize = 16;
@@ -66,7 +67,7 @@ impl DiskFile {
                     if path.symlink_metadata().is_err() {
                         return Ok(OpenFile::Created(new));
                     }
-                    // Somebody was faster: theirs is looked at.
+                    // Another process was faster: its file is examined.
                 }
                 Err(error) => return Err(("look at it", error)),
             }
@@ -147,12 +148,4 @@ fn lock(file: &File, path: &Path) -> io::Result<bool> {
     flock(file, FlockOperation::NonBlockingLockExclusive)?;
     let ours = file.metadata()?;
     Ok(path.metadata().is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
-}
-
-/// The directory that `path` is in.
-pub(super) fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }

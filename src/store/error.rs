@@ -1,11 +1,11 @@
-//! Why records cannot be kept on disk, in words.
+//! Why records cannot be kept on disk.
 
 use std::{io, path::PathBuf};
 
-use super::{
-    disk::{Failed, directory},
-    journal::{Fault, VERSION},
-};
+use crate::identity::directory;
+
+/// The newest format of the file that is known here.
+pub(super) const VERSION: u32 = 1;
 
 /// Why the file of `kad.store` is not opened. It stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -35,35 +35,22 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// The operating system said no.
-    #[error("{}: cannot {doing}: {error}", path.display())]
+    /// There is no code for files in this program.
+    #[error("{}: this program was built without the feature store", .0.display())]
+    NotCompiled(PathBuf),
+    /// An error of the operating system.
+    #[error("{}: cannot {doing}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What was tried.
         doing: &'static str,
-        /// What it said.
-        error: io::Error,
+        /// The error.
+        source: io::Error,
     },
 }
 
 impl StoreError {
-    pub(super) fn fault(path: PathBuf, fault: Fault) -> Self {
-        match fault {
-            Fault::Foreign => Self::Foreign(path),
-            Fault::Newer(format) => Self::Newer { path, format },
-            Fault::Damaged { at, why } => Self::Damaged { path, at, why },
-            Fault::Io(error) => Self::Io { path, doing: "read it", error },
-        }
-    }
-
-    pub(super) fn failed(path: PathBuf, (doing, error): Failed) -> Self {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => Self::InUse(path),
-            _ => Self::Io { path, doing, error },
-        }
-    }
-
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
@@ -75,7 +62,8 @@ impl StoreError {
                  then, and others that hold them send them again",
                 path.display()
             ),
-            Self::Io { error, .. } if is_full(error) => "make room on that disk".into(),
+            Self::NotCompiled(_) => "build it with the feature store, or set kad.store = \"memory\"".into(),
+            Self::Io { source, .. } if is_full(source) => "make room on that disk".into(),
             Self::Io { path, .. } => format!(
                 "put a volume that this user may write to at {}, or set kad.store = \"memory\"",
                 directory(path).display()
@@ -87,7 +75,7 @@ impl StoreError {
     /// disk has failed or is full.
     pub fn is_config(&self) -> bool {
         match self {
-            Self::Io { error, .. } => !is_full(error) && error.raw_os_error() != Some(EIO),
+            Self::Io { source, .. } => !is_full(source) && source.raw_os_error() != Some(EIO),
             _ => true,
         }
     }

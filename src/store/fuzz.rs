@@ -1,4 +1,4 @@
-//! Files of records that somebody else wrote.
+//! Files of records that this program did not write.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise is a panic")]
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Numbers are little-endian. Checks are the first bytes of SHA-256 over the salt, the offset and what is
-//! checked: whoever chooses what is stored cannot know the salt, so no value can pass for a frame.
+//! checked: an author of records cannot know the salt, so no value can pass for a frame.
 //!
 //! A frame that is not right at the very end is what a crash leaves behind: its commit was never
 //! confirmed, and it is left out. One with another frame behind it, or below the *floor* (a length known
@@ -23,10 +23,10 @@ use std::{collections::HashMap, io};
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
+use super::{Change, error::VERSION};
+
 /// What the file begins with.
 const MAGIC: [u8; 16] = *b"smidge records\n\0";
-/// The version of what comes behind it.
-pub(super) const VERSION: u32 = 1;
 /// Where the first frame begins.
 pub(super) const FIRST: u64 = 128;
 /// Where the two floor slots are.
@@ -55,9 +55,6 @@ pub(super) trait Disk: Sized + Send + 'static {
     /// Returns when an [`install`](Self::install) is on the disk, too.
     fn settle(&mut self) -> io::Result<()>;
 }
-
-/// What becomes of a key: a value, or nothing.
-pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// Why a file is not opened.
 #[derive(Debug)]

@@ -13,9 +13,8 @@ use libp2p::{
 };
 
 use super::{
-    Limits,
+    Change, Limits,
     format::{Item, Known, Moment, Row},
-    journal::Change,
     shares::{Bound, Shares, Source, Victim},
 };
 
@@ -186,7 +185,7 @@ impl Memtable {
         true
     }
 
-    /// Takes in a provider that came from `source`. A key that has as many as it may have keeps those: whoever floods it
+    /// Takes in a provider that came from `source`. A key that has as many as it may have keeps those: a peer that floods it
     /// with new ones does not drive the old ones out, unless most of them came from one network.
     pub(super) fn add_provider(
         &mut self,

@@ -1,14 +1,16 @@
 //! What a node keeps for the hash table: records, provider entries, and the peers it has met.
 //!
 //! kad reads and changes its store from within the event loop, so a memtable answers
-//! ([`RecordStore`]). Where a file is named, every change also goes to a journal: polling the [`Store`]
+//! (`RecordStore`). Where a file is named, every change also goes to a journal: polling the `Store`
 //! commits all changes since the last commit as one batch, with one fsync, as blocking work off the loop. A
-//! change is acknowledged only when the [`Sequence`] that it got is [durable](Store::is_durable).
+//! change is acknowledged only when the `Sequence` that it got is durable.
 //!
 //! While commits fail, nothing new is stored; pending changes are retried, and nothing is
 //! acknowledged. The file is never replaced by anything less complete than itself.
 //!
-//! Decides nothing about who holds which record, and knows nothing of the network.
+//! Files are the feature `store`; without it everything is in memory (`absent.rs`).
+//!
+//! Decides nothing about which node holds which record, and knows nothing of the network.
 
 use std::{
     borrow::Cow,
@@ -28,48 +30,55 @@ use serde::Serialize;
 
 use crate::runtime::Handle;
 
+#[cfg(feature = "store")]
 mod disk;
 mod error;
 mod format;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(feature = "store", any(test, fuzzing)))]
 pub mod fuzz;
+#[cfg(feature = "store")]
 mod journal;
 mod memtable;
 mod shares;
-#[cfg(test)]
+#[cfg(all(feature = "store", test))]
 mod tests;
+#[cfg(feature = "store")]
+mod writer;
+#[cfg(not(feature = "store"))]
+#[path = "absent.rs"]
 mod writer;
 
-use disk::{DiskFile, OpenFile};
 pub use error::StoreError;
 use format::Moment;
-use journal::Journal;
 use memtable::Memtable;
 pub(crate) use shares::Source;
 use writer::Writer;
 
+/// What becomes of a key: a value, or nothing.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Records; keys with providers.
-    pub records: usize,
+    pub(crate) records: usize,
     /// Bytes of a record's value.
-    pub value: usize,
+    pub(crate) value: usize,
     /// Bytes of all records and provider entries, each with 128 for itself.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Providers of one key.
-    pub providers: usize,
+    pub(crate) providers: usize,
     /// Known peers.
-    pub peers: usize,
+    pub(crate) peers: usize,
 }
 
 /// The sequence number of a change; it stands for all changes up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sequence(u64);
+pub(crate) struct Sequence(u64);
 
 /// The outcome of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
+pub(crate) enum Report {
     /// All changes up to `sequence` are on the disk.
     Durable {
         /// The last change of the commit.
@@ -129,7 +138,7 @@ pub struct FileStatus {
 }
 
 /// See the module's documentation.
-pub struct Store {
+pub(crate) struct Store {
     memtable: Memtable,
     writer: Option<Writer>,
     /// Where the next changes come from.
@@ -144,7 +153,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// A store that keeps everything in memory.
-    pub fn memory(local: PeerId, limits: Limits) -> Self {
+    pub(crate) fn memory(local: PeerId, limits: Limits) -> Self {
         Self { memtable: Memtable::new(local, limits, false), writer: None, source: Source::LOCAL }
     }
 
@@ -153,37 +162,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; the file stays as it is.
-    pub fn open(
+    pub(crate) fn open(
         path: &Path,
         local: PeerId,
         limits: Limits,
         every: Duration,
         runtime: &Handle,
     ) -> Result<(Self, Option<String>), StoreError> {
-        let found =
-            DiskFile::open_or_create(path).map_err(|failed| StoreError::failed(path.into(), failed))?;
-        let (mut memtable, now) = (Memtable::new(local, limits, true), Moment::now());
-        let mut warning = None;
-        let journal = match found {
-            OpenFile::Created(file) => {
-                Journal::create(file).map_err(|error| StoreError::failed(path.into(), ("make it", error)))?
-            }
-            OpenFile::Existing(file) => {
-                let opened = Journal::open(file).and_then(|(journal, contents)| {
-                    let why = || "a record cannot be read".to_owned();
-                    let unreadable = || journal::Fault::Damaged { at: journal::FIRST, why: why() };
-                    memtable.load(contents.entries, now).ok_or_else(unreadable)?;
-                    Ok((journal, contents.torn))
-                });
-                let (journal, torn) = opened.map_err(|fault| StoreError::fault(path.into(), fault))?;
-                warning = (torn > 0).then(|| {
-                    let path = path.display();
-                    format!("{path}: the last {torn} bytes are an unfinished commit, and were left out")
-                });
-                journal
-            }
-        };
-        let writer = Writer::new(path.into(), journal, every, runtime, now);
+        let mut memtable = Memtable::new(local, limits, true);
+        let (writer, warning) = Writer::open(path, &mut memtable, every, runtime)?;
         Ok((Self { memtable, writer: Some(writer), source: Source::LOCAL }, warning))
     }
 
@@ -193,22 +180,22 @@ impl Store {
     }
 
     /// The sequence number of the latest change.
-    pub fn sequence(&self) -> Sequence {
+    pub(crate) fn sequence(&self) -> Sequence {
         Sequence(self.memtable.changes())
     }
 
     /// Whether all changes up to `sequence` are on the disk; always, for a store in memory.
-    pub fn is_durable(&self, sequence: Sequence) -> bool {
+    pub(crate) fn is_durable(&self, sequence: Sequence) -> bool {
         self.writer.as_ref().is_none_or(|writer| sequence <= writer.durable())
     }
 
     /// Why nothing new is stored, if the last commit failed.
-    pub fn trouble(&self) -> Option<&str> {
+    pub(crate) fn trouble(&self) -> Option<&str> {
         self.writer.as_ref().and_then(Writer::trouble)
     }
 
     /// Drops expired entries and commits changes; ready with the outcome of each commit.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
         match &mut self.writer {
             Some(writer) => writer.poll(&mut self.memtable, cx),
             // kad drops expired records when it meets them, and a full store drops its own.
@@ -217,7 +204,7 @@ impl Store {
     }
 
     /// Writes what is not written yet and closes the file. Nothing that is stored from now on is kept.
-    pub fn close(&mut self) -> BoxFuture<'static, ()> {
+    pub(crate) fn close(&mut self) -> BoxFuture<'static, ()> {
         match self.writer.take() {
             Some(writer) => writer.close(self.memtable.take_changes(Moment::now()).1).boxed(),
             None => async {}.boxed(),
@@ -225,7 +212,7 @@ impl Store {
     }
 
     /// The store at a glance.
-    pub fn status(&self) -> StoreStatus {
+    pub(crate) fn status(&self) -> StoreStatus {
         let counts = self.memtable.counts();
         let place = self.writer.as_ref().map_or_else(|| "memory".into(), Writer::place);
         let file = self.writer.as_ref().map(|writer| writer.status(self.memtable.unwritten()));
@@ -242,19 +229,19 @@ impl Store {
     }
 
     /// Notes that `peer` was found at `addresses`, for the next start of the node.
-    pub fn remember(&mut self, peer: PeerId, addresses: &BTreeSet<Multiaddr>) {
+    pub(crate) fn remember(&mut self, peer: PeerId, addresses: &BTreeSet<Multiaddr>) {
         if self.writer.is_some() {
             self.memtable.remember(peer, addresses, Moment::now());
         }
     }
 
     /// Forgets a peer, at one address or altogether.
-    pub fn forget(&mut self, peer: &PeerId, address: Option<&Multiaddr>) {
+    pub(crate) fn forget(&mut self, peer: &PeerId, address: Option<&Multiaddr>) {
         self.memtable.forget(peer, address);
     }
 
     /// The peers known, those seen last first.
-    pub fn known(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
+    pub(crate) fn known(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
         self.memtable.known()
     }
 

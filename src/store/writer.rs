@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -10,10 +10,10 @@ use std::{
 use futures::future::{BoxFuture, FutureExt};
 
 use super::{
-    FileStatus, Report, Sequence,
-    disk::DiskFile,
+    Change, FileStatus, Report, Sequence, StoreError,
+    disk::{DiskFile, Failed, OpenFile},
     format::{Moment, Row},
-    journal::{Change, Journal},
+    journal::{FIRST, Fault, Journal},
     memtable::Memtable,
 };
 use crate::runtime::{Handle, Timer};
@@ -50,7 +50,40 @@ struct PendingCommit {
 }
 
 impl Writer {
-    pub(super) fn new(
+    /// Opens the file at `path`, made if there is none, and takes what is in it into `memtable`; and a warning for the
+    /// operator, if any.
+    pub(super) fn open(
+        path: &Path,
+        memtable: &mut Memtable,
+        every: Duration,
+        runtime: &Handle,
+    ) -> Result<(Self, Option<String>), StoreError> {
+        let found = DiskFile::open_or_create(path).map_err(|failed| not_opened(path, failed))?;
+        let now = Moment::now();
+        let mut warning = None;
+        let journal = match found {
+            OpenFile::Created(file) => {
+                Journal::create(file).map_err(|error| not_opened(path, ("make it", error)))?
+            }
+            OpenFile::Existing(file) => {
+                let opened = Journal::open(file).and_then(|(journal, contents)| {
+                    let why = || "a record cannot be read".to_owned();
+                    let unreadable = || Fault::Damaged { at: FIRST, why: why() };
+                    memtable.load(contents.entries, now).ok_or_else(unreadable)?;
+                    Ok((journal, contents.torn))
+                });
+                let (journal, torn) = opened.map_err(|fault| not_read(path, fault))?;
+                warning = (torn > 0).then(|| {
+                    let path = path.display();
+                    format!("{path}: the last {torn} bytes are an unfinished commit, and were left out")
+                });
+                journal
+            }
+        };
+        Ok((Self::new(path.into(), journal, every, runtime, now), warning))
+    }
+
+    fn new(
         path: PathBuf,
         journal: Journal<DiskFile>,
         every: Duration,
@@ -196,5 +229,23 @@ impl Writer {
             self.began = now;
             memtable.redate();
         }
+    }
+}
+
+fn not_opened(path: &Path, (doing, source): Failed) -> StoreError {
+    let path = path.into();
+    match source.kind() {
+        io::ErrorKind::WouldBlock => StoreError::InUse(path),
+        _ => StoreError::Io { path, doing, source },
+    }
+}
+
+fn not_read(path: &Path, fault: Fault) -> StoreError {
+    let path = path.into();
+    match fault {
+        Fault::Foreign => StoreError::Foreign(path),
+        Fault::Newer(format) => StoreError::Newer { path, format },
+        Fault::Damaged { at, why } => StoreError::Damaged { path, at, why },
+        Fault::Io(source) => StoreError::Io { path, doing: "read it", source },
     }
 }

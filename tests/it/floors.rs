@@ -3,9 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use crate::support::text::{sources, without_tests};
 
 /// The rooms of `src/` by floor, highest first.
 const FLOORS: &[(u8, &[&str])] = &[
@@ -26,21 +27,9 @@ fn floor(room: &str) -> u8 {
     found.unwrap_or_else(|| panic!("src/{room} is on no floor: give it one in ARCHITECTURE.md and here")).0
 }
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// The code without comments and without unit tests (which come last in a file, or in files of their own).
+/// The code without comments and without unit tests.
 fn code(text: &str) -> String {
-    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let lines = without_tests(text).lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -91,14 +80,14 @@ fn reexports(lib: &str) -> BTreeMap<String, String> {
 }
 
 /// The rooms that each room knows, without itself.
-fn knowledge(src: &Path) -> BTreeMap<String, BTreeSet<(String, String)>> {
-    let faces = reexports(&fs::read_to_string(src.join("lib.rs")).unwrap());
-    let mut files = Vec::new();
-    sources(src, &mut files);
+fn knowledge() -> BTreeMap<String, BTreeSet<(String, String)>> {
+    let files = sources(&["src"]);
     assert!(files.len() > 50, "these are our sources");
+    let (_, lib) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
+    let faces = reexports(lib);
     let mut known: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    for file in files {
-        let path = file.strip_prefix(src).unwrap();
+    for (file, text) in &files {
+        let path = Path::new(file).strip_prefix("src").unwrap();
         let is_test = path
             .components()
             .any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "tests.rs" | "fuzz.rs")))
@@ -107,7 +96,7 @@ fn knowledge(src: &Path) -> BTreeMap<String, BTreeSet<(String, String)>> {
             continue;
         }
         let room = path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
-        for name in mentions(&code(&fs::read_to_string(&file).unwrap())) {
+        for name in mentions(&code(text)) {
             let other = faces.get(&name).cloned().unwrap_or(name);
             if other != room && other.starts_with(char::is_lowercase) {
                 known.entry(room.clone()).or_default().insert((other, path.display().to_string()));
@@ -119,7 +108,7 @@ fn knowledge(src: &Path) -> BTreeMap<String, BTreeSet<(String, String)>> {
 
 #[test]
 fn no_floor_knows_one_above_it_and_rooms_of_one_floor_go_round_in_no_circle() {
-    let known = knowledge(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let known = knowledge();
     let mut up = Vec::new();
     for (room, others) in &known {
         for (other, file) in others.iter().filter(|(other, _)| floor(other) > floor(room)) {

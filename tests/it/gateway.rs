@@ -226,7 +226,7 @@ fn half_open_silent_and_slow_callers_are_let_go() {
         net.patiently("the end of a silent connection", silent.read_to_end(&mut nothing)).await.unwrap();
         assert!(nothing.is_empty());
 
-        // A byte at a time buys nobody more time than all at once.
+        // A byte at a time buys no more time than a whole head.
         let (mut answer, mut slow) = api.connect().await.split();
         let trickle = async {
             for byte in b"GET /healthz HTTP/1.1\r\nA: ".iter().chain(std::iter::repeat(&b'x')) {
@@ -236,13 +236,13 @@ fn half_open_silent_and_slow_callers_are_let_go() {
                 net.rt.sleep(Duration::from_millis(20)).await;
             }
         };
-        let mut told = Vec::new();
-        let both = join(trickle, answer.read_to_end(&mut told));
+        let mut answered = Vec::new();
+        let both = join(trickle, answer.read_to_end(&mut answered));
         let (_, read) = net.patiently("a slow caller to be let go", both).await;
         read.unwrap();
-        let told = parse(&told);
+        let answered = parse(&answered);
         assert_eq!(
-            (told.status, told.json()["error"].as_str().unwrap().contains("api.header_timeout")),
+            (answered.status, answered.json()["error"].as_str().unwrap().contains("api.header_timeout")),
             (408, true)
         );
 
@@ -694,10 +694,8 @@ fn an_address_in_use_is_named_with_its_key_and_a_hint() {
         let mut config = net.config(3, &[]);
         config.api.listen = ApiListen::Tcp(api.addr);
         let error = Bound::open(&config, &net.rt).unwrap_err();
-        assert!(
-            error.to_string().starts_with(&format!("api.listen: cannot listen on {}: ", api.addr)),
-            "{error}"
-        );
+        assert_eq!(error.to_string(), format!("api.listen: cannot listen on {}", api.addr));
+        assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
         assert!(error.hint().contains("--set api.listen="), "{}", error.hint());
         config.api.listen = ApiListen::Off;
         assert!(Bound::open(&config, &net.rt).unwrap().is_none());

@@ -18,7 +18,7 @@ fn start(hosts: &Hosts, n: u8, more: &[&str]) -> Process {
         "--topic",
         "some_topic",
     ];
-    // Names stand in the hosts file; async-dns cannot be told to read nothing else.
+    // Names stand in the hosts file; async-dns always reads that one.
     let alone = if cfg!(feature = "hickory") { &["--set", "dns.resolv_conf="][..] } else { &[] };
     hosts.start(n, &[&both[..], alone, more].concat())
 }
@@ -29,7 +29,7 @@ fn where_udp_is_dropped_the_mesh_forms_over_tcp_and_new_connections_are_quic_onc
         hosts.names(&[("a", &[1]), ("b", &[2])]);
         for n in 1..=3 {
             hosts.add(n);
-            // On arrival: dropped on the way out, a send would fail at once, and nobody would have to wait.
+            // On arrival: dropped on the way out, a send would fail immediately, and nobody would have to wait.
             hosts.on(n, "iptables -A INPUT -p udp -j DROP");
         }
         let began = Instant::now();

@@ -127,11 +127,11 @@ fn what_is_too_large_for_one_node_costs_nothing_that_comes_after_it() {
                 publish(&b, format!("after {n}")).await.unwrap();
                 assert_eq!(text(&net.message(&mut at_a).await), format!("after {n}"), "over {by:?}");
             }
-            let told = net.event(&mut events, "a word on what was too large", |event| match event {
+            let reported = net.event(&mut events, "a word on what was too large", |event| match event {
                 Event::Oversized { peer, what, .. } => Some((*peer, *what)),
                 _ => None,
             });
-            assert_eq!(told.await, (b.peer_id(), Oversize::Message { bytes: MAX + 1, limit: MAX }));
+            assert_eq!(reported.await, (b.peer_id(), Oversize::Message { bytes: MAX + 1, limit: MAX }));
             publish(&a, "and back").await.unwrap();
             for node in [a, b] {
                 node.shutdown().await.unwrap();

@@ -207,13 +207,13 @@ fn a_node_without_the_key_is_told_so_says_it_once_and_dials_ever_more_seldom() {
         net.listening(&inside).await;
         let outside = net.node(3, &["mesh"]);
         let mut events = outside.events();
-        let (mut told, mut ended) = (0, 0);
+        let (mut reported, mut ended) = (0, 0);
         // The fifth round of a backoff.
         while ended < 5 {
             match net.patiently("the next round", events.next()).await.unwrap() {
                 Event::NotAdmitted { peer } => {
                     assert_eq!((peer, ended), (inside.peer_id(), 0), "before anything else");
-                    told += 1;
+                    reported += 1;
                 }
                 Event::Disconnected { reason, .. } => {
                     assert!(reason.contains("not admitted: this is a private mesh"), "{reason}");
@@ -222,6 +222,6 @@ fn a_node_without_the_key_is_told_so_says_it_once_and_dials_ever_more_seldom() {
                 _ => {}
             }
         }
-        assert_eq!(told, 1);
+        assert_eq!(reported, 1);
     });
 }

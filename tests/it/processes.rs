@@ -466,7 +466,7 @@ fn demo(args: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-#[cfg(feature = "hickory")] // async-dns cannot be told which server to ask: a documented limit
+#[cfg(feature = "hickory")] // async-dns asks the servers of resolv.conf: a documented limit
 fn the_demo_delivers_its_message_once_and_says_how_long_it_took() {
     let result = demo(&[]);
     assert_eq!(result["ok"], true);
@@ -492,7 +492,7 @@ fn the_demo_works_without_any_name_by_multicast_dns() {
 }
 
 #[test]
-#[cfg(feature = "hickory")] // async-dns cannot be told which server to ask: a documented limit
+#[cfg(feature = "hickory")] // async-dns asks the servers of resolv.conf: a documented limit
 fn the_demo_works_with_twenty_peers_behind_one_name() {
     let result = demo(&["--nodes", "20"]);
     let events = result["events"].as_array().unwrap();

@@ -62,7 +62,7 @@ fn what_a_restarted_node_had_said_before_does_not_come_back_and_is_held_against_
         };
         let hub = net.spawn(config(2, &[]));
         let mut at_hub = hub.subscribe(TOPIC).await.unwrap();
-        // Takes the one place in the hub's mesh: the other is told by gossip only.
+        // Takes the one place in the hub's mesh: the other learns of messages by gossip only.
         let mut talker = config(3, &["hub"]);
         talker.gossip.flood_publish = false;
         let talker = net.spawn(talker);

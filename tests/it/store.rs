@@ -158,7 +158,7 @@ fn a_provider_and_its_records_are_served_at_once_after_a_restart_without_any_oth
     assert_eq!((code, out.as_str()), (0, "stored here and confirmed by 1 others\n"), "{err}");
     assert_eq!(nodes[0].ask(&["dht", "provide", "backup"]).0, 0);
     let peers: Vec<_> = nodes.iter().map(|node| node.peer.clone()).collect();
-    // The one that was told has it on its disk, too; an announcement has no answer to wait for.
+    // The node that received the announcement has it on its disk, too; an announcement has no answer to wait for.
     until(&nodes[1], "the announcement", |s| s["store"]["providers"] == 1);
     until(&nodes[1], "the disk", |s| s["store"]["file"]["unsynced"] == 0);
     nodes.iter().for_each(|node| node.signal(Signal::KILL));

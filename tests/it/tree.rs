@@ -1,10 +1,12 @@
 //! What is shipped holds no tokio: looked up in the dependency tree itself, for every feature set.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 #[test]
 fn no_tokio_is_in_the_shipped_tree() {
-    for features in [&[][..], &["--all-features"], &["--no-default-features", "--features", "async-dns"]] {
+    for features in
+        [&[][..], &["--all-features"], &["--no-default-features", "--features", "async-dns,cli,mdns,store"]]
+    {
         let tree = |more: &[&str]| {
             let out = Command::new(env!("CARGO"))
                 .args([
@@ -104,4 +106,32 @@ fn a_node_and_its_client_come_without_the_command_line_and_the_http_api() {
     }
     assert!(has(&library, "smidge-gossip"), "{library:?}");
     assert!(!has(&program, "libp2p-gossipsub"), "the other side of the conformance tests alone");
+
+    // What these leave out is code of ours.
+    for feature in ["mdns", "store"] {
+        let features = format!("hickory,{feature}");
+        assert_eq!(
+            dependencies("smidge", &["--no-default-features", "--features", &features]),
+            library,
+            "{feature}"
+        );
+    }
+}
+
+#[test]
+fn every_feature_is_in_the_readme_and_says_whether_it_is_a_default() {
+    let read =
+        |file: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (manifest, readme) = (read("Cargo.toml").parse::<toml::Table>().unwrap(), read("README.md"));
+    let features = manifest["features"].as_table().unwrap();
+    let defaults = features["default"].as_array().unwrap();
+    // `gateway` comes with `cli`; `small` is for cross/build.sh alone.
+    let is_default = |name: &str| name == "gateway" || defaults.iter().any(|one| one.as_str() == Some(name));
+    for name in features.keys().filter(|name| !["default", "small"].contains(&name.as_str())) {
+        let row = format!("| `{name}`{} | ", if is_default(name) { " (default)" } else { "" });
+        assert!(readme.contains(&row), "README.md has no row {row:?}");
+    }
+    for default in defaults {
+        assert!(features.contains_key(default.as_str().unwrap()), "{default}");
+    }
 }

@@ -162,7 +162,7 @@ fn ping_takes_addresses_and_learns_who_is_there() {
         let (code, out, err) = one.ask(&["ping", whom, "-c", "2", "-i", "1ms", "--json"]);
         (code, json(&out), err)
     };
-    // Nobody told the first node of the second.
+    // The first node has not heard of the second.
     let (code, record, err) = ping(&address);
     assert_eq!(
         (code, &record["peer"], &record["answered"]),
@@ -290,7 +290,7 @@ fn progress_is_shown_on_a_terminal_and_only_there() {
     writer.write_all(b"only\n").unwrap();
     let mut receipt = String::new();
     BufReader::new(plain.stdout.as_mut().unwrap()).read_line(&mut receipt).unwrap();
-    // As long as it takes until a terminal would have been told.
+    // As long as it takes until a terminal would have had a hint.
     std::thread::sleep(std::time::Duration::from_millis(800));
     drop(writer);
     assert_eq!(ended(plain), (0, String::new(), String::new()));
@@ -556,7 +556,7 @@ fn what_asks_for_nobody_gets_by_with_nobody() {
     let args = ["pub", "-t", "t", "-m", "hello", "--wait-peers", "0", "--json"];
     assert_eq!(node.ask(&args).1.trim_end(), r#"{"id":"","peers":0}"#);
     let (code, ..) = node.ask(&["pub", "-t", "t", "-m", "hello", "--timeout", "0"]);
-    assert_eq!(code, 75, "one has to be there unless told otherwise");
+    assert_eq!(code, 75, "one has to be there by default");
 }
 
 /// A node that takes one message a request, and does not know `split`; what it was asked.

@@ -71,7 +71,8 @@ fn fields(value: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<&'sta
 /// Holds what was printed against what is documented.
 fn compare(verb: &str, outputs: &[String]) {
     let all = documented();
-    let told = all.get(verb).unwrap_or_else(|| panic!("docs/VERBS.md has no section `## smidge {verb}`"));
+    let fields_of =
+        all.get(verb).unwrap_or_else(|| panic!("docs/VERBS.md has no section `## smidge {verb}`"));
     let mut found = BTreeMap::new();
     for output in outputs {
         let record = serde_json::from_str(output).unwrap_or_else(|e| panic!("{verb}: {e}: {output}"));
@@ -81,20 +82,22 @@ fn compare(verb: &str, outputs: &[String]) {
         // Values of configuration keys are of any type, some of them lists.
         let name = if name.starts_with("KEY.value") { "KEY.value" } else { name };
         let field =
-            told.get(name).unwrap_or_else(|| panic!("{verb}: `{name}` is printed and not documented"));
+            fields_of.get(name).unwrap_or_else(|| panic!("{verb}: `{name}` is printed and not documented"));
         for kind in kinds {
             let fits = field.kind == "any" || field.kind.split(" or ").any(|k| k == *kind);
             assert!(fits, "{verb}: `{name}` is {kind}, documented is {}", field.kind);
         }
     }
-    for (name, field) in told {
+    for (name, field) in fields_of {
         let there =
             found.keys().any(|key| key == name || (name == "KEY.value" && key.starts_with(name.as_str())));
         assert!(there || field.absent, "{verb}: `{name}` is documented and not printed: {outputs:?}");
     }
     let words: Vec<_> = verb.split(' ').collect();
     let (_, help, _) = run(smidge(&words).arg("--help"));
-    for name in told.keys().map(|name| name.split(['[', '.']).next().unwrap()).filter(|name| *name != "KEY") {
+    for name in
+        fields_of.keys().map(|name| name.split(['[', '.']).next().unwrap()).filter(|name| *name != "KEY")
+    {
         assert!(help.contains(&format!("\"{name}\"")), "{verb} --help does not mention {name:?}:\n{help}");
     }
 }

@@ -24,8 +24,8 @@ pub(super) fn clock() -> Option<Arc<dyn Clock>> {
         return Some(clock.clone());
     }
     let clock = Arc::new(AlarmThread { alarms: Mutex::default(), thread: OnceLock::new() });
-    let keeper = clock.clone();
-    match thread::Builder::new().name("smidge-alarms".into()).spawn(move || keeper.run()) {
+    let driver = clock.clone();
+    match thread::Builder::new().name("smidge-alarms".into()).spawn(move || driver.run()) {
         Ok(handle) => {
             let _ = clock.thread.set(handle.thread().clone());
             *started = Some(clock.clone());
@@ -63,7 +63,7 @@ impl Clock for AlarmThread {
     }
 
     fn interrupt(&self) {
-        // Set before anybody has this clock.
+        // Set before the clock is shared.
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }

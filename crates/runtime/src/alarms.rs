@@ -1,6 +1,6 @@
 //! Alarms by time, and the timers that own them: pure but for the clock they are asked on.
 //!
-//! A clock's *keeper* is whoever sleeps until the next alarm: the thread in the poller's kernel wait, the thread of
+//! A clock's *driver* is the thread that sleeps until the next alarm: the thread in the poller's kernel wait, the thread of
 //! `alarm_thread.rs`, a simulated world. It is interrupted only for an alarm that is due before it would wake
 //! anyway. Moving an alarm later costs nothing (connections push their idle deadline back with every packet): it is
 //! put where it belongs when it comes up first.
@@ -29,7 +29,7 @@ pub(super) trait Clock: fmt::Debug + Send + Sync {
 
     fn alarms(&self) -> &Mutex<Alarms>;
 
-    /// Wakes the keeper: an alarm is due before it would wake.
+    /// Wakes the driver: an alarm is due before it would wake.
     fn interrupt(&self);
 }
 
@@ -37,7 +37,7 @@ pub(super) trait Clock: fmt::Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     by_time: BTreeMap<(Instant, u64), Entry>,
-    keeper: Keeper,
+    driver: Driver,
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct Moment {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Keeper {
+enum Driver {
     /// Looks at the alarms again before it sleeps.
     #[default]
     Awake,
@@ -85,17 +85,17 @@ impl Alarms {
         }
     }
 
-    /// As [`next`](Self::next), and the keeper sleeps until then.
+    /// As [`next`](Self::next), and the driver sleeps until then.
     pub(super) fn sleep(&mut self) -> Option<Instant> {
         let next = self.next();
-        self.keeper = next.map_or(Keeper::Asleep, Keeper::AsleepUntil);
+        self.driver = next.map_or(Driver::Asleep, Driver::AsleepUntil);
         next
     }
 
-    /// Takes out the alarms that are due at `now`, for the keeper, which is awake. To be woken once the lock is
+    /// Takes out the alarms that are due at `now`, for the driver, which is awake. To be woken once the lock is
     /// released.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Waker> {
-        self.keeper = Keeper::Awake;
+        self.driver = Driver::Awake;
         let mut due = Vec::new();
         while self.next().is_some_and(|at| at <= now)
             && let Some((_, entry)) = self.by_time.pop_first()
@@ -106,7 +106,7 @@ impl Alarms {
         due
     }
 
-    /// Takes out all alarms: there is no keeper any more. To be woken, so that their owners set them elsewhere.
+    /// Takes out all alarms: there is no driver any more. To be woken, so that their owners set them elsewhere.
     #[cfg(target_os = "linux")]
     pub(super) fn take_all(&mut self) -> Vec<Waker> {
         let disarm = |entry: Entry| {
@@ -116,17 +116,17 @@ impl Alarms {
         mem::take(&mut self.by_time).into_values().map(disarm).collect()
     }
 
-    /// Whether the keeper must be interrupted.
+    /// Whether the driver must be interrupted.
     #[must_use]
     fn insert(&mut self, at: Instant, id: u64, entry: Entry) -> bool {
         self.by_time.insert((at, id), entry);
-        let sleeps_past = match self.keeper {
-            Keeper::Awake => false,
-            Keeper::AsleepUntil(then) => at < then,
-            Keeper::Asleep => true,
+        let sleeps_past = match self.driver {
+            Driver::Awake => false,
+            Driver::AsleepUntil(then) => at < then,
+            Driver::Asleep => true,
         };
         if sleeps_past {
-            self.keeper = Keeper::Awake;
+            self.driver = Driver::Awake;
         }
         sleeps_past
     }
@@ -321,13 +321,13 @@ mod tests {
             let mut timers: [ClockTimer; TIMERS] = std::array::from_fn(|_| new());
             let mut model = [Expected::default(); TIMERS];
             let flags: [Arc<Flag>; TIMERS] = Default::default();
-            // When the keeper wakes; `None` while it is awake, far away for never.
+            // When the driver wakes; `None` while it is awake, far away for never.
             let mut asleep: Option<Instant> = None;
             let never = start + Duration::from_secs(1_000_000);
             for op in ops {
                 let now = clock.now();
                 let before = clock.interrupts.load(Ordering::Relaxed);
-                // An alarm that is due before the keeper wakes.
+                // An alarm that is due before the driver wakes.
                 let mut earlier = false;
                 match op {
                     Op::Set(n, ms) => {

@@ -88,7 +88,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// Joins the multicast group `group` on `interface`, whose address is of the same family: a socket that
     /// hears what is sent to the group there and nowhere else, also by this host, and that sends to the group
-    /// there, with a TTL of 255. Its address is shared with whoever shares it, too. The group is left when the
+    /// there, with a TTL of 255. Its address is shared with other programs that share it. The group is left when the
     /// socket is dropped.
     ///
     /// # Errors
@@ -118,10 +118,10 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Binds and starts a listener on a Unix socket at `path`, which only this user may open (mode
-    /// 0600). A socket file that nobody answers at is replaced; the file goes with the listener.
+    /// 0600). A socket file without a listener is replaced; the file goes with the listener.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when somebody answers there, [`io::ErrorKind::AlreadyExists`] when
+    /// [`io::ErrorKind::AddrInUse`] when a process listens there, [`io::ErrorKind::AlreadyExists`] when
     /// something else than a socket is there, and whatever the operating system says of the path.
     fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
         unix::bind(path)
@@ -143,7 +143,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         interfaces::watch()
     }
 
-    /// The network links of this host, whether they are up or not. The kernel answers at once.
+    /// The network links of this host, whether they are up or not. The kernel answers immediately.
     ///
     /// # Errors
     /// When it does not, and where there is no Linux.
@@ -178,7 +178,7 @@ pub trait UdpSocket: fmt::Debug + Send + Sync + 'static {
     /// The address the socket is bound to.
     fn local_addr(&self) -> SocketAddr;
 
-    /// Sends one transmit, up to [`max_transmit_segments`](Self::max_transmit_segments) datagrams at once.
+    /// Sends one transmit, up to [`max_transmit_segments`](Self::max_transmit_segments) datagrams in one call.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when the kernel's queue is full: wait for
@@ -254,7 +254,7 @@ impl Default for TcpOptions {
     }
 }
 
-/// How the operating system finds out that nobody is at the other end of a TCP connection any more.
+/// How the operating system detects that the other end of a TCP connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     /// A silent connection is probed after this, and again each time it passes; whole seconds.
@@ -439,7 +439,7 @@ impl Handle {
     ) -> io::Result<T> {
         let (sender, receiver) = oneshot::channel();
         self.blocking(Box::new(move || {
-            // The receiver is gone only when nobody waits for the answer any more.
+            // The receiver is gone only when the answer is not awaited any more.
             let _ = sender.send(work());
         }))
         .await;

@@ -1,4 +1,4 @@
-//! The host's network links, how large a packet each of them carries, and whether to many at once.
+//! The host's network links, how large a packet each of them carries, and whether it carries multicast.
 //!
 //! One rtnetlink(7) dump: `/sys` may be that of another network namespace, and is not mounted everywhere.
 //! Only asks; never changes a link.
@@ -10,7 +10,7 @@ pub struct Link {
     pub name: String,
     /// Its index, 0 where the system has none.
     pub index: u32,
-    /// Bytes of an IP packet that it carries at once.
+    /// The largest IP packet that it carries, in bytes (MTU).
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,

@@ -38,7 +38,7 @@ use super::{
     udp::Readiness,
 };
 
-/// Events taken from the kernel at once.
+/// Events taken from the kernel in one call.
 const EVENTS: usize = 64;
 /// The key of the event that ends a wait early; sockets count from 0.
 const ALARM: u64 = u64::MAX;
@@ -51,7 +51,7 @@ pub(super) struct Poller {
     /// Written to, it ends a wait. It is never read: edge-triggered, every write counts.
     alarm: OwnedFd,
     sources: Mutex<HashMap<u64, Arc<Source>>>,
-    /// Their keeper is the thread that waits in the kernel.
+    /// Their driver is the thread that waits in the kernel.
     alarms: Mutex<Alarms>,
     /// For sockets.
     next_key: AtomicU64,
@@ -113,7 +113,7 @@ impl Poller {
                     thread.wake_by_ref();
                 }
                 if self.0.threads.fetch_sub(1, Ordering::SeqCst) == 1 {
-                    // Whoever still waits for an alarm sets it where it is polled next.
+                    // A task that still waits for an alarm sets it where it is polled next.
                     let left = lock(&self.0.alarms).take_all();
                     left.into_iter().for_each(Waker::wake);
                 }
@@ -170,7 +170,7 @@ impl Poller {
     /// Waits in the kernel for events, a timer or a wake-up, and hands out the events. Does not wait when
     /// `me` has been woken already, which it returns.
     fn poll(&self, me: &Thread) -> bool {
-        // First: who wakes us from here on interrupts the wait, as an alarm does that is set after the limit is known.
+        // First: a wake-up from here on interrupts the wait, as an alarm does that is set after the limit is known.
         me.in_kernel.store(true, Ordering::SeqCst);
         let woken = me.woken.swap(false, Ordering::SeqCst);
         let limit = if woken { Some(Duration::ZERO) } else { self.until_next() };
@@ -209,7 +209,7 @@ impl Poller {
 
     /// Ends the wait that is under way.
     fn end_wait(&self) {
-        // Only a counter that is full fails, and a full one has woken whom it should.
+        // Only a counter that is full fails, and a full one has woken the thread already.
         let _ = rustix::io::write(&self.alarm, &1_u64.to_ne_bytes());
     }
 }
@@ -273,7 +273,7 @@ impl Wake for Thread {
     }
 }
 
-/// A socket, what the kernel said of it, and who waits for it.
+/// A socket, its readiness, and the tasks that wait for it.
 #[derive(Debug)]
 struct Source {
     socket: std::net::UdpSocket,
@@ -286,7 +286,7 @@ struct Source {
 
 #[derive(Debug, Default)]
 struct Writers {
-    /// Counts the times that the socket became writable while somebody waited.
+    /// Counts the times that the socket became writable while a task waited.
     turns: u64,
     wakers: Vec<Waker>,
 }
@@ -302,7 +302,7 @@ impl Source {
             let wakers = {
                 let mut writers = lock(&self.writers);
                 writers.turns += 1;
-                // Asked for anew by the next one who waits: else every datagram sent would wake us.
+                // Registered again by the next task that waits: else every datagram sent would wake us.
                 if let Err(e) = self.watch(epoll, Flags::IN) {
                     log::debug!("epoll: {e}");
                 }
@@ -355,7 +355,7 @@ impl Readiness for Registered {
                 writers.wakers.push(cx.waker().clone());
             }
             if since.replace(turns).is_none() {
-                // Tells at once if it is writable already.
+                // Reports immediately if it is writable already.
                 let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
                 self.source.watch(&self.poller.epoll, flags)?;
             }

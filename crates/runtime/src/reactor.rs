@@ -1,6 +1,6 @@
 //! Timers as async-io has them, shared by the real runtimes.
 //!
-//! smol and async-std both sit on async-io's reactor; what differs between them is who runs the
+//! smol and async-std both sit on async-io's reactor; what differs between them is what runs the
 //! tasks. This file never spawns anything.
 
 use std::{
@@ -14,7 +14,7 @@ use super::Timer;
 
 /// A timer on async-io's reactor.
 ///
-/// Moving the alarm later costs nothing: the reactor is told only when the old alarm has rung
+/// Moving the alarm later costs nothing: the reactor learns of it only when the old alarm has rung
 /// (connections push their idle deadline back with every packet).
 #[derive(Debug)]
 pub(super) struct ReactorTimer {

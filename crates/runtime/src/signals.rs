@@ -12,7 +12,7 @@ use futures::Stream;
 /// A signal that a node acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: drain and end; the second one ends at once.
+    /// SIGTERM or SIGINT: drain and end; a second one ends immediately.
     Stop,
     /// SIGHUP: read the config again.
     Reload,

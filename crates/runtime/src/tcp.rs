@@ -32,7 +32,7 @@ fn tune(socket: SockRef<'_>, keep_alive: Option<KeepAlive>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let Some(KeepAlive { after, lost_after }) = keep_alive else { return Ok(()) };
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(after))?;
-    // Ends a connection whose data, or whose probes, nobody acknowledges (tcp(7)).
+    // Ends a connection whose data, or whose probes, are not acknowledged (tcp(7)).
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(lost_after))?;
     #[cfg(not(target_os = "linux"))]

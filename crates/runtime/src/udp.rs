@@ -19,7 +19,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
 use super::{Interface, UdpOptions, UdpSocket};
 
-/// Who tells when a socket can be read or written again.
+/// Reports when a socket can be read or written again.
 pub(super) trait Readiness: fmt::Debug + Send + Sync + 'static {
     fn socket(&self) -> &std::net::UdpSocket;
 
@@ -339,7 +339,7 @@ mod tests {
         let a = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
         let b = bind("127.0.0.1:0".parse().unwrap(), UdpOptions::default()).unwrap();
         a.try_send(&transmit(closed, b"x")).unwrap();
-        let report = a.take_error().expect("loopback answers at once");
+        let report = a.take_error().expect("loopback answers immediately");
         assert_eq!(report.addr.map(|a| a.ip()), Some(closed.ip()));
         a.try_send(&transmit(closed, b"x")).unwrap();
         a.try_send(&transmit(b.local_addr(), b"y")).unwrap();

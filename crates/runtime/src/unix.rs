@@ -1,6 +1,6 @@
-//! Unix sockets for the real runtimes: who may open one is decided by the file system.
+//! Unix sockets for the real runtimes: access is decided by the file system.
 //!
-//! A file that is in the way is removed only when it is a socket at which nobody answers.
+//! A file that is in the way is removed only when it is a socket without a listener.
 
 use std::{
     fs, io,
@@ -127,7 +127,7 @@ mod tests {
             far.read_exact(&mut buf).await.unwrap();
             assert_eq!(&buf, b"hello");
             near.close().await.unwrap();
-            assert_eq!(far.read(&mut buf).await.unwrap(), 0, "a closed half is told");
+            assert_eq!(far.read(&mut buf).await.unwrap(), 0, "the other end sees a closed half");
         });
         drop(listener);
         assert!(!path.exists());

@@ -2,7 +2,7 @@
 //!
 //! libp2p's behaviours take their timers from futures-timer, whose one thread is woken for each delay that is made,
 //! reset or dropped. By `[patch.crates-io]` this crate takes its place in a program: a delay that is polled on a
-//! thread of a runtime of ours is one of that runtime's timers, and wakes nobody unless it is due before all others.
+//! thread of a runtime of ours is one of that runtime's timers, and wakes no thread unless it is due before all others.
 //! Elsewhere one thread keeps all delays of the process, as futures-timer's does.
 //!
 //! Never here: a clock or a thread of its own; those are [`smidge_runtime::Alarm`]'s.

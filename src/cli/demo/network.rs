@@ -153,7 +153,7 @@ impl Network {
         0..1 + self.peers
     }
 
-    /// Why nobody is found by multicast DNS, if a node says so.
+    /// Why no peer is found by multicast DNS, if a node says so.
     fn mdns_trouble(&self) -> Option<String> {
         let begins = ["mdns: ", "nobody is found by mdns"];
         let mut lines = self.processes.iter().flat_map(|process| &process.lines);
@@ -191,7 +191,7 @@ impl Network {
         self.processes.len()
     }
 
-    /// When `node` first said that it is connected to `to`.
+    /// When `node` first logged that it is connected to `to`.
     pub(super) fn connected(&self, node: usize, to: usize) -> Option<Duration> {
         let peer = self.processes[to].peer_id.as_deref()?;
         let line = format!("connected to {peer} ");
@@ -400,7 +400,7 @@ fn loopback(runtime: &Handle) -> std::io::Result<String> {
     found.map(|i| i.name).ok_or_else(|| std::io::Error::other("none with the address 127.0.0.1 is up"))
 }
 
-/// A loopback network that nobody else uses, and a port that is free there.
+/// A loopback network that is not in use, and a port that is free there.
 fn free_net() -> std::io::Result<([u8; 3], u16)> {
     let pid = std::process::id();
     let net = [127, 64 + (pid % 128) as u8, (pid >> 7) as u8];

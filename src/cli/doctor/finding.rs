@@ -1,6 +1,6 @@
 //! What the doctor says: findings in groups, as lines for people and as JSON for programs.
 //!
-//! Identifiers (`check`) and verdicts are a contract; the words are not.
+//! Identifiers (`check`) and verdicts are a contract; the texts are not.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ pub(super) enum Verdict {
     Ok,
     /// A node runs, but worse than it could, or only for now.
     Warn,
-    /// A node does not start, or does not do what it was told to.
+    /// A node does not start, or does not do what its configuration says.
     Fail,
 }
 

@@ -8,30 +8,31 @@ use libp2p::PeerId;
 use super::{finding::Finding, paths};
 use crate::{
     config::Config,
+    error::chain,
     identity::{Identity, IdentityError, Origin},
     transport::admission::{KeyFileError, Keyring},
 };
 
 const CHECK: &str = "identity.key";
 
-/// What there is to say, and who the node is, if that can be told.
+/// The finding, and the node's peer id where it is known.
 pub(super) fn check(config: &Config) -> (Finding, Option<PeerId>) {
-    let told = &config.identity;
-    let derived = told.derive_secret.is_some() || told.derive_name.is_some();
-    let loaded = if told.ephemeral || derived {
+    let identity = &config.identity;
+    let derived = identity.derive_secret.is_some() || identity.derive_name.is_some();
+    let loaded = if identity.ephemeral || derived {
         // Neither reads nor makes a file.
-        told.open()
+        identity.open()
     } else {
-        Identity::load(&told.key_file)
+        Identity::load(&identity.key_file)
     };
     let peer = loaded.as_ref().ok().map(Identity::peer_id);
-    let can_make = paths::can_make(&told.key_file);
+    let can_make = paths::can_make(&identity.key_file);
     // An ephemeral one is another each time.
-    let peer = peer.filter(|_| derived || !told.ephemeral);
+    let peer = peer.filter(|_| derived || !identity.ephemeral);
     (judge(&loaded, can_make), peer)
 }
 
-/// What there is to say of the network's keys; nothing where the mesh is open.
+/// The finding about the network's keys; none where the mesh is open.
 pub(super) fn network(config: &Config) -> Option<Finding> {
     config.network.key_file.as_deref().map(|file| judge_network(&Keyring::read(file)))
 }
@@ -60,7 +61,7 @@ fn judge_network(read: &Result<Keyring, KeyFileError>) -> Finding {
         }
         Err(error) => {
             let advice = "make one with smidge key network FILE, or copy that of another node";
-            Finding::fail(check, subject, error.to_string(), advice)
+            Finding::fail(check, subject, chain(error), advice)
         }
     }
 }
@@ -92,7 +93,7 @@ fn judge(loaded: &Result<Identity, IdentityError>, can_make: Result<(), (PathBuf
                 ),
             ),
         },
-        Err(error) => Finding::fail(CHECK, subject, error.to_string(), error.hint()),
+        Err(error) => Finding::fail(CHECK, subject, chain(error), error.hint()),
     }
 }
 
@@ -132,7 +133,7 @@ mod tests {
         let io = IdentityError::Io {
             path: "/k".into(),
             doing: "open it",
-            error: io::ErrorKind::PermissionDenied.into(),
+            source: io::ErrorKind::PermissionDenied.into(),
         };
         let no = || Err((PathBuf::from("/"), "cannot be written to: Permission denied".to_owned()));
         for (loaded, can_make, expected) in [

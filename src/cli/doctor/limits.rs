@@ -96,16 +96,21 @@ fn group(limit: Option<u64>, wanted: u64) -> Option<Finding> {
         "set limits.memory to {} at most, or give the container more",
         size((limit / 5 * 4) >> 20 << 20)
     );
-    let (shown, told) = (size(limit), size(wanted));
+    let (shown, configured) = (size(limit), size(wanted));
     Some(if limit < wanted {
         let found = format!(
-            "{shown}, less than limits.memory = {told}: the kernel kills the node before it refuses work"
+            "{shown}, less than limits.memory = {configured}: the kernel kills the node before it refuses work"
         );
         Finding::fail(check, subject, found, advice)
     } else if limit < wanted.saturating_add(wanted / 4) {
-        Finding::warn(check, subject, format!("{shown}, hardly more than limits.memory = {told}"), advice)
+        Finding::warn(
+            check,
+            subject,
+            format!("{shown}, hardly more than limits.memory = {configured}"),
+            advice,
+        )
     } else {
-        Finding::ok(check, subject, format!("{shown} for this control group, limits.memory is {told}"))
+        Finding::ok(check, subject, format!("{shown} for this control group, limits.memory is {configured}"))
     })
 }
 

@@ -1,4 +1,4 @@
-//! Whether the addresses to listen on can be had, and who has them otherwise.
+//! Whether the addresses to listen on are free, and which process has them otherwise.
 
 use std::{fs, io, net::SocketAddr, os::unix::fs::FileTypeExt};
 
@@ -95,7 +95,7 @@ async fn api(config: &Config, runtime: &Handle, running: &Running) -> Option<Fin
     }
 }
 
-/// Who has a socket: a process, if it can be told.
+/// The process that holds a socket, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Holder {
     pid: u32,

@@ -63,7 +63,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         .block_on(threads, |runtime| async move { examine(args, &config, &runtime).await })
         .map_err(|e| Failure::new(exit::FAILED, "runtime", e))??;
     print(&if args.json { format!("{}\n", report.json()) } else { report.text() })?;
-    // The lines have said why.
+    // The report has said why.
     if report.failed() { Err(Failure { code: exit::FAILED, ..Failure::quiet() }) } else { Ok(()) }
 }
 
@@ -76,7 +76,7 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     }
     let mut report = Report::default();
     let warnings = config.warnings();
-    let told = warnings.into_iter().map(|warning| {
+    let findings = warnings.into_iter().map(|warning| {
         finding::Finding::warn(
             "config.warning",
             "configuration",
@@ -84,7 +84,7 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
             "`smidge config show` has all of it",
         )
     });
-    report.group("configuration", told.collect());
+    report.group("configuration", findings.collect());
     let machine = config.clone();
     let (host, limits) = runtime
         .unblock(move || (host::check(), limits::check(&machine)))

@@ -10,6 +10,7 @@ use crate::{
     config::{Config, Target, TransportKind},
     dialer::{Answer, Open, lookup},
     dns::{self, Family, Found, Resolve},
+    error::chain,
     node::{dns_config, targets},
     runtime::Handle,
 };
@@ -38,7 +39,7 @@ pub(super) async fn check(
         Ok(resolver) => resolver,
         Err(e) => {
             let advice = "mend the section [dns] of the configuration";
-            return (vec![Finding::fail(CHECK, "resolver", e.to_string(), advice)], Vec::new());
+            return (vec![Finding::fail(CHECK, "resolver", chain(&e), advice)], Vec::new());
         }
     };
     let all = targets(config);
@@ -91,7 +92,7 @@ async fn look(
     (answers.pop().unwrap_or_else(|| Answer::Failed("the question was dropped".into())), tasks)
 }
 
-/// Whether a name that nobody made has the same addresses (dnsmasq's `address=/DOMAIN/ADDRESS`, or a
+/// Whether a name that cannot exist has the same addresses (dnsmasq's `address=/DOMAIN/ADDRESS`, or a
 /// wildcard record): then they say nothing about tasks.
 fn is_wildcard(tasks: &[IpAddr], nothing: Option<&Found>) -> bool {
     nothing.is_some_and(|nothing| tasks.iter().all(|task| nothing.addresses.contains(task)))

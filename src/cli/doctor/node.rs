@@ -60,8 +60,8 @@ pub(super) async fn check(
     runtime: &Handle,
     key: Option<PeerId>,
 ) -> Result<(Finding, Node), Failure> {
-    let (told, usual) = (args.told(), usual(config));
-    let Some(url) = told.clone().or_else(|| usual.clone()) else {
+    let (named, usual) = (args.named(), usual(config));
+    let Some(url) = named.clone().or_else(|| usual.clone()) else {
         return Ok((
             Finding::ok(CHECK, "node", "not asked: api.listen names no fixed place"),
             Node::default(),
@@ -83,12 +83,12 @@ pub(super) async fn check(
         same_key: list("same_key"),
         running: Running {
             listening: list("listening"),
-            // Somebody who asks for a token is a node, too.
+            // What asks for a token is a node, too.
             api: usual.as_ref() == Some(&url) && !answer.as_ref().is_err_and(|e| e.code == exit::UNAVAILABLE),
         },
     };
     let failure = answer.err().map(|failure| (failure.code, said(&failure)));
-    Ok((judge(&url, told.is_some(), peer, failure, key), node))
+    Ok((judge(&url, named.is_some(), peer, failure, key), node))
 }
 
 fn said(failure: &Failure) -> String {
@@ -97,7 +97,7 @@ fn said(failure: &Failure) -> String {
 
 fn judge(
     url: &str,
-    told: bool,
+    named: bool,
     peer: Option<PeerId>,
     failure: Option<(u8, String)>,
     key: Option<PeerId>,
@@ -113,7 +113,7 @@ fn judge(
             ),
             _ => Finding::ok(CHECK, subject, format!("{peer} runs at {url}")),
         },
-        (None, Some((exit::UNAVAILABLE, _))) if !told => {
+        (None, Some((exit::UNAVAILABLE, _))) if !named => {
             Finding::ok(CHECK, subject, format!("none runs at {url}"))
         }
         (None, Some((_, why))) => {
@@ -138,7 +138,7 @@ mod tests {
         let (one, two) = (PeerId::random(), PeerId::random());
         let gone = || Some((exit::UNAVAILABLE, "no node answers".to_owned()));
         let refused = || Some((exit::FAILED, "this node asks for a token".to_owned()));
-        for (told, peer, failure, key, expected) in [
+        for (named, peer, failure, key, expected) in [
             (false, Some(one), None, Some(one), Verdict::Ok),
             (false, Some(one), None, None, Verdict::Ok),
             (false, Some(one), None, Some(two), Verdict::Warn),
@@ -148,9 +148,9 @@ mod tests {
             (false, None, None, None, Verdict::Warn),
         ] {
             assert_eq!(
-                judge("u", told, peer, failure.clone(), key).verdict,
+                judge("u", named, peer, failure.clone(), key).verdict,
                 expected,
-                "{told} {peer:?} {failure:?}"
+                "{named} {peer:?} {failure:?}"
             );
         }
     }

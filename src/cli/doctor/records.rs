@@ -1,4 +1,4 @@
-//! Who is behind each record: a handshake under a key of this moment, and at once goodbye.
+//! Which peer is behind each record: a handshake with an ephemeral key, closed right afterwards.
 //!
 //! The nodes that are tried log a peer that came and went. Nothing else is asked of them.
 
@@ -79,7 +79,7 @@ pub(super) async fn check(
     findings
 }
 
-/// Both, under one key that nobody knows.
+/// Both, under one ephemeral key.
 struct Transports {
     quic: quic::Transport,
     tcp: tcp::Transport,
@@ -106,7 +106,7 @@ impl Transports {
         })
     }
 
-    /// Dials, and says goodbye at once to whoever answers. A failure is said in words.
+    /// Dials, and closes the connection as soon as the peer is known. An error is a text.
     fn dial(&mut self, address: &Multiaddr) -> BoxFuture<'static, Result<Outcome, String>> {
         let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
         // A connection that is dropped is closed.

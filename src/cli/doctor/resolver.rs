@@ -1,4 +1,4 @@
-//! Who is asked for names: resolv.conf, and whether each of its servers answers.
+//! Which servers are asked for names: resolv.conf, and whether each of its servers answers.
 
 use std::{
     net::SocketAddr,
@@ -24,8 +24,8 @@ const MANY_DOTS: usize = 2;
 pub(super) const NOBODY: &str = "smidge.test.";
 
 pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
-    let told = dns_config(config);
-    let path = told.resolv_conf.clone();
+    let settings = dns_config(config);
+    let path = settings.resolv_conf.clone();
     let shown = path.display().to_string();
     let handle = runtime.clone();
     let said = runtime.unblock(move || dns::resolv_conf_says(&path, &handle)).await.unwrap_or_else(Err);
@@ -34,15 +34,15 @@ pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
         Ok(Some(said)) => said.usable.clone(),
         _ => Vec::new(),
     };
-    let (search, ndots) = (told.search.clone(), told.ndots);
+    let (search, ndots) = (settings.search.clone(), settings.ndots);
     let mut findings = vec![file(&shown, &said, !config.dns.servers.is_empty(), search, ndots)];
     if config.dns.backend == Backend::AsyncDns {
-        // It cannot be told which server to ask.
+        // It asks whatever servers resolv.conf names: none can be asked alone.
         return findings;
     }
     let names = targets(config);
     let host = names.iter().find_map(Target::host).unwrap_or(NOBODY);
-    let answers = join_all(servers.iter().map(|server| ask(&told, *server, host, runtime))).await;
+    let answers = join_all(servers.iter().map(|server| ask(&settings, *server, host, runtime))).await;
     let any = answers.iter().any(|(_, answer)| matches!(answer, Heard::Answer(_)));
     findings.extend(answers.into_iter().map(|(server, answer)| judge(server, answer, any)));
     findings
@@ -51,7 +51,7 @@ pub(super) async fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
 /// What came of asking a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
-    /// It answered within this time, whatever it said.
+    /// It answered within this time, whatever the answer.
     Answer(Duration),
     /// It is silent for this name, and answers for others.
     SilentFor(String),
@@ -60,10 +60,15 @@ enum Heard {
 }
 
 /// Whether `server` answers for `host`, or for anything.
-async fn ask(told: &dns::Config, server: SocketAddr, host: &str, runtime: &Handle) -> (SocketAddr, Heard) {
-    // Without the hosts file: what stands there is asked of nobody.
+async fn ask(
+    settings: &dns::Config,
+    server: SocketAddr,
+    host: &str,
+    runtime: &Handle,
+) -> (SocketAddr, Heard) {
+    // Without the hosts file: names in it are never asked for.
     let hosts = std::path::PathBuf::new();
-    let alone = dns::Config { servers: vec![server], attempts: 1, hosts, ..told.clone() };
+    let alone = dns::Config { servers: vec![server], attempts: 1, hosts, ..settings.clone() };
     let resolver = match dns::resolver(alone, runtime.clone()) {
         Ok(resolver) => resolver,
         Err(e) => return (server, Heard::Nothing(e.to_string())),
@@ -75,7 +80,7 @@ async fn ask(told: &dns::Config, server: SocketAddr, host: &str, runtime: &Handl
                 Err(e @ (LookupError::TimedOut { .. } | LookupError::Unreachable { .. })) => {
                     Some(e.to_string())
                 }
-                // Silence cannot be told from here, for instance for `localhost`.
+                // The server was not necessarily asked, for instance for `localhost`.
                 Ok(_) | Err(_) => None,
             }
         }

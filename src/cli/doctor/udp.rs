@@ -8,9 +8,9 @@ use crate::{
     runtime::{Handle, UdpOptions},
 };
 
-/// One receive with GRO may bring this much at once: less room than that loses data by itself.
+/// One receive with GRO may bring this much: less room than that loses data by itself.
 const LEAST: u64 = 64 << 10;
-/// What the kernel gives unless it is asked: nobody has to mend a system that grants it without a wish.
+/// What the kernel gives without being asked: a system that grants it needs no change.
 const USUAL: u64 = 208 << 10;
 /// Linux counts its own bookkeeping in, and says twice what was asked for (socket(7)).
 const COUNTED: u64 = if cfg!(target_os = "linux") { 2 } else { 1 };
@@ -55,7 +55,7 @@ pub(super) fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
     ]
 }
 
-/// `granted` is what can be used, `ceiling` what the kernel lets anybody ask for, if it tells.
+/// `granted` is what can be used, `ceiling` what the kernel lets any process ask for, if it says.
 fn judge(buffer: Buffer, wanted: u64, granted: Option<u64>, ceiling: Option<u64>) -> Finding {
     let Buffer { check, subject, sysctl } = buffer;
     let Some(granted) = granted else { return Finding::ok(check, subject, "not told by this system") };

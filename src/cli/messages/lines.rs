@@ -21,7 +21,7 @@ use super::{LOOK, Lines, MAX_INPUT, PubArgs, say};
 use crate::{
     cli::{
         Failure,
-        api::{AT_ONCE, Api, Exchange},
+        api::{OWN_STATE, Api, Exchange},
         exit, note, print_patiently,
     },
     gateway::wire::WireError,
@@ -39,7 +39,7 @@ pub(super) async fn publish(api: &mut Api, args: &PubArgs) -> Result<(), Failure
     let input = args.input.open(api.verb)?;
     let path = format!("{}&split=lines", args.path());
     // A node that does not know it says so of an empty body, too.
-    match api.call("POST", &path, b"", AT_ONCE).await {
+    match api.call("POST", &path, b"", OWN_STATE).await {
         Ok(_) => Session::new(api, args, path).run(input).await,
         Err(failure) if failure.says("unknown parameter \"split\"") => {
             note("this node takes one message a request: a newer one takes many");
@@ -333,7 +333,7 @@ struct Progress {
     messages: u64,
 }
 
-/// Who is done within this time needs no progress.
+/// A verb that ends within this time shows no progress.
 const LONG: Duration = Duration::from_millis(500);
 
 impl Progress {

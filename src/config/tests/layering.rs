@@ -1,4 +1,4 @@
-//! Which source wins, and what each of them is told apart by.
+//! Which source wins, and how each of them is named.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn a_higher_layer_wins_and_says_so() {
     assert_eq!(topics(&options), said("", "default of role peer"));
     options.default_file = Some(dir.path().join("not-there"));
     assert_eq!(topics(&options), said("", "default of role peer"));
-    // There, yet not readable: an error, though nobody asked for it by name.
+    // There, yet not readable: an error, even though it was not asked for by name.
     let dangling = dir.path().join("dangling");
     std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
     let dangling = LoadOptions { default_file: Some(dangling), ..LoadOptions::default() };

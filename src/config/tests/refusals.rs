@@ -1,4 +1,4 @@
-//! Bad input, a row each: what is fed, and exactly what is said.
+//! Bad input, a row each: what is fed, and the exact error.
 
 use proptest::prelude::*;
 
@@ -317,6 +317,20 @@ fn what_was_not_compiled_in_is_refused() {
             assert_eq!(refusal(&text), said);
         }
     }
+    for (text, key, feature, there, expected) in [
+        ("[mdns]\nenabled = true", "mdns.enabled", "mdns", cfg!(feature = "mdns"), "false"),
+        ("[kad]\nstore = \"/r\"", "kad.store", "store", cfg!(feature = "store"), "\"memory\""),
+    ] {
+        if there {
+            load(text).unwrap();
+        } else {
+            let said = format!(
+                "c.toml:2: {key}: this program was built without the feature {feature}; expected {expected}"
+            );
+            assert_eq!(refusal(text), said);
+        }
+    }
+    load("[mdns]\nenabled = false\n[kad]\nstore = \"memory\"").unwrap();
     load("[runtime]\nexecutor = \"smol\"").unwrap();
     if !cfg!(feature = "async-std") {
         assert_eq!(

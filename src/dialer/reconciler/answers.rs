@@ -1,7 +1,7 @@
 //! What becomes of records when a name was asked for: confirmed, replaced, kept or let go.
 //!
 //! - An answer replaces all records of its name. That there are none is an answer, too.
-//! - What nobody answered stands: all records when the question failed, those of one family when
+//! - What was not answered stands: all records when the question failed, those of one family when
 //!   only that half of it did.
 //! - What stands without an answer, and without answering dials, for [`Policy::stale`](super::Policy::stale)
 //!   is let go: some name servers never say that a name lost its records, but refuse or are silent.
@@ -13,23 +13,24 @@ use std::{
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-use super::{Backoff, Notice, RETRY_MIN, Reconciler, State, is_old_news};
+use super::{RETRY_MIN, Reconciler, dialing::is_old_news};
 use crate::{
     config::{Family, Target},
     dialer::{
-        action::{Answer, Open},
-        record::{Record, group},
+        action::{Answer, Notice, Open},
+        backoff::Backoff,
+        record::{Record, State, group},
     },
 };
 
 impl Reconciler {
-    /// A lookup ended, or told what it has so far.
-    pub fn on_lookup(&mut self, target: &Target, answer: Answer, now: Instant) {
+    /// A lookup ended, or reported what it has so far.
+    pub(crate) fn on_lookup(&mut self, target: &Target, answer: Answer, now: Instant) {
         let Some(watch) = self.watches.get_mut(target) else {
             return; // no longer watched
         };
         watch.asking = matches!(&answer, Answer::Part(_, Open { why: None, .. }));
-        // Nobody could say that a name has no addresses of a family it never had any of.
+        // Silence about a family that the name never had an address of is no trouble.
         let answer = match answer {
             Answer::Part(addresses, Open { refused: true, family, .. }) if !self.has_any(target, family) => {
                 Answer::Records(addresses)
@@ -58,8 +59,8 @@ impl Reconciler {
         let retry_in =
             Backoff::steady(RETRY_MIN, self.policy.lookup_max).delay(watch.failures, &mut self.rng);
         watch.next = Some(now + retry_in);
-        let repeated = watch.failures > 1 && is_old_news(&mut watch.told, &watch.last, &reason, now);
-        watch.told = watch.told.or(Some(now));
+        let repeated = watch.failures > 1 && is_old_news(&mut watch.reported_at, &watch.last, &reason, now);
+        watch.reported_at = watch.reported_at.or(Some(now));
         watch.last = Some(reason.clone());
         self.notices.push_back(Notice::NotResolved { target: target.clone(), reason, retry_in, repeated });
     }
@@ -103,7 +104,7 @@ impl Reconciler {
         self.ask_again(target, now);
         let Some(watch) = self.watches.get_mut(target) else { return };
         watch.failures = 0;
-        let repeated = is_old_news(&mut watch.told, &watch.last, &reason, now);
+        let repeated = is_old_news(&mut watch.reported_at, &watch.last, &reason, now);
         watch.last = Some(reason.clone());
         self.set_records(target, addresses, false, now);
         let (target, kept) = (target.clone(), kept.len());
@@ -160,7 +161,7 @@ impl Reconciler {
         }
     }
 
-    /// Lets go of the records of a target that nobody vouched for in a good while.
+    /// Lets go of the records of a target that were not confirmed for a good while.
     fn let_go(&mut self, target: &Target, now: Instant) {
         let after: Duration = self.policy.stale;
         let Some(watch) = self.watches.get_mut(target) else { return };

@@ -7,15 +7,18 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::{Reconciler, split_peer};
-use crate::dialer::record::{CandidateState, Record, State, group};
+use super::Reconciler;
+use crate::dialer::{
+    action::split_peer,
+    record::{CandidateState, Record, State, group},
+};
 
 impl Reconciler {
     /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
     /// or [`Policy::forget`](super::Policy::forget) has passed; those that have not answered by then are
-    /// forgotten. Whoever answers is as welcome as behind a name, and as soon as a name leads there, the
+    /// forgotten. A peer that answers there is as welcome as behind a name, and as soon as a name leads there, the
     /// name alone decides. A peer's addresses of one socket are ways to one record here, too.
-    pub fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
+    pub(crate) fn try_known(&mut self, known: impl IntoIterator<Item = (PeerId, Multiaddr)>, now: Instant) {
         let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
         for (peer, address) in known {
             peers.entry(peer).or_default().push(split_peer(address).0);
@@ -31,7 +34,7 @@ impl Reconciler {
     }
 
     /// Dials none of those any more.
-    pub fn drop_known(&mut self) {
+    pub(crate) fn drop_known(&mut self) {
         let known = std::mem::take(&mut self.known);
         self.retire(known.into_keys().collect());
     }
@@ -47,7 +50,7 @@ impl Reconciler {
         }
     }
 
-    /// Whoever was known at a record is not there: it is `found`, or this very node.
+    /// The peer known at a record is not there: it is `found`, or this very node.
     pub(super) fn correct_known(&mut self, address: &Multiaddr, found: Option<PeerId>) {
         let Some((peer, until)) = self.known.get(address).copied().filter(|(p, _)| Some(*p) != found) else {
             return;

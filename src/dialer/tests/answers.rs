@@ -25,7 +25,7 @@ impl World {
         status.unwrap().records.into_iter().map(|r| r.address).collect()
     }
 
-    fn told(&self, what: impl Fn(&Notice) -> bool) -> usize {
+    fn count(&self, what: impl Fn(&Notice) -> bool) -> usize {
         self.notices.iter().filter(|(_, notice)| what(notice)).count()
     }
 }
@@ -43,7 +43,7 @@ fn what_nobody_answered_stands_and_is_said_once() {
     let status = world.reconciler.status(world.now).remove(0);
     assert_eq!(status.last_error.as_deref(), Some("silence"));
     let news = |notice: &Notice| matches!(notice, Notice::PartlyResolved { repeated: false, kept: 3, .. });
-    assert_eq!(world.told(news), 1, "{:?}", world.notices);
+    assert_eq!(world.count(news), 1, "{:?}", world.notices);
     // An answer for the other family takes its records away.
     world.answers.insert(peer.clone(), part(records(1..3), Family::V6, Some("silence"), false));
     world.run(S(30));
@@ -100,7 +100,7 @@ fn a_family_that_a_name_never_had_may_be_refused_without_a_word() {
     world.watch(&peer);
     world.run(S(60));
     assert!(world.is_connected(1));
-    assert_eq!(world.told(|n| matches!(n, Notice::PartlyResolved { .. })), 0);
+    assert_eq!(world.count(|n| matches!(n, Notice::PartlyResolved { .. })), 0);
     assert_eq!(world.reconciler.status(world.now).remove(0).last_error, None);
 }
 
@@ -126,7 +126,7 @@ fn records_that_neither_answer_nor_are_confirmed_are_let_go_after_a_good_while()
     assert_eq!(world.records_of(&peer), [at(2)].into());
     assert!(world.is_connected(2));
     let let_go = |n: &Notice| matches!(n, Notice::LetGo { addresses, .. } if *addresses == [at(1)]);
-    assert_eq!(world.told(let_go), 1);
+    assert_eq!(world.count(let_go), 1);
     assert!(world.forgotten.contains(&(gone, None)), "{:?}", world.forgotten);
     let dials = world.dials_of(1).len();
     world.run(S(600));
@@ -146,7 +146,7 @@ fn records_that_answers_confirm_are_dialed_for_ever() {
     world.watch(&peer);
     world.run(S(3600));
     assert_eq!(world.records_of(&peer), [at(1)].into());
-    assert_eq!(world.told(|n| matches!(n, Notice::LetGo { .. })), 0);
+    assert_eq!(world.count(|n| matches!(n, Notice::LetGo { .. })), 0);
 }
 
 #[test]
@@ -173,16 +173,16 @@ fn names_that_are_answered_again_are_said_to_be_with_the_same_records_too() {
     world.watch(&peer);
     world.run(S(30));
     let recovered = |n: &Notice| matches!(n, Notice::Resolved { recovered: true, changed: false, .. });
-    assert_eq!(world.told(recovered), 0);
+    assert_eq!(world.count(recovered), 0);
     let records = world.names.remove(&peer).unwrap();
     world.run(S(30));
     world.names.insert(peer, records);
     world.run(S(30));
-    assert_eq!(world.told(recovered), 1);
+    assert_eq!(world.count(recovered), 1);
 }
 
 proptest! {
-    /// Whatever is answered: a record goes by an answer that leaves it out, or because nobody vouched for it.
+    /// Whatever is answered: a record goes by an answer that leaves it out, or because it was not confirmed.
     #[test]
     fn no_record_goes_without_a_reason(answers in prop::collection::vec(0_usize..7, 1..40)) {
         let mut world = World::new(5);

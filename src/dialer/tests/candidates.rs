@@ -76,7 +76,7 @@ fn when_every_way_fails_that_is_one_failure_with_all_the_reasons() {
         })
         .collect();
     assert_eq!(failed[0], ("refused; refused", false, &at(1)));
-    assert!(failed[1..].iter().all(|(_, repeated, _)| *repeated), "told once");
+    assert!(failed[1..].iter().all(|(_, repeated, _)| *repeated), "reported once");
     assert_eq!(world.dials.len(), 2 * failed.len(), "each way once a round");
     let status = world.reconciler.status(world.now);
     assert_eq!(status[0].records[0].failures as usize, failed.len());
@@ -138,7 +138,7 @@ fn a_peer_that_is_gone_is_forgotten_at_all_its_ways() {
     for way in [at(1), tcp(1)] {
         assert!(world.forgotten.contains(&(old, Some(way))), "{:?}", world.forgotten);
     }
-    // No name leads there any more, and then nobody is there any more.
+    // No name leads there any more, and then no peer is there any more.
     world.names.insert(peer, vec![]);
     world.run(S(10));
     let connection = *world.connections.keys().next().expect("connected");

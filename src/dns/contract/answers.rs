@@ -15,7 +15,7 @@ use hickory_proto::{
 use super::{
     super::{Backend, Family, LookupError, Silence},
     addresses,
-    bed::{Bed, IMPATIENCE, PATIENCE, kind},
+    harness::{Harness, IMPATIENCE, PATIENCE, kind},
     ip,
     packets::{add, address, code, kind_of, reply},
 };
@@ -105,15 +105,15 @@ fn what_is_believed_of_each_answer() {
         ),
     ];
     for (what, script, expected) in rows {
-        let bed = Bed::direct(Backend::Hickory);
-        let server = bed.raw_server(move |question, _| script(question));
-        bed.configure(&[server.addr()], "");
+        let harness = Harness::direct(Backend::Hickory);
+        let server = harness.raw_server(move |question, _| script(question));
+        harness.configure(&[server.addr()], "");
         if *expected == "TimedOut" {
-            bed.wait_for(IMPATIENCE);
+            harness.wait_for(IMPATIENCE);
         }
-        let outcome = bed.outcome("peer", Family::V4);
+        let outcome = harness.outcome("peer", Family::V4);
         assert!(outcome.starts_with(expected), "{what}: {outcome}");
-        if let Err(error) = bed.resolve("peer", Family::V4) {
+        if let Err(error) = harness.resolve("peer", Family::V4) {
             let says_none = ["NoRecords", "NoSuchName"].contains(expected);
             assert_eq!(error.is_absence(), says_none, "{what}: {error}");
             assert_eq!(
@@ -128,10 +128,10 @@ fn what_is_believed_of_each_answer() {
 #[test]
 fn a_datagram_of_any_size_is_read_though_the_server_has_no_tcp() {
     for count in [1, 74, 75, 76, 100, 250, 1000, 2000] {
-        let bed = Bed::direct(Backend::Hickory);
-        let server = bed.raw_server(move |question, _| vec![many(question, count)]);
-        bed.configure(&[server.addr()], "");
-        let found = bed.settle("peer", Family::Any).unwrap();
+        let harness = Harness::direct(Backend::Hickory);
+        let server = harness.raw_server(move |question, _| vec![many(question, count)]);
+        harness.configure(&[server.addr()], "");
+        let found = harness.settle("peer", Family::Any).unwrap();
         let expected = [addresses(Family::V4, count), addresses(Family::V6, count)].concat();
         assert!(found.addresses == expected, "{count} of each: {}, {:?}", found.addresses.len(), found.open);
     }
@@ -139,8 +139,8 @@ fn a_datagram_of_any_size_is_read_though_the_server_has_no_tcp() {
 
 #[test]
 fn a_long_datagram_that_is_not_the_answer_is_passed_over() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| {
         let mut other_id = many(question, 100);
         other_id[1] ^= 1;
         let mut other_name = many(question, 100);
@@ -148,17 +148,17 @@ fn a_long_datagram_that_is_not_the_answer_is_passed_over() {
         let broken = [&many(question, 1)[..12], &[0xff; 2000]].concat();
         vec![other_id, other_name, broken, address(question, "10.0.0.1", "fd00::1")]
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::Any, "10.0.0.1 fd00::1", "the true answer comes last");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::Any, "10.0.0.1 fd00::1", "the true answer comes last");
     // One under the right id and question, with nonsense behind: nothing is believed.
-    let server = bed.raw_server(|question, _| {
+    let server = harness.raw_server(|question, _| {
         let mut long = many(question, 100);
         long[60..].fill(0xff);
         vec![long]
     });
-    bed.configure(&[server.addr()], "");
-    bed.wait_for(IMPATIENCE);
-    let error = bed.resolve("peer", Family::V4).unwrap_err();
+    harness.configure(&[server.addr()], "");
+    harness.wait_for(IMPATIENCE);
+    let error = harness.resolve("peer", Family::V4).unwrap_err();
     assert!(!error.is_absence(), "{error}");
 }
 
@@ -174,16 +174,16 @@ fn what_one_family_does_not_answer_is_left_open() {
     ];
     for failing in [RecordType::A, RecordType::AAAA] {
         for (how, script, expected) in others {
-            let bed = Bed::direct(Backend::Hickory);
-            let server = bed.raw_server(move |question, _| match kind_of(question) {
+            let harness = Harness::direct(Backend::Hickory);
+            let server = harness.raw_server(move |question, _| match kind_of(question) {
                 kind if kind == failing => script(question),
                 _ => vec![address(question, "10.0.0.1", "fd00::1")],
             });
-            bed.configure(&[server.addr()], "");
+            harness.configure(&[server.addr()], "");
             if *expected == Some("TimedOut") {
-                bed.wait_for(IMPATIENCE * 4);
+                harness.wait_for(IMPATIENCE * 4);
             }
-            let found = bed.settle("peer", Family::Any).unwrap();
+            let found = harness.settle("peer", Family::Any).unwrap();
             assert_eq!(
                 found.addresses,
                 ip(if failing == RecordType::A { "fd00::1" } else { "10.0.0.1" }),
@@ -198,15 +198,15 @@ fn what_one_family_does_not_answer_is_left_open() {
 
 #[test]
 fn the_family_that_answers_is_not_held_back_by_the_one_that_does_not() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| match kind_of(question) {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| match kind_of(question) {
         RecordType::A => vec![address(question, "10.0.0.1", "")],
         _ => vec![],
     });
-    bed.configure(&[server.addr()], "");
-    bed.wait_for(PATIENCE);
-    let mut answers = bed.resolver().addresses("peer", Family::Any);
-    let first = bed.wait(async move { answers.next().await }).unwrap().unwrap();
+    harness.configure(&[server.addr()], "");
+    harness.wait_for(PATIENCE);
+    let mut answers = harness.resolver().addresses("peer", Family::Any);
+    let first = harness.wait(async move { answers.next().await }).unwrap().unwrap();
     assert_eq!(first.addresses, ip("10.0.0.1"));
     let open = first.open.unwrap();
     assert_eq!((open.family, open.why), (Family::V6, None), "the other is still waited for");
@@ -214,13 +214,13 @@ fn the_family_that_answers_is_not_held_back_by_the_one_that_does_not() {
 
 #[test]
 fn a_search_domain_that_is_not_answered_does_not_hide_the_names_behind_it() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| match name_of(question).as_str() {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| match name_of(question).as_str() {
         "peer" | "early.good" => vec![address(question, "10.0.0.1", "fd00::1")],
         name if name.ends_with(".silent") || name == "alone" => vec![],
         _ => vec![code(question, ResponseCode::NXDomain)],
     });
-    bed.wait_for(IMPATIENCE);
+    harness.wait_for(IMPATIENCE);
     for (search, host, found, open) in [
         ("silent", "peer", "10.0.0.1 fd00::1", true),
         ("good silent other", "peer", "10.0.0.1 fd00::1", true),
@@ -230,8 +230,8 @@ fn a_search_domain_that_is_not_answered_does_not_hide_the_names_behind_it() {
         ("silent", "nobody", "TimedOut", false),
         ("other", "alone", "TimedOut", false),
     ] {
-        bed.configure(&[server.addr()], &format!("search {search}\n"));
-        let settled = bed.settle(host, Family::Any);
+        harness.configure(&[server.addr()], &format!("search {search}\n"));
+        let settled = harness.settle(host, Family::Any);
         let is_open =
             settled.as_ref().is_ok_and(|found| found.open.as_ref().is_some_and(|o| o.family == Family::Any));
         assert_eq!(is_open, open, "{host} with search {search}: {settled:?}");
@@ -245,14 +245,14 @@ fn a_search_domain_that_is_not_answered_does_not_hide_the_names_behind_it() {
 
 #[test]
 fn silence_for_one_name_is_told_from_silence_for_all() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| match name_of(question).as_str() {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| match name_of(question).as_str() {
         "known" => vec![code(question, ResponseCode::Refused)],
         _ => vec![],
     });
-    bed.configure(&[server.addr()], "");
-    bed.wait_for(IMPATIENCE);
-    let silence = |host| match bed.resolve(host, Family::V4) {
+    harness.configure(&[server.addr()], "");
+    harness.wait_for(IMPATIENCE);
+    let silence = |host| match harness.resolve(host, Family::V4) {
         Err(LookupError::TimedOut { silence, .. }) => Some(silence),
         _ => None,
     };

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A part of the contract, by name.
-pub(super) type Case = (&'static str, fn(&Bed));
+pub(super) type Case = (&'static str, fn(&Harness));
 
 /// Names the sandbox's directory to the process inside.
 const SANDBOX: &str = "SMIDGE_TEST_DNS_SANDBOX";
@@ -33,7 +33,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// A backend with its surroundings.
-pub(super) struct Bed {
+pub(super) struct Harness {
     runtime: Handle,
     backend: Backend,
     dir: Dir,
@@ -49,7 +49,7 @@ enum Dir {
     System(PathBuf),
 }
 
-impl Bed {
+impl Harness {
     #[cfg_attr(
         not(feature = "hickory"),
         expect(dead_code, reason = "async-dns knows the system's files only")
@@ -61,15 +61,15 @@ impl Bed {
     fn new(backend: Backend, dir: Dir) -> Self {
         let runtime = Executor::default().start(2).unwrap();
         let config = Config { timeout: PATIENCE, attempts: 1, backend, ..Config::default() };
-        let bed = Self { runtime, backend, dir, config: config.into(), resolver: RefCell::default() };
-        if matches!(bed.dir, Dir::Own(_)) {
-            bed.change(|config| {
-                config.hosts = bed.file("hosts");
-                config.resolv_conf = bed.file("resolv.conf");
+        let harness = Self { runtime, backend, dir, config: config.into(), resolver: RefCell::default() };
+        if matches!(harness.dir, Dir::Own(_)) {
+            harness.change(|config| {
+                config.hosts = harness.file("hosts");
+                config.resolv_conf = harness.file("resolv.conf");
             });
         }
-        bed.hosts("");
-        bed
+        harness.hosts("");
+        harness
     }
 
     pub(super) fn backend(&self) -> Backend {
@@ -308,7 +308,7 @@ pub(super) fn in_sandbox(name: &str, backend: Backend, cases: &[Case]) {
     if let Some(dir) = env::var_os(SANDBOX) {
         for (case, run) in cases {
             println!("- {case}");
-            run(&Bed::new(backend, Dir::System(PathBuf::from(&dir))));
+            run(&Harness::new(backend, Dir::System(PathBuf::from(&dir))));
         }
         println!("all {} cases ran in the sandbox", cases.len());
         return;

@@ -20,7 +20,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::{
     super::{Backend, Family},
-    bed::{Bed, IMPATIENCE},
+    harness::{Harness, IMPATIENCE},
     ip,
 };
 
@@ -59,40 +59,40 @@ fn one_family_that_fails_does_not_hide_the_other() {
             ("silence", |_| vec![]),
             ("garbage", |q| vec![[&q[..2], &[0xff; 30]].concat()]),
         ] {
-            let bed = Bed::direct(Backend::Hickory);
-            let server = bed.raw_server(move |question, _| {
+            let harness = Harness::direct(Backend::Hickory);
+            let server = harness.raw_server(move |question, _| {
                 if kind_of(question) == failing {
                     answer(question)
                 } else {
                     vec![address(question, "10.0.0.1", "fd00::1")]
                 }
             });
-            bed.configure(&[server.addr()], "");
+            harness.configure(&[server.addr()], "");
             if how == "silence" {
-                bed.wait_for(IMPATIENCE * 4);
+                harness.wait_for(IMPATIENCE * 4);
             }
             let expected = if failing == RecordType::A { "fd00::1" } else { "10.0.0.1" };
-            bed.expect("peer", Family::Any, expected, &format!("{how} for {failing}"));
+            harness.expect("peer", Family::Any, expected, &format!("{how} for {failing}"));
         }
     }
 }
 
 #[test]
 fn a_failing_family_is_told_rather_than_an_empty_one() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| match kind_of(question) {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| match kind_of(question) {
         RecordType::A => vec![code(question, ResponseCode::ServFail)],
         _ => vec![code(question, ResponseCode::NoError)],
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::Any, "ServerFailure SERVFAIL", "SERVFAIL for A, nothing for AAAA");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::Any, "ServerFailure SERVFAIL", "SERVFAIL for A, nothing for AAAA");
 }
 
 #[test]
 fn answers_from_elsewhere_or_to_another_question_are_ignored() {
-    let bed = Bed::direct(Backend::Hickory);
+    let harness = Harness::direct(Backend::Hickory);
     let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let server = bed.raw_server(move |question, client: SocketAddr| {
+    let server = harness.raw_server(move |question, client: SocketAddr| {
         stranger.send_to(&address(question, "10.6.6.1", "fd66::1"), client).unwrap();
         let mut other_id = address(question, "10.6.6.2", "fd66::2");
         other_id[1] ^= 1;
@@ -103,14 +103,14 @@ fn answers_from_elsewhere_or_to_another_question_are_ignored() {
         });
         vec![vec![], vec![1], other_id, other_name, address(question, "10.0.0.1", "fd00::1")]
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::Any, "10.0.0.1 fd00::1", "the true answer comes last");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::Any, "10.0.0.1 fd00::1", "the true answer comes last");
 }
 
 #[test]
 fn records_of_other_names_and_types_are_not_believed() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| {
         let answer = reply(question, |reply, name, _| {
             let alias = Name::from_ascii("alias.").unwrap();
             add(reply, Name::from_ascii("other.").unwrap(), "10.6.6.1");
@@ -125,15 +125,15 @@ fn records_of_other_names_and_types_are_not_believed() {
         });
         vec![answer]
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::V4, "10.0.0.1", "one of its own among others");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::V4, "10.0.0.1", "one of its own among others");
 }
 
 #[test]
 fn a_chain_of_aliases_without_end_is_given_up() {
-    let bed = Bed::direct(Backend::Hickory);
+    let harness = Harness::direct(Backend::Hickory);
     let asked = Arc::new(AtomicUsize::new(0));
-    let server = bed.raw_server({
+    let server = harness.raw_server({
         let asked = asked.clone();
         move |question, _| {
             let next = Name::from_ascii(format!("n{}.", asked.fetch_add(1, Ordering::Relaxed))).unwrap();
@@ -142,15 +142,15 @@ fn a_chain_of_aliases_without_end_is_given_up() {
             })]
         }
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::V4, "NoRecords", "an alias of an alias of…");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::V4, "NoRecords", "an alias of an alias of…");
     assert!(asked.load(Ordering::Relaxed) <= 10, "{} questions", asked.load(Ordering::Relaxed));
 }
 
 #[test]
 fn a_server_without_edns_or_tcp_is_coped_with() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.raw_server(|question, _| {
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.raw_server(|question, _| {
         let edns = Message::from_vec(question).unwrap().edns.is_some();
         vec![if edns {
             code(question, ResponseCode::FormErr)
@@ -158,37 +158,38 @@ fn a_server_without_edns_or_tcp_is_coped_with() {
             address(question, "10.0.0.1", "fd00::1")
         }]
     });
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::Any, "10.0.0.1 fd00::1", "FORMERR to EDNS");
-    let server = bed.raw_server(|question, _| vec![reply(question, |r, _, _| r.metadata.truncation = true)]);
-    bed.configure(&[server.addr()], "");
-    bed.expect("peer", Family::V4, "Unreachable", "truncated, and no TCP port");
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::Any, "10.0.0.1 fd00::1", "FORMERR to EDNS");
+    let server =
+        harness.raw_server(|question, _| vec![reply(question, |r, _, _| r.metadata.truncation = true)]);
+    harness.configure(&[server.addr()], "");
+    harness.expect("peer", Family::V4, "Unreachable", "truncated, and no TCP port");
 }
 
 #[test]
 fn a_lost_question_is_asked_again() {
-    let bed = Bed::direct(Backend::Hickory);
+    let harness = Harness::direct(Backend::Hickory);
     let mut seen = 0;
-    let server = bed.raw_server(move |question, _| {
+    let server = harness.raw_server(move |question, _| {
         seen += 1;
         if seen < 2 { vec![] } else { vec![address(question, "10.0.0.1", "fd00::1")] }
     });
-    bed.configure(&[server.addr()], "");
-    bed.wait_for(IMPATIENCE);
-    bed.attempts(5);
-    bed.expect("peer", Family::V4, "10.0.0.1", "the second try is answered");
+    harness.configure(&[server.addr()], "");
+    harness.wait_for(IMPATIENCE);
+    harness.attempts(5);
+    harness.expect("peer", Family::V4, "10.0.0.1", "the second try is answered");
 }
 
 #[test]
 fn many_questions_at_once_are_all_answered() {
-    let bed = Bed::direct(Backend::Hickory);
-    let server = bed.server();
+    let harness = Harness::direct(Backend::Hickory);
+    let server = harness.server();
     server.set("peer", super::addresses(Family::V4, 200)).unwrap();
-    bed.configure(&[server.addr()], "");
-    bed.attempts(5);
-    let resolver = bed.resolver();
+    harness.configure(&[server.addr()], "");
+    harness.attempts(5);
+    let resolver = harness.resolver();
     let all =
-        bed.wait(async move { join_all((0..100).map(|_| resolver.settled("peer", Family::Any))).await });
+        harness.wait(async move { join_all((0..100).map(|_| resolver.settled("peer", Family::Any))).await });
     for found in all {
         assert_eq!(found.map(|found| found.addresses.len()), Ok(200));
     }
@@ -196,9 +197,9 @@ fn many_questions_at_once_are_all_answered() {
 
 #[test]
 fn any_bytes_may_come_under_the_right_id() {
-    let bed = Bed::direct(Backend::Hickory);
+    let harness = Harness::direct(Backend::Hickory);
     let (sender, receiver) = std::sync::mpsc::channel::<Vec<u8>>();
-    let server = bed.raw_server(move |question, _| {
+    let server = harness.raw_server(move |question, _| {
         let mut datagrams = vec![];
         if let Ok(tail) = receiver.try_recv() {
             let header = [question[0], question[1], 0x80, 0];
@@ -210,11 +211,11 @@ fn any_bytes_may_come_under_the_right_id() {
         datagrams.push(code(question, ResponseCode::Refused));
         datagrams
     });
-    bed.configure(&[server.addr()], "");
+    harness.configure(&[server.addr()], "");
     let mut runner = TestRunner::default();
     let ran = runner.run(&any::<Vec<u8>>(), |tail| {
         sender.send(tail).unwrap();
-        bed.outcome("peer", Family::V4);
+        harness.outcome("peer", Family::V4);
         Ok(())
     });
     ran.unwrap();

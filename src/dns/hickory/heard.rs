@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 8;
 pub(super) struct Heard(Mutex<HashMap<SocketAddr, Vec<(String, Instant)>>>);
 
 impl Heard {
-    /// `server` answered for `name`, whatever it said.
+    /// `server` answered for `name`, whatever the answer.
     pub(super) fn note(&self, server: SocketAddr, name: &str, now: Instant) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.len() >= MAX_SERVERS && !heard.contains_key(&server) {

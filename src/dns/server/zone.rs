@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, bytes out. Follows RFC 1035, RFC 2308 (a name without the wanted records is
 //! not a name that does not exist) and RFC 6891 (EDNS). Negative answers carry no SOA, so that
-//! nobody caches them.
+//! they are not cached.
 
 use std::{collections::HashMap, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! Several nodes on simulated links: hours in milliseconds, and whoever is hostile among them.
+//! Several nodes on simulated links: hours in milliseconds, with hostile ones among them.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +46,7 @@ fn at(text: &str) -> Multiaddr {
     text.parse().unwrap()
 }
 
-/// A peer whose id is larger than that of `than`, so that it is dialed at once.
+/// A peer whose id is larger than that of `than`, so that it is dialed immediately.
 fn larger(than: PeerId) -> PeerId {
     std::iter::repeat_with(PeerId::random).find(|id| *id > than).unwrap()
 }
@@ -67,7 +67,7 @@ fn discovered(notices: &[Notice]) -> usize {
     notices.iter().filter(|n| matches!(n, Notice::Discovered { .. })).count()
 }
 
-/// Everything that a node does until `end`, with the moments at which it does; nobody else says anything.
+/// Everything that a node does until `end`, with the moments at which it does; no other node says anything.
 fn play(node: &mut Discovery, now: &mut Instant, end: Instant) -> Vec<(Instant, Action)> {
     let mut done = Vec::new();
     loop {
@@ -186,7 +186,7 @@ fn peers_that_go_on_answering_are_known_for_ever_at_a_few_packets_a_minute() {
     link.run(S(24 * 3600));
     assert!(link.found.iter().all(|found| found.len() == 4), "{:?}", link.found);
     let per_hour = (link.packets - before) / 24;
-    // Somebody asks at least every 5 minutes, five answer.
+    // There is a query at least every 5 minutes, five answer.
     assert!((60..200).contains(&per_hour), "{per_hour} packets an hour");
 }
 
@@ -298,14 +298,14 @@ fn a_peer_is_dialed_until_it_is_connected_and_again_when_it_is_lost() {
     for n in 0..10 {
         let round = dials(play(&mut node, &mut now, last + S(31)));
         let [at] = round.as_slice() else { panic!("round {n}: {round:?}") };
-        assert!(n > 0 || *at == start, "at once");
+        assert!(n > 0 || *at == start, "immediately");
         last = *at;
         now = last + MS(1);
         node.on_dial_failed(peer, failed(), now);
     }
-    let told = notices(&mut node);
-    let news = told.iter().filter(|n| matches!(n, Notice::DialFailed { repeated: false, .. })).count();
-    let again = told.iter().filter(|n| matches!(n, Notice::DialFailed { repeated: true, .. })).count();
+    let seen = notices(&mut node);
+    let news = seen.iter().filter(|n| matches!(n, Notice::DialFailed { repeated: false, .. })).count();
+    let again = seen.iter().filter(|n| matches!(n, Notice::DialFailed { repeated: true, .. })).count();
     assert_eq!((news, again), (1, 9));
     assert_eq!(dials(play(&mut node, &mut now, last + S(31))).len(), 1);
     node.on_connected(peer, now);
@@ -323,7 +323,7 @@ fn a_peer_is_dialed_until_it_is_connected_and_again_when_it_is_lost() {
 }
 
 #[test]
-fn of_two_that_find_each_other_at_once_the_smaller_dials_first() {
+fn of_two_that_find_each_other_simultaneously_the_smaller_dials_first() {
     let start = Instant::now();
     let mut node = node(policy(), start);
     let peer = std::iter::repeat_with(PeerId::random).find(|id| *id < node.id()).unwrap();
@@ -337,18 +337,18 @@ fn of_two_that_find_each_other_at_once_the_smaller_dials_first() {
 fn a_flood_of_peers_is_kept_within_its_bounds_and_those_who_do_not_answer_make_room() {
     let start = Instant::now();
     let mut node = node(policy(), start);
-    let mut told = Vec::new();
+    let mut seen = Vec::new();
     for n in 0..5000_u32 {
         let now = start + MS(u64::from(n));
         let ip = format!("/ip4/10.0.0.{}/udp/{}/quic-v1", n % 250 + 2, n % 60_000 + 1);
         node.on_packet(&eth(), &announcement(&PeerId::random(), &[&ip], u32::MAX), now);
-        told.extend(notices(&mut node));
+        seen.extend(notices(&mut node));
     }
     let now = start + S(5);
     assert_eq!(node.status(now).records.len(), 32, "mdns.max_peers");
-    assert!(discovered(&told) < 400, "{} lines", discovered(&told));
-    assert_eq!(told.iter().filter(|n| matches!(n, Notice::Flood(_))).count(), 1);
-    // At most so many dials at once; the first that failed gives way to somebody new.
+    assert!(discovered(&seen) < 400, "{} lines", discovered(&seen));
+    assert_eq!(seen.iter().filter(|n| matches!(n, Notice::Flood(_))).count(), 1);
+    // At most so many simultaneous dials; the first that failed gives way to a new one.
     let dialed: Vec<_> = std::iter::from_fn(|| node.poll(now))
         .filter_map(|action| match action {
             Action::Dial(peer, addresses) => Some((peer, addresses)),
@@ -364,7 +364,7 @@ fn a_flood_of_peers_is_kept_within_its_bounds_and_those_who_do_not_answer_make_r
     assert_eq!(records.len(), 32);
     assert!(records.iter().any(|r| r.peer == Some(honest)));
     assert!(records.iter().all(|r| r.peer != Some(dialed[0].0)));
-    // Whoever is announced for ever is believed for a while.
+    // A peer that is announced for ever is believed for a while.
     let after = later + MAX_TTL;
     play(&mut node, &mut later.clone(), after);
     assert_eq!(node.status(after).records.len(), 0);
@@ -408,7 +408,7 @@ fn an_interface_that_goes_takes_what_was_found_there_with_it() {
     assert_eq!(notices(&mut node), [expired]);
     let records = node.status(start).records;
     assert_eq!(records.iter().map(|r| r.peer).collect::<Vec<_>>(), [Some(here)]);
-    // Back again, with another address: it is asked there anew, and what is new is said.
+    // Back again, with another address: it is asked there anew, and what is new is reported.
     node.on_segment(other.clone(), vec![interface("10.1.0.2", 24)], start);
     let done = play(&mut node, &mut start.clone(), start + MS(200));
     assert!(done.iter().any(|(_, a)| *a == Action::Send(other.clone(), wire::question())), "{done:?}");
@@ -427,7 +427,7 @@ fn trouble_on_a_link_is_told_once_and_so_is_its_end() {
             }
         }
     }
-    let troubles = |told: &[Notice]| told.iter().filter(|n| matches!(n, Notice::Trouble { .. })).count();
+    let troubles = |seen: &[Notice]| seen.iter().filter(|n| matches!(n, Notice::Trouble { .. })).count();
     assert_eq!(troubles(&notices(&mut node)), 1, "nothing came back");
     assert!(node.status(now).last_error.unwrap().starts_with("eth0 over IPv4: not even"));
     node.on_packet(&eth(), &wire::question(), now);

@@ -54,7 +54,7 @@ fn listen(behaviour: &mut Behaviour, ip: &str) {
 /// What a behaviour tells or does.
 #[derive(Debug)]
 enum Event {
-    Told(Notice),
+    Notice(Notice),
     Dials(DialOpts),
 }
 
@@ -66,7 +66,7 @@ fn play(world: &World, on: &Host, nodes: &mut [&mut Behaviour], time: Duration) 
         for (node, events) in nodes.iter_mut().zip(&mut all) {
             while let Poll::Ready(event) = node.poll(cx) {
                 events.push(match event {
-                    ToSwarm::GenerateEvent(notice) => Event::Told(notice),
+                    ToSwarm::GenerateEvent(notice) => Event::Notice(notice),
                     ToSwarm::Dial { opts } => Event::Dials(opts),
                     other => panic!("{other:?}"),
                 });
@@ -81,7 +81,7 @@ fn play(world: &World, on: &Host, nodes: &mut [&mut Behaviour], time: Duration) 
 /// Where `who` was discovered.
 fn discovered(events: &[Event], who: PeerId) -> Vec<String> {
     let found = events.iter().filter_map(|event| match event {
-        Event::Told(Notice::Discovered { peer, address }) if *peer == who => Some(address.to_string()),
+        Event::Notice(Notice::Discovered { peer, address }) if *peer == who => Some(address.to_string()),
         _ => None,
     });
     found.collect()
@@ -90,7 +90,7 @@ fn discovered(events: &[Event], who: PeerId) -> Vec<String> {
 fn dials(events: Vec<Event>) -> Vec<DialOpts> {
     let dials = events.into_iter().filter_map(|event| match event {
         Event::Dials(opts) => Some(opts),
-        Event::Told(_) => None,
+        Event::Notice(_) => None,
     });
     dials.collect()
 }
@@ -99,7 +99,7 @@ fn group() -> SocketAddr {
     "224.0.0.251:5353".parse().unwrap()
 }
 
-/// A socket of somebody else on `host`, who may send what he likes.
+/// A stranger's socket on `host`, which may send anything.
 fn stranger(host: &Host, ip: &str) -> Arc<dyn UdpSocket> {
     let addr: IpAddr = ip.parse().unwrap();
     let own = Interface { name: "eth0".into(), index: 1, addr, prefix_len: 24 };
@@ -143,9 +143,9 @@ fn a_host_that_moves_is_found_where_it_is_now() {
     // An interface that goes takes what was found there with it.
     a_host.set_addrs(&[]);
     let alone = play(&world, &a_host, &mut [&mut a, &mut b], S(5));
-    let is_gone = |e: &Event| matches!(e, Event::Told(Notice::Expired { peer, .. }) if *peer == b_id);
+    let is_gone = |e: &Event| matches!(e, Event::Notice(Notice::Expired { peer, .. }) if *peer == b_id);
     assert_eq!(alone[0].iter().filter(|e| is_gone(e)).count(), 1);
-    let troubles = alone[0].iter().filter(|e| matches!(e, Event::Told(Notice::Trouble { .. }))).count();
+    let troubles = alone[0].iter().filter(|e| matches!(e, Event::Notice(Notice::Trouble { .. }))).count();
     assert_eq!((troubles, a.status().unwrap().last_error.is_some()), (1, true));
     a_host.set_addrs(&["10.0.0.1"]);
     let again = play(&world, &a_host, &mut [&mut a, &mut b], S(5));
@@ -162,7 +162,7 @@ fn who_has_it_off_opens_nothing_and_says_nothing() {
     listen(&mut off, "10.0.0.1");
     let all = play(&world, &host, &mut [&mut off, &mut other], S(600));
     assert!(all[0].is_empty() && off.status().is_none());
-    assert!(all[1].iter().all(|e| matches!(e, Event::Told(Notice::Looking(_)))), "{:?}", all[1]);
+    assert!(all[1].iter().all(|e| matches!(e, Event::Notice(Notice::Looking(_)))), "{:?}", all[1]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn whatever_a_hostile_host_sends_the_honest_one_is_found_and_bounds_hold() {
         [&good[..], &[0xc0; 60_000]].concat(),
         // Counts that lie, and a name that points at itself.
         [&[0, 0, 0x84, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xc0, 12]].concat(),
-        // This node's own id, and its own address under somebody else's.
+        // This node's own id, and its own address under another peer's.
         wire::answers("x", &a_id, [&lan], 360).remove(0),
         wire::answers("x", &peer, [&at("/ip4/10.0.0.1/udp/4001/quic-v1")], 360).remove(0),
     ];
@@ -202,17 +202,17 @@ fn whatever_a_hostile_host_sends_the_honest_one_is_found_and_bounds_hold() {
     let (mut found, mut floods, mut same_key) = (0, 0, 0);
     for event in &all {
         match event {
-            Event::Told(Notice::Discovered { address, .. }) => {
+            Event::Notice(Notice::Discovered { address, .. }) => {
                 assert!(address.to_string().starts_with("/ip4/10.0.0.66/"), "{address}");
                 found += 1;
             }
-            Event::Told(Notice::Flood(_)) => floods += 1,
-            Event::Told(Notice::SameKey { address }) => {
+            Event::Notice(Notice::Flood(_)) => floods += 1,
+            Event::Notice(Notice::SameKey { address }) => {
                 assert_eq!(*address, lan);
                 same_key += 1;
             }
-            Event::Told(Notice::Looking(_)) | Event::Dials(_) => {}
-            Event::Told(other) => panic!("{other:?}"),
+            Event::Notice(Notice::Looking(_)) | Event::Dials(_) => {}
+            Event::Notice(other) => panic!("{other:?}"),
         }
     }
     assert_eq!((found, floods), (MAX_PEERS, 1), "mdns.max_peers, one line");
@@ -220,7 +220,7 @@ fn whatever_a_hostile_host_sends_the_honest_one_is_found_and_bounds_hold() {
     assert_eq!(a.status().unwrap().records.len(), MAX_PEERS);
     let dialed = dials(all);
     assert_eq!(dialed.len(), 4, "dial.parallel");
-    // Nobody answers there, which makes room for who is honest.
+    // No peer answers there, which makes room for honest ones.
     for opts in &dialed {
         a.on_swarm_event(FromSwarm::DialFailure(DialFailure {
             peer_id: opts.get_peer_id(),

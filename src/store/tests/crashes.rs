@@ -10,7 +10,10 @@ use std::{
 
 use proptest::prelude::*;
 
-use crate::store::journal::{Change, Contents, Disk, FIRST, Fault, Journal};
+use crate::store::{
+    Change,
+    journal::{Contents, Disk, FIRST, Fault, Journal},
+};
 
 type Bytes = Vec<u8>;
 type Held = HashMap<Bytes, Bytes>;
@@ -301,7 +304,7 @@ fn a_bit_that_flipped_anywhere_is_noticed_or_costs_the_unconfirmed_end_at_most()
         match Journal::open(disk.clone()) {
             // The zeros of the header and one of the two floors decide nothing.
             Ok((_, contents)) if bit / 8 < FIRST as usize => assert_eq!(contents.entries, *whole),
-            // As after a crash in the middle of the last commit: it cannot be told from that.
+            // As after a crash in the middle of the last commit: nothing distinguishes the two.
             Ok((_, contents)) => {
                 assert!(bit / 8 >= last, "bit {bit} was not noticed");
                 assert_eq!(contents.entries, states[3].1);

@@ -1,4 +1,4 @@
-//! Files that are refused, in the exact words, and files that are shared, locked and full.
+//! Files that are refused, with the exact errors, and files that are shared, locked and full.
 
 use std::{fs, future::poll_fn, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -8,6 +8,7 @@ use libp2p::{
 };
 
 use crate::{
+    error::chain,
     runtime::{Executor, Handle},
     store::{Limits, Report, Store, StoreError},
 };
@@ -121,7 +122,7 @@ fn a_file_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
             let path = dir.path().join("bad");
             fs::write(&path, &bytes).unwrap();
             let error = open(&path, &rt).map(|_| ()).expect_err(what);
-            let said = error.to_string();
+            let said = chain(&error);
             assert!(said.starts_with(path.to_str().unwrap()) && said.contains(why), "{what}: {said}");
             assert!(error.hint().contains(hint), "{what}: {}", error.hint());
             assert!(error.is_config(), "{what}");
@@ -145,7 +146,7 @@ fn a_place_that_cannot_be_used_is_refused_in_words() {
             ("/dev/null".into(), "cannot open it: is a device, pipe or socket"),
         ] {
             let error = open(&path, &rt).map(|_| ()).expect_err(why);
-            let said = error.to_string();
+            let said = chain(&error);
             assert!(said.starts_with(path.to_str().unwrap()) && said.contains(why), "{said}");
             assert!(error.is_config() && error.hint().contains("kad.store = \"memory\""), "{}", error.hint());
         }

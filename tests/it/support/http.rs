@@ -1,4 +1,4 @@
-//! A caller of the HTTP API that writes what it is told to, right or wrong, and reads what comes back.
+//! A caller of the HTTP API that writes whatever a test gives it, right or wrong, and reads what comes back.
 
 use std::{
     future::poll_fn,

@@ -6,6 +6,7 @@ pub(crate) mod hosts;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod text;
 
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,7 @@
 //! Mount and network namespaces of a test's own: the test runs again inside, as a process.
 //!
 //! Tests with the resolver async-dns need one: it asks the servers of `/etc/resolv.conf` on port 53 and
-//! cannot be told otherwise, so that file, and that port, are the test's there. With hickory those tests
+//! cannot be configured otherwise, so that file, and that port, are the test's there. With hickory those tests
 //! just run. Never skips a test: what it needs and cannot have is a failure.
 
 use std::{env, fs, net::SocketAddr, process::Command, thread};
@@ -16,7 +16,7 @@ pub(crate) fn is_needed() -> bool {
     cfg!(not(feature = "hickory"))
 }
 
-/// The address for a test's name server: `own`, where the resolver can be told to ask it.
+/// The address for a test's name server: `own`, where the resolver can be configured to ask it.
 pub(crate) fn server(own: SocketAddr) -> SocketAddr {
     if is_needed() { format!("{SERVER}:53").parse().unwrap() } else { own }
 }

@@ -77,7 +77,7 @@ impl Clock for Inner {
         &self.alarms
     }
 
-    /// Nobody sleeps here.
+    /// Nothing sleeps here.
     fn interrupt(&self) {}
 }
 
@@ -212,7 +212,7 @@ impl Host {
         self.clone().into()
     }
 
-    /// Replaces the host's addresses; whoever watches the interfaces is told.
+    /// Replaces the host's addresses; watchers of the interfaces are notified.
     pub fn set_addrs(&self, addrs: &[&str]) {
         let wakers = {
             let mut state = self.world.0.lock();

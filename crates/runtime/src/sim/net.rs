@@ -97,7 +97,7 @@ struct Member {
 }
 
 impl Inbox {
-    /// Whom to wake, if there was room.
+    /// The task to wake, if there was room.
     fn push(&mut self, datagram: Datagram) -> Option<Option<Waker>> {
         if self.queue.len() >= QUEUE {
             return None;
@@ -229,7 +229,7 @@ impl Net {
         wakers
     }
 
-    /// Whoever has joined on the link that the datagram was sent on hears it, the sender's host as well.
+    /// Every host that has joined on the link receives the datagram, the sender's host as well.
     fn deliver_to_group(&mut self, datagram: &Datagram, hosts: &[HostState]) -> Vec<Waker> {
         let mut wakers = Vec::new();
         for member in self.members.values_mut() {

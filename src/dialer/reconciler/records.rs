@@ -1,0 +1,124 @@
+//! Which records there are: those that targets, or what is known from an earlier run, lead to.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::Reconciler;
+use crate::dialer::{
+    action::Action,
+    record::{Candidate, CandidateState, Record, State},
+};
+
+impl Reconciler {
+    /// Makes sure that a record is known, and settles it immediately if it is us or connected already.
+    pub(super) fn follow(
+        &mut self,
+        address: Multiaddr,
+        ways: Vec<Multiaddr>,
+        expected: Option<PeerId>,
+        now: Instant,
+    ) {
+        let there = self.records.contains_key(&address);
+        let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
+        record.expected = expected.or(record.expected);
+        for way in ways {
+            if record.candidate(&way).is_none() {
+                self.by_way.entry(way.clone()).or_default().insert(address.clone());
+                record.candidates.push(Candidate { address: way, state: CandidateState::Idle });
+            }
+        }
+        if there {
+            return;
+        }
+        if record.is_at(&self.own) {
+            self.mark_own(&address, false, None);
+        } else if let Some((peer, via)) =
+            self.connections.values().find(|(_, a)| record.candidate(a).is_some()).cloned()
+        {
+            self.attribute(&address, peer, now);
+            if let Some(record) = self.records.get_mut(&address) {
+                record.connected_at = Some(via);
+            }
+        }
+    }
+
+    /// Lets go of records that a target no longer leads to.
+    pub(super) fn retire(&mut self, addresses: BTreeSet<Multiaddr>) {
+        for address in addresses {
+            if self.is_listed(&address) {
+                continue;
+            }
+            let Some(record) = self.records.get_mut(&address) else { continue };
+            match record.state {
+                State::Connected if record.departed => self.drop_departed(&address),
+                // Still connected: it is forgotten when the connection ends.
+                State::Connected => {}
+                // A dial under way ends by itself, and is the last.
+                State::Dialing => record.next_way = None,
+                State::Waiting(_) | State::Own => self.drop_record(&address),
+            }
+        }
+    }
+
+    /// Takes a record out, with what leads to it.
+    pub(super) fn unlink(&mut self, address: &Multiaddr) -> Option<Record> {
+        let record = self.records.remove(address)?;
+        for way in &record.candidates {
+            if let Some(records) = self.by_way.get_mut(&way.address) {
+                records.remove(address);
+                if records.is_empty() {
+                    self.by_way.remove(&way.address);
+                }
+            }
+        }
+        Some(record)
+    }
+
+    /// Drops a record that its peer, which is connected elsewhere, has left.
+    pub(super) fn drop_departed(&mut self, address: &Multiaddr) {
+        let Some(record) = self.unlink(address) else { return };
+        let Some(peer) = record.peer else { return };
+        // What another record leads to is that one's to forget.
+        let ways = record.all_ways().into_iter().filter(|way| !self.is_led_to(way)).collect();
+        self.forget_at(peer, ways);
+    }
+
+    pub(super) fn drop_record(&mut self, address: &Multiaddr) {
+        let Some(record) = self.unlink(address) else { return };
+        let Some(peer) = record.peer.filter(|peer| !self.is_live(peer)) else { return };
+        self.unlisted_peers.remove(&peer);
+        if self.records.values().any(|r| r.peer == Some(peer)) {
+            self.forget_at(peer, record.all_ways());
+        } else {
+            self.actions.push_back(Action::Forget { peer, address: None });
+        }
+    }
+
+    pub(super) fn forget_at(&mut self, peer: PeerId, ways: Vec<Multiaddr>) {
+        let forget = |way| Action::Forget { peer, address: Some(way) };
+        self.actions.extend(ways.into_iter().map(forget));
+    }
+
+    /// The records that `way` leads to.
+    pub(super) fn records_at(&self, way: &Multiaddr) -> Vec<Multiaddr> {
+        self.by_way.get(way).into_iter().flatten().cloned().collect()
+    }
+
+    /// Whether both are ways to one record.
+    pub(crate) fn is_one_record(&self, one: &Multiaddr, other: &Multiaddr) -> bool {
+        match (self.by_way.get(one), self.by_way.get(other)) {
+            (Some(a), Some(b)) => !a.is_disjoint(b),
+            _ => false,
+        }
+    }
+
+    /// Whether a target, or what is known from an earlier run, leads to `way`.
+    pub(super) fn is_led_to(&self, way: &Multiaddr) -> bool {
+        self.by_way.get(way).into_iter().flatten().any(|record| self.is_listed(record))
+    }
+
+    pub(super) fn is_listed(&self, address: &Multiaddr) -> bool {
+        self.known.contains_key(address) || self.watches.values().any(|w| w.records.contains(address))
+    }
+}
