@@ -1,25 +1,34 @@
 //! What a configuration must hold beyond the type of each value: bounds, and keys that depend on
 //! each other. Also what it is wise to change ([`Config::warnings`]).
 
-use libp2p::Multiaddr;
+mod identity;
+mod publish;
+mod relay;
 
 use super::{
-    ApiListen, Backend, Config, Encoding, Identity, Problem, Publish, Role, Source, Store, Target,
-    TopicScore, Validation,
+    ApiListen, Backend, Config, Problem, Role, Source, Store, TopicScore, Validation,
     kind::Kind,
-    split_circuit,
     table::{Visitor, plain},
 };
-use crate::identity::SHORTEST_SECRET;
 
 /// One rule over several keys. The first key is the one to blame, unless a later one was set and
 /// it was not.
-struct Rule<'a> {
-    keys: &'a [&'static str],
+struct Rule {
+    keys: &'static [&'static str],
     broken: bool,
     problem: String,
     expected: Option<String>,
     hint: Option<String>,
+}
+
+fn rule(keys: &'static [&'static str], broken: bool, problem: String, expected: &str) -> Rule {
+    Rule { keys, broken, problem, expected: Some(expected.into()), hint: None }
+}
+
+impl Rule {
+    fn hint(self, hint: &str) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
 }
 
 impl Config {
@@ -45,15 +54,8 @@ impl Config {
         problems
     }
 
-    fn rules(&self) -> Vec<Rule<'static>> {
+    fn rules(&self) -> Vec<Rule> {
         let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
-        let rule = |keys, broken, problem: String, expected: &str| Rule {
-            keys,
-            broken,
-            problem,
-            expected: Some(expected.into()),
-            hint: None,
-        };
         let (low, n, high) = (gossip.mesh_n_low, gossip.mesh_n, gossip.mesh_n_high);
         let outbound = gossip.mesh_outbound_min;
         let mut rules = vec![
@@ -147,13 +149,13 @@ impl Config {
             rule(
                 &["mdns.enabled"],
                 mdns.enabled && !cfg!(feature = "mdns"),
-                "this program was built without the feature mdns".into(),
+                "this binary was built without the feature mdns".into(),
                 "false",
             ),
             rule(
                 &["kad.store"],
                 kad.store != Store::Memory && !cfg!(feature = "store"),
-                "this program was built without the feature store".into(),
+                "this binary was built without the feature store".into(),
                 "\"memory\"",
             ),
             rule(
@@ -163,25 +165,25 @@ impl Config {
                 "a backend that was compiled in",
             ),
         ];
-        rules.push(Rule {
-            hint: Some("listen on 127.0.0.1, or set SMIDGE__API__TOKEN__FILE".into()),
-            ..rule(
+        rules.push(
+            rule(
                 &["api.listen", "api.token"],
                 api.token.is_none() && matches!(api.listen, ApiListen::Tcp(a) if !a.ip().is_loopback()),
                 "an address that others can reach needs api.token".into(),
                 "a loopback address, or a token",
             )
-        });
-        rules.push(Rule {
-            hint: Some("make one: openssl rand -hex 32".into()),
-            ..rule(
+            .hint("listen on 127.0.0.1, or set SMIDGE__API__TOKEN__FILE"),
+        );
+        rules.push(
+            rule(
                 &["api.token"],
                 // A secret store that gave nothing must not open the API to everyone.
                 api.token.is_none() && matches!(self.source("api.token"), Source::EnvFile { .. }),
                 "the file is empty".into(),
                 "a token",
             )
-        });
+            .hint("make one: openssl rand -hex 32"),
+        );
         let guarded = self.topics.iter().find(|(_, rules)| rules.publish.is_some());
         rules.push(rule(
             &["topics", "gossip.validation"],
@@ -192,175 +194,6 @@ impl Config {
         rules.extend(self.relay_rules());
         rules.extend(self.identity_rules());
         rules.extend(self.publish_rules());
-        rules
-    }
-
-    fn relay_rules(&self) -> Vec<Rule<'static>> {
-        let Self { relay, nat, dial, listen, .. } = self;
-        let rule = |keys, broken, problem: String, expected: &str| Rule {
-            keys,
-            broken,
-            problem,
-            expected: Some(expected.into()),
-            hint: None,
-        };
-        let is_circuit = |address: &&Multiaddr| split_circuit(address).is_ok_and(|found| found.is_some());
-        let targets = |targets: &[Target]| {
-            let mut addresses = targets.iter().filter_map(|target| match target {
-                Target::Addr(address) => Some(address),
-                Target::Name { .. } | Target::Socket(_) | Target::DnsAddr { .. } => None,
-            });
-            addresses.find(is_circuit).cloned()
-        };
-        let said = |address: &Option<Multiaddr>, what: &str| {
-            format!("{} {what}", address.as_ref().map(ToString::to_string).unwrap_or_default())
-        };
-        let (named, by_address) = (targets(&dial.names), dial.addresses.iter().find(is_circuit).cloned());
-        let nested = targets(&relay.through);
-        let client = self.is_relay_client();
-        vec![
-            rule(
-                &["relay.through"],
-                nested.is_some(),
-                said(&nested, "is behind a relay itself"),
-                "the relay's own name or address",
-            ),
-            rule(
-                &["dial.names"],
-                named.is_some() && !client,
-                said(&named, "is behind a relay, and this node dials through none"),
-                "relay.client = true, too",
-            ),
-            rule(
-                &["dial.addresses"],
-                by_address.is_some() && !client,
-                said(&by_address, "is behind a relay, and this node dials through none"),
-                "relay.client = true, too",
-            ),
-            rule(
-                &["nat.punch"],
-                nat.punch && !client,
-                "holes are punched where peers are connected through a relay, and this node uses none".into(),
-                "relay.through or relay.client, too",
-            ),
-            rule(
-                &["nat.punch"],
-                nat.punch && listen.addresses.is_empty(),
-                "a hole is punched from the port of a listener, and there is none".into(),
-                "listen.addresses, too",
-            ),
-            rule(
-                &["relay.circuit_duration"],
-                !relay.circuit_duration.is_zero()
-                    && relay.circuit_duration < std::time::Duration::from_secs(1),
-                format!("{:?} is too short", relay.circuit_duration),
-                "0s for no limit, or 1s and more",
-            ),
-            rule(
-                &["relay.reservations_per_peer", "relay.reservations"],
-                relay.reservations_per_peer > relay.reservations,
-                format!(
-                    "reservations_per_peer is {} and reservations is {}",
-                    relay.reservations_per_peer, relay.reservations
-                ),
-                "reservations_per_peer ≤ reservations",
-            ),
-            rule(
-                &["relay.circuits_per_peer", "relay.circuits"],
-                relay.circuits_per_peer > relay.circuits,
-                format!(
-                    "circuits_per_peer is {} and circuits is {}",
-                    relay.circuits_per_peer, relay.circuits
-                ),
-                "circuits_per_peer ≤ circuits",
-            ),
-        ]
-    }
-
-    fn identity_rules(&self) -> Vec<Rule<'static>> {
-        let Identity { ephemeral, derive_secret, derive_name, .. } = &self.identity;
-        let rule = |keys, broken, problem: String, expected: &str, hint: &str| Rule {
-            keys,
-            broken,
-            problem,
-            expected: Some(expected.into()),
-            hint: (!hint.is_empty()).then(|| hint.into()),
-        };
-        let length = derive_secret.as_ref().map_or(SHORTEST_SECRET, |secret| secret.reveal().len());
-        // Of a secret store that gave nothing, the node must not make something up.
-        let given = matches!(self.source("identity.derive_secret"), Source::EnvFile { .. });
-        vec![
-            rule(
-                &["identity.derive_secret"],
-                given && derive_secret.is_none(),
-                "the file is empty".into(),
-                &format!("{SHORTEST_SECRET} bytes or more"),
-                "make one: openssl rand -hex 32",
-            ),
-            rule(
-                &["identity.derive_secret"],
-                length < SHORTEST_SECRET,
-                format!("the secret has {length} bytes"),
-                &format!("{SHORTEST_SECRET} bytes or more"),
-                "make one: openssl rand -hex 32",
-            ),
-            rule(
-                &["identity.derive_secret", "identity.derive_name"],
-                derive_secret.is_some() && derive_name.is_none(),
-                "all nodes with this secret would have one key".into(),
-                "identity.derive_name, too",
-                "in a Swarm stack: SMIDGE__IDENTITY__DERIVE_NAME={{.Service.Name}}.{{.Task.Slot}}",
-            ),
-            rule(
-                &["identity.derive_name", "identity.derive_secret"],
-                derive_name.is_some() && derive_secret.is_none() && !given,
-                "there is no secret to derive a key from".into(),
-                "identity.derive_secret, too",
-                "set SMIDGE__IDENTITY__DERIVE_SECRET__FILE",
-            ),
-            rule(
-                &["identity.ephemeral"],
-                *ephemeral && derive_secret.is_some(),
-                "a new key each time, and one derived from identity.derive_secret".into(),
-                "one of the two",
-                "",
-            ),
-        ]
-    }
-
-    fn publish_rules(&self) -> Vec<Rule<'static>> {
-        let Self { publish, gossip, .. } = self;
-        let rule = |keys, broken, problem: String, expected: &str| Rule {
-            keys,
-            broken,
-            problem,
-            expected: Some(expected.into()),
-            hint: None,
-        };
-        let room = gossip.max_message;
-        let payload = publish.payload();
-        let length = payload.as_ref().map_or(0, Vec::len);
-        let mut rules = vec![
-            rule(
-                &["publish.data", "publish.encoding"],
-                payload.is_err(),
-                payload.err().unwrap_or_default(),
-                publish.encoding.expected(),
-            ),
-            rule(
-                &["publish.data", "gossip.max_message"],
-                publish.topic.is_some() && length > room,
-                format!("{length} bytes do not fit into a message of gossip.max_message"),
-                &format!("at most {room} bytes"),
-            ),
-        ];
-        let every = publish.every;
-        rules.push(rule(
-            &["publish.every"],
-            !every.is_zero() && every < std::time::Duration::from_millis(10),
-            format!("{every:?} is too often"),
-            "0s, or 10ms and more",
-        ));
         rules
     }
 
@@ -397,44 +230,6 @@ fn compiled_in(backend: Backend) -> bool {
     match backend {
         Backend::Hickory => cfg!(feature = "hickory") || !cfg!(feature = "async-dns"),
         Backend::AsyncDns => cfg!(feature = "async-dns"),
-    }
-}
-
-impl Encoding {
-    fn expected(self) -> &'static str {
-        match self {
-            Self::Bytes => "numbers from 0 to 255 with commas between, such as \"1,2,3,4\"",
-            Self::Text => "a text",
-            Self::Base64 => "base64 with its padding, such as \"AQIDBA==\"",
-            Self::Hex => "two hexadecimal digits a byte, such as \"01020304\"",
-        }
-    }
-}
-
-impl Publish {
-    /// The bytes that `data` stands for.
-    ///
-    /// # Errors
-    /// Says what of `data` is not in `encoding`; a checked configuration has no such data.
-    pub fn payload(&self) -> Result<Vec<u8>, String> {
-        let data = self.data.as_str();
-        match self.encoding {
-            Encoding::Text => Ok(data.as_bytes().to_vec()),
-            Encoding::Bytes if data.trim().is_empty() => Ok(Vec::new()),
-            Encoding::Bytes => data
-                .split(',')
-                .map(|part| {
-                    let part = part.trim();
-                    part.parse().map_err(|_| format!("{} is no byte", super::quoted(part)))
-                })
-                .collect(),
-            Encoding::Base64 => {
-                data_encoding::BASE64.decode(data.as_bytes()).map_err(|e| format!("is not base64: {e}"))
-            }
-            Encoding::Hex => data_encoding::HEXLOWER_PERMISSIVE
-                .decode(data.as_bytes())
-                .map_err(|e| format!("is not hexadecimal: {e}")),
-        }
     }
 }
 

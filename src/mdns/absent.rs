@@ -39,7 +39,7 @@ pub(crate) struct Behaviour {
 impl Behaviour {
     /// Reports that there is no discovery.
     pub(crate) fn new(_: PeerId, _: Settings, _: Handle, _: fastrand::Rng) -> Self {
-        let why = "this program was built without the feature mdns".into();
+        let why = "this binary was built without the feature mdns".into();
         Self { notice: Some(Notice::Trouble { segment: None, why }) }
     }
 

@@ -36,7 +36,7 @@ pub enum StoreError {
         why: String,
     },
     /// There is no code for files in this program.
-    #[error("{}: this program was built without the feature store", .0.display())]
+    #[error("{}: this binary was built without the feature store", .0.display())]
     NotCompiled(PathBuf),
     /// An error of the operating system.
     #[error("{}: cannot {doing}", path.display())]

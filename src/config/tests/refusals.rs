@@ -325,7 +325,7 @@ fn what_was_not_compiled_in_is_refused() {
             load(text).unwrap();
         } else {
             let said = format!(
-                "c.toml:2: {key}: this program was built without the feature {feature}; expected {expected}"
+                "c.toml:2: {key}: this binary was built without the feature {feature}; expected {expected}"
             );
             assert_eq!(refusal(text), said);
         }

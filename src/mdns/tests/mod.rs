@@ -1,4 +1,5 @@
 //! Discovery in simulated time, and its behaviour in a simulated world.
 
 mod links;
+mod net;
 mod world;

@@ -204,8 +204,8 @@ fn a_writer_that_is_not_read_waits_at_256_kib_and_goes_on_when_it_is() {
         let (a, b) = connect(&mut dialer, &mut listener, &addr).await;
         let mut write = a.open().await.unwrap();
         for bytes in [WINDOW - 1, 1] {
-            let within = write.write_all(&vec![1; bytes]);
-            rt.timeout(PATIENCE, within).await.expect("room for all of the window").unwrap();
+            let bytes = vec![1; bytes];
+            rt.timeout(PATIENCE, write.write_all(&bytes)).await.expect("room for all of the window").unwrap();
         }
         let mut read = rt.timeout(PATIENCE, b.accept()).await.expect("a stream").unwrap();
         let mut above = Box::pin(async { write.write_all(&[2]).await });
