@@ -324,7 +324,7 @@ fn read_text(path: &Path, largest: u64) -> Result<Zeroizing<String>, Unread> {
     if metadata.is_dir() {
         return Err(Unread::new("cannot be read: it is a directory"));
     }
-    // Room for all of it at once: a buffer that grows leaves copies behind.
+    // Room for all of it from the start: a buffer that grows leaves copies behind.
     let room = usize::try_from(metadata.len().min(largest)).unwrap_or(0) + 64;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     let mut file = File::open(path).map_err(unreadable)?.take(largest + 1);

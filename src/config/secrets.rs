@@ -10,7 +10,7 @@ const MOUNTED: &str = "/run/secrets/";
 
 impl Config {
     /// Files with secrets that every user of this machine can read, one sentence each. The node's own key is not among
-    /// them: whoever opens it is told ([`Identity::warnings`](crate::identity::Identity::warnings)).
+    /// them: opening the file warns ([`Identity::warnings`](crate::identity::Identity::warnings)).
     pub fn exposed_secrets(&self) -> Vec<String> {
         let set = [
             ("identity.derive_secret", self.identity.derive_secret.is_some()),
