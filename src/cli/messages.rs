@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    api::{self, OWN_STATE, Api, ApiArgs, Follow, SseEvent, duration},
+    api::{self, Api, ApiArgs, Follow, OWN_STATE, SseEvent, duration},
     exit, print, print_patiently, stdout_is, warn,
 };
 use crate::{

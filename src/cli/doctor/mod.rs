@@ -46,7 +46,7 @@ mod udp;
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// Say what is reachable by whom, and nothing else
+    /// Say what can be reached from where, and nothing else
     #[arg(long)]
     exposure: bool,
     /// Print a JSON record

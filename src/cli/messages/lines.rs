@@ -21,7 +21,7 @@ use super::{LOOK, Lines, MAX_INPUT, PubArgs, say};
 use crate::{
     cli::{
         Failure,
-        api::{OWN_STATE, Api, Exchange},
+        api::{Api, Exchange, OWN_STATE},
         exit, note, print_patiently,
     },
     gateway::wire::WireError,
