@@ -1,8 +1,9 @@
 //! Eight nodes in one process over the memory transport: this engine or stock rust-libp2p's, the same work.
 //!
-//! `cargo run --release -p smidge-gossip --example yardstick -- ours|stock [BYTES] [MESSAGES] [NODES] [WINDOW]`
+//! `cargo run --release -p smidge-gossip --example yardstick -- ours|stock [BYTES] [MESSAGES] [NODES] [WINDOW] [RATE]`
 //! One node publishes, WINDOW messages under way at a time; a message is done when all the others have it. Prints
-//! messages a second and the CPU time that all nodes together spend on one.
+//! messages a second and the CPU time that all nodes together spend on one. With a RATE behind these, so many a second
+//! are published, and what is printed is the process's anonymous memory before, after, and two minutes later.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
 
@@ -120,7 +121,17 @@ fn cpu() -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-fn run<E: Engine>(name: &str, bytes: usize, messages: u64, nodes: usize, window: usize) {
+/// Anonymous resident memory of this process, in MiB.
+fn anonymous() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
+
+/// After the last message, until what was kept of all of them is to be gone.
+const AFTER: Duration = Duration::from_secs(125);
+
+fn run<E: Engine>(name: &str, bytes: usize, messages: u64, nodes: usize, window: usize, rate: u64) {
     let pool = ThreadPool::builder().pool_size(2).create().unwrap();
     let mut swarms: Vec<_> = (0..nodes).map(|_| swarm::<E>(&pool)).collect();
     let known: Vec<(PeerId, Multiaddr)> =
@@ -159,9 +170,15 @@ fn run<E: Engine>(name: &str, bytes: usize, messages: u64, nodes: usize, window:
         let (mut next, mut complete) = (0u64, 0u64);
         let mut under_way: HashMap<u64, (usize, Instant)> = HashMap::new();
         let mut latencies = Vec::new();
+        let before = anonymous();
+        let mut pace = futures_timer::Delay::new(Duration::ZERO).fuse();
         let (from, cpu_from) = (Instant::now(), cpu());
         while complete < messages {
-            while under_way.len() < window && next < messages {
+            let due = match rate {
+                0 => messages,
+                rate => messages.min((from.elapsed().as_secs_f64() * rate as f64) as u64),
+            };
+            while under_way.len() < window && next < due {
                 let mut data = vec![0; bytes.max(8)];
                 data[..8].copy_from_slice(&next.to_be_bytes());
                 if !publisher.behaviour_mut().publish(&data) {
@@ -172,6 +189,7 @@ fn run<E: Engine>(name: &str, bytes: usize, messages: u64, nodes: usize, window:
             }
             select! {
                 _ = publisher.select_next_some() => {}
+                () = pace => pace = futures_timer::Delay::new(Duration::from_millis(5)).fuse(),
                 (number, at) = arrived.select_next_some() => {
                     let (count, sent) = under_way.get_mut(&number).unwrap();
                     *count += 1;
@@ -194,6 +212,20 @@ fn run<E: Engine>(name: &str, bytes: usize, messages: u64, nodes: usize, window:
             at(50),
             at(99),
         );
+        if rate > 0 {
+            let after = anonymous();
+            let mut rest = futures_timer::Delay::new(AFTER).fuse();
+            loop {
+                select! {
+                    _ = publisher.select_next_some() => {}
+                    () = rest => break,
+                }
+            }
+            println!(
+                "{name}: anonymous memory of all nodes {before:.1} MiB before, {after:.1} after, {:.1} two minutes later",
+                anonymous()
+            );
+        }
     };
     block_on(publish);
 }
@@ -203,9 +235,9 @@ fn main() {
     let engine = args.next().unwrap_or_else(|| "ours".into());
     let mut number = |default: u64| args.next().map_or(default, |arg| arg.parse().unwrap());
     let (bytes, messages) = (number(100) as usize, number(20_000));
-    let (nodes, window) = (number(8) as usize, number(32) as usize);
+    let (nodes, window, rate) = (number(8) as usize, number(32) as usize, number(0));
     match engine.as_str() {
-        "stock" => run::<gossipsub::Behaviour>("stock", bytes, messages, nodes, window),
-        _ => run::<Behaviour>("ours", bytes, messages, nodes, window),
+        "stock" => run::<gossipsub::Behaviour>("stock", bytes, messages, nodes, window, rate),
+        _ => run::<Behaviour>("ours", bytes, messages, nodes, window, rate),
     }
 }

@@ -174,6 +174,10 @@ impl Behaviour {
         self.core.tick(Instant::now().max(self.due));
         self.due = self.core.next_deadline();
         self.timer.reset(self.due.saturating_duration_since(Instant::now()));
+        let kept = self.core.kept();
+        if kept.history == 0 && kept.unverified == 0 {
+            self.verifier.rest();
+        }
         true
     }
 }

@@ -231,6 +231,7 @@ proptest! {
             frame: 4_000,
             coalesce: 2_000,
             control: 1_000,
+            subscriptions: 20,
             batch: 8,
         };
         let mut queue = Queue::new(limits.clone());
@@ -241,6 +242,7 @@ proptest! {
             let mut framer = Framer::new(limits.frame);
             let Ok(Some(Frame::Rpc(frame))) = framer.next(&mut &out[..]) else { panic!("no frame") };
             let rpc = decode(&frame, &Limits::default()).unwrap();
+            assert!(rpc.subscriptions.len() <= limits.subscriptions);
             came.extend(rpc.publish.iter().map(number).filter(|n| *n >= 1000));
         };
         for (at, step) in (1000u32..).zip(steps) {

@@ -100,6 +100,13 @@ impl Authors {
         }
     }
 
+    /// Whoever was frequent is so no longer.
+    pub(super) fn forget_counts(&mut self) {
+        for entry in self.young.values_mut().chain(self.old.values_mut()) {
+            entry.held = 0;
+        }
+    }
+
     /// What is known of `from`.
     fn entry(&mut self, from: &[u8]) -> Option<&mut Entry> {
         if !self.young.contains_key(from) {

@@ -1,4 +1,4 @@
-//! Signatures of authors that say much: the same check as any other, at a third of its cost.
+//! Signatures of authors that say much: the same check as any other, at half of its cost.
 //!
 //! A check computes R = sB - kA and compares its encoding with the one in the signature; nothing else is done here, and
 //! no verdict depends on what else is checked beside it. What is cheaper: the author's multiples are there already
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{WireMessage, rpc::SIGNING_PREFIX};
 
-/// Signatures of an author that held before its multiples are kept: they cost as much as four checks.
-pub(super) const STANDING: u32 = 16;
-/// Authors whose multiples are kept, 130 KB each.
-const MOST: usize = 12;
+/// Signatures of an author that held before its multiples are kept: they cost as much as some ten checks.
+pub(super) const STANDING: u32 = 32;
+/// Authors whose multiples are kept, 220 KB each.
+const MOST: usize = 8;
 /// Batches without a word of an author's, before another may have its place.
 const REST: u64 = 64;
 /// Encodings made together.

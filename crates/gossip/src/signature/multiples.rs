@@ -1,4 +1,4 @@
-//! Multiples of a point that is multiplied often: a multiplication is some fifty additions, and no doubling.
+//! Multiples of a point that is multiplied often: a multiplication is some forty additions, and no doubling.
 //!
 //! In variable time: for public keys and signatures alone.
 
@@ -9,50 +9,60 @@ use curve25519_dalek::{
 };
 
 /// Bits of a scalar that are looked up together.
-const BITS: usize = 5;
-/// Numbers of as many bits, without their sign.
-const HALF: usize = 1 << (BITS - 1);
-/// Scalars are below 2^253, so that the last window has room for what is carried into it.
-const WINDOWS: usize = 255 / BITS;
+const BITS: u32 = 6;
+/// The same for the base point, whose multiples are there once for all.
+const BASE_BITS: u32 = 8;
+/// Scalars are below 2^253.
+const SCALAR_BITS: u32 = 253;
 
-/// For each window 1, 2, … [`HALF`] times the point, times 2^([`BITS`] · window): 130 KB.
-pub(super) struct Multiples(Vec<EdwardsPoint>);
+/// For each window of `bits` of a scalar 1, 2, … 2^(bits - 1) times the point, times 2^(bits · window).
+pub(super) struct Multiples {
+    bits: u32,
+    points: Vec<EdwardsPoint>,
+}
 
 impl Multiples {
+    /// 220 KB.
     pub(super) fn of(point: &EdwardsPoint) -> Self {
-        let mut multiples = Vec::with_capacity(WINDOWS * HALF);
+        Self::with(point, BITS)
+    }
+
+    /// 655 KB.
+    fn of_base() -> &'static Self {
+        static BASE: OnceLock<Multiples> = OnceLock::new();
+        BASE.get_or_init(|| Self::with(&ED25519_BASEPOINT_POINT, BASE_BITS))
+    }
+
+    fn with(point: &EdwardsPoint, bits: u32) -> Self {
+        let windows = SCALAR_BITS.div_ceil(bits);
+        let mut points = Vec::with_capacity((windows as usize) << (bits - 1));
         let mut unit = *point;
-        for _ in 0..WINDOWS {
+        for _ in 0..windows {
             let mut multiple = unit;
-            multiples.push(multiple);
-            for _ in 1..HALF {
+            points.push(multiple);
+            for _ in 1..1 << (bits - 1) {
                 multiple += unit;
-                multiples.push(multiple);
+                points.push(multiple);
             }
             unit = multiple + multiple;
         }
-        Self(multiples)
+        Self { bits, points }
     }
 
     /// `sum` and `scalar` times the point. As for any integer, and so for a point of whatever order.
     fn add(&self, mut sum: EdwardsPoint, scalar: &Scalar) -> EdwardsPoint {
-        for (multiples, digit) in self.0.chunks_exact(HALF).zip(digits(scalar)) {
+        let windows = self.points.chunks_exact(1 << (self.bits - 1));
+        for (multiples, digit) in windows.zip(digits(scalar, self.bits)) {
             let Some(at) = usize::from(digit.unsigned_abs()).checked_sub(1) else { continue };
-            if digit > 0 {
-                sum += multiples[at];
-            } else {
-                sum -= multiples[at];
-            }
+            sum = if digit > 0 { &sum + &multiples[at] } else { &sum - &multiples[at] };
         }
         sum
     }
 }
 
-/// sB - kA, where `self` holds the multiples of -A: what a single check of a signature computes and compares with R.
+/// sB - kA, of the multiples of -A: what a single check of a signature computes and compares with R.
 pub(super) fn expected_r(minus_a: &Multiples, k: &Scalar, s: &Scalar) -> EdwardsPoint {
-    static BASE: OnceLock<Multiples> = OnceLock::new();
-    let base = BASE.get_or_init(|| Multiples::of(&ED25519_BASEPOINT_POINT));
-    minus_a.add(base.add(EdwardsPoint::identity(), s), k)
+    minus_a.add(Multiples::of_base().add(EdwardsPoint::identity(), s), k)
 }
 
 /// The encodings of many points, for little more than that of one.
@@ -60,19 +70,17 @@ pub(super) fn encodings(points: &[EdwardsPoint]) -> Vec<CompressedEdwardsY> {
     EdwardsPoint::compress_batch_alloc(points)
 }
 
-/// A scalar as a sum of digits from -[`HALF`] to [`HALF`] - 1 by powers of 2^[`BITS`], the lowest first.
-fn digits(scalar: &Scalar) -> impl Iterator<Item = i8> {
+/// A scalar as a sum of digits from -2^(bits - 1) to 2^(bits - 1) - 1 by powers of 2^bits, the lowest first.
+fn digits(scalar: &Scalar, bits: u32) -> impl Iterator<Item = i16> {
     let bytes = scalar.to_bytes();
-    let bits = move |at: usize| {
-        let low = u16::from(bytes[at / 8]);
-        let high = bytes.get(at / 8 + 1).copied().map_or(0, u16::from);
-        ((low | high << 8) >> (at % 8)) as i8 & (2 * HALF - 1) as i8
-    };
     let mut carry = 0;
-    (0..WINDOWS).map(move |window| {
-        let digit = bits(window * BITS) + carry;
-        carry = i8::from(digit >= HALF as i8);
-        digit - carry * (2 * HALF) as i8
+    (0..SCALAR_BITS.div_ceil(bits)).map(move |window| {
+        let at = (window * bits) as usize;
+        let byte = |at: usize| bytes.get(at).copied().map_or(0, u16::from);
+        let pair = byte(at / 8) | byte(at / 8 + 1) << 8;
+        let digit = (pair >> (at % 8) & ((1 << bits) - 1)) as i16 + carry;
+        carry = i16::from(digit >= 1 << (bits - 1));
+        digit - (carry << bits)
     })
 }
 
@@ -94,7 +102,8 @@ mod tests {
         for scalar in [Scalar::ZERO, Scalar::ONE, -Scalar::ONE, Scalar::from(16u64), Scalar::from(31u64)] {
             assert_eq!(multiples.add(EdwardsPoint::identity(), &scalar), point * scalar);
         }
-        assert_eq!(multiples.0.len() * size_of::<EdwardsPoint>(), 130_560);
+        assert_eq!(size_of_val(&multiples.points[..]), 220_160);
+        assert_eq!(size_of_val(&Multiples::of_base().points[..]), 655_360);
     }
 
     proptest! {
@@ -104,9 +113,11 @@ mod tests {
         fn a_multiple_is_what_dalek_says(of in any::<[u8; 32]>(), torsion in 0usize..8, by in any::<[u8; 32]>()) {
             let point = EdwardsPoint::mul_base(&scalar(of)) + EIGHT_TORSION[torsion];
             let by = scalar(by);
-            let digits: Vec<i8> = digits(&by).collect();
-            prop_assert!(digits.iter().all(|digit| (-16..16).contains(digit)));
-            prop_assert_eq!(Multiples::of(&point).add(EdwardsPoint::identity(), &by), point * by);
+            for bits in [BITS, BASE_BITS] {
+                let half = 1 << (bits - 1);
+                prop_assert!(digits(&by, bits).all(|digit| (-half..half).contains(&digit)));
+                prop_assert_eq!(Multiples::with(&point, bits).add(EdwardsPoint::identity(), &by), point * by);
+            }
         }
 
         #[test]

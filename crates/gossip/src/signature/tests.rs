@@ -171,7 +171,7 @@ fn more_frequent_authors_than_there_is_room_for_are_checked_all_the_same() {
     for _ in 0..3 {
         let messages: Vec<_> = authors.iter_mut().map(|author| say(author, b"data")).collect();
         assert_eq!(verifier.verify_batch(&messages), vec![true; 30]);
-        assert!((1..=12).contains(&verifier.frequent.len()));
+        assert!((1..=8).contains(&verifier.frequent.len()));
     }
     // Whoever was silent for a while makes room.
     let late = &mut authors[29];
@@ -180,8 +180,8 @@ fn more_frequent_authors_than_there_is_room_for_are_checked_all_the_same() {
     }
     assert!(verifier.frequent.has(&late.peer().unwrap().to_bytes()));
     verifier.rest();
-    assert_eq!(verifier.frequent.len(), 0);
     assert!(verifier.verify(&say(late, b"data")));
+    assert_eq!(verifier.frequent.len(), 0, "one that says something now and then is checked as any other");
 }
 
 #[test]
