@@ -11,7 +11,7 @@ use super::{
     answer::{Answer, Refusal, too_large, unreadable},
     context::Context,
     follow, handlers, page, publish_many,
-    slots::Places,
+    slots::{Places, Wait},
     target::{self, Query, Route},
     wire::{Framing, Head, RequestLine, Wire, WireError},
 };
@@ -41,16 +41,16 @@ pub(super) struct Request {
 pub(super) fn start(context: &Arc<Context>, stream: Box<dyn ByteStream>) {
     let shared = context.clone();
     let now = context.runtime.now();
-    if let Some(slot) = context.connections.take(now) {
+    if let Some((slot, wait)) = context.connections.take(now) {
         context.runtime.spawn(async move {
             let mut connection = Connection { context: shared, wire: Wire::new(stream) };
-            connection.serve().await;
+            connection.serve(wait).await;
             drop(slot);
         });
-    } else if let Some(slot) = context.reserve.take(now) {
+    } else if let Some((slot, wait)) = context.reserve.take(now) {
         context.runtime.spawn(async move {
             let mut connection = Connection { context: shared, wire: Wire::new(stream) };
-            connection.serve_from_reserve().await;
+            connection.serve_from_reserve(wait).await;
             drop(slot);
         });
     }
@@ -62,9 +62,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    async fn serve(&mut self) {
+    async fn serve(&mut self, wait: Wait) {
+        let mut wait = wait;
         loop {
-            match self.exchange().await {
+            match self.exchange(wait).await {
                 Next::Request => {}
                 Next::Close => break,
                 Next::Linger => {
@@ -73,15 +74,16 @@ impl Connection {
                     break;
                 }
             }
+            wait = self.context.connections.wait(self.context.runtime.now());
         }
         // An error says that the other side closed first.
         let _ = self.wire.finish().await;
     }
 
     /// One request: a probe is answered, whatever else the node is busy with; anything else is refused.
-    async fn serve_from_reserve(&mut self) {
+    async fn serve_from_reserve(&mut self, wait: Wait) {
         let context = self.context.clone();
-        let Some(asked) = self.head(&context.reserve, TURNED_AWAY).await else { return };
+        let Some(asked) = self.head(wait, TURNED_AWAY).await else { return };
         if let Ok(Ok(head)) = &asked
             && let Ok((route @ (Route::Health | Route::Ready), query)) = self.admit(head, None)
         {
@@ -103,23 +105,22 @@ impl Connection {
     /// The head of the next request, waited for as long as `limit`; `None` if this connection is to give way.
     async fn head(
         &mut self,
-        places: &Places,
+        mut wait: Wait,
         limit: Duration,
     ) -> Option<Result<Result<Head<RequestLine>, WireError>, Elapsed>> {
         let context = self.context.clone();
-        let wait = &mut places.wait(context.runtime.now()).given_up;
         let head = context.runtime.timeout(limit, self.wire.request(context.api.max_header));
-        match select(std::pin::pin!(head), wait).await {
+        match select(std::pin::pin!(head), &mut wait.given_up).await {
             Either::Left((head, _)) => Some(head),
             Either::Right(_) => None,
         }
     }
 
     /// One request and its answer.
-    async fn exchange(&mut self) -> Next {
+    async fn exchange(&mut self, wait: Wait) -> Next {
         let context = self.context.clone();
         let api = &context.api;
-        let head = match self.head(&context.connections, api.header_timeout).await {
+        let head = match self.head(wait, api.header_timeout).await {
             Some(Ok(Ok(head))) => head,
             Some(Ok(Err(error))) => return self.refuse_unreadable(error).await,
             None => return Next::Close,
@@ -244,7 +245,7 @@ impl Connection {
     }
 
     /// Takes in what the caller still sends, unless the connection is to give way.
-    async fn linger(&mut self, places: &Places) {
+    async fn linger(&mut self, places: &Arc<Places>) {
         let _ = self.wire.finish().await;
         let (time, bytes) = LINGER;
         let runtime = self.context.runtime.clone();

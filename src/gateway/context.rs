@@ -1,6 +1,6 @@
 //! What all connections of the API share: the node, the bounds, and how much of them is taken.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
@@ -25,9 +25,9 @@ pub(super) struct Context {
     pub(super) max_value: usize,
     /// Whether the node is to listen anywhere.
     pub(super) listens: bool,
-    pub(super) connections: Places,
+    pub(super) connections: Arc<Places>,
     /// Connections beyond those: probes are answered, the others are told that there are too many.
-    pub(super) reserve: Places,
+    pub(super) reserve: Arc<Places>,
     pub(super) streams: Slots,
     pub(super) counters: Counters,
     /// Where the counters can be read.

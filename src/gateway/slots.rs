@@ -61,24 +61,26 @@ struct Waiting {
 }
 
 /// A connection that waits for a request.
-pub(super) struct Wait<'a> {
-    places: &'a Places,
+pub(super) struct Wait {
+    places: Arc<Places>,
     id: u64,
     /// Ready when the connection is to give way.
     pub(super) given_up: oneshot::Receiver<()>,
 }
 
 impl Places {
-    pub(super) fn new(limit: usize, undisturbed: Duration) -> Self {
-        Self { slots: Slots::new(limit), undisturbed, waiting: Mutex::default() }
+    pub(super) fn new(limit: usize, undisturbed: Duration) -> Arc<Self> {
+        Arc::new(Self { slots: Slots::new(limit), undisturbed, waiting: Mutex::default() })
     }
 
-    /// A place for a new connection: a free one, or that of the connection that has waited longest. Until that one has
-    /// gone there is one more than the limit.
-    pub(super) fn take(&self, now: Instant) -> Option<Slot> {
-        if let Some(slot) = self.slots.take() {
-            return Some(slot);
-        }
+    /// A place for a new connection, which waits for its first request from now on: a free one, or that of the connection
+    /// that has waited longest. Until that one has gone there is one more than the limit.
+    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Option<(Slot, Wait)> {
+        let slot = self.slots.take().or_else(|| self.displace(now))?;
+        Some((slot, self.wait(now)))
+    }
+
+    fn displace(&self, now: Instant) -> Option<Slot> {
         loop {
             let mut waiting = self.waiting();
             let oldest = waiting.queue.first_entry()?;
@@ -95,13 +97,14 @@ impl Places {
     }
 
     /// Begins to wait for a request.
-    pub(super) fn wait(&self, now: Instant) -> Wait<'_> {
+    pub(super) fn wait(self: &Arc<Self>, now: Instant) -> Wait {
         let (go, given_up) = oneshot::channel();
         let mut waiting = self.waiting();
         let id = waiting.next;
         waiting.next += 1;
         waiting.queue.insert(id, (now, go));
-        Wait { places: self, id, given_up }
+        drop(waiting);
+        Wait { places: self.clone(), id, given_up }
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -113,7 +116,7 @@ impl Places {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for Wait {
     fn drop(&mut self) {
         self.places.waiting().queue.remove(&self.id);
     }
@@ -139,17 +142,19 @@ mod tests {
         let places = Places::new(3, Duration::from_millis(100));
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let slots: Vec<_> = (0..3).map(|_| places.take(start).unwrap()).collect();
+        let (slots, waits): (Vec<_>, Vec<_>) = (0..3).map(|_| places.take(start).unwrap()).unzip();
+        drop(waits);
         assert!(places.take(at(1000)).is_none(), "all three are being served");
 
         let mut older = places.wait(at(0));
         let mut younger = places.wait(at(10));
         assert!(places.take(at(99)).is_none(), "nobody has waited for long");
-        let fourth = places.take(at(100)).unwrap();
+        let (fourth, wait) = places.take(at(100)).unwrap();
         assert_eq!(older.given_up.try_recv(), Ok(Some(())));
         assert_eq!(younger.given_up.try_recv(), Ok(None));
-        assert!(places.take(at(100)).is_none(), "the other one came later");
+        assert!(places.take(at(100)).is_none(), "the others came later");
         assert_eq!(places.taken(), 4, "until the one that gave way has gone");
+        drop(wait);
 
         // A request that has come is answered.
         drop(younger);
@@ -157,5 +162,15 @@ mod tests {
         drop((slots, fourth, older));
         assert_eq!(places.taken(), 0);
         assert!(places.waiting().queue.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_that_has_not_been_heard_yet_gives_way_where_nobody_is_spared() {
+        let (places, now) = (Places::new(2, Duration::ZERO), Instant::now());
+        // Taken in one go, before any of them had the chance to say something.
+        let mut crowd: Vec<_> = (0..5).map(|_| places.take(now).unwrap()).collect();
+        let gone: Vec<_> =
+            crowd.iter_mut().map(|(_, wait)| wait.given_up.try_recv() == Ok(Some(()))).collect();
+        assert_eq!(gone, [true, true, true, false, false]);
     }
 }
