@@ -53,8 +53,7 @@ pub use topic_rules::{TopicRules, TopicScore};
 pub(crate) use {
     network::parse_topic,
     schema::KEYS,
-    target::{check_address, dialable, split_circuit},
-    transports::carried,
+    target::{check_address, dialable},
     units::parse_duration,
 };
 

@@ -200,6 +200,11 @@ sections! { role;
     limits: Limits {
         /// Connections.
         connections: usize [1..=65536] = 512;
+        /// Of these, those that strangers opened; the rest is kept for the peers behind names, known peers, and own
+        /// dials. 0: three quarters.
+        inbound: usize [0..=65536] = 0;
+        /// Of these, those from one address, of IPv6 from one /64; 0: half.
+        per_address: usize [0..=65536] = 0;
         /// Connections with one peer.
         per_peer: usize [1..=64] = 2;
         /// Connections being set up, each way.

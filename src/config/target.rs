@@ -13,6 +13,7 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::TransportKind;
+use crate::transport::multiaddr::{self, Direct, Over, direct, split_circuit};
 
 /// The port of a target that names none.
 pub const DEFAULT_PORT: u16 = 4001;
@@ -60,6 +61,12 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TargetError(String);
+
+impl From<multiaddr::Unsupported> for TargetError {
+    fn from(why: multiaddr::Unsupported) -> Self {
+        Self(why.to_string())
+    }
+}
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, TargetError> {
     Err(TargetError(why.into()))
@@ -119,6 +126,15 @@ impl Target {
     }
 }
 
+impl From<Over> for TransportKind {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Quic => Self::Quic,
+            Over::Tcp => Self::Tcp,
+        }
+    }
+}
+
 impl TransportKind {
     /// What carries connections to `address`, if it can be dialed: an IP address, a port that is not 0,
     /// and at most a peer id behind them.
@@ -128,94 +144,31 @@ impl TransportKind {
 
     /// The same, with the socket it leads to.
     pub fn and_socket(address: &Multiaddr) -> Option<(Self, SocketAddr)> {
-        let (kind, at, _) = check_address(address).ok()?;
-        (at.port() != 0).then_some((kind, at))
+        let Direct { over, socket, .. } = direct(address).ok()?;
+        (socket.port() != 0).then_some((over.into(), socket))
     }
 
     /// What `address` listens on; port 0 is fine there.
     pub(crate) fn listens(address: &Multiaddr) -> Option<Self> {
-        check_address(address).ok().map(|(kind, _, _)| kind)
+        direct(address).ok().map(|found| found.over.into())
     }
 
     /// The address at which this transport reaches a socket.
     pub fn at(self, addr: SocketAddr) -> Multiaddr {
-        let ip = Multiaddr::from(addr.ip());
         match self {
-            Self::Quic => ip.with(Protocol::Udp(addr.port())).with(Protocol::QuicV1),
-            Self::Tcp => ip.with(Protocol::Tcp(addr.port())),
+            Self::Quic => Over::Quic.at(addr),
+            Self::Tcp => Over::Tcp.at(addr),
         }
     }
 }
 
-/// What a port of `over` looks like in an address.
-const PORTS: &str = "/udp/PORT/quic-v1 or /tcp/PORT";
-
-/// Checks that `addr` is `/ip4|ip6/ADDR/udp/PORT/quic-v1` or `/ip4|ip6/ADDR/tcp/PORT`, with `/p2p/ID` behind
-/// it at most.
-pub(crate) fn check_address(addr: &Multiaddr) -> Result<(TransportKind, SocketAddr, Option<PeerId>), String> {
-    let mut parts = addr.iter();
-    let ip = match parts.next() {
-        Some(Protocol::Ip4(ip)) => IpAddr::from(ip),
-        Some(Protocol::Ip6(ip)) => IpAddr::from(ip),
-        Some(other) => return Err(format!("starts with {other}, not with /ip4 or /ip6")),
-        None => return Err("an empty address".into()),
-    };
-    let (port, over) = check_port(parts.next(), &mut parts)?;
-    let peer = match parts.next() {
-        None => None,
-        Some(Protocol::P2p(peer)) => Some(peer),
-        Some(other) => return Err(format!("has {other} behind {}", over.end())),
-    };
-    match parts.next() {
-        None => Ok((over, SocketAddr::new(ip, port), peer)),
-        Some(other) => Err(format!("has {other} behind the peer id")),
-    }
-}
-
-/// Of an address through a relay, `RELAY/p2p/ID/p2p-circuit/p2p/PEER`: the relay's own, and the peer behind it.
-/// `None` for any other address.
+/// [`direct`], with the transport as the configuration calls it.
 ///
 /// # Errors
-/// Says what of it is missing or too much.
-pub(crate) fn split_circuit(addr: &Multiaddr) -> Result<Option<(Multiaddr, PeerId)>, String> {
-    let parts: Vec<_> = addr.iter().collect();
-    let Some(at) = parts.iter().position(|part| *part == Protocol::P2pCircuit) else {
-        return Ok(None);
-    };
-    if !matches!(parts[..at].last(), Some(Protocol::P2p(_))) {
-        return Err("has no relay's peer id before /p2p-circuit".into());
-    }
-    match parts[at + 1..] {
-        [Protocol::P2p(peer)] => Ok(Some((parts[..at].iter().cloned().collect(), peer))),
-        _ => Err("has something else than one /p2p/ID behind /p2p-circuit".into()),
-    }
-}
-
-/// The port that an address goes on with, and what carries connections there.
-fn check_port<'a>(
-    part: Option<Protocol<'a>>,
-    rest: &mut impl Iterator<Item = Protocol<'a>>,
-) -> Result<(u16, TransportKind), String> {
-    match part {
-        Some(Protocol::Tcp(port)) => Ok((port, TransportKind::Tcp)),
-        Some(Protocol::Udp(port)) => match rest.next() {
-            Some(Protocol::QuicV1) => Ok((port, TransportKind::Quic)),
-            Some(other) => Err(format!("has {other} where /quic-v1 belongs")),
-            None => Err("ends before /quic-v1".into()),
-        },
-        Some(other) => Err(format!("has {other} where {PORTS} belongs")),
-        None => Err(format!("ends before {PORTS}")),
-    }
-}
-
-impl TransportKind {
-    /// What the addresses of this transport end with.
-    fn end(self) -> &'static str {
-        match self {
-            Self::Quic => "/quic-v1",
-            Self::Tcp => "/tcp/PORT",
-        }
-    }
+/// Says what is wrong with it, to be put behind "the address".
+pub(crate) fn check_address(addr: &Multiaddr) -> Result<(TransportKind, SocketAddr, Option<PeerId>), String> {
+    let Direct { over, socket, peer } = direct(addr).map_err(|e| e.to_string())?;
+    Ok((over.into(), socket, peer))
 }
 
 /// Parses an address that can be dialed as it stands: no name to resolve, and a transport that is given, or
@@ -256,12 +209,11 @@ fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
             };
         }
         _ => {
-            let reached = match split_circuit(&addr).map_err(TargetError)? {
+            let reached = match split_circuit(&addr)? {
                 Some((relay, _)) => relay,
                 None => addr.clone(),
             };
-            let (_, socket, _) = check_address(&reached).map_err(TargetError)?;
-            if socket.port() == 0 {
+            if direct(&reached)?.socket.port() == 0 {
                 return refuse("port 0 cannot be dialed");
             }
             return Ok(Target::Addr(addr));
@@ -270,19 +222,19 @@ fn from_multiaddr(text: &str) -> Result<Target, TargetError> {
     let host = parse_host(&host)?;
     // A name alone, or with nothing but its UDP port, is one of QUIC.
     let (port, over) = match parts.next() {
-        None => (DEFAULT_PORT, TransportKind::Quic),
-        Some(Protocol::Udp(port)) if addr.iter().count() == 2 => (port, TransportKind::Quic),
-        part => check_port(part, &mut parts).map_err(TargetError)?,
+        None => (DEFAULT_PORT, Over::Quic),
+        Some(Protocol::Udp(port)) if addr.iter().count() == 2 => (port, Over::Quic),
+        part => multiaddr::port(part, &mut parts)?,
     };
     if port == 0 {
         return refuse("port 0 cannot be dialed");
     }
     match parts.next() {
-        None => Ok(Target::Name { host, family, port, over: Some(over) }),
+        None => Ok(Target::Name { host, family, port, over: Some(over.into()) }),
         Some(Protocol::P2p(_)) => {
             refuse("has a peer id, but a name stands for all the replicas behind it: leave /p2p/… out")
         }
-        Some(other) => refuse(format!("has {other} behind {}", over.end())),
+        Some(other) => refuse(format!("has {other} behind {}", over.suffix())),
     }
 }
 

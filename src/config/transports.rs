@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
 
 use super::{Config, Target, TransportKind};
+use crate::transport::multiaddr::{is_circuit, over};
 
 /// Preferred first.
 const ALL: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
@@ -38,8 +39,7 @@ impl Config {
     /// Whether this node can dial `address`, by itself or through a relay. What others tell of may be anything:
     /// `/ws`, `/webtransport`, `/webrtc-direct`, names.
     pub(crate) fn can_dial(&self, address: &Multiaddr) -> bool {
-        let is_circuit = address.iter().any(|part| part == Protocol::P2pCircuit);
-        (!is_circuit || self.is_relay_client())
+        (!is_circuit(address) || self.is_relay_client())
             && carried(address).is_some_and(|kind| self.dialed_transports().contains(&kind))
     }
 
@@ -63,8 +63,8 @@ impl Config {
 }
 
 /// What an address is dialed over; through a relay, what the relay is. `None` if smidge does not speak it.
-pub(crate) fn carried(address: &Multiaddr) -> Option<TransportKind> {
-    TransportKind::of(&address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect())
+fn carried(address: &Multiaddr) -> Option<TransportKind> {
+    over(address).map(TransportKind::from)
 }
 
 #[cfg(test)]

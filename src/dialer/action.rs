@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint};
 
-use crate::config::{Family, Target, TransportKind};
+use crate::{
+    config::{Family, Target, TransportKind},
+    transport::multiaddr::{is_circuit, split_peer},
+};
 
 /// What the reconciler goes by.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,25 +196,6 @@ pub enum Notice {
 
 /// The warning about an address that is none of this host's and answers with this node's key.
 pub(crate) const SAME_KEY: &str = "another node has this node's key, or this address leads back here";
-
-/// An address without its final `/p2p`, and the peer that it named. One through a relay keeps it: what stands
-/// before leads to every peer behind that relay.
-pub(crate) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => {
-            if !is_circuit(&address) {
-                address.pop();
-            }
-            (address, Some(peer))
-        }
-        _ => (address, None),
-    }
-}
-
-/// Whether an address leads through a relay.
-pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
-}
 
 /// Where the other end of a connection is. A peer behind a relay is known by its id alone; the way to it is the
 /// one that leads to us, as far as the relay.

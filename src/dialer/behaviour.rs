@@ -16,7 +16,6 @@ use futures::stream::{BoxStream, SelectAll, StreamExt};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, THandler,
         THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -26,7 +25,7 @@ use libp2p::{
 };
 
 use super::{
-    action::{Action, Answer, DialFault, Notice, Policy, is_circuit, remote, split_peer},
+    action::{Action, Answer, DialFault, Notice, Policy, remote},
     lookup::lookup,
     reconciler::Reconciler,
     status::NameStatus,
@@ -36,6 +35,7 @@ use crate::{
     dns::Resolve,
     error::chain,
     runtime::{Handle, Timer},
+    transport::multiaddr::{peer_ip, split_peer},
 };
 
 /// What the dialer tells the node.
@@ -157,14 +157,30 @@ impl Behaviour {
     /// `peer` says that it listens on `addresses`; those on the host that its connection comes from
     /// are taken as proof of where it is.
     pub(crate) fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, addresses: &[Multiaddr]) {
-        // Behind a relay it is somewhere else than the relay.
-        let direct = self.connections.get(&connection).filter(|connection| !is_circuit(&connection.address));
-        let Some(ip) = direct.and_then(|connection| ip_part(&connection.address)) else {
+        let Some(ip) = self.connections.get(&connection).and_then(|connection| peer_ip(&connection.address))
+        else {
             return;
         };
-        let same_host = addresses.iter().filter(|a| ip_part(a).as_ref() == Some(&ip)).cloned();
+        let same_host = addresses.iter().filter(|a| peer_ip(a) == Some(ip)).cloned();
         self.reconciler.on_addresses(peer, same_host, self.runtime.now());
         self.stir();
+    }
+
+    /// Whether a target leads to `peer`, or led to it last, or asks for it.
+    pub(crate) fn wants(&self, peer: &PeerId) -> bool {
+        self.reconciler.wants(peer)
+    }
+
+    /// Whether a target leads to somebody at `ip`.
+    pub(crate) fn wants_at(&self, ip: IpAddr) -> bool {
+        self.reconciler.wants_at(ip)
+    }
+
+    /// Whether a connection, or a dial that is under way, was made because a target leads there.
+    pub(crate) fn has_dialed(&self, connection: ConnectionId) -> bool {
+        let stands = self.connections.get(&connection).filter(|connection| connection.dialed);
+        let address = self.dials.get(&connection).or(stands.map(|connection| &connection.address));
+        address.is_some_and(|address| self.reconciler.has_target_at(address))
     }
 
     /// Whether one of `targets` leads to `peer`, which is connected.
@@ -361,13 +377,5 @@ impl NetworkBehaviour for Behaviour {
             self.needs_poll = false;
             self.timer.set(self.reconciler.deadline());
         }
-    }
-}
-
-/// The IP part of an address.
-fn ip_part(address: &Multiaddr) -> Option<Protocol<'static>> {
-    match address.iter().next()?.acquire() {
-        ip @ (Protocol::Ip4(_) | Protocol::Ip6(_)) => Some(ip),
-        _ => None,
     }
 }

@@ -15,10 +15,11 @@ use futures::{
 };
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use super::action::{Answer, Open, split_peer};
+use super::action::{Answer, Open};
 use crate::{
     config::{self, Target, TransportKind},
     dns::{self, Family, Found, LookupError, Resolve},
+    transport::multiaddr::split_peer,
 };
 
 /// How many `/dnsaddr` may lead to another one.

@@ -16,7 +16,7 @@ mod tests;
 pub use action::Notice;
 pub use status::{NameStatus, RecordState, RecordStatus};
 pub(crate) use {
-    action::{Answer, Open, Policy, SAME_KEY, is_circuit, remote, split_peer},
+    action::{Answer, Open, Policy, SAME_KEY, remote},
     behaviour::{Behaviour, Event},
     lookup::lookup,
 };

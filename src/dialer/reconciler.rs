@@ -13,11 +13,11 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
-    action::{Action, Notice, Policy, is_circuit},
+    action::{Action, Notice, Policy},
     record::{Record, State},
     status::{NameStatus, RecordState, RecordStatus},
 };
-use crate::config::Target;
+use crate::{config::Target, transport::multiaddr::is_circuit};
 
 mod answers;
 mod connections;

@@ -8,8 +8,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::action::split_peer;
-use crate::config::TransportKind;
+use crate::{config::TransportKind, transport::multiaddr::split_peer};
 
 #[derive(Debug)]
 pub(super) struct Record {

@@ -31,9 +31,10 @@ use super::{
     interfaces::{self, Selection},
 };
 use crate::{
-    dialer::{NameStatus, split_peer},
+    dialer::NameStatus,
     error::chain,
     runtime::{Handle, Interface, Interfaces, RecvMeta, Timer, Transmit, UdpSocket},
+    transport::multiaddr::split_peer,
 };
 
 const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);

@@ -13,14 +13,15 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     autonat::v2::{client, server},
+    core::{Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
+        CloseConnection, ConnectionDenied, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour,
         NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
-use super::forward::ask_inner_of_connections;
-use crate::dialer::is_circuit;
+use super::{dial_guard::DialGuard, forward::ask_inner_of_connections};
+use crate::transport::multiaddr::is_circuit;
 
 /// Addresses that are asked about in a node's life. Whoever we dial can make some up; each is asked about once.
 const MAX_CANDIDATES: usize = 64;
@@ -108,9 +109,18 @@ impl NetworkBehaviour for Client {
     }
 }
 
-/// Answers others.
+/// Why somebody who asks is not dialed back.
+#[derive(Debug, thiserror::Error)]
+#[error("whoever asks to be dialed there could not reach that address")]
+struct Unreachable;
+
+/// Answers others: dials them where they ask to be dialed, which libp2p makes them pay for where it is not where they
+/// are seen, and never where they could not reach anybody themselves.
 pub(crate) struct Server {
     inner: server::Behaviour,
+    guard: DialGuard,
+    /// Where direct connections come from.
+    remotes: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// Dials and connections for others, and for whom.
     answers: HashMap<ConnectionId, PeerId>,
     /// Those that have done their work.
@@ -118,8 +128,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new() -> Self {
-        Self { inner: server::Behaviour::default(), answers: HashMap::new(), done: VecDeque::new() }
+    pub(crate) fn new(guard: DialGuard) -> Self {
+        Self {
+            inner: server::Behaviour::default(),
+            guard,
+            remotes: HashMap::new(),
+            answers: HashMap::new(),
+            done: VecDeque::new(),
+        }
+    }
+
+    /// Whether `peer`, which asks for it, may be dialed back at `address`.
+    fn may_answer(&self, peer: &PeerId, address: &Multiaddr) -> bool {
+        let mut own = self.remotes.values().filter(|(there, _)| there == peer);
+        !is_circuit(address) && own.any(|(_, remote)| self.guard.may_tell(address, remote))
     }
 
     /// Whether this connection was made to find out whether it can be.
@@ -132,15 +154,53 @@ impl NetworkBehaviour for Server {
     type ConnectionHandler = THandler<server::Behaviour>;
     type ToSwarm = server::Event;
 
-    ask_inner_of_connections!();
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let Some(peer) = self.answers.get(&connection) else { return Ok(Vec::new()) };
+        if addresses.iter().all(|address| self.may_answer(peer, address)) {
+            return Ok(Vec::new());
+        }
+        Err(ConnectionDenied::new(Unreachable))
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port_use)
+    }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
             FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
                 self.answers.remove(connection_id);
             }
+            FromSwarm::ConnectionEstablished(made) if !made.endpoint.is_relayed() => {
+                let remote = made.endpoint.get_remote_address().clone();
+                self.remotes.insert(made.connection_id, (made.peer_id, remote));
+            }
             FromSwarm::ConnectionClosed(closed) => {
                 self.answers.remove(&closed.connection_id);
+                self.remotes.remove(&closed.connection_id);
             }
             _ => {}
         }

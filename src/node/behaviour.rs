@@ -5,8 +5,8 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{access, autonat, dcutr, ping, relay_server, table};
-use crate::{dialer, gossip, mdns};
+use super::{access, autonat, dcutr, ping, places, relay_server, table};
+use crate::{gossip, mdns};
 
 /// The node's behaviour. What may refuse a connection stands first.
 #[derive(NetworkBehaviour)]
@@ -14,7 +14,7 @@ pub(crate) struct Behaviour {
     pub(crate) access: access::Behaviour,
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) memory: memory_connection_limits::Behaviour,
-    pub(crate) dialer: dialer::Behaviour,
+    pub(crate) dialer: places::Behaviour,
     pub(crate) mdns: mdns::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: table::Behaviour,

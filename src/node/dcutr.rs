@@ -20,7 +20,8 @@ use libp2p::{
     },
 };
 
-use crate::dialer::is_circuit;
+use super::dial_guard::DialGuard;
+use crate::transport::multiaddr::is_circuit;
 
 /// Dials for one relayed connection: libp2p's own three attempts, and as many that the peer may ask for.
 const MAX_DIALS: u8 = 6;
@@ -31,6 +32,8 @@ const MAX_CANDIDATES: usize = 16;
 struct Punch {
     inner: dcutr::Behaviour,
     dials: u8,
+    /// The relayed connection's address: it says where the relay is.
+    through: Multiaddr,
 }
 
 pub(crate) struct Behaviour {
@@ -46,6 +49,7 @@ pub(crate) struct Behaviour {
     /// Until when nobody is dialed through a relay while there is no candidate.
     hold: Instant,
     waker: Option<Waker>,
+    guard: DialGuard,
 }
 
 /// Why a relayed connection is not made yet. A peer that was told of no address could not dial us.
@@ -55,8 +59,9 @@ struct NotSeen;
 
 impl Behaviour {
     /// Nobody is dialed through a relay before a candidate is known, or `hold` is over.
-    pub(crate) fn new(local: PeerId, hold: Duration) -> Self {
+    pub(crate) fn new(local: PeerId, hold: Duration, guard: DialGuard) -> Self {
         Self {
+            guard,
             hold: Instant::now() + hold,
             local,
             candidates: VecDeque::new(),
@@ -106,7 +111,7 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_pending_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        connection: ConnectionId,
         _: Option<PeerId>,
         addresses: &[Multiaddr],
         _: Endpoint,
@@ -114,6 +119,12 @@ impl NetworkBehaviour for Behaviour {
         let relayed = !addresses.is_empty() && addresses.iter().all(is_circuit);
         if relayed && self.candidates.is_empty() && Instant::now() < self.hold {
             return Err(ConnectionDenied::new(NotSeen));
+        }
+        if let Some(punch) = self.dials.get(&connection).and_then(|relayed| self.punches.get(relayed)) {
+            // The peer says where it is seen.
+            let told = |address: &&Multiaddr| self.guard.may_tell(address, &punch.through);
+            let kept: Vec<_> = addresses.iter().filter(told).take(MAX_CANDIDATES).collect();
+            self.guard.leave_out(addresses.iter().filter(|address| !kept.contains(address)).cloned());
         }
         Ok(Vec::new())
     }
@@ -130,7 +141,7 @@ impl NetworkBehaviour for Behaviour {
         }
         let mut inner = self.begin();
         let handler = inner.handle_established_inbound_connection(connection, peer, local, remote);
-        self.punches.insert(connection, Punch { inner, dials: 0 });
+        self.punches.insert(connection, Punch { inner, dials: 0, through: local.clone() });
         handler
     }
 
@@ -146,7 +157,7 @@ impl NetworkBehaviour for Behaviour {
             let mut inner = self.begin();
             let handler =
                 inner.handle_established_outbound_connection(connection, peer, remote, role, port_use);
-            self.punches.insert(connection, Punch { inner, dials: 0 });
+            self.punches.insert(connection, Punch { inner, dials: 0, through: remote.clone() });
             return handler;
         }
         let made = self.of_dial(&connection).map(|inner| {

@@ -159,12 +159,12 @@ pub enum Event {
     },
     /// Others can reach this node at this address; it is announced from now on.
     Reachable(Multiaddr),
-    /// The routing table took in a peer's address.
+    /// The routing table took in addresses of a peer: at most 16, and those said too often are left out here.
     Routable {
         /// Who.
         peer: PeerId,
-        /// Where.
-        address: Multiaddr,
+        /// Where, the best first.
+        addresses: Vec<Multiaddr>,
     },
     /// A peer, or one address of it, was forgotten.
     Forgotten {
@@ -334,7 +334,13 @@ impl fmt::Display for Event {
             Self::Punched { peer } => write!(f, "punched through to {peer}"),
             Self::NotPunched { peer, reason } => write!(f, "hole punch to {peer} failed: {reason}"),
             Self::Reachable(address) => write!(f, "reachable at {address}"),
-            Self::Routable { peer, address } => write!(f, "added to kademlia {peer} at {address}"),
+            Self::Routable { peer, addresses } => {
+                write!(f, "added to kademlia {peer} at ")?;
+                for (n, address) in addresses.iter().enumerate() {
+                    write!(f, "{}{address}", if n == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
             Self::Forgotten { peer, address: Some(address) } => write!(f, "forgot {peer} at {address}"),
             Self::Forgotten { peer, address: None } => write!(f, "forgot {peer}"),
             Self::JoinedMesh { topic, peer } => write!(f, "joined mesh {topic} with {peer}"),

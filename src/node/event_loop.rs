@@ -17,7 +17,7 @@ use futures::{
     select,
     stream::Fuse,
 };
-use libp2p::{Multiaddr, PeerId, Swarm, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, swarm::ConnectionId};
 
 use self::drain::Drain;
 use super::{
@@ -35,6 +35,7 @@ use super::{
     peers::Peers,
     pending_publishes::PendingPublishes,
     ping,
+    pushes::Pushes,
     queries::Queries,
     reservations::Reservations,
     setup,
@@ -103,6 +104,8 @@ pub(crate) struct EventLoop {
     blame: Blame,
     /// Peers that are dialed there when they are disconnected.
     anew: HashMap<PeerId, Vec<Multiaddr>>,
+    /// What peers say of themselves, again and again.
+    pushes: Pushes<identify::Info>,
     dial_requests: DialRequests,
     reservations: Reservations,
     listeners: Listeners,
@@ -166,6 +169,7 @@ impl EventLoop {
             watch: Watch::default(),
             blame: Blame::default(),
             anew: HashMap::new(),
+            pushes: Pushes::default(),
             dial_requests: DialRequests::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
             listeners,
@@ -191,8 +195,10 @@ impl EventLoop {
         self.follow_configured();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.dialer.on_host_addresses(self.here.iter().map(|own| own.addr));
+        behaviour.access.guard().set_interfaces(&self.here);
         behaviour.dialer.set_targets(setup::targets(&self.config));
         let known = behaviour.kad.store_mut().known();
+        behaviour.dialer.remember(known.iter().map(|(peer, _)| *peer));
         let access = behaviour.access.access().clone();
         let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
         // A run before may have spoken other transports, or remembered what nobody speaks.
@@ -229,6 +235,7 @@ impl EventLoop {
         for (peer, score) in self.blame.tick(now) {
             self.set_own_score(&peer, score);
         }
+        self.take_pushes(now);
         self.listen_again();
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
@@ -259,7 +266,9 @@ impl EventLoop {
 
     fn on_interfaces_changed(&mut self) {
         self.here = list(&*self.interfaces);
-        self.swarm.behaviour_mut().dialer.on_host_addresses(self.here.iter().map(|own| own.addr));
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.dialer.on_host_addresses(self.here.iter().map(|own| own.addr));
+        behaviour.access.guard().set_interfaces(&self.here);
         self.listeners.hurry(self.runtime.now());
         self.listen_again();
     }
@@ -291,6 +300,7 @@ impl EventLoop {
             listen,
             self.links_deadline(),
             self.blame.deadline(),
+            self.pushes.deadline(),
         ];
         self.timer.set(next.into_iter().flatten().min());
     }

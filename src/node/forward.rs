@@ -1,8 +1,8 @@
 //! What a behaviour around another one leaves to it: the four questions about a connection, word for word.
 
 /// Stands in an `impl NetworkBehaviour` for a struct whose field `inner` has the same handlers, or handlers that
-/// the method named makes into its own. `dialing KEEP`: of the addresses that `inner` knows of a peer, those are
-/// dialed that the function `KEEP` lets through.
+/// the method named makes into its own. `dialing CHOOSE`: of the addresses that `inner` knows of a peer, those are
+/// dialed that the method `CHOOSE` chooses.
 macro_rules! ask_inner_of_connections {
     () => {
         ask_inner_of_connections!(@ [] []);
@@ -10,10 +10,10 @@ macro_rules! ask_inner_of_connections {
     ($wrap:ident) => {
         ask_inner_of_connections!(@ [$wrap] []);
     };
-    (dialing $keep:ident) => {
-        ask_inner_of_connections!(@ [] [$keep]);
+    (dialing $choose:ident) => {
+        ask_inner_of_connections!(@ [] [$choose]);
     };
-    (@ [$($wrap:ident)?] [$($keep:ident)?]) => {
+    (@ [$($wrap:ident)?] [$($choose:ident)?]) => {
         fn handle_pending_inbound_connection(
             &mut self,
             connection: libp2p::swarm::ConnectionId,
@@ -43,7 +43,7 @@ macro_rules! ask_inner_of_connections {
             role: libp2p::core::Endpoint,
         ) -> Result<Vec<libp2p::Multiaddr>, libp2p::swarm::ConnectionDenied> {
             let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
-            $(let known = known.into_iter().filter($keep).collect();)?
+            $(let known = self.$choose(known, peer, addresses);)?
             Ok(known)
         }
 

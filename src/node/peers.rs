@@ -9,7 +9,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
 use super::watch::{GossipState, Watch};
-use crate::{dialer::is_circuit, gossip, text::steers};
+use crate::{gossip, text::steers, transport::multiaddr::is_circuit};
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]

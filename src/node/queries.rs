@@ -16,8 +16,8 @@ use super::{
     error::Error,
 };
 use crate::{
-    dialer::split_peer,
     store::{Sequence, Store},
+    transport::multiaddr::split_peer,
 };
 
 /// A question under way.

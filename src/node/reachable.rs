@@ -7,9 +7,13 @@
 
 use std::net::IpAddr;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
 
-use crate::{config::carried, dialer::is_circuit, runtime::Interface};
+use super::claims::Scope;
+use crate::{
+    runtime::Interface,
+    transport::multiaddr::{ip, is_circuit, over, relay},
+};
 
 /// Whether `announced` can be reached from here, as far as a connection with `remote` tells.
 ///
@@ -23,15 +27,11 @@ pub(crate) fn is_reachable(
     interfaces: &[Interface],
     is_relay: impl Fn(&PeerId) -> bool,
 ) -> bool {
-    if carried(announced).is_none() {
+    if over(announced).is_none() {
         return false;
     }
     if is_circuit(announced) {
-        let relay = announced.iter().find_map(|part| match part {
-            Protocol::P2p(peer) => Some(peer),
-            _ => None,
-        });
-        return relay.is_some_and(|relay| is_relay(&relay));
+        return relay(announced).is_some_and(|relay| is_relay(&relay));
     }
     let direct = !is_circuit(remote);
     let (Some(announced), Some(remote)) = (ip(announced), ip(remote)) else {
@@ -46,36 +46,9 @@ pub(crate) fn is_reachable(
     (specific && !special && direct) || (is_public(announced) && is_public(remote))
 }
 
-/// The IP address that a multiaddr begins with.
-pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    }
-}
-
-/// Whether an address is routed on the Internet (IANA special-purpose registries, RFC 6890).
+/// Whether an address is routed on the Internet.
 fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            !(a == 0
-                || a == 127
-                || a >= 224
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (b == 18 || b == 19)))
-        }
-        IpAddr::V6(ip) => {
-            let first = ip.segments()[0];
-            // 2000::/3 is what is allocated, less documentation.
-            (0x2000..0x4000).contains(&first) && !(first == 0x2001 && ip.segments()[1] == 0xdb8)
-        }
-    }
+    Scope::of(ip) == Some(Scope::Internet)
 }
 
 #[cfg(test)]

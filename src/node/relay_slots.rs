@@ -7,7 +7,9 @@ use std::{
     net::IpAddr,
 };
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+
+use crate::transport::multiaddr::{host, ip};
 
 /// The part that is kept for known peers: one of so many.
 const KEPT: usize = 4;
@@ -59,16 +61,9 @@ impl RelaySlots {
     }
 }
 
-/// An IPv4 address, or the first address of an IPv6 /64; none where there is no address.
+/// The host that a connection comes from; none where there is no address.
 fn network(address: &Multiaddr) -> Option<IpAddr> {
-    address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(match ip.to_ipv4_mapped() {
-            Some(ip) => ip.into(),
-            None => std::net::Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
-        }),
-        _ => None,
-    })
+    ip(address).map(host)
 }
 
 #[cfg(test)]

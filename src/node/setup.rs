@@ -22,7 +22,9 @@ use super::{
     autonat,
     behaviour::Behaviour,
     boxed_handler::BoxedHandlers,
-    dcutr, gossip_setup, ping, relay_server, table,
+    dcutr,
+    dial_guard::{DialGuard, Guarded},
+    gossip_setup, ping, places, relay_server, table,
 };
 use crate::{
     config::{self, Backend, Config, KadMode, Target, TransportKind},
@@ -60,6 +62,7 @@ pub(crate) fn swarm(
     let dials = config.dialed_transports();
     let [over_quic, over_tcp] = [TransportKind::Quic, TransportKind::Tcp].map(|kind| dials.contains(&kind));
     let tcp = tcp::Transport::new(tcp_config(config, key)?, runtime.clone())?;
+    let is_private = keyring.is_some();
     let (mut circuits, mut relayed) = (None, None);
     if config.is_relay_client() {
         let (client, behaviour) = relay::client::new(local);
@@ -76,6 +79,9 @@ pub(crate) fn swarm(
             with_relayed(direct.dialing(over_quic, over_tcp), relayed)
         }
     };
+    let proving = if is_private { proving(config) } else { 0 };
+    let guard = DialGuard::default();
+    let transport = Guarded::new(transport, guard.clone()).boxed();
     let executor = runtime.clone();
     let limits = &config.limits;
     let mut swarm_config = swarm::Config::with_executor(move |task| executor.spawn(task))
@@ -89,7 +95,7 @@ pub(crate) fn swarm(
     Ok((
         Swarm::new(
             transport,
-            BoxedHandlers::new(behaviour(config, key, circuits, runtime)?),
+            BoxedHandlers::new(behaviour(config, key, circuits, runtime, guard, proving)?),
             local,
             swarm_config,
         ),
@@ -126,7 +132,19 @@ fn rules(config: &Config, keys: Keyring) -> Rules {
         timeout: settings.timeout,
         failures: u32::try_from(settings.failures).unwrap_or(u32::MAX),
         forgive: FORGIVE,
+        proving: proving(config),
     }
+}
+
+/// Incoming connections that may be proving that they know the network's key: counted apart from handshakes.
+fn proving(config: &Config) -> usize {
+    (config.limits.pending / 2).max(1)
+}
+
+/// Incoming connections of TCP that may not be made yet. The other half is for QUIC: who says nothing over TCP must not
+/// keep anybody out there.
+fn half_made(config: &Config) -> usize {
+    config.tcp.half_made.min(config.limits.pending / 2).max(1)
 }
 
 /// What the transport is settings.
@@ -143,6 +161,14 @@ pub(crate) fn quic_config(config: &Config, key: &Keypair) -> Result<quic::Config
     quic.receive_window = narrow(settings.connection_window);
     quic.send_window = settings.send_window as u64;
     quic.memory = config.limits.memory / 2;
+    // Some less than the swarm lets wait: one that gives way is there for a moment beside the one it gave way to.
+    let pending = config.limits.pending;
+    let listens_on_tcp =
+        config.listen.addresses.iter().any(|a| TransportKind::listens(a) == Some(TransportKind::Tcp));
+    let others = if listens_on_tcp { half_made(config) } else { 0 };
+    quic.max_handshakes = pending.saturating_sub(others + (pending / 16).max(1)).max(1);
+    quic.max_handshakes_per_address = quic.max_handshakes.div_ceil(2);
+    quic.retry_above = pending / 8;
     quic.socket_send_buffer = buffer;
     quic.socket_recv_buffer = buffer;
     quic.initial_mtu = settings.initial_mtu;
@@ -159,8 +185,7 @@ pub(crate) fn tcp_config(config: &Config, key: &Keypair) -> Result<tcp::Config, 
     tcp.idle_timeout = settings.idle_timeout;
     tcp.max_concurrent_streams = config.limits.streams;
     tcp.backlog = u32::try_from(settings.backlog).unwrap_or(u32::MAX);
-    // The other half is for QUIC: who says nothing over TCP must not keep anybody out there.
-    tcp.max_half_made = settings.half_made.min(config.limits.pending / 2).max(1);
+    tcp.max_half_made = half_made(config);
     Ok(tcp)
 }
 
@@ -220,10 +245,10 @@ fn relay_behaviour(config: &Config, peer: PeerId) -> relay_server::Behaviour {
     relay_server::Behaviour::new(peer, relay_config(settings), per_peer, unlimited)
 }
 
-fn dcutr_behaviour(config: &Config, peer: PeerId) -> dcutr::Behaviour {
+fn dcutr_behaviour(config: &Config, peer: PeerId, guard: DialGuard) -> dcutr::Behaviour {
     // Relays that are asked for a slot are about to tell; of another one, nobody knows when.
     let asks_relays = !config.relay.through.is_empty();
-    dcutr::Behaviour::new(peer, if asks_relays { RELAY_HOLD } else { Duration::ZERO })
+    dcutr::Behaviour::new(peer, if asks_relays { RELAY_HOLD } else { Duration::ZERO }, guard)
 }
 
 fn behaviour(
@@ -231,6 +256,8 @@ fn behaviour(
     key: &Keypair,
     circuits: Option<relay::client::Behaviour>,
     runtime: &Handle,
+    guard: DialGuard,
+    proving: usize,
 ) -> Result<Behaviour, SpawnError> {
     let peer = PeerId::from(key.public());
     let limits = &config.limits;
@@ -242,26 +269,29 @@ fn behaviour(
         // Addresses of peers are learned by the routing table, not guessed from a cache.
         .with_cache_size(0);
     Ok(Behaviour {
-        access: access::Behaviour::new(Access::new(&config.peers)),
+        access: access::Behaviour::new(Access::new(&config.peers), guard.clone()),
         limits: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established(count(limits.connections))
                 .with_max_established_per_peer(count(limits.per_peer + beside(config)))
-                .with_max_pending_incoming(count(limits.pending))
+                .with_max_pending_incoming(count(limits.pending + proving))
                 .with_max_pending_outgoing(count(limits.pending)),
         ),
         memory: memory_connection_limits::Behaviour::with_max_bytes(limits.memory),
-        dialer: dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
+        dialer: places::Behaviour::new(
+            dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
+            places::Shares::new(limits),
+        ),
         mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
-        kad: kad_behaviour(config, peer, store(config, peer, runtime)?),
+        kad: kad_behaviour(config, peer, store(config, peer, runtime)?, guard.clone()),
         gossip: gossip_setup::behaviour(config, key)?,
         ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
         relay_server: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
         relay_client: circuits.into(),
-        dcutr: config.nat.punch.then(|| dcutr_behaviour(config, peer)).into(),
+        dcutr: config.nat.punch.then(|| dcutr_behaviour(config, peer, guard.clone())).into(),
         autonat_client: config.nat.probe.then(autonat::Client::new).into(),
-        autonat_server: config.nat.answer.then(autonat::Server::new).into(),
+        autonat_server: config.nat.answer.then(|| autonat::Server::new(guard)).into(),
     })
 }
 
@@ -328,7 +358,7 @@ fn store(config: &Config, peer: PeerId, runtime: &Handle) -> Result<Store, Spawn
     Ok(store)
 }
 
-fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviour {
+fn kad_behaviour(config: &Config, peer: PeerId, store: Store, guard: DialGuard) -> table::Behaviour {
     let settings = &config.kad;
     let mut kad_config = kad::Config::new(settings.protocol.clone());
     kad_config
@@ -348,5 +378,5 @@ fn kad_behaviour(config: &Config, peer: PeerId, store: Store) -> table::Behaviou
         KadMode::Server => kad::Mode::Server,
         KadMode::Client => kad::Mode::Client,
     }));
-    table::Behaviour::new(kad)
+    table::Behaviour::new(kad, guard)
 }

@@ -5,26 +5,38 @@
 //! back until the store says that everything up to then is safe. With a store in memory that is at
 //! once. Where the disk fails instead, the connection that waits for the answer is closed: kad has no
 //! other way to say no so late, and a stream that is never answered is never free again.
+//!
+//! What others say of peers is a claim: [`answers`] cuts it down before kad sees it, and what kad dials because of
+//! it is counted ([`DialBudget`]). Of a peer, the table has what is claimed now and what was dialed and answered.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::{Deref, DerefMut},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use libp2p::{
     Multiaddr, PeerId, kad,
     swarm::{
-        CloseConnection, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        CloseConnection, ConnectionId, DialError, DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 
-use super::forward::ask_inner_of_connections;
+use super::{claims, dial_budget::DialBudget, dial_guard::DialGuard, forward::ask_inner_of_connections};
 use crate::{
-    config::carried,
+    dialer,
     store::{Report, Sequence, Source, Store},
+    transport::multiaddr::{ip, over, relay, split_peer},
 };
+
+mod answers;
+
+/// Peers of which is kept where they were dialed and answered.
+const MAX_PROVEN: usize = 1024;
+/// Addresses of each.
+const MAX_PROVEN_ADDRESSES: usize = 4;
 
 type Kad = kad::Behaviour<Store>;
 
@@ -55,21 +67,148 @@ pub(crate) struct Behaviour {
     broken: BTreeMap<ConnectionId, PeerId>,
     /// Whose records come on each connection.
     sources: HashMap<ConnectionId, Source>,
+    guard: DialGuard,
+    budget: DialBudget,
+    /// Who is connected, and where the connection comes from.
+    connections: HashMap<ConnectionId, (PeerId, Multiaddr)>,
+    /// Where peers were dialed and answered, the last at the end.
+    proven: HashMap<PeerId, Vec<Multiaddr>>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(inner: Kad) -> Self {
+    pub(crate) fn new(inner: Kad, guard: DialGuard) -> Self {
         Self {
             inner,
             answered: None,
             held: VecDeque::new(),
             broken: BTreeMap::new(),
             sources: HashMap::new(),
+            guard,
+            budget: DialBudget::default(),
+            connections: HashMap::new(),
+            proven: HashMap::new(),
+        }
+    }
+
+    /// Where the table has a peer, each address once, without the peer's id at its end.
+    pub(crate) fn addresses(&mut self, peer: &PeerId) -> BTreeSet<Multiaddr> {
+        let Some(bucket) = self.inner.kbucket(*peer) else {
+            return BTreeSet::new(); // ourselves
+        };
+        let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
+        let held = entry.into_iter().flat_map(|entry| entry.node.value.iter());
+        held.map(|address| split_peer(address.clone()).0).collect()
+    }
+
+    /// Makes `addresses` all that the table has of a peer, beside those where it was `found`: dialed, and it
+    /// answered. Gives back those that are new to it.
+    pub(crate) fn replace(
+        &mut self,
+        peer: PeerId,
+        found: &[Multiaddr],
+        addresses: &[Multiaddr],
+    ) -> Vec<Multiaddr> {
+        self.prove(peer, found);
+        let mut wanted = self.proven.get(&peer).cloned().unwrap_or_default();
+        wanted.reverse();
+        wanted.extend(addresses.iter().filter(|a| !wanted.contains(a)).cloned().collect::<Vec<_>>());
+        wanted.truncate(claims::OWN);
+        let held = self.addresses(&peer);
+        // One that waits for a place in its bucket does not show in `held`.
+        if held.is_empty() || held.iter().any(|address| !wanted.contains(address)) {
+            self.inner.remove_peer(&peer);
+        }
+        let mut new = Vec::new();
+        for address in wanted {
+            let update = self.inner.add_address(&peer, address.clone());
+            if update != kad::RoutingUpdate::Failed && !held.contains(&address) {
+                new.push(address);
+            }
+        }
+        new
+    }
+
+    fn prove(&mut self, peer: PeerId, found: &[Multiaddr]) {
+        if found.is_empty() {
+            return;
+        }
+        if self.proven.len() >= MAX_PROVEN && !self.proven.contains_key(&peer) {
+            let gone = |id: &PeerId| !self.connections.values().any(|(there, _)| there == id);
+            let one = self.proven.keys().find(|id| gone(id)).or_else(|| self.proven.keys().next()).copied();
+            one.map(|one| self.proven.remove(&one));
+        }
+        let known = self.proven.entry(peer).or_default();
+        for address in found {
+            known.retain(|other| other != address);
+            known.push(address.clone());
+        }
+        let surplus = known.len().saturating_sub(MAX_PROVEN_ADDRESSES);
+        known.drain(..surplus);
+    }
+
+    /// Forgets that a peer was found at an address, or anywhere.
+    pub(crate) fn disprove(&mut self, peer: &PeerId, address: Option<&Multiaddr>) {
+        if let Some(known) = self.proven.get_mut(peer) {
+            known.retain(|other| address.is_some_and(|gone| gone != other));
+            if known.is_empty() {
+                self.proven.remove(peer);
+            }
+        }
+    }
+
+    /// Of what kad knows of a peer, what is dialed: what there is a transport for, and of claims as many as the budget
+    /// has room for. `asked` is what the dial is made to by itself: then kad is only asked out of politeness.
+    fn choose(&mut self, known: Vec<Multiaddr>, peer: Option<PeerId>, asked: &[Multiaddr]) -> Vec<Multiaddr> {
+        let (Some(peer), true) = (peer, asked.is_empty()) else {
+            return Vec::new();
+        };
+        let (now, proven) = (Instant::now(), self.proven.get(&peer));
+        let mut chosen: Vec<Multiaddr> = Vec::new();
+        for address in known.into_iter().filter(|address| over(address).is_some()) {
+            let bare = split_peer(address.clone()).0;
+            if chosen.len() >= claims::OWN || chosen.iter().any(|c| split_peer(c.clone()).0 == bare) {
+                continue;
+            }
+            let through = relay(&bare);
+            let is_connected = |relay| self.connections.values().any(|(peer, _)| *peer == relay);
+            let is_free =
+                proven.is_some_and(|known| known.contains(&bare)) || through.is_some_and(is_connected);
+            if is_free || ip(&bare).is_some_and(|ip| self.budget.take(ip, now)) {
+                chosen.push(address);
+            } else {
+                log::debug!("{bare}, where {peer} is said to be, is not dialed: too many such claims");
+            }
+        }
+        chosen
+    }
+
+    /// Leaves of what a peer says over a connection what may be believed.
+    fn believe(&self, connection: ConnectionId, event: &mut Heard) {
+        let said_from = self.connections.get(&connection).map(|(_, remote)| remote);
+        let is_connected = |relay| self.connections.values().any(|(peer, _)| *peer == relay);
+        let may_tell = |claimed: &Multiaddr| {
+            relay(claimed).is_some_and(is_connected)
+                || said_from.is_some_and(|from| self.guard.may_tell(claimed, from))
+        };
+        match event {
+            Heard::FindNodeRes { closer_peers, .. } | Heard::GetRecordRes { closer_peers, .. } => {
+                answers::believe(closer_peers, &mut Vec::new(), may_tell);
+            }
+            Heard::GetProvidersRes { closer_peers, provider_peers, .. } => {
+                answers::believe(closer_peers, provider_peers, may_tell);
+            }
+            Heard::AddProvider { provider, .. } => {
+                answers::believe_peer(&mut provider.multiaddrs, may_tell);
+            }
+            _ => {}
         }
     }
 
     /// Takes note of what kad does; what may go out now is given back.
-    fn pass(&mut self, event: ToSwarm<kad::Event, THandlerInEvent<Kad>>) -> Option<Out> {
+    fn pass(&mut self, mut event: ToSwarm<kad::Event, Said>) -> Option<Out> {
+        if let ToSwarm::NotifyHandler { event, .. } = &mut event {
+            fit(event);
+        }
         match (event, self.answered.take()) {
             (ToSwarm::GenerateEvent(event), _) => {
                 if let kad::Event::InboundRequest {
@@ -110,9 +249,23 @@ impl Behaviour {
     }
 }
 
-/// Whether smidge has a transport for an address.
-fn is_spoken(address: &Multiaddr) -> bool {
-    carried(address).is_some()
+/// What kad's handler says of a connection, and is given to say.
+type Heard = THandlerOutEvent<Kad>;
+type Said = THandlerInEvent<Kad>;
+
+/// Makes what this node is about to say fit what everybody reads.
+fn fit(said: &mut Said) {
+    match said {
+        Said::FindNodeRes { closer_peers, .. } => answers::fit(closer_peers, &mut Vec::new(), 0),
+        Said::GetProvidersRes { closer_peers, provider_peers, .. } => {
+            answers::fit(closer_peers, provider_peers, 0);
+        }
+        Said::GetRecordRes { closer_peers, record, .. } => {
+            let record = record.as_ref().map_or(0, |record| record.value.len() + record.key.as_ref().len());
+            answers::fit(closer_peers, &mut Vec::new(), record);
+        }
+        _ => {}
+    }
 }
 
 type Out = ToSwarm<Event, THandlerInEvent<Kad>>;
@@ -139,18 +292,33 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Kad as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
 
-    // Others tell of addresses that this node cannot dial, such as /ws.
-    ask_inner_of_connections!(dialing is_spoken);
+    ask_inner_of_connections!(dialing choose);
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
             FromSwarm::ConnectionEstablished(made) => {
                 let source = Source::remote(made.peer_id, made.endpoint.get_remote_address());
                 self.sources.insert(made.connection_id, source);
+                let remote = dialer::remote(made.endpoint);
+                self.connections.insert(made.connection_id, (made.peer_id, remote));
+            }
+            FromSwarm::AddressChange(moved) => {
+                let remote = dialer::remote(moved.new);
+                self.connections.insert(moved.connection_id, (moved.peer_id, remote));
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.held.retain(|held| held.connection != closed.connection_id);
                 self.sources.remove(&closed.connection_id);
+                self.connections.remove(&closed.connection_id);
+            }
+            FromSwarm::DialFailure(DialFailure {
+                peer_id: Some(peer),
+                error: DialError::Transport(failed),
+                ..
+            }) => {
+                for (address, _) in failed {
+                    self.disprove(peer, Some(&split_peer(address.clone()).0));
+                }
             }
             _ => {}
         }
@@ -161,8 +329,9 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         peer: PeerId,
         connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        mut event: THandlerOutEvent<Self>,
     ) {
+        self.believe(connection, &mut event);
         let source = self.sources.get(&connection).copied();
         self.inner.store_mut().set_source(source);
         self.inner.on_connection_handler_event(peer, connection, event);

@@ -7,13 +7,14 @@
 //!
 //! Pure. Knows keys and sizes, not what is stored.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use libp2p::{
     Multiaddr, PeerId,
     kad::{KBucketDistance, KBucketKey, RecordKey},
-    multiaddr::Protocol,
 };
+
+use crate::transport::multiaddr::{host, ip};
 
 /// The part of each bound that only this node's own entries may fill: one of so many.
 const RESERVE: usize = 4;
@@ -31,9 +32,8 @@ enum Network {
     Local,
     /// Others, in an earlier run: from where was not written down.
     Earlier,
-    Ip4(Ipv4Addr),
-    /// A /64.
-    Ip6([u16; 4]),
+    /// An address of IPv4, or a /64.
+    Host(IpAddr),
     /// No IP address is known.
     Peer(PeerId),
 }
@@ -44,14 +44,7 @@ impl Source {
 
     /// A peer that is connected from, or at, `address`. Peers behind one relay are one network.
     pub(crate) fn remote(peer: PeerId, address: &Multiaddr) -> Self {
-        let network = match address.iter().next() {
-            Some(Protocol::Ip4(ip)) => Network::Ip4(ip),
-            Some(Protocol::Ip6(ip)) => match (ip.to_ipv4_mapped(), ip.segments()) {
-                (Some(ip), _) => Network::Ip4(ip),
-                (None, [a, b, c, d, ..]) => Network::Ip6([a, b, c, d]),
-            },
-            _ => Network::Peer(peer),
-        };
+        let network = ip(address).map_or(Network::Peer(peer), |ip| Network::Host(host(ip)));
         Self { network, peer: Some(peer) }
     }
 

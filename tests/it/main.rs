@@ -27,6 +27,8 @@ mod restart;
 mod scores;
 mod store;
 mod strangers;
+mod strangers_claims;
+mod strangers_places;
 mod support;
 mod tree;
 mod upstream;

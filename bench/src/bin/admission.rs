@@ -55,7 +55,7 @@ fn node(over: Over, ring: Option<&Keyring>, rt: &Handle) -> Result<Node, Failure
     let key = Keypair::generate_ed25519();
     let gate = ring.map(|ring| {
         let (timeout, forgive) = (Duration::from_secs(5), Duration::from_secs(10));
-        let rules = Rules { keys: ring.clone(), timeout, failures: 16, forgive };
+        let rules = Rules { keys: ring.clone(), timeout, failures: 16, forgive, proving: 32 };
         Gate::new(key.public().to_peer_id(), rules, rt.clone())
     });
     Ok(match over {

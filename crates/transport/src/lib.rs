@@ -6,7 +6,9 @@
 pub mod admission;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod half_open;
 mod listening;
+pub mod multiaddr;
 pub mod quic;
 pub mod relayed;
 mod side_by_side;

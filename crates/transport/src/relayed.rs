@@ -6,7 +6,7 @@
 use std::{
     fmt,
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,12 +19,14 @@ use futures::{
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{ConnectedPoint, Endpoint as Role},
-    multiaddr::Protocol,
     relay,
 };
 use smidge_runtime::{Handle, TcpStream};
 
-use super::tcp;
+use super::{
+    multiaddr::{direct, first_hop},
+    tcp,
+};
 
 /// Why a connection through a relay was not made.
 #[derive(Debug, thiserror::Error)]
@@ -61,16 +63,8 @@ fn relay_of(endpoint: &ConnectedPoint) -> SocketAddr {
         ConnectedPoint::Dialer { address, .. } => address,
         ConnectedPoint::Listener { local_addr, .. } => local_addr,
     };
-    let mut at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    for part in address.iter().take(2) {
-        match part {
-            Protocol::Ip4(ip) => at.set_ip(IpAddr::V4(ip)),
-            Protocol::Ip6(ip) => at.set_ip(IpAddr::V6(ip)),
-            Protocol::Udp(port) | Protocol::Tcp(port) => at.set_port(port),
-            _ => {}
-        }
-    }
-    at
+    let relay = direct(&first_hop(address)).map(|relay| relay.socket);
+    relay.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
 }
 
 /// A relayed stream in the place of one of TCP.
@@ -134,6 +128,8 @@ impl AsyncWrite for Circuit {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::multiaddr::Protocol;
+
     use super::*;
 
     #[test]

@@ -6,10 +6,13 @@
 
 use std::net::IpAddr;
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
 
 use super::finding::{Finding, Report};
-use crate::config::{ApiListen, Config, KadMode, PeerRule};
+use crate::{
+    config::{ApiListen, Config, KadMode, PeerRule},
+    transport::multiaddr::peer_ip,
+};
 
 /// How far an address can be reached from, by what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,15 +84,8 @@ fn walls(config: &Config) -> Option<String> {
 fn port(config: &Config, host: &[IpAddr], listening: &[Multiaddr]) -> Vec<Finding> {
     let check = "exposure.port";
     let addresses = if listening.is_empty() { &config.listen.addresses } else { listening };
-    let listeners = addresses.iter().filter_map(|address| {
-        let ip = address.iter().find_map(|part| match part {
-            Protocol::Ip4(ip) => Some(IpAddr::from(ip)),
-            Protocol::Ip6(ip) => Some(ip.into()),
-            _ => None,
-        })?;
-        let is_relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
-        (!is_relayed).then(|| (address, Reach::bound(ip, host)))
-    });
+    let listeners =
+        addresses.iter().filter_map(|address| peer_ip(address).map(|ip| (address, Reach::bound(ip, host))));
     let announced = config.listen.external.iter().map(|address| (address, Reach::World));
     let walls = walls(config);
     let judge = |(address, reach): (&Multiaddr, Reach)| {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use futures::StreamExt;
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
 
 use super::{finding::Finding, resolver::NOBODY};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     error::chain,
     node::{dns_config, targets},
     runtime::Handle,
+    transport::multiaddr::ip,
 };
 
 const CHECK: &str = "names.resolves";
@@ -107,14 +108,6 @@ enum Service {
     EachTask,
     /// One address in front of so many tasks: Swarm's vip.
     Virtual(usize),
-}
-
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    }
 }
 
 /// How many sockets these addresses lead to.

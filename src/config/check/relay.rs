@@ -3,12 +3,15 @@
 use libp2p::Multiaddr;
 
 use super::{Rule, rule};
-use crate::config::{Config, Target, split_circuit};
+use crate::{
+    config::{Config, Target},
+    transport::multiaddr,
+};
 
 impl Config {
     pub(super) fn relay_rules(&self) -> Vec<Rule> {
         let Self { relay, nat, dial, listen, .. } = self;
-        let is_circuit = |address: &&Multiaddr| split_circuit(address).is_ok_and(|found| found.is_some());
+        let is_circuit = |address: &&Multiaddr| multiaddr::is_circuit(address);
         let targets = |targets: &[Target]| {
             let mut addresses = targets.iter().filter_map(|target| match target {
                 Target::Addr(address) => Some(address),

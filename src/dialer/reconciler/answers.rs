@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::Multiaddr;
 
 use super::{RETRY_MIN, Reconciler, dialing::is_old_news};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         backoff::Backoff,
         record::{Record, State, group},
     },
+    transport::multiaddr::ip,
 };
 
 impl Reconciler {
@@ -183,8 +184,9 @@ impl Reconciler {
 
 /// Whether an address belongs to a family of addresses; one without IP address belongs to any.
 fn is_of(address: &Multiaddr, family: Family) -> bool {
-    !matches!(
-        (address.iter().next(), family),
-        (Some(Protocol::Ip4(_)), Family::V6) | (Some(Protocol::Ip6(_)), Family::V4)
-    )
+    match (ip(address), family) {
+        (Some(ip), Family::V4) => ip.is_ipv4(),
+        (Some(ip), Family::V6) => ip.is_ipv6(),
+        (None, _) | (_, Family::Any) => true,
+    }
 }

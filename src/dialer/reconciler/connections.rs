@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{RETRY_MIN, Reconciler};
-use crate::dialer::{
-    action::{Action, Notice, is_circuit, split_peer},
-    backoff::Backoff,
-    record::{CandidateState, State},
+use crate::{
+    dialer::{
+        action::{Action, Notice},
+        backoff::Backoff,
+        record::{CandidateState, State},
+    },
+    transport::multiaddr::{is_circuit, split_peer},
 };
 
 /// How many departed peers are remembered; beyond, a newly departed one is forgotten immediately. Peer ids cost nothing to make.

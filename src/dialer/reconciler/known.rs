@@ -2,18 +2,40 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Instant,
 };
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::Reconciler;
-use crate::dialer::{
-    action::split_peer,
-    record::{CandidateState, Record, State, group},
+use crate::{
+    dialer::record::{CandidateState, Record, State, group},
+    transport::multiaddr::{peer_ip, split_peer},
 };
 
 impl Reconciler {
+    /// The records that a target leads to.
+    fn wanted(&self) -> impl Iterator<Item = &Record> {
+        self.watches.values().flat_map(|watch| &watch.records).filter_map(|address| self.records.get(address))
+    }
+
+    /// Whether a target leads to `peer`, or led to it last, or asks for it.
+    pub(crate) fn wants(&self, peer: &PeerId) -> bool {
+        self.wanted().any(|r| r.peer.as_ref() == Some(peer) || r.expected.as_ref() == Some(peer))
+    }
+
+    /// Whether a target, and not only an earlier run, leads to an address.
+    pub(crate) fn has_target_at(&self, way: &Multiaddr) -> bool {
+        let mut records = self.by_way.get(way).into_iter().flatten();
+        records.any(|record| self.watches.values().any(|watch| watch.records.contains(record)))
+    }
+
+    /// Whether a target leads to somebody at `ip`.
+    pub(crate) fn wants_at(&self, ip: IpAddr) -> bool {
+        self.wanted().flat_map(|record| &record.candidates).any(|way| peer_ip(&way.address) == Some(ip))
+    }
+
     /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer
     /// or [`Policy::forget`](super::Policy::forget) has passed; those that have not answered by then are
     /// forgotten. A peer that answers there is as welcome as behind a name, and as soon as a name leads there, the

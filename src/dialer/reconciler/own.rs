@@ -16,9 +16,10 @@ use super::Reconciler;
 use crate::{
     config::TransportKind,
     dialer::{
-        action::{Notice, SAME_KEY, split_peer},
+        action::{Notice, SAME_KEY},
         record::{Record, State},
     },
+    transport::multiaddr::split_peer,
 };
 
 /// About how long until a record that led to this node is dialed again.

@@ -11,7 +11,6 @@ use libp2p::{Multiaddr, PeerId, kad, swarm::dial_opts::DialOpts};
 use super::{EventLoop, answer, id_text, reports::dial_error};
 use crate::{
     config::{self, Config},
-    dialer,
     error::chain,
     gossip::{PublishError, Topic},
     logging,
@@ -28,6 +27,7 @@ use crate::{
         topics::{self, Configured},
     },
     store::Store,
+    transport::multiaddr::split_peer,
 };
 
 /// The longest key of the hash table, in bytes: it fits into a packet beside the largest value, and beside the
@@ -239,7 +239,7 @@ impl EventLoop {
     }
 
     fn connect(&mut self, address: Multiaddr, reply: Reply<PeerId>) {
-        let (bare, expected) = dialer::split_peer(address.clone());
+        let (bare, expected) = split_peer(address.clone());
         if let Some(peer) = self.peers.at(&bare).filter(|peer| expected.is_none_or(|e| e == *peer)) {
             return answer(reply, Ok(peer));
         }
@@ -310,7 +310,7 @@ impl EventLoop {
                 self.queries.insert(id, Query::Providers { reply, found: Default::default() });
             }
             Command::FindPeer { peer, reply } => {
-                let known = super::reports::addresses(kad, &peer);
+                let known = kad.addresses(&peer).into_iter().collect();
                 let id = kad.get_closest_peers(peer);
                 self.queries.insert(id, Query::FindPeer { reply, peer, known });
             }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::{EventLoop, answer, reports::addresses};
+use super::{EventLoop, answer};
 use crate::{
-    dialer,
     error::chain,
     node::{error::Error, event::Event, ping},
+    transport::multiaddr::{is_circuit, split_peer},
 };
 
 /// How long a connection has to show that it is alive: less than what is queued for a peer is kept.
@@ -124,10 +124,10 @@ impl EventLoop {
     /// Where a connected peer can be dialed.
     fn dialable(&mut self, peer: PeerId) -> Vec<libp2p::Multiaddr> {
         let mut known = self.peers.dialed(&peer);
-        known.extend(addresses(&mut self.swarm.behaviour_mut().kad, &peer));
+        known.extend(self.swarm.behaviour_mut().kad.addresses(&peer));
         known.iter_mut().for_each(|address| {
-            if !dialer::is_circuit(address) {
-                *address = dialer::split_peer(address.clone()).0;
+            if !is_circuit(address) {
+                *address = split_peer(address.clone()).0;
             }
         });
         known.sort();

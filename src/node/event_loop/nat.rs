@@ -17,7 +17,8 @@ use crate::{
     config::PeerRule,
     dialer,
     error::chain,
-    node::{event::Event, reachable, reservations::Lost, setup},
+    node::{event::Event, reservations::Lost, setup},
+    transport::multiaddr::{ip, is_circuit, split_peer},
 };
 
 /// Delay before asking again after a reservation, so that nodes that reserved simultaneously are in the relay's
@@ -153,7 +154,7 @@ impl EventLoop {
             log::debug!("{peer} is connected at {remote}: a relayed connection to it is about to be closed");
             self.retire(relayed);
         }
-        if dialer::is_circuit(remote) {
+        if is_circuit(remote) {
             return;
         }
         if self.config.relay.server {
@@ -172,11 +173,10 @@ impl EventLoop {
         }
         let is_relay = info.protocols.contains(&relay::HOP_PROTOCOL_NAME);
         if is_relay && behaviour.dialer.is_behind(&peer, &self.config.relay.through) {
-            let announced =
-                info.listen_addrs.iter().find(|a| !dialer::is_circuit(a) && self.config.can_dial(a));
+            let announced = info.listen_addrs.iter().find(|a| !is_circuit(a) && self.config.can_dial(a));
             let address = if outbound { Some(remote) } else { announced };
             if let Some(address) = address {
-                let (address, _) = dialer::split_peer(address.clone());
+                let (address, _) = split_peer(address.clone());
                 self.reservations.found(peer, address, self.runtime.now());
                 self.reserve();
             }
@@ -197,10 +197,10 @@ impl EventLoop {
     /// A relay that was not told where it is reached from outside is where it listens.
     pub(super) fn relay_at(&mut self, address: &Multiaddr, is_up: bool) {
         let Self { config, swarm, .. } = self;
-        if !config.relay.server || !config.listen.external.is_empty() || dialer::is_circuit(address) {
+        if !config.relay.server || !config.listen.external.is_empty() || is_circuit(address) {
             return;
         }
-        let is_loopback = |a: &Multiaddr| reachable::ip(a).is_some_and(|ip| ip.is_loopback());
+        let is_loopback = |a: &Multiaddr| ip(a).is_some_and(|ip| ip.is_loopback());
         if is_loopback(address) && !config.listen.addresses.iter().any(is_loopback) {
             return;
         }

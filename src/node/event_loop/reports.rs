@@ -1,6 +1,6 @@
 //! What the swarm and its behaviours report.
 
-use std::collections::BTreeSet;
+use std::time::Instant;
 
 use libp2p::{
     Multiaddr, PeerId, TransportError, identify, kad,
@@ -17,13 +17,18 @@ use crate::{
         Verdict,
         behaviour::BehaviourEvent,
         blame::Tariff,
+        claims::rank,
         event::{Event, Message, Oversize},
         publish_policy::check_author,
+        pushes,
         reachable::is_reachable,
         table,
     },
     store::Report,
-    transport::admission::is_refusal,
+    transport::{
+        admission::is_refusal,
+        multiaddr::{is_circuit, split_peer},
+    },
 };
 
 /// How the names of gossipsub's protocols begin (libp2p/specs pubsub/gossipsub).
@@ -89,6 +94,7 @@ impl EventLoop {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 let last = self.peers.disconnected(peer_id, connection_id);
                 self.watch.closed(peer_id, connection_id);
+                self.pushes.closed(connection_id);
                 if !self.peers.is_direct(&peer_id) {
                     self.reservations.gone(&peer_id);
                 }
@@ -112,7 +118,7 @@ impl EventLoop {
                 connection_id,
             } => {
                 self.dial_requests.failed(connection_id, || format!("{obtained} is there, not {peer}"));
-                let (address, _) = dialer::split_peer(address);
+                let (address, _) = split_peer(address);
                 log::debug!("{obtained} answers at {address}, where {peer} was");
                 self.forget(peer, Some(address));
             }
@@ -121,7 +127,7 @@ impl EventLoop {
             }
             SwarmEvent::ExternalAddrConfirmed { address } => {
                 self.tell_addresses();
-                if !dialer::is_circuit(&address) {
+                if !is_circuit(&address) {
                     self.emit(Event::Reachable(address));
                 }
             }
@@ -151,7 +157,7 @@ impl EventLoop {
             BehaviourEvent::Mdns(notice) => self.emit(Event::Mdns(notice)),
             BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
-                self.on_identified(peer_id, connection_id, info);
+                self.on_identify(peer_id, connection_id, info);
             }
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
@@ -295,10 +301,32 @@ impl EventLoop {
         Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
     }
 
+    /// A peer says who and where it is.
+    fn on_identify(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        if self.peers.address(&peer, connection).is_none() {
+            return; // the connection is gone already
+        }
+        match self.pushes.said(peer, connection, info, self.runtime.now()) {
+            pushes::Verdict::Take(info) => self.on_identified(peer, connection, info, true),
+            pushes::Verdict::Wait => {}
+            pushes::Verdict::TooMany => {
+                log::debug!("{peer} never stops saying where it is: its connection is closed");
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
+    /// Takes what peers said that had to wait, as they said too much.
+    pub(super) fn take_pushes(&mut self, now: Instant) {
+        while let Some((peer, connection, info)) = self.pushes.due(now) {
+            self.on_identified(peer, connection, info, false);
+        }
+    }
+
     /// What goes into the table, and is remembered for the next start: where this node dialed the peer and it
     /// answered, whatever it announces (a name, an outside address), and what it announces if that can be reached
-    /// from here.
-    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+    /// from here. It is `news` unless the peer said too much lately.
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info, news: bool) {
         self.peers.identified(&peer, &info.agent_version);
         let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
         self.watch.identified(peer, speaks, self.runtime.now());
@@ -312,24 +340,20 @@ impl EventLoop {
         let local = *self.swarm.local_peer_id();
         // Through a relay that is this node itself, others reach the peer.
         let is_relay = |relay: &PeerId| *relay == local || self.peers.is_direct(relay);
-        let reachable: BTreeSet<_> = info
-            .listen_addrs
-            .into_iter()
-            .filter(|a| is_reachable(a, &remote, &self.here, is_relay))
-            .chain(self.peers.found_at(&peer))
-            .map(|a| dialer::split_peer(a).0)
-            .collect();
+        let bare = |address| split_peer(address).0;
+        let found: Vec<_> = self.peers.found_at(&peer).into_iter().map(bare).collect();
+        let claims = info.listen_addrs.into_iter().filter(|a| is_reachable(a, &remote, &self.here, is_relay));
+        let ranked = rank(found.iter().cloned(), claims.map(bare), &remote);
         let behaviour = self.swarm.behaviour_mut();
-        behaviour.kad.store_mut().remember(peer, &reachable);
+        behaviour.kad.store_mut().remember(peer, &ranked.iter().cloned().collect());
         if !behaviour.kad.protocol_names().iter().any(|name| info.protocols.contains(name)) {
             return; // not part of our table
         }
-        for address in reachable {
-            let known = self.is_in_table(&peer, &address);
-            let update = self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-            if !known && update != kad::RoutingUpdate::Failed {
-                self.emit(Event::Routable { peer, address });
-            }
+        let addresses = behaviour.kad.replace(peer, &found, &ranked);
+        match (addresses.is_empty(), news) {
+            (true, _) => {}
+            (false, true) => self.emit(Event::Routable { peer, addresses }),
+            (false, false) => log::debug!("{peer} has {} other addresses in the table", addresses.len()),
         }
     }
 
@@ -339,13 +363,14 @@ impl EventLoop {
             // During shutdown every peer disconnects: they stay in the store for the next start.
             kad.store_mut().forget(&peer, address.as_ref());
         }
+        kad.disprove(&peer, address.as_ref());
         let Some(address) = address else {
             kad.remove_peer(&peer);
             return self.emit(Event::Forgotten { peer, address: None });
         };
         // kad has an address twice, with the peer's id at the end and, from the connection, without;
         // its own `remove_address` leaves the latter.
-        let held = addresses(kad, &peer);
+        let held = kad.addresses(&peer);
         if held.contains(&address) {
             kad.remove_peer(&peer);
             for other in held.into_iter().filter(|a| *a != address) {
@@ -354,20 +379,6 @@ impl EventLoop {
             self.emit(Event::Forgotten { peer, address: Some(address) });
         }
     }
-
-    fn is_in_table(&mut self, peer: &PeerId, address: &Multiaddr) -> bool {
-        addresses(&mut self.swarm.behaviour_mut().kad, peer).contains(address)
-    }
-}
-
-/// Where the routing table has a peer, each address once, without the peer's id at its end.
-pub(super) fn addresses(kad: &mut table::Behaviour, peer: &PeerId) -> Vec<Multiaddr> {
-    let Some(bucket) = kad.kbucket(*peer) else {
-        return Vec::new(); // ourselves
-    };
-    let entry = bucket.iter().find(|entry| entry.node.key.preimage() == peer);
-    let held = entry.into_iter().flat_map(|entry| entry.node.value.iter());
-    held.map(|address| dialer::split_peer(address.clone()).0).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Why a dial failed, in words for whoever asked for it.

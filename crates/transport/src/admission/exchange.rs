@@ -33,6 +33,9 @@ pub enum NotAdmitted {
     /// The time was up.
     #[error("it proved nothing in time: it has no network.key_file, or is too slow for network.timeout")]
     Silent,
+    /// There were too many, and it was not asked.
+    #[error("too many connections are proving themselves")]
+    Crowded,
     /// The session gives nothing that a proof could be bound to.
     #[error("its session gives no channel binding")]
     Unbound,

@@ -6,9 +6,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
+
+use crate::multiaddr::host;
 
 /// Addresses remembered, at most; then the one that failed longest ago is forgotten.
 const MOST_ADDRESSES: usize = 4096;
@@ -35,14 +37,14 @@ impl Throttle {
 
     /// How long `address` has to wait; `None`: it may try.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let forgiven = self.until.get(&key(address))?.checked_duration_since(now)?;
+        let forgiven = self.until.get(&host(address))?.checked_duration_since(now)?;
         let full = self.limits.forgive * self.limits.failures.saturating_sub(1);
         forgiven.checked_sub(full).filter(|wait| !wait.is_zero())
     }
 
     /// Notes that `address` failed. Says whether nothing was held against it before.
     pub(super) fn failed(&mut self, address: IpAddr, now: Instant) -> bool {
-        let address = key(address);
+        let address = host(address);
         if self.until.len() >= MOST_ADDRESSES && !self.until.contains_key(&address) {
             self.until.retain(|_, until| *until > now);
             if self.until.len() >= MOST_ADDRESSES {
@@ -60,17 +62,6 @@ impl Throttle {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.until.len()
-    }
-}
-
-/// Who an address stands for: one host has a whole /64 of IPv6.
-fn key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     net::IpAddr,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +17,6 @@ use libp2p::{
         muxing::StreamMuxer,
         transport::{DialOpts, ListenerId, TransportError, TransportEvent},
     },
-    multiaddr::Protocol,
 };
 use smidge_runtime::Handle;
 
@@ -25,6 +25,10 @@ use super::{
     exchange::exchange,
     proof::{Role, Session},
     throttle::{Limits, Throttle},
+};
+use crate::{
+    half_open::{Bounds, HalfOpen, Ticket},
+    multiaddr::peer_ip,
 };
 
 /// How a private mesh admits.
@@ -39,7 +43,13 @@ pub struct Rules {
     pub failures: u32,
     /// How long until one failure of an address is forgiven.
     pub forgive: Duration,
+    /// Incoming connections that may be proving themselves simultaneously, half of them from one address (of IPv6, from one
+    /// /64); one more, and the oldest is closed that has had a second, or else the newcomer is.
+    pub proving: usize,
 }
+
+/// How long a connection is left alone that is proving itself, when there are too many.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why a connection did not come to stand.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +89,27 @@ pub struct Gate {
     local: PeerId,
     rules: Rules,
     throttle: Mutex<Throttle>,
+    /// Incoming connections whose handshake is made and that have proved nothing yet: counted apart from handshakes,
+    /// which nobody without a key then keeps others from.
+    proving: Mutex<HalfOpen>,
     runtime: Handle,
+}
+
+/// One of the connections that are proving themselves.
+struct Proving<'a> {
+    gate: &'a Gate,
+    ticket: Ticket,
+}
+
+impl Drop for Proving<'_> {
+    fn drop(&mut self) {
+        lock(&self.gate.proving).end(self.ticket.number);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is inside is consistent between calls.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Admission<M, E> = BoxFuture<'static, Result<(PeerId, M), Error<E>>>;
@@ -95,7 +125,18 @@ impl Gate {
     /// The gate of the node whose peer id is `local`.
     pub fn new(local: PeerId, rules: Rules, runtime: Handle) -> Arc<Self> {
         let limits = Limits { failures: rules.failures, forgive: rules.forgive };
-        Arc::new(Self { local, rules, throttle: Mutex::new(Throttle::new(limits)), runtime })
+        let bounds = Bounds {
+            total: rules.proving.max(1),
+            per_address: rules.proving.div_ceil(2).max(1),
+            grace: GRACE,
+        };
+        Arc::new(Self {
+            local,
+            rules,
+            throttle: Mutex::new(Throttle::new(limits)),
+            proving: Mutex::new(HalfOpen::new(bounds)),
+            runtime,
+        })
     }
 
     /// `from` is where an incoming connection came from.
@@ -110,16 +151,34 @@ impl Gate {
         E: std::error::Error + 'static,
     {
         let (peer, mut muxer) = upgrade.await?;
-        match self.exchange(peer, &mut muxer).await {
+        match self.prove(peer, &mut muxer, from).await {
             Ok(()) => Ok((peer, muxer)),
             Err(why) => {
                 muxer.refuse();
-                if let Some(from) = from {
+                // Who was not even asked did nothing wrong.
+                if let (Some(from), false) = (from, why == NotAdmitted::Crowded) {
                     self.failed(from, &peer, why);
                 }
                 Err(Error::NotAdmitted { peer, source: why })
             }
         }
+    }
+
+    /// The exchange, with the bounds on those that come from somewhere.
+    async fn prove<M>(&self, peer: PeerId, muxer: &mut M, from: Option<IpAddr>) -> Result<(), NotAdmitted>
+    where
+        M: StreamMuxer + ChannelBinding + Unpin,
+        M::Substream: Unpin,
+    {
+        let Some(from) = from else { return self.exchange(peer, muxer).await };
+        let ticket = lock(&self.proving).begin(from, true, self.runtime.now());
+        let proving = Proving { gate: self, ticket: ticket.ok_or(NotAdmitted::Crowded)? };
+        let mut exchange = pin!(self.exchange(peer, muxer));
+        poll_fn(|cx| match exchange.as_mut().poll(cx) {
+            Poll::Pending if proving.ticket.cut.poll(cx) => Poll::Ready(Err(NotAdmitted::Silent)),
+            polled => polled,
+        })
+        .await
     }
 
     async fn exchange<M>(&self, peer: PeerId, muxer: &mut M) -> Result<(), NotAdmitted>
@@ -140,24 +199,15 @@ impl Gate {
 
     fn failed(&self, from: IpAddr, peer: &PeerId, why: NotAdmitted) {
         let now = self.runtime.now();
-        let first = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).failed(from, now);
+        let first = lock(&self.throttle).failed(from, now);
         // Once an address: the next ones are not news before it has kept quiet for a while.
         let level = if first { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "smidge", level, "not admitted {peer} from {from}: {why}");
     }
 
     fn wait(&self, from: Option<IpAddr>) -> Option<(IpAddr, Duration)> {
-        let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        let throttle = lock(&self.throttle);
         from.and_then(|from| throttle.wait(from, self.runtime.now()).map(|wait| (from, wait)))
-    }
-}
-
-/// The address that a connection comes from, where it has one.
-fn address(remote: &Multiaddr) -> Option<IpAddr> {
-    match remote.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
     }
 }
 
@@ -199,7 +249,7 @@ where
         let gate = self.gate.clone();
         Pin::new(&mut self.inner).poll(cx).map(|event| match event {
             TransportEvent::Incoming { listener_id, upgrade, local_addr, send_back_addr } => {
-                let from = address(&send_back_addr);
+                let from = peer_ip(&send_back_addr);
                 let upgrade = match gate.wait(from) {
                     Some((address, wait)) => async move { Err(Error::Throttled { address, wait }) }.boxed(),
                     None => gate.admit(upgrade, from).boxed(),

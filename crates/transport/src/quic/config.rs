@@ -62,8 +62,11 @@ pub struct Config {
     /// With this many incoming handshakes under way on a socket, an address must prove itself
     /// (stateless retry) before anything is kept for it.
     pub retry_above: usize,
-    /// With this many incoming handshakes under way on a socket, new ones are turned away.
+    /// Incoming handshakes under way on a socket. One more, and the oldest gives way whose address is not proved; if
+    /// all are, the oldest that has had half a second, or else the newcomer is turned away.
     pub max_handshakes: usize,
+    /// Of these, from one address (of IPv6, from one /64).
+    pub max_handshakes_per_address: usize,
     /// Holes that may be punched simultaneously from a socket.
     pub max_punches: usize,
     /// Datagrams that wait for a connection's task; what comes on top is dropped like on a full link.
@@ -145,8 +148,9 @@ impl Config {
             memory: 64 << 20,
             socket_send_buffer: Some(2 << 20),
             socket_recv_buffer: Some(2 << 20),
-            retry_above: 64,
-            max_handshakes: 512,
+            retry_above: 16,
+            max_handshakes: 128,
+            max_handshakes_per_address: 64,
             max_punches: 32,
             max_inbox: 1024,
             initial_mtu: 1200,
@@ -175,6 +179,7 @@ impl Config {
         }
         for (field, value) in [
             ("max_handshakes", self.max_handshakes),
+            ("max_handshakes_per_address", self.max_handshakes_per_address),
             ("max_inbox", self.max_inbox),
             ("max_concurrent_streams", self.max_concurrent_streams as usize),
         ] {

@@ -13,6 +13,8 @@ use std::{
 use libp2p::PeerId;
 use quinn_proto::{ConnectionHandle, Side};
 
+use crate::half_open::Cut;
+
 use super::{
     Connection, Error, certificate,
     connection::remember,
@@ -27,7 +29,11 @@ use super::{
 ///
 /// An incoming connection costs nothing but its first datagrams until this is polled.
 #[derive(Debug)]
-pub struct Connecting(Stage);
+pub struct Connecting {
+    stage: Stage,
+    /// Of an incoming one, until it is made: says that it has to give way.
+    cut: Option<(Cut, SocketAddr)>,
+}
 
 #[derive(Debug)]
 enum Stage {
@@ -43,11 +49,13 @@ enum Stage {
 
 impl Connecting {
     pub(super) fn incoming(incoming: Incoming) -> Self {
-        Self(Stage::Incoming(Some(Box::new(incoming))))
+        let remote = incoming.addresses().map_or(UNKNOWN, |(remote, _)| remote);
+        let cut = incoming.cut().map(|cut| (cut, remote));
+        Self { stage: Stage::Incoming(Some(Box::new(incoming))), cut }
     }
 
     pub(super) fn punch(punch: Punch, expected: Option<PeerId>) -> Self {
-        Self(Stage::Punch { punch, expected })
+        Self { stage: Stage::Punch { punch, expected }, cut: None }
     }
 
     pub(super) fn dial(
@@ -57,7 +65,7 @@ impl Connecting {
     ) -> Result<Self, Error> {
         let (handle, connection, mailbox) = endpoint.connect(remote)?;
         let handshake = Handshake::new(endpoint.clone(), handle, connection, mailbox, expected, None);
-        Ok(Self(Stage::Handshake(handshake)))
+        Ok(Self { stage: Stage::Handshake(handshake), cut: None })
     }
 }
 
@@ -66,7 +74,7 @@ fn accept(incoming: Incoming, expected: Option<PeerId>) -> Result<Handshake, Err
     let remote = incoming.addresses().map_or(UNKNOWN, |(remote, _)| remote);
     let accepted = incoming.accept().map_err(|source| Error::Handshake { remote, source })?;
     let Accepted { admission, handle, connection, mailbox } = accepted;
-    Ok(Handshake::new(admission.0.clone(), handle, connection, mailbox, expected, Some(admission)))
+    Ok(Handshake::new(admission.endpoint.clone(), handle, connection, mailbox, expected, Some(admission)))
 }
 
 /// Stands for an address that cannot be missing.
@@ -76,8 +84,16 @@ impl Future for Connecting {
     type Output = Result<(PeerId, Connection), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some((cut, remote)) = &self.cut
+            && cut.poll(cx)
+        {
+            let remote = *remote;
+            // What there is of it is closed, and the remote is notified.
+            self.stage = Stage::Incoming(None);
+            return Poll::Ready(Err(Error::GaveWay { remote }));
+        }
         loop {
-            let handshake = match &mut self.0 {
+            let handshake = match &mut self.stage {
                 Stage::Handshake(handshake) => return handshake.poll(cx),
                 Stage::Incoming(incoming) => match incoming.take() {
                     Some(incoming) => accept(*incoming, None)?,
@@ -89,7 +105,7 @@ impl Future for Connecting {
                     accept(incoming, *expected)?
                 }
             };
-            self.0 = Stage::Handshake(handshake);
+            self.stage = Stage::Handshake(handshake);
         }
     }
 }

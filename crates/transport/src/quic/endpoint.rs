@@ -9,12 +9,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{channel::oneshot, task::AtomicWaker};
 use quinn_proto::{ConnectionEvent, ConnectionHandle, EndpointEvent};
 use smidge_runtime::{Handle, UdpOptions, UdpSocket};
+
+use crate::half_open::{Bounds, HalfOpen, Ticket};
 
 use super::{
     Error,
@@ -26,6 +28,9 @@ use super::{
     mailbox::Mailbox,
     transmit,
 };
+
+/// How long a handshake is left alone whose address is proved, before it may have to give way to another one.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What all endpoints of one transport share.
 pub(super) struct Shared {
@@ -68,8 +73,8 @@ pub(super) struct Endpoint {
     pub(super) shared: Arc<Shared>,
     pub(super) socket: Arc<dyn UdpSocket>,
     pub(super) table: Mutex<Table>,
-    /// Incoming handshakes under way, queued ones included.
-    pub(super) handshakes: AtomicUsize,
+    /// Incoming handshakes under way, queued ones included. Locked with or without the table, never the other way.
+    pub(super) handshakes: Mutex<HalfOpen>,
     /// Woken when there is something for [`Endpoint::accept`].
     acceptor: AtomicWaker,
     /// Woken when a closed connection is to be forgotten earlier than the driver knows.
@@ -86,7 +91,7 @@ pub(super) struct Table {
     /// By connection handle, which counts from 0 and is reused.
     mailboxes: Vec<Option<Arc<Mailbox>>>,
     /// Incoming connections nobody has looked at yet, bounded by `max_handshakes`.
-    pub(super) queue: VecDeque<quinn_proto::Incoming>,
+    pub(super) queue: VecDeque<(Ticket, quinn_proto::Incoming)>,
     /// Pending hole punches by remote address, each with the dial that waits for it.
     pub(super) punches: HashMap<SocketAddr, oneshot::Sender<Incoming>>,
     /// Outgoing dials whose handshake is under way.
@@ -133,7 +138,11 @@ impl Endpoint {
                 closing: ClosingConnections::default(),
                 failure: None,
             }),
-            handshakes: AtomicUsize::new(0),
+            handshakes: Mutex::new(HalfOpen::new(Bounds {
+                total: config.max_handshakes,
+                per_address: config.max_handshakes_per_address,
+                grace: GRACE,
+            })),
             acceptor: AtomicWaker::new(),
             driver: AtomicWaker::new(),
             _alive: alive,
@@ -241,8 +250,8 @@ impl Endpoint {
     /// The next incoming connection, if there is one; `waker` is woken when there may be.
     pub(super) fn accept(self: &Arc<Self>, waker: &Waker) -> Option<Incoming> {
         self.acceptor.register(waker);
-        let incoming = lock(&self.table).queue.pop_front()?;
-        Some(Incoming::new(self.clone(), incoming))
+        let (ticket, incoming) = lock(&self.table).queue.pop_front()?;
+        Some(Incoming::new(self.clone(), ticket, incoming))
     }
 
     /// Why receiving failed, once.
@@ -263,8 +272,8 @@ impl Endpoint {
             table.punches.clear();
             std::mem::take(&mut table.queue)
         };
-        for incoming in queue {
-            drop(Incoming::new(self.clone(), incoming));
+        for (ticket, incoming) in queue {
+            drop(Incoming::new(self.clone(), ticket, incoming));
         }
     }
 
@@ -310,7 +319,7 @@ impl Table {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         let table = self.table.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for incoming in std::mem::take(&mut table.queue) {
+        for (_, incoming) in std::mem::take(&mut table.queue) {
             table.quic.ignore(incoming);
         }
     }

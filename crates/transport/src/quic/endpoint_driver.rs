@@ -6,7 +6,7 @@ use std::{
     future::Future,
     io::IoSliceMut,
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -174,38 +174,52 @@ impl EndpointDriver {
 fn admit(endpoint: &Arc<Endpoint>, table: &mut Table, incoming: Incoming, response: &mut Vec<u8>) {
     let config = &endpoint.shared.built.config;
     let remote = incoming.remote_address();
+    let is_proved = incoming.remote_address_validated();
+    let now = endpoint.shared.runtime.now();
     if let Some(waiting) = table.punches.remove(&remote)
         && !waiting.is_canceled()
     {
-        endpoint.handshakes.fetch_add(1, Ordering::Relaxed);
+        // Wanted, and as seldom as `max_punches`: whoever floods takes no place from it.
+        let ticket = lock(&endpoint.handshakes).begin_wanted(remote.ip(), now);
         // The receiver may vanish this very moment; to drop an `Incoming` here would lock the
         // table twice.
-        if let Err(unwanted) = waiting.send(incoming::Incoming::new(endpoint.clone(), incoming))
+        if let Err(unwanted) = waiting.send(incoming::Incoming::new(endpoint.clone(), ticket, incoming))
             && let Some(incoming) = unwanted.into_quinn()
         {
             table.quic.ignore(incoming);
         }
         return;
     }
-    let under_way = endpoint.handshakes.load(Ordering::Relaxed);
-    if under_way >= config.max_handshakes {
-        if incoming.remote_address_validated() {
-            let transmit = table.quic.refuse(incoming, response);
-            endpoint.respond(&transmit, response);
-        } else {
-            table.quic.ignore(incoming);
-        }
-        log::debug!("{remote} turned away: {under_way} handshakes are under way");
-    } else if under_way >= config.retry_above && !incoming.remote_address_validated() {
-        match table.quic.retry(incoming, response) {
+    let under_way = lock(&endpoint.handshakes).len();
+    if under_way >= config.retry_above && !is_proved {
+        return match table.quic.retry(incoming, response) {
             Ok(transmit) => endpoint.respond(&transmit, response),
             // It carries a retry token already, which does not validate it: not our token.
             Err(e) => table.quic.ignore(e.into_incoming()),
+        };
+    }
+    let ticket = lock(&endpoint.handshakes).begin(remote.ip(), is_proved, now);
+    // Those that gave way and were not even looked at.
+    while let Some(at) = table.queue.iter().position(|(ticket, _)| ticket.cut.is_cut())
+        && let Some((_, gone)) = table.queue.remove(at)
+    {
+        table.quic.ignore(gone);
+    }
+    match ticket {
+        Some(ticket) => {
+            table.queue.push_back((ticket, incoming));
+            endpoint.wake_acceptor();
         }
-    } else {
-        endpoint.handshakes.fetch_add(1, Ordering::Relaxed);
-        table.queue.push_back(incoming);
-        endpoint.wake_acceptor();
+        None => {
+            // The address is proved, or nothing is due to it: a spoofed one must not be sent more than a retry.
+            if is_proved {
+                let transmit = table.quic.refuse(incoming, response);
+                endpoint.respond(&transmit, response);
+            } else {
+                table.quic.ignore(incoming);
+            }
+            log::debug!("{remote} turned away: {under_way} handshakes are under way");
+        }
     }
 }
 

@@ -87,6 +87,12 @@ pub enum Error {
         /// The time limit.
         limit: Duration,
     },
+    /// There were too many handshakes, and this was the oldest.
+    #[error("the handshake with {remote} had not ended, and gave way to a newer one: too many are under way")]
+    GaveWay {
+        /// The other side.
+        remote: SocketAddr,
+    },
     /// The handshake failed.
     #[error("QUIC handshake with {remote} failed")]
     Handshake {

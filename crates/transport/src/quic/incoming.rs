@@ -1,21 +1,30 @@
 //! A connection that someone wants to open and that nobody has accepted yet.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use quinn_proto::{ConnectionError, ConnectionHandle};
+
+use crate::half_open::{Cut, Ticket};
 
 use super::{endpoint::Endpoint, lock, mailbox::Mailbox, transmit};
 
 /// Counted in [`Endpoint::handshakes`] for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Admission(pub(super) Arc<Endpoint>);
+pub(super) struct Admission {
+    pub(super) endpoint: Arc<Endpoint>,
+    ticket: Ticket,
+}
+
+impl Admission {
+    /// Says when it has to give way.
+    pub(super) fn cut(&self) -> &Cut {
+        &self.ticket.cut
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.endpoint.handshakes).end(self.ticket.number);
     }
 }
 
@@ -39,8 +48,13 @@ pub(super) struct Accepted {
 
 impl Incoming {
     /// The caller has counted it in [`Endpoint::handshakes`].
-    pub(super) fn new(endpoint: Arc<Endpoint>, quinn: quinn_proto::Incoming) -> Self {
-        Self { quinn: Some(quinn), admission: Some(Admission(endpoint)) }
+    pub(super) fn new(endpoint: Arc<Endpoint>, ticket: Ticket, quinn: quinn_proto::Incoming) -> Self {
+        Self { quinn: Some(quinn), admission: Some(Admission { endpoint, ticket }) }
+    }
+
+    /// Says when it has to give way.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.admission.as_ref().map(|admission| admission.cut().clone())
     }
 
     /// The remote's address and, where the system tells, ours.
@@ -58,7 +72,7 @@ impl Incoming {
         let (Some(quinn), Some(admission)) = (self.quinn.take(), self.admission.take()) else {
             return Err(ConnectionError::LocallyClosed);
         };
-        let endpoint = admission.0.clone();
+        let endpoint = admission.endpoint.clone();
         let now = endpoint.shared.runtime.now();
         transmit::with_buffer(|buffer| {
             let mut table = lock(&endpoint.table);
@@ -82,9 +96,10 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let (Some(quinn), Some(Admission(endpoint))) = (self.quinn.take(), self.admission.as_ref()) else {
+        let (Some(quinn), Some(admission)) = (self.quinn.take(), self.admission.as_ref()) else {
             return;
         };
+        let endpoint = &admission.endpoint;
         transmit::with_buffer(|buffer| {
             let response = lock(&endpoint.table).quic.refuse(quinn, buffer);
             endpoint.respond(&response, buffer);

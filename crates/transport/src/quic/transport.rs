@@ -252,6 +252,6 @@ impl Transport {
     /// Incoming handshakes under way in all endpoints.
     pub(super) fn handshakes(&self) -> usize {
         let endpoints = self.listeners.iter().map(|listener| &listener.endpoint);
-        endpoints.map(|e| e.handshakes.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        endpoints.map(|e| super::lock(&e.handshakes).len()).sum()
     }
 }

@@ -1,8 +1,10 @@
 //! Multiaddrs of TCP: `/ip4|ip6/ADDRESS/tcp/PORT`, and `/p2p/PEER` behind it for a dial.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId};
+
+use crate::multiaddr::{Direct, Over, direct};
 
 /// The socket address of a multiaddr to listen on; `None` when it is not one of TCP.
 pub(super) fn parse_listen(addr: &Multiaddr) -> Option<SocketAddr> {
@@ -15,24 +17,13 @@ pub(super) fn parse_listen(addr: &Multiaddr) -> Option<SocketAddr> {
 /// The socket address of a multiaddr to dial, and the peer to expect there; `None` when it is not one
 /// of TCP.
 pub(super) fn parse_dial(addr: &Multiaddr) -> Option<(SocketAddr, Option<PeerId>)> {
-    let mut parts = addr.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    let Protocol::Tcp(port) = parts.next()? else { return None };
-    let peer = match parts.next() {
-        None => None,
-        Some(Protocol::P2p(peer)) => Some(peer),
-        Some(_) => return None,
-    };
-    parts.next().is_none().then_some((SocketAddr::new(ip, port), peer))
+    let Direct { over, socket, peer } = direct(addr).ok()?;
+    (over == Over::Tcp).then_some((socket, peer))
 }
 
 /// The multiaddr of TCP at a socket address.
 pub(super) fn to_multiaddr(addr: SocketAddr) -> Multiaddr {
-    Multiaddr::empty().with(Protocol::from(addr.ip())).with(Protocol::Tcp(addr.port()))
+    Over::Tcp.at(addr)
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 mod harness;
 mod keys;
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::join, stream::FuturesUnordered};
-use libp2p::{PeerId, core::transport::TransportEvent};
+use libp2p::{
+    PeerId,
+    core::{muxing::StreamMuxer, transport::TransportEvent},
+};
 
 use super::{
     proof::{LENGTH, Role, Session, VERSION},
@@ -27,7 +30,7 @@ fn ring(keys: &[&NetworkKey]) -> Keyring {
 }
 
 fn rules(keys: Keyring) -> Rules {
-    Rules { keys, timeout: PATIENCE, failures: 1000, forgive: Duration::from_secs(10) }
+    Rules { keys, timeout: PATIENCE, failures: 1000, forgive: Duration::from_secs(10), proving: 32 }
 }
 
 fn why<T, E: std::error::Error>(outcome: Result<T, Error<E>>) -> NotAdmitted {
@@ -250,6 +253,53 @@ fn an_address_that_fails_too_often_is_refused_before_the_handshake_and_others_ar
         friend.listen("127.0.0.3").await;
         let (accepted, dialed) = join(guard.accept(), dial(&mut friend, &at)).await;
         assert!(accepted.is_ok() && dialed.is_ok());
+    });
+}
+
+#[test]
+fn silent_strangers_take_no_place_from_those_who_know_the_key() {
+    run(async |harness| {
+        let key = key();
+        let mut guard = harness.admitted(Rules { proving: 4, ..rules(Keyring::new(key.clone())) });
+        let at = guard.listen("127.0.0.1").await;
+        let mut strangers = harness.plain();
+        strangers.listen("127.0.0.2").await;
+        let mut dials: FuturesUnordered<_> = (0..12).map(|_| dial(&mut strangers, &at)).collect();
+        let (mut upgrades, mut dialed, mut turned_away) = (FuturesUnordered::new(), 0, 0);
+        // Two of one address may be proving themselves, and never do.
+        while turned_away < 10 || dialed < 12 {
+            futures::select! {
+                event = guard.event().fuse() => if let TransportEvent::Incoming { upgrade, .. } = event {
+                    upgrades.push(upgrade);
+                },
+                outcome = upgrades.select_next_some() => {
+                    assert_eq!(why(outcome), NotAdmitted::Crowded);
+                    turned_away += 1;
+                }
+                outcome = dials.select_next_some() => {
+                    dialed += 1;
+                    if let Ok((_, mut link)) = outcome {
+                        // Driven, and silent.
+                        let drive = poll_fn(move |cx| Pin::new(&mut link).poll(cx).map(drop));
+                        harness.rt.spawn(drive.boxed());
+                    }
+                }
+            }
+        }
+        let mut friend = harness.admitted(rules(Keyring::new(key)));
+        friend.listen("127.0.0.3").await;
+        let mut dialed = std::pin::pin!(dial(&mut friend, &at).fuse());
+        let admitted = loop {
+            futures::select! {
+                event = guard.event().fuse() => if let TransportEvent::Incoming { upgrade, .. } = event {
+                    upgrades.push(upgrade);
+                },
+                outcome = upgrades.select_next_some() => break outcome,
+                outcome = dialed => drop(outcome.unwrap()),
+            }
+        };
+        assert!(admitted.is_ok(), "{:?}", admitted.err());
+        assert_eq!(upgrades.len(), 2, "the others are still silent");
     });
 }
 

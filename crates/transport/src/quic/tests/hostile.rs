@@ -123,6 +123,105 @@ fn first_datagrams(to: SocketAddr) -> Vec<u8> {
     answer[..n].to_vec()
 }
 
+/// The first datagrams of a client, each time another one's.
+fn first_flights(to: SocketAddr, count: usize) -> Vec<Vec<Vec<u8>>> {
+    let built = config().build().unwrap();
+    let mut endpoint = quinn_proto::Endpoint::new(built.endpoint, None, true, None);
+    let now = std::time::Instant::now();
+    let mut flight = |_| {
+        let (_, mut connection) = endpoint.connect(now, built.client.clone(), to, "libp2p").unwrap();
+        let mut datagrams = Vec::new();
+        let mut buf = Vec::new();
+        while let Some(transmit) = connection.poll_transmit(now, 1, &mut buf) {
+            datagrams.push(buf[..transmit.size].to_vec());
+            buf.clear();
+        }
+        datagrams
+    };
+    (0..count).map(&mut flight).collect()
+}
+
+/// Accepts and drives whatever comes, as a swarm does, at most `pending` at a time.
+async fn accept_all(mut listener: Node, pending: usize, denied: Arc<AtomicUsize>) {
+    let rt = listener.rt.clone();
+    let mut upgrades = futures::stream::FuturesUnordered::new();
+    let mut peers = Vec::new();
+    loop {
+        let next = poll_fn(|cx| {
+            while let Poll::Ready(Some(made)) = upgrades.poll_next_unpin(cx) {
+                let made: Result<(PeerId, Connection), Error> = made;
+                if let Ok((_, connection)) = made {
+                    return Poll::Ready(Ok(connection));
+                }
+            }
+            Pin::new(&mut listener.transport).poll(cx).map(Err)
+        });
+        match next.await {
+            Ok(connection) => peers.push(Peer::new(&rt, connection)),
+            Err(TransportEvent::Incoming { upgrade, .. }) if upgrades.len() < pending => {
+                upgrades.push(upgrade)
+            }
+            Err(TransportEvent::Incoming { .. }) => _ = denied.fetch_add(1, Ordering::Relaxed),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sends 500 first flights a second until `done`, from an address that nobody answers at, which `spoofed` names.
+fn flood(to: SocketAddr, flights: &[Vec<Vec<u8>>], sockets: &[UdpSocket], done: &AtomicBool) -> usize {
+    let mut sent = 0;
+    while !done.load(Ordering::Relaxed) {
+        for datagram in &flights[sent % flights.len()] {
+            // A full queue loses it, like a full link.
+            drop(sockets[sent % sockets.len()].send_to(datagram, to));
+        }
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    sent
+}
+
+#[test]
+fn newcomers_are_let_in_under_a_flood_of_handshakes_that_are_begun_and_left() {
+    for sources in [1, 50] {
+        real(|rt| async move {
+            let mut settings = config();
+            // As a node with its defaults has it.
+            settings.max_handshakes = 60;
+            settings.max_handshakes_per_address = 30;
+            settings.retry_above = 8;
+            let (listener, addr) = Node::listening(&rt, settings, "/ip4/127.0.0.1/udp/0/quic-v1").await;
+            let to = addr::parse_dial(&addr).unwrap().0;
+            let denied = Arc::new(AtomicUsize::new(0));
+            rt.spawn(accept_all(listener, 64, denied.clone()));
+            let done = Arc::new(AtomicBool::new(false));
+            let flights = rt.unblock(move || first_flights(to, 500)).await.unwrap();
+            let bind = |n: u8| UdpSocket::bind((std::net::IpAddr::from([127, 66, 0, n + 1]), 0)).unwrap();
+            let sockets: Vec<_> = (0..sources).map(bind).collect();
+            let (started, until) = (std::time::Instant::now(), done.clone());
+            let flooding = std::thread::spawn(move || flood(to, &flights, &sockets, &until));
+            rt.sleep(Duration::from_millis(500)).await;
+            let mut slowest = Duration::ZERO;
+            for _ in 0..8 {
+                let began = std::time::Instant::now();
+                let mut newcomer = Node::new(&rt);
+                newcomer.dial(&addr, NEW).await.expect("a newcomer is let in");
+                slowest = slowest.max(began.elapsed());
+            }
+            done.store(true, Ordering::Relaxed);
+            let rate = flooding.join().unwrap() as f64 / started.elapsed().as_secs_f64();
+            assert_eq!(
+                denied.load(Ordering::Relaxed),
+                0,
+                "the swarm has room for all that the transport lets by"
+            );
+            println!(
+                "measured: {sources} sources, {rate:.0} handshakes a second begun, slowest newcomer {slowest:.1?}"
+            );
+        });
+    }
+}
+
 #[test]
 fn more_handshakes_than_allowed_are_turned_away_and_there_is_room_afterwards() {
     real(|rt| async move {

@@ -1,0 +1,429 @@
+//! Who has a place among the connections: strangers have a share that others open to, and a smaller one by address;
+//! the rest is kept for the replicas behind names, for known peers, and for what the dialer opens itself.
+//!
+//! [`Places`] is pure. [`Behaviour`] wraps the dialer, which knows whom the node wants.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    ops::{Deref, DerefMut},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
+    },
+};
+
+use crate::{
+    config, dialer,
+    transport::multiaddr::{host, peer_ip},
+};
+
+/// Connections kept for one address that a name leads to, whoever is there: nobody knows the key of a new replica.
+const BY_ADDRESS: usize = 4;
+/// Peers remembered that a name led to, and hosts where one that the node wants was.
+const MAX_KNOWN: usize = 1024;
+
+/// How many connections strangers may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// That they opened.
+    inbound: usize,
+    /// Of these, from one address; of IPv6, from one /64.
+    per_address: usize,
+    /// With those that others than the dialer opened, because somebody told of them.
+    all: usize,
+    /// Kept for peers that an earlier run knew.
+    known: usize,
+}
+
+impl Shares {
+    /// What the config says; 0 stands for three quarters of all, and for half of these.
+    pub(crate) fn new(limits: &config::Limits) -> Self {
+        let all = limits.connections;
+        let inbound = match limits.inbound {
+            0 => (all - all / 4).max(1),
+            inbound => inbound.min(all),
+        };
+        let per_address = match limits.per_address {
+            0 => inbound.div_ceil(2),
+            per_address => per_address.min(inbound),
+        };
+        Self { inbound, per_address, all: inbound + (all - inbound) / 2, known: (all - inbound) / 4 }
+    }
+}
+
+/// Why a stranger gets no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    #[error("{0} connections of strangers stand, and the rest is kept for the node's own (limits.inbound)")]
+    All(usize),
+    #[error("{1} connections from {0} stand (limits.per_address)")]
+    Address(IpAddr, usize),
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A stranger's, that came in.
+    In(Option<IpAddr>),
+    /// One that was opened because somebody told of it.
+    Out,
+    /// At an address that a name leads to.
+    Expected(IpAddr),
+    /// A peer's that an earlier run knew: a stranger may have been one.
+    Known,
+    /// The node's own.
+    Own,
+}
+
+/// The connections that stand.
+#[derive(Debug)]
+pub(crate) struct Places {
+    shares: Shares,
+    all: HashMap<ConnectionId, Kind>,
+    by_host: HashMap<IpAddr, usize>,
+    expected: HashMap<IpAddr, usize>,
+    inbound: usize,
+    outbound: usize,
+    known: usize,
+}
+
+impl Places {
+    pub(crate) fn new(shares: Shares) -> Self {
+        let (all, by_host, expected) = Default::default();
+        Self { shares, all, by_host, expected, inbound: 0, outbound: 0, known: 0 }
+    }
+
+    /// Whether a stranger may come in from `from`.
+    fn lets_in(&self, from: Option<IpAddr>) -> Result<(), Full> {
+        if self.inbound >= self.shares.inbound || self.inbound + self.outbound >= self.shares.all {
+            return Err(Full::All(self.inbound + self.outbound));
+        }
+        self.address_lets_in(from)
+    }
+
+    fn address_lets_in(&self, from: Option<IpAddr>) -> Result<(), Full> {
+        match from.map(host) {
+            Some(from) if self.by_host.get(&from).is_some_and(|n| *n >= self.shares.per_address) => {
+                Err(Full::Address(from, self.shares.per_address))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether somebody may be connected to of whom somebody told.
+    fn lets_out(&self) -> Result<(), Full> {
+        let strangers = self.inbound + self.outbound;
+        if strangers < self.shares.all { Ok(()) } else { Err(Full::All(strangers)) }
+    }
+
+    /// Whether there is a place for a connection from an address that a name leads to.
+    fn expects(&self, from: IpAddr) -> bool {
+        self.expected.get(&host(from)).is_none_or(|n| *n < BY_ADDRESS)
+    }
+
+    fn add(&mut self, connection: ConnectionId, kind: Kind) {
+        self.remove(connection);
+        match kind {
+            Kind::In(from) => {
+                self.inbound += 1;
+                from.map(|from| *self.by_host.entry(host(from)).or_default() += 1);
+            }
+            Kind::Out => self.outbound += 1,
+            Kind::Expected(from) => *self.expected.entry(host(from)).or_default() += 1,
+            Kind::Known => self.known += 1,
+            Kind::Own => {}
+        }
+        self.all.insert(connection, kind);
+    }
+
+    fn remove(&mut self, connection: ConnectionId) {
+        let less = |counts: &mut HashMap<IpAddr, usize>, from| {
+            if let Some(count) = counts.get_mut(&from) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&from);
+                }
+            }
+        };
+        match self.all.remove(&connection) {
+            Some(Kind::In(from)) => {
+                self.inbound -= 1;
+                from.map(|from| less(&mut self.by_host, host(from)));
+            }
+            Some(Kind::Out) => self.outbound -= 1,
+            Some(Kind::Expected(from)) => less(&mut self.expected, host(from)),
+            Some(Kind::Known) => self.known -= 1,
+            Some(Kind::Own) | None => {}
+        }
+    }
+}
+
+/// A set that forgets what was put in first.
+#[derive(Debug)]
+struct Recent<T> {
+    all: HashSet<T>,
+    order: VecDeque<T>,
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Recent<T> {
+    fn new() -> Self {
+        Self { all: HashSet::new(), order: VecDeque::new() }
+    }
+
+    fn insert(&mut self, item: T) {
+        if !self.all.insert(item) {
+            return;
+        }
+        self.order.push_back(item);
+        if self.order.len() > MAX_KNOWN
+            && let Some(first) = self.order.pop_front()
+        {
+            self.all.remove(&first);
+        }
+    }
+
+    fn contains(&self, item: &T) -> bool {
+        self.all.contains(item)
+    }
+}
+
+/// The dialer, and the places that are kept for whom it wants.
+pub(crate) struct Behaviour {
+    inner: dialer::Behaviour,
+    places: Places,
+    /// Peers that an earlier run knew.
+    remembered: BTreeSet<PeerId>,
+    /// Peers that a name led to.
+    known: Recent<PeerId>,
+    /// Where one of them came from.
+    hosts: Recent<IpAddr>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(inner: dialer::Behaviour, shares: Shares) -> Self {
+        let places = Places::new(shares);
+        Self { inner, places, remembered: BTreeSet::new(), known: Recent::new(), hosts: Recent::new() }
+    }
+
+    /// Peers that an earlier run of this node knew: they have a place, wherever they come from.
+    pub(crate) fn remember(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        self.remembered.extend(peers);
+    }
+
+    fn is_known(&self, peer: &PeerId) -> bool {
+        self.known.contains(peer) || self.inner.wants(peer)
+    }
+
+    fn kind(&self, connection: ConnectionId, peer: &PeerId, endpoint: &ConnectedPoint) -> Kind {
+        if self.inner.has_dialed(connection) || self.is_known(peer) {
+            return Kind::Own;
+        }
+        if self.remembered.contains(peer) && self.places.known < self.places.shares.known {
+            return Kind::Known;
+        }
+        if endpoint.is_dialer() {
+            return Kind::Out;
+        }
+        let from = peer_ip(&dialer::remote(endpoint));
+        match from {
+            Some(from) if self.inner.wants_at(from) && self.places.expects(from) => Kind::Expected(from),
+            from => Kind::In(from),
+        }
+    }
+}
+
+impl Deref for Behaviour {
+    type Target = dialer::Behaviour;
+
+    fn deref(&self) -> &dialer::Behaviour {
+        &self.inner
+    }
+}
+
+impl DerefMut for Behaviour {
+    fn deref_mut(&mut self) -> &mut dialer::Behaviour {
+        &mut self.inner
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = THandler<dialer::Behaviour>;
+    type ToSwarm = dialer::Event;
+
+    /// Of a flood from one address, the rest is refused before a handshake is paid for. Nobody knows yet who it is:
+    /// where one was that the node wants, it may be one again.
+    fn handle_pending_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let from = peer_ip(remote);
+        if from.is_some_and(|from| self.inner.wants_at(from) || self.hosts.contains(&host(from))) {
+            return Ok(());
+        }
+        self.places.address_lets_in(from).map_err(ConnectionDenied::new)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let endpoint = ConnectedPoint::Listener { local_addr: local.clone(), send_back_addr: remote.clone() };
+        if let Kind::In(from) = self.kind(connection, &peer, &endpoint) {
+            self.places.lets_in(from).map_err(ConnectionDenied::new)?;
+        }
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let is_known = |peer: PeerId| self.is_known(&peer) || self.remembered.contains(&peer);
+        if !self.inner.has_dialed(connection) && !peer.is_some_and(is_known) {
+            self.places.lets_out().map_err(ConnectionDenied::new)?;
+        }
+        self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match &event {
+            FromSwarm::ConnectionEstablished(made) => {
+                let kind = self.kind(made.connection_id, &made.peer_id, made.endpoint);
+                if self.inner.has_dialed(made.connection_id) {
+                    self.known.insert(made.peer_id);
+                }
+                if matches!(kind, Kind::Own | Kind::Known)
+                    && let Some(ip) = peer_ip(&dialer::remote(made.endpoint))
+                {
+                    self.hosts.insert(host(ip));
+                }
+                self.places.add(made.connection_id, kind);
+            }
+            FromSwarm::ConnectionClosed(closed) => self.places.remove(closed.connection_id),
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(connections: usize, inbound: usize, per_address: usize) -> Shares {
+        Shares::new(&config::Limits { connections, inbound, per_address, ..config::Config::default().limits })
+    }
+
+    fn id(n: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(n)
+    }
+
+    fn v4(n: usize) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, (n / 256) as u8, n as u8]))
+    }
+
+    #[test]
+    fn the_shares_leave_a_place_for_the_node_s_own_whatever_the_limits_are() {
+        assert_eq!(shares(512, 0, 0), Shares { inbound: 384, per_address: 192, all: 448, known: 32 });
+        assert_eq!(shares(512, 100, 10), Shares { inbound: 100, per_address: 10, all: 306, known: 103 });
+        assert_eq!(
+            shares(8, 100, 100),
+            Shares { inbound: 8, per_address: 8, all: 8, known: 0 },
+            "as it was before"
+        );
+        for connections in 1..600 {
+            let Shares { inbound, per_address, all, known } = shares(connections, 0, 0);
+            assert!((1..=connections).contains(&inbound) && (1..=inbound).contains(&per_address));
+            assert!(inbound + known <= connections && known <= connections / 4);
+            assert!(all <= connections && (connections < 8 || all < connections), "{connections}: {all}");
+        }
+    }
+
+    #[test]
+    fn strangers_fill_their_share_and_no_more_of_one_address_than_its_own() {
+        let mut places = Places::new(shares(16, 0, 0));
+        for n in 0..6 {
+            assert_eq!(places.lets_in(v4(1)), Ok(()));
+            places.add(id(n), Kind::In(v4(1)));
+        }
+        assert_eq!(places.lets_in(v4(1)), Err(Full::Address(v4(1).unwrap(), 6)));
+        for n in 6..12 {
+            assert_eq!(places.lets_in(v4(n)), Ok(()));
+            places.add(id(n), Kind::In(v4(n)));
+        }
+        assert_eq!(places.lets_in(v4(99)), Err(Full::All(12)));
+        assert_eq!(places.lets_in(None), Err(Full::All(12)), "behind a relay");
+        // Of those that somebody told of, half of what is left.
+        for n in 12..14 {
+            assert_eq!(places.lets_out(), Ok(()));
+            places.add(id(n), Kind::Out);
+        }
+        assert_eq!(places.lets_out(), Err(Full::All(14)));
+        places.add(id(90), Kind::Own);
+        places.remove(id(0));
+        assert_eq!(places.lets_in(v4(1)), Ok(()));
+        (1..100).for_each(|n| places.remove(id(n)));
+        assert_eq!((places.inbound, places.outbound, places.by_host.len(), places.all.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn an_address_of_a_name_has_places_of_its_own_which_it_does_not_take_from_others() {
+        let mut places = Places::new(shares(16, 0, 0));
+        let at = v4(7).unwrap();
+        for n in 0..BY_ADDRESS {
+            assert!(places.expects(at));
+            places.add(id(n), Kind::Expected(at));
+        }
+        assert!(!places.expects(at) && places.expects(v4(8).unwrap()));
+        assert_eq!(places.lets_in(Some(at)), Ok(()), "as a stranger");
+        places.remove(id(0));
+        assert!(places.expects(at));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut recent = Recent::new();
+        (0..3 * MAX_KNOWN).for_each(|n| recent.insert(n));
+        assert_eq!((recent.all.len(), recent.order.len()), (MAX_KNOWN, MAX_KNOWN));
+        assert!(recent.contains(&(3 * MAX_KNOWN - 1)) && !recent.contains(&0));
+    }
+}
