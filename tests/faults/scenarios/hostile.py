@@ -19,6 +19,8 @@ RATE = 25
 # limits.memory: above it no new connection is taken. What connections that stand need comes on top.
 MEMORY = 64
 CONNECTIONS = 10_000
+# limits.per_address, by default: half of limits.inbound, which is three quarters of limits.connections.
+SHARE = 192
 
 
 class Hostile:
@@ -86,8 +88,8 @@ def lasts(seconds, hostile):
 
 
 @scenario("connections", f"{CONNECTIONS} connection attempts from one address, each as another peer, 64 at a time, none closed",
-          "no message is lost, no connection between the nodes breaks; memory stays below twice limits.memory; "
-          "a new node is let in when it is over (while it lasts, a is full, and reached through the others)", lane="loud")
+          "no message is lost, no connection between the nodes breaks; memory stays below twice limits.memory; one address "
+          f"has {SHARE} of a's 512 connections (limits.per_address), and the rest stays free; a new node is let in", lane="loud")
 def connections(run):
     with attack(run, "connections", "10.77.0.1:4001", str(CONNECTIONS)) as (world, hostile):
         most = 0
@@ -98,8 +100,8 @@ def connections(run):
             return hostile.last["done"]
 
         until("all attempts are made", done, 240)
-        run.note(f"a had {most} peers at most (limits.connections is 512)")
-        run.promise(most <= 512, f"a had {most} peers")
+        run.note(f"a had {most} peers at most, the nodes among them")
+        run.promise(most <= SHARE + len(world.nodes), f"a had {most} peers")
         ours = {node.peer for node in world.nodes.values()}
         run.promise(set(world.nodes["a"].peers()) >= ours - {world.nodes["a"].peer}, "a lost one of ours")
 
