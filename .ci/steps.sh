@@ -183,6 +183,9 @@ step_fuzz() {
 
 step_soak-hour() { cargo build --release --locked && python3 tests/faults/soak.py --minutes 60 | grep -v '^{'; }
 
+# Ten minutes of as much as three publishers can send, in containers of the shipped size.
+step_memory() { cargo test --release --locked --test it -- --ignored --exact limits::a_container_of_the_shipped_size_lives_whatever_others_send; }
+
 # dnsmasq, unbound, BIND and podman's aardvark-dns as they are.
 step_dns() { built && python3 tests/dns/run.py --binary "$smidge"; }
 

@@ -116,6 +116,23 @@ sections! { role;
         max_message: usize as Size [128..=16 << 20] = 63 << 10;
         /// Nodes that speak only floodsub are served, too.
         floodsub: bool = false;
+        /// Ids of messages remembered for a minute, so that each is delivered once; the oldest make room. 0: what fits
+        /// in a sixteenth of `limits.memory`, 1,048,576 at most.
+        seen_ids: usize [0..=1 << 28] = 0;
+        /// Bytes of messages kept for peers that ask for them; the oldest make room. 0B: 1/32 of `limits.memory`, 8 MiB
+        /// at most.
+        history: usize as Size [0..=1 << 34] = 0;
+        /// Bytes that wait for one peer; what others said makes room, the oldest first. 0B: 1/64 of `limits.memory`,
+        /// 1 MiB at most. The largest message fits in any case.
+        queue: usize as Size [0..=1 << 34] = 0;
+        /// Bytes that wait for all peers; whoever has the most waiting makes room. 0B: an eighth of `limits.memory`,
+        /// 64 MiB at most.
+        queues: usize as Size [0..=1 << 34] = 0;
+        /// Bytes of messages whose signature is not checked yet. 0B: 1/32 of `limits.memory`, 8 MiB at most.
+        unverified: usize as Size [0..=1 << 34] = 0;
+        /// Bytes of topics that peers follow and this node does not, half of it for names, half for 512 bytes that each
+        /// costs; the peer with the most makes room. 0B: 1/32 of `limits.memory`, 8 MiB at most.
+        foreign_topics: usize as Size [0..=1 << 34] = 0;
     }
 
     /// The hash table: Kademlia.

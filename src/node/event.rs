@@ -12,6 +12,7 @@ use log::Level;
 use super::listeners::Missed;
 use crate::{
     dialer::{Notice, SAME_KEY},
+    gossip::Shed,
     mdns,
 };
 
@@ -205,6 +206,9 @@ pub enum Event {
     },
     /// A peer cannot take messages as fast as they come.
     SlowPeer(PeerId),
+    /// Gossip gave something up to stay within its bounds; said once, and again after an hour in which it still did. So
+    /// much it was since the start.
+    Shedding(Shed),
     /// A peer is connected, speaks gossip, and its gossip is not up.
     GossipOff {
         /// Who.
@@ -274,6 +278,7 @@ impl Event {
             | Self::GossipOff { attempt: 2.., again: false, .. } => Level::Debug,
             Self::GossipOff { .. }
             | Self::SlowPeer(_)
+            | Self::Shedding(_)
             | Self::Oversized { .. }
             | Self::NotListening(..)
             | Self::CannotListen { .. }
@@ -358,6 +363,11 @@ impl fmt::Display for Event {
                 write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)
             }
             Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
+            Self::Shedding(Shed { ids, payloads, messages, forwards }) => write!(
+                f,
+                "gossip is at its bounds (limits.memory, gossip.seen_ids, history, queue): {ids} ids and {payloads} \
+                 messages were forgotten early, {messages} dropped, {forwards} not passed on to slow peers"
+            ),
             Self::Oversized { peer, what, others } => {
                 write!(f, "too large from {peer}, and dropped: {what}")?;
                 match others {

@@ -31,13 +31,13 @@ use super::{
     event::{Event, Receipt},
     listeners::{Listeners, Missed},
     metrics::Metrics,
-    oversized::Oversized,
     peers::Peers,
     pending_publishes::PendingPublishes,
     ping,
     pushes::Pushes,
     queries::Queries,
     reservations::Reservations,
+    seldom::Seldom,
     setup,
     topics::{self, Topics},
     watch::Watch,
@@ -45,7 +45,7 @@ use super::{
 use crate::{
     config::Config,
     error::chain,
-    gossip::MessageId,
+    gossip::{MessageId, Shed},
     logging::Repeats,
     runtime::{Handle, Interface, Interfaces, Timer},
 };
@@ -56,6 +56,9 @@ mod drain;
 mod nat;
 mod reports;
 
+/// The shortest time between two lines about what was too large, and about what gossip gave up.
+const OVERSIZED: Duration = Duration::from_secs(10);
+const SHEDDING: Duration = Duration::from_secs(3600);
 /// How often the routing table is refreshed.
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
 
@@ -91,7 +94,10 @@ pub(crate) struct EventLoop {
     peers: Peers,
     topics: Topics,
     /// What was too large, and not told yet.
-    oversized: Oversized,
+    oversized: Seldom,
+    /// What gossip gave up to stay within its bounds, as counted.
+    shed: Shed,
+    shedding: Seldom,
     pending_publishes: PendingPublishes<Reply<Receipt>>,
     queries: Queries,
     /// Who waits for which ping.
@@ -160,7 +166,9 @@ impl EventLoop {
                 limits.topics,
                 metrics.lost.messages.clone(),
             ),
-            oversized: Oversized::default(),
+            oversized: Seldom::new(OVERSIZED),
+            shed: Shed::default(),
+            shedding: Seldom::new(SHEDDING),
             pending_publishes: PendingPublishes::new(limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),

@@ -31,6 +31,34 @@ fn max_frame(config: &Config) -> usize {
     FOREIGN_FRAME.max(config.limits.topics * (MAX_TOPIC + SUBSCRIPTION))
 }
 
+/// What a remembered id costs (`SeenSet`).
+const SEEN_ID: usize = 20;
+
+/// What a topic costs beside its name.
+const TOPIC_STATE: usize = 512;
+const MIB: usize = 1 << 20;
+
+/// Bounds of what the engine holds: as configured, or as shares of `limits.memory`, together some three eighths of it.
+/// What is more than anybody needs is nobody's share.
+fn bound(config: &Config, engine: &mut gossip::Config) {
+    let (settings, memory) = (&config.gossip, config.limits.memory);
+    let or = |set: usize, part: usize, most: usize| if set == 0 { (memory / part).min(most) } else { set };
+    engine.duplicate_cache_ids = or(settings.seen_ids, 16 * SEEN_ID, MIB);
+    engine.history_bytes = or(settings.history, 32, 8 * MIB);
+    engine.queue_bytes = or(settings.queue, 64, MIB);
+    engine.all_queues_bytes = or(settings.queues, 8, 64 * MIB);
+    engine.unverified_bytes = or(settings.unverified, 32, 8 * MIB);
+    // The loop judges a message as soon as it is told of it.
+    engine.awaiting_verdict_bytes = engine.unverified_bytes;
+    let topics = or(settings.foreign_topics, 32, 8 * MIB) / 2;
+    engine.max_topics = (topics / TOPIC_STATE).max(config.limits.topics);
+    engine.max_topic_bytes_per_peer = config.limits.topics * MAX_TOPIC;
+    engine.max_topic_bytes = topics.max(engine.max_topic_bytes_per_peer);
+    engine.partial_frames_bytes = or(0, 16, 64 * MIB);
+    // Bounded in bytes alone: one peer may send a frame full of small ones.
+    engine.unverified_per_peer = engine.unverified;
+}
+
 /// The engine's configuration.
 pub(crate) fn engine(config: &Config) -> gossip::Config {
     let (settings, topics) = (&config.gossip, config.limits.topics);
@@ -63,6 +91,7 @@ pub(crate) fn engine(config: &Config) -> gossip::Config {
         MessageIds::Source => IdScheme::Source,
         MessageIds::Content => IdScheme::Content,
     };
+    bound(config, &mut engine);
     engine
 }
 
@@ -105,5 +134,25 @@ mod tests {
         config.gossip.max_message = 16 << 20;
         assert!(engine(&config).max_frame() > 16 << 20);
         assert!(engine(&config).check().is_ok());
+    }
+
+    #[test]
+    fn what_gossip_holds_is_a_share_of_the_memory_unless_it_is_said() {
+        let mut config = Config::default();
+        config.limits.memory = 48 << 20;
+        let held = |config: &Config| {
+            let engine = engine(config);
+            let ids = engine.duplicate_cache_ids * SEEN_ID;
+            let waiting = engine.unverified_bytes + engine.awaiting_verdict_bytes;
+            let topics = engine.max_topics * TOPIC_STATE + engine.max_topic_bytes;
+            let kept = engine.history_bytes + topics + engine.partial_frames_bytes;
+            ids + waiting + kept + engine.all_queues_bytes
+        };
+        assert!(held(&config) <= (48 << 20) * 3 / 8, "{} bytes", held(&config));
+        assert_eq!(engine(&config).queue_bytes, 768 << 10);
+        (config.gossip.queue, config.gossip.history, config.gossip.seen_ids) = (1 << 20, 2 << 20, 1000);
+        let told = engine(&config);
+        let said = (told.queue_bytes, told.history_bytes, told.duplicate_cache_ids);
+        assert_eq!(said, (1 << 20, 2 << 20, 1000));
     }
 }

@@ -20,7 +20,7 @@ use super::{
     event::{Event, Receipt},
     status::Traffic,
 };
-use crate::dialer::Notice;
+use crate::{dialer::Notice, gossip::Shed};
 
 /// Counters that a label tells apart. Every value is there from the start: a rate needs a first zero.
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     ignored: Counter,
     rejected: Counter,
     oversized: Counter,
+    shed: Labelled,
     pub(crate) lost: Lost,
 }
 
@@ -125,6 +126,13 @@ impl Metrics {
                 "gossip_oversized",
                 "Messages and frames dropped because they were larger than this node takes",
             ),
+            shed: labelled(
+                own,
+                "gossip_shed",
+                "What gossip gave up to stay within its bounds: ids and messages forgotten early, messages dropped, messages not passed on to slow peers",
+                "what",
+                &["ids", "payloads", "messages", "forwards"],
+            ),
             rejected: counter(
                 own,
                 "messages_rejected",
@@ -158,6 +166,20 @@ impl Metrics {
     /// Counts what was larger than this node takes.
     pub(crate) fn oversized(&self, count: u64) {
         self.oversized.inc_by(count);
+    }
+
+    /// Counts what gossip gave up between these two.
+    pub(crate) fn shed(&self, before: &Shed, now: &Shed) {
+        for (what, before, now) in [
+            ("ids", before.ids, now.ids),
+            ("payloads", before.payloads, now.payloads),
+            ("messages", before.messages, now.messages),
+            ("forwards", before.forwards, now.forwards),
+        ] {
+            if now > before {
+                self.shed.get_or_create(&[("what", what)]).inc_by(now - before);
+            }
+        }
     }
 
     /// Counts how a dial ended, if that is what the swarm reports.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use rustix::process::Signal;
 use smidge::{Client, Config, Error, Event, Oversize, PublishOptions, PutOptions, Quorum, Subscription};
@@ -332,9 +332,61 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// Bytes of memory that are a process's own: neither files nor shared.
+fn anonymous(node: &Daemon) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+/// Messages that arrived at a node.
+fn received(node: &Daemon) -> u64 {
+    let (code, out, err) = node.ask(&["status", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str::<serde_json::Value>(&out).unwrap()["traffic"]["received"].as_u64().unwrap()
+}
+
+#[test]
+fn what_gossip_remembers_stays_within_a_share_of_the_memory_whatever_others_send() {
+    const MESSAGES: usize = 20_000;
+    run(async |net| {
+        let settings = ["limits.memory=48MiB", "gossip.seen_ids=10000", "gossip.history=1MiB"];
+        let settings: Vec<_> = settings.iter().flat_map(|set| ["--set", set]).collect();
+        let reader = Daemon::start(&[&["--topic", TOPIC][..], &settings].concat());
+        let publishers: Vec<_> = (2..=3)
+            .map(|n| {
+                let mut config = net.config(n, &[]);
+                config.dial.names = vec![reader.addr.parse().unwrap()];
+                config.limits.pending = 128;
+                net.spawn(config)
+            })
+            .collect();
+        for node in &publishers {
+            net.meshed(node, 1).await;
+        }
+        let before = anonymous(&reader);
+        let said = publishers.iter().map(|node| {
+            let one = |n: usize| publish(node, format!("{n:0100}"));
+            stream::iter(0..MESSAGES / 2).map(one).buffer_unordered(64).collect::<Vec<_>>()
+        });
+        for outcome in join_all(said).await.concat() {
+            outcome.unwrap();
+        }
+        let mut most = anonymous(&reader);
+        while received(&reader) < MESSAGES as u64 {
+            most = most.max(anonymous(&reader));
+            net.rt.sleep(Duration::from_millis(50)).await;
+        }
+        let grown = most.max(anonymous(&reader)).saturating_sub(before);
+        // As libp2p-gossipsub has it, 20,000 ids alone are 21 MB.
+        assert!(grown < 8 << 20, "{} KiB more than before {MESSAGES} messages", grown >> 10);
+        reader.line("gossip is at its bounds");
+    });
+}
+
 /// In a release build: `cargo test --release --test it -- --ignored a_container`.
 #[test]
-#[ignore = "A gossip engine of our own: what libp2p-gossipsub remembers of a message has no bound in bytes"]
+#[ignore = "ten minutes, a release build, root: .ci/run memory"]
 fn a_container_of_the_shipped_size_lives_whatever_others_send() {
     let shipped = ["--topic", TOPIC, "--set", "limits.memory=48MiB"];
     let first = Daemon::start(&shipped);

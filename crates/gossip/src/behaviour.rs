@@ -25,6 +25,7 @@ use libp2p::{
 use crate::{
     Action, Author, Config, ConfigError, Core, Event, Limits, MessageId, PublishError, Receipt, Topic,
     Verdict, Verifier,
+    budget::Budget,
     handler::{FromHandler, Handler, ToHandler},
     protocol::Protocols,
 };
@@ -42,6 +43,8 @@ pub struct Behaviour {
     verifier: Verifier,
     protocols: Protocols,
     limits: Arc<Limits>,
+    /// Bytes of frames that are not read to their end.
+    partial: Budget,
     timer: Delay,
     /// When the timer fires.
     due: Instant,
@@ -60,6 +63,7 @@ impl Behaviour {
         let limits = Limits::default();
         let subscriptions = limits.subscriptions.max(config.max_topics_per_peer);
         let limits = Limits { frame: config.max_frame(), subscriptions, ..limits };
+        let partial = Budget::new(config.partial_frames());
         let core = Core::new(config, local, author, fastrand::Rng::new(), now)?;
         let due = core.next_deadline();
         Ok(Self {
@@ -67,6 +71,7 @@ impl Behaviour {
             verifier: Verifier::default(),
             protocols,
             limits: Arc::new(limits),
+            partial,
             timer: Delay::new(due.saturating_duration_since(now)),
             due,
             fresh: false,
@@ -193,7 +198,7 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.protocols.clone(), self.limits.clone()))
+        Ok(Handler::new(self.protocols.clone(), self.limits.clone(), self.partial.clone()))
     }
 
     fn handle_established_outbound_connection(
@@ -204,7 +209,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.protocols.clone(), self.limits.clone()))
+        Ok(Handler::new(self.protocols.clone(), self.limits.clone(), self.partial.clone()))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -46,7 +46,7 @@ use verdicts::Awaiting;
 
 use crate::{
     Author, DeliveryLimits, Extensions, Fingerprinter, History, MessageIds, ParamError, PeerScoreParams,
-    PeerScoreThresholds, Rpc, Score, SeenSet, Topic, TopicScoreParams,
+    PeerScoreThresholds, Rpc, Score, SeenSet, Topic, TopicScoreParams, budget::Budget,
 };
 
 /// By how many heartbeats the next one is put off where nothing happens: an idle node is woken less often.
@@ -83,6 +83,12 @@ pub struct Core {
     pending: Pending,
     /// Messages without a verdict.
     awaiting: Awaiting,
+
+    /// What waits for all peers together.
+    queued: Budget,
+    /// Forwarded messages that were not sent, and messages of others that were not looked at.
+    dropped: u64,
+    refused: u64,
 
     explicit: HashSet<PeerId>,
     blocked: HashSet<PeerId>,
@@ -136,6 +142,9 @@ impl Core {
             history: History::new(config.history()),
             pending: Pending::default(),
             awaiting: Awaiting::default(),
+            queued: Budget::new(config.all_queues()),
+            dropped: 0,
+            refused: 0,
             explicit: HashSet::new(),
             blocked: HashSet::new(),
             records: HashMap::new(),
@@ -402,6 +411,16 @@ impl Core {
         }
     }
 
+    /// What was given up to stay within bounds, since the beginning.
+    pub fn shed(&self) -> Shed {
+        Shed {
+            ids: self.seen.evicted(),
+            payloads: self.history.evicted(),
+            messages: self.refused,
+            forwards: self.dropped,
+        }
+    }
+
     fn ids(&self, keys: impl Iterator<Item = PeerKey>) -> Vec<PeerId> {
         keys.filter_map(|key| Some(self.peers.get(key)?.id)).collect()
     }
@@ -430,6 +449,19 @@ pub struct Kept {
     pub awaiting_verdict_bytes: usize,
     /// Messages asked for.
     pub promises: usize,
+}
+
+/// What the engine gave up to stay within its bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shed {
+    /// Ids that were forgotten before their time: their messages would be taken for new ones.
+    pub ids: u64,
+    /// Messages that were let go before their time: nobody can ask for them any more.
+    pub payloads: u64,
+    /// Messages that were not looked at.
+    pub messages: u64,
+    /// Messages of others that were not sent to a peer, because it takes them too slowly.
+    pub forwards: u64,
 }
 
 #[cfg(test)]

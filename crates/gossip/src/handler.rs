@@ -18,7 +18,7 @@ use libp2p::swarm::{
     handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
 };
 
-use crate::{Limits, Outbox, PeerKind, Rpc, protocol::Protocols};
+use crate::{Limits, Outbox, PeerKind, Rpc, budget::Budget, protocol::Protocols};
 use inbound::{Heard, Inbound};
 use outbound::{Outbound, Step};
 
@@ -67,6 +67,7 @@ pub enum FromHandler {
 pub struct Handler {
     protocols: Protocols,
     limits: Arc<Limits>,
+    partial: Budget,
     outbound: Outbound,
     inbound: VecDeque<Inbound>,
     events: VecDeque<FromHandler>,
@@ -74,10 +75,11 @@ pub struct Handler {
 }
 
 impl Handler {
-    pub(crate) fn new(protocols: Protocols, limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(protocols: Protocols, limits: Arc<Limits>, partial: Budget) -> Self {
         Self {
             protocols,
             limits,
+            partial,
             outbound: Outbound::default(),
             inbound: VecDeque::new(),
             events: VecDeque::new(),
@@ -140,7 +142,7 @@ impl ConnectionHandler for Handler {
                 if self.inbound.len() >= INBOUND {
                     self.inbound.pop_front();
                 }
-                self.inbound.push_back(Inbound::new(stream, kind, self.limits.frame));
+                self.inbound.push_back(Inbound::new(stream, kind, self.limits.frame, self.partial.clone()));
                 self.events.push_back(FromHandler::Heard { kind, open: true });
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

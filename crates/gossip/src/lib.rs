@@ -4,6 +4,7 @@
 //! connection handler carries them out. There is no I/O, clock or task in the core.
 
 mod behaviour;
+mod budget;
 mod core;
 mod fingerprint;
 #[cfg(any(fuzzing, test))]
@@ -23,7 +24,7 @@ mod signature;
 mod topic;
 
 pub use crate::core::{
-    Action, Config, ConfigError, Core, Event, Kept, Link, MeshParams, PeerKind, PublishError, Receipt,
+    Action, Config, ConfigError, Core, Event, Kept, Link, MeshParams, PeerKind, PublishError, Receipt, Shed,
     Unverified, Verdict,
 };
 pub use behaviour::Behaviour;

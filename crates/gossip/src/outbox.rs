@@ -10,7 +10,7 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-use crate::{Queue, QueueLimits};
+use crate::{Queue, QueueLimits, budget::Budget};
 
 /// A [`Queue`] that its reader can wait at. Locked for as long as it takes to put something in or out, never longer.
 #[derive(Debug)]
@@ -24,9 +24,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: QueueLimits) -> Self {
+    /// Its messages count in `all` as well.
+    pub(crate) fn new(limits: QueueLimits, all: Budget) -> Self {
         Self {
-            queue: Mutex::new(Queue::new(limits)),
+            queue: Mutex::new(Queue::sharing(limits, all)),
             reader: AtomicWaker::new(),
             marked: AtomicBool::new(false),
             held: AtomicBool::new(false),

@@ -11,6 +11,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::{
     Choke, Extensions, IHave, MessageId, Prune, Topic, WireMessage,
+    budget::Budget,
     fingerprint::{BuildFingerprintHasher, Fingerprint},
     rpc::{self, FrameWriter},
 };
@@ -119,19 +120,29 @@ pub struct Queue {
     own: Messages,
     forwarded: Messages,
     dropped: u64,
+    taken: u64,
 }
 
 #[derive(Debug, Default)]
 struct Messages {
     waiting: VecDeque<Outgoing>,
     bytes: usize,
+    /// Where these bytes count among those of other queues.
+    all: Budget,
 }
 
 impl Queue {
     /// An empty one.
     pub fn new(limits: QueueLimits) -> Self {
         let control = ControlQueue::new(limits.announcements, limits.control);
-        Self { limits, control, own: Messages::default(), forwarded: Messages::default(), dropped: 0 }
+        let (own, forwarded) = (Messages::default(), Messages::default());
+        Self { limits, control, own, forwarded, dropped: 0, taken: 0 }
+    }
+
+    /// An empty one whose messages count in `all` as well.
+    pub(crate) fn sharing(limits: QueueLimits, all: Budget) -> Self {
+        let messages = || Messages { waiting: VecDeque::new(), bytes: 0, all: all.clone() };
+        Self { own: messages(), forwarded: messages(), ..Self::new(limits) }
     }
 
     /// Says that we joined or left a topic. Of one topic, the newest waits.
@@ -197,7 +208,8 @@ impl Queue {
     /// Nobody reads any more: nothing waits from now on. Returns how many of our own messages were lost.
     pub fn clear(&mut self) -> usize {
         let lost = self.own.waiting.len();
-        *self = Self { dropped: self.dropped, ..Self::new(self.limits.clone()) };
+        let fresh = Self::sharing(self.limits.clone(), self.own.all.clone());
+        *self = Self { dropped: self.dropped, taken: self.taken, ..fresh };
         lost
     }
 
@@ -216,6 +228,26 @@ impl Queue {
         self.own.waiting.len() + self.forwarded.waiting.len()
     }
 
+    /// Bytes of forwarded messages that wait.
+    pub(crate) fn forwarded_bytes(&self) -> usize {
+        self.forwarded.bytes
+    }
+
+    /// Drops the oldest forwarded messages until `bytes` of them are gone; returns how many.
+    pub(crate) fn shed(&mut self, bytes: usize) -> usize {
+        let (most, mut dropped) = (self.forwarded.bytes.saturating_sub(bytes), 0);
+        while self.forwarded.bytes > most && self.forwarded.pop().is_some() {
+            dropped += 1;
+        }
+        self.dropped += dropped as u64;
+        dropped
+    }
+
+    /// Frames written since the beginning.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Forwarded messages lost since the beginning.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -226,6 +258,7 @@ impl Queue {
         if self.is_empty() {
             return None;
         }
+        self.taken += 1;
         let before = out.len();
         let control =
             self.control.take(self.limits.control.min(self.limits.frame), self.limits.subscriptions);
@@ -280,19 +313,23 @@ impl Queue {
 
 /// What a waiting message counts for. Its buffer is shared with other queues, but if this peer is the slow one, then it
 /// is this queue that keeps it.
-fn cost(message: &WireMessage) -> usize {
+pub(crate) fn cost(message: &WireMessage) -> usize {
     message.encoded().len() + size_of::<Outgoing>()
 }
 
 impl Messages {
     fn push(&mut self, message: Outgoing) {
-        self.bytes += cost(&message.message);
+        let cost = cost(&message.message);
+        self.bytes += cost;
+        self.all.take(cost);
         self.waiting.push_back(message);
     }
 
     fn pop(&mut self) -> Option<Outgoing> {
         let message = self.waiting.pop_front()?;
-        self.bytes -= cost(&message.message);
+        let cost = cost(&message.message);
+        self.bytes -= cost;
+        self.all.give_back(cost);
         if self.waiting.is_empty() {
             // What a burst took is given back.
             self.waiting = VecDeque::new();
@@ -302,13 +339,21 @@ impl Messages {
 
     fn forget(&mut self, have: &HashSet<Fingerprint, BuildFingerprintHasher>) -> usize {
         let before = self.waiting.len();
-        let bytes = &mut self.bytes;
+        let mut gone = 0;
         self.waiting.retain(|waiting| {
             let keep = !have.contains(&waiting.fingerprint);
-            *bytes -= if keep { 0 } else { cost(&waiting.message) };
+            gone += if keep { 0 } else { cost(&waiting.message) };
             keep
         });
+        self.bytes -= gone;
+        self.all.give_back(gone);
         before - self.waiting.len()
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.all.give_back(self.bytes);
     }
 }
 

@@ -155,7 +155,10 @@ impl EventLoop {
                 self.peers.moved(&peer, connection, address);
             }
             BehaviourEvent::Mdns(notice) => self.emit(Event::Mdns(notice)),
-            BehaviourEvent::Gossip(event) => self.on_gossip_event(event),
+            BehaviourEvent::Gossip(event) => {
+                self.on_gossip_event(event);
+                self.count_shed();
+            }
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identify(peer_id, connection_id, info);
             }
@@ -272,6 +275,19 @@ impl EventLoop {
         let now = self.runtime.now();
         if let Some(others) = self.oversized.note(1, now) {
             self.emit(Event::Oversized { peer, what, others });
+        }
+    }
+
+    /// Counts what gossip gave up to stay within its bounds, and says so once in a while.
+    fn count_shed(&mut self) {
+        let shed = self.swarm.behaviour().gossip.core().shed();
+        if shed == self.shed {
+            return;
+        }
+        let before = std::mem::replace(&mut self.shed, shed);
+        self.metrics.shed(&before, &shed);
+        if self.shedding.note(1, self.runtime.now()).is_some() {
+            self.emit(Event::Shedding(shed));
         }
     }
 

@@ -164,8 +164,17 @@ pub struct Config {
     pub unverified: usize,
     /// Their bytes.
     pub unverified_bytes: usize,
-    /// Bytes that wait to be sent to one peer.
+    /// Bytes that wait to be sent to one peer; a frame in any case.
     pub queue_bytes: usize,
+    /// Bytes that wait to be sent to all peers; twice what may wait for one in any case. Above it, whoever has the most
+    /// waiting loses the older half of what others said.
+    pub all_queues_bytes: usize,
+    /// A peer that something waits for, and that took nothing for so long, is in no mesh, and nothing is forwarded to
+    /// it.
+    pub stall_time: Duration,
+    /// Bytes of frames that are not read to their end, of all peers; two frames in any case. Above it, what is longer
+    /// than 16 KiB is skipped.
+    pub partial_frames_bytes: usize,
     /// Back-offs remembered.
     pub max_backoffs: usize,
 }
@@ -222,6 +231,9 @@ impl Default for Config {
             unverified: 8192,
             unverified_bytes: 8 << 20,
             queue_bytes: 4 << 20,
+            all_queues_bytes: 32 << 20,
+            stall_time: Duration::from_secs(10),
+            partial_frames_bytes: 16 << 20,
             max_backoffs: 16_384,
         }
     }
@@ -251,6 +263,15 @@ impl Config {
     /// The largest frame that is taken in: a message with the largest payload, and everything around it.
     pub fn max_frame(&self) -> usize {
         self.queue().frame.max(self.max_frame)
+    }
+
+    pub(super) fn all_queues(&self) -> usize {
+        self.all_queues_bytes.max(2 * self.queue().messages)
+    }
+
+    /// Bytes of frames that are not read to their end.
+    pub(crate) fn partial_frames(&self) -> usize {
+        self.partial_frames_bytes.max(2 * self.max_frame())
     }
 
     /// Bytes that may wait for their signatures to be checked: a few frames in any case, of which each must fit.

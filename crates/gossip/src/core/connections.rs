@@ -76,18 +76,19 @@ impl Core {
             connections: Vec::with_capacity(1),
             carrier: None,
             greeted: false,
-            outbox: Arc::new(Outbox::new(self.config.queue())),
+            outbox: Arc::new(Outbox::new(self.config.queue(), self.queued.clone())),
             topics: KeySet::default(),
             strange: KeySet::default(),
             charge: Charge::default(),
             meshes: 0,
+            taken: 0,
+            stuck: None,
             unwanted: Unwanted::default(),
             ihaves: 0,
             asked: 0,
             unverified: 0,
             unverified_bytes: 0,
             dropped: 0,
-            refused: 0,
             announced: 0,
             own_missing: choke::OWN_MISSING,
             announced_to_us: 0,
@@ -310,10 +311,19 @@ impl Core {
     }
 
     pub(super) fn note_left(&mut self, topic: Topic, now: Instant) {
-        while self.left.len() >= LEFT_MOST || self.left.front().is_some_and(|(at, _)| *at + LEFT_TIME < now) {
+        if self.left.len() >= LEFT_MOST {
             self.left.pop_front();
         }
         self.left.push_back((now, topic));
+    }
+
+    pub(super) fn expire_left(&mut self, now: Instant) {
+        while self.left.front().is_some_and(|(at, _)| *at + LEFT_TIME < now) {
+            self.left.pop_front();
+        }
+        if self.left.is_empty() {
+            self.left = Default::default();
+        }
     }
 }
 

@@ -115,12 +115,13 @@ impl Core {
     }
 
     pub(super) fn on_idontwant(&mut self, key: PeerKey, ids: &[MessageId], now: Instant) {
+        let peers = self.peers.len();
         let Some(peer) = self.peers.get_mut(key) else { return };
         let ids = ids.iter().map(|id| self.fingerprinter.id(id.as_bytes()));
         let have: HashSet<_, BuildFingerprintHasher> = ids.collect();
         peer.outbox.lock().forget(&have);
         for id in have {
-            peer.unwanted.insert(id, now);
+            peer.unwanted.insert(id, peers, now);
         }
     }
 

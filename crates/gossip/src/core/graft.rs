@@ -23,12 +23,13 @@ impl Core {
         fitting
     }
 
-    /// Whether we may graft a peer: it speaks gossipsub, is no explicit one, its score is not below zero, and neither
-    /// side keeps away from the other.
+    /// Whether we may graft a peer: it speaks gossipsub, is no explicit one, reads what it is sent, its score is not
+    /// below zero, and neither side keeps away from the other.
     pub(super) fn may_graft(&self, topic: TopicKey, key: PeerKey, now: Instant) -> bool {
         self.peers.get(key).is_some_and(|peer| {
             peer.is_gossipsub()
                 && !peer.explicit
+                && !peer.is_stalled(self.config.stall_time, now)
                 && self.score_of(&peer.id) >= 0.0
                 && !self.backoffs.holds(topic, &peer.id, now)
         })
@@ -119,7 +120,8 @@ impl Core {
             return;
         }
         let (id, outbound) = (peer.id, peer.outbound);
-        let below_zero = self.score_of(&id) < 0.0;
+        // Nor is who reads nothing taken in, or thinks that it has a place.
+        let below_zero = self.score_of(&id) < 0.0 || peer.is_stalled(self.config.stall_time, now);
         let mut exchange = self.config.peer_exchange;
         let mut prune = Vec::new();
         for name in topics {

@@ -17,11 +17,17 @@ impl Core {
         self.backoffs.expire(now);
         self.seen.expire(now);
         self.expire_awaiting(now);
+        self.expire_left(now);
         for (key, broken) in self.promises.broken(now) {
             self.penalize(key, broken);
         }
         let mut slow = Vec::new();
-        for (_, peer) in self.peers.iter_mut() {
+        let mut stalled = Vec::new();
+        for (key, peer) in self.peers.iter_mut() {
+            peer.note_progress(now);
+            if peer.is_stalled(self.config.stall_time, now) {
+                stalled.push(key);
+            }
             peer.ihaves = 0;
             peer.asked = 0;
             peer.announced = 0;
@@ -33,6 +39,7 @@ impl Core {
             }
         }
         slow.into_iter().for_each(|event| self.report(event));
+        stalled.into_iter().for_each(|key| self.take_place(key, now));
         if due(self.ticks, self.config.check_explicit_peers_ticks) {
             self.reconnect_explicit();
         }
@@ -59,6 +66,19 @@ impl Core {
             self.forget_unused_topic(topic);
         }
         self.history.shift();
+    }
+
+    /// A peer that reads nothing leaves all meshes, and what waits of others' messages goes.
+    fn take_place(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let forwards = peer.outbox.lock().shed(usize::MAX);
+        let topics: Vec<_> = if peer.meshes > 0 { peer.topics.iter().collect() } else { Vec::new() };
+        self.note_dropped(key, forwards);
+        for topic in topics {
+            if self.topics.get(topic).is_some_and(|state| state.mesh.contains(key)) {
+                self.prune(topic, key, false, self.config.prune_backoff, now);
+            }
+        }
     }
 
     fn reconnect_explicit(&mut self) {

@@ -184,7 +184,7 @@ impl Core {
         // One peer alone takes no more than a quarter of the bytes, if that is a message.
         let much = peer.unverified > 0 && peer.unverified_bytes + bytes > unverified_bytes / 4;
         if full || much || peer.unverified >= unverified_per_peer {
-            peer.refused += 1;
+            self.refused += 1;
             return self.promises.release(&fingerprint, key);
         }
         peer.unverified += 1;

@@ -14,8 +14,10 @@ use crate::{BuildFingerprintHasher, Extensions, Fingerprint, outbox::Outbox};
 
 /// For how long a peer's IDONTWANT counts.
 const IDONTWANT_TIME: Duration = Duration::from_secs(3);
-/// How many of its IDONTWANTs count at a time.
+/// How many of its IDONTWANTs count at a time, and of those of all peers; a few of each peer in any case.
 const IDONTWANT_MOST: usize = 10_000;
+const IDONTWANT_ALL: usize = 131_072;
+const IDONTWANT_LEAST: usize = 128;
 
 /// What a peer speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +88,10 @@ pub(super) struct Peer {
     pub(super) charge: Charge,
     /// In how many of our meshes it is.
     pub(super) meshes: usize,
+    /// Frames it had taken at the last heartbeat.
+    pub(super) taken: u64,
+    /// Since when something waits for it and it takes nothing.
+    pub(super) stuck: Option<Instant>,
     pub(super) unwanted: Unwanted,
     /// Since the last heartbeat.
     pub(super) ihaves: usize,
@@ -97,8 +103,6 @@ pub(super) struct Peer {
     pub(super) unverified_bytes: usize,
     /// Messages dropped since the last heartbeat, because its queue was full.
     pub(super) dropped: usize,
-    /// Messages of its that were not looked at since the last heartbeat.
-    pub(super) refused: usize,
     /// Bytes of ids announced to it since the last heartbeat.
     pub(super) announced: usize,
     /// Its own messages that somebody else brought since it last brought one itself.
@@ -114,6 +118,23 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn is_gossipsub(&self) -> bool {
         self.kind.is_some_and(|kind| kind > PeerKind::Floodsub)
+    }
+
+    /// Whether it has taken nothing for `time`, though something waits for it.
+    pub(super) fn is_stalled(&self, time: Duration, now: Instant) -> bool {
+        self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= time)
+    }
+
+    /// A heartbeat: looks whether anything was taken since the last one.
+    pub(super) fn note_progress(&mut self, now: Instant) {
+        let outbox = self.outbox.lock();
+        let (waits, taken) = (!outbox.is_empty(), outbox.taken());
+        drop(outbox);
+        if !waits || taken != self.taken {
+            (self.taken, self.stuck) = (taken, None);
+        } else {
+            self.stuck.get_or_insert(now);
+        }
     }
 
     pub(super) fn speaks(&self, kind: PeerKind) -> bool {
@@ -134,9 +155,11 @@ impl Unwanted {
         self.young.contains(id) || self.old.contains(id)
     }
 
-    pub(super) fn insert(&mut self, id: Fingerprint, now: Instant) {
+    /// Takes one more, if that is not too many where there are so many peers.
+    pub(super) fn insert(&mut self, id: Fingerprint, peers: usize, now: Instant) {
         self.expire(now);
-        if self.young.len() < IDONTWANT_MOST / 2 {
+        let most = (IDONTWANT_ALL / peers.max(1)).clamp(IDONTWANT_LEAST, IDONTWANT_MOST);
+        if self.young.len() < most / 2 {
             self.young.insert(id);
         }
     }
@@ -213,6 +236,10 @@ impl Peers {
         })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     pub(super) fn all(&self) -> Vec<PeerKey> {
         self.iter().map(|(key, _)| key).collect()
     }
@@ -227,7 +254,7 @@ mod tests {
         let now = Instant::now();
         let mut unwanted = Unwanted::default();
         let id = crate::Fingerprinter::with_key([1, 2]).id(b"id");
-        unwanted.insert(id, now);
+        unwanted.insert(id, 1, now);
         unwanted.expire(now + IDONTWANT_TIME);
         assert!(unwanted.contains(&id));
         unwanted.expire(now + IDONTWANT_TIME * 2);

@@ -8,7 +8,7 @@ use super::{
     peers::{Peer, PeerKey},
     topics::{Fanout, TopicKey},
 };
-use crate::{ControlItem, Message, Outgoing, Topic};
+use crate::{ControlItem, Message, Outgoing, Topic, queue};
 
 impl Core {
     /// Publishes a message: to every subscriber of good standing, or else to mesh, fanout, floodsub and explicit peers.
@@ -44,6 +44,9 @@ impl Core {
             self.config.idontwant_on_publish && wire.encoded().len() > self.config.idontwant_threshold;
         let mut peers = 0;
         for key in &to {
+            if !self.make_room(queue::cost(&wire)) {
+                break;
+            }
             let Some(peer) = self.peers.get(*key) else { continue };
             let mut outbox = peer.outbox.lock();
             if announce && peer.speaks(PeerKind::V1_2) {

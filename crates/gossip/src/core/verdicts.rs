@@ -8,7 +8,7 @@ use std::{
 use libp2p::PeerId;
 
 use super::{Core, PeerKind, Verdict, peers::PeerKey, topics::TopicKey};
-use crate::{BuildFingerprintHasher, Fingerprint, MessageId, Outgoing, WireMessage};
+use crate::{BuildFingerprintHasher, Fingerprint, MessageId, Outgoing, WireMessage, queue};
 
 /// A message whose signature held.
 #[derive(Debug)]
@@ -145,13 +145,38 @@ impl Core {
 
     /// Queues somebody else's message. What it pushes out of the queue counts against the slow peer.
     pub(super) fn send_forward(&mut self, key: PeerKey, id: Fingerprint, wire: WireMessage) {
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        let dropped = peer.outbox.lock().forward(Outgoing { fingerprint: id, message: wire });
+        let room = self.make_room(queue::cost(&wire));
+        let Some(peer) = self.peers.get(key) else { return };
+        let message = Outgoing { fingerprint: id, message: wire };
+        let dropped = if room { peer.outbox.lock().forward(message) } else { 1 };
+        self.note_dropped(key, dropped);
+        self.flush(key);
+    }
+
+    /// Whether so many bytes more may wait for all peers: if they are too many, whoever has the most waiting loses the
+    /// older half of what others said.
+    pub(super) fn make_room(&mut self, bytes: usize) -> bool {
+        while !self.queued.has_room(bytes) {
+            let waiting =
+                |(key, peer): (PeerKey, &super::peers::Peer)| (peer.outbox.lock().forwarded_bytes(), key);
+            let Some((most, key)) = self.peers.iter().map(waiting).max_by_key(|(bytes, _)| *bytes) else {
+                return false;
+            };
+            let Some(peer) = self.peers.get(key).filter(|_| most > 0) else { return false };
+            let dropped = peer.outbox.lock().shed(most.div_ceil(2));
+            self.note_dropped(key, dropped);
+        }
+        true
+    }
+
+    /// Forwarded messages were lost to a peer that is too slow for them.
+    pub(super) fn note_dropped(&mut self, key: PeerKey, dropped: usize) {
+        let Some(peer) = self.peers.get_mut(key).filter(|_| dropped > 0) else { return };
         peer.dropped += dropped;
         let peer = peer.id;
-        if let Some(score) = self.score.as_mut().filter(|_| dropped > 0) {
+        self.dropped += dropped as u64;
+        if let Some(score) = &mut self.score {
             score.slow_peer(&peer, dropped);
         }
-        self.flush(key);
     }
 }

@@ -11,12 +11,14 @@ use futures::AsyncRead;
 use libp2p::swarm::Stream;
 
 use super::FromHandler;
-use crate::{Frame, Framer, Limits, PeerKind, Rpc, decode};
+use crate::{Frame, Framer, Limits, PeerKind, Rpc, budget::Budget, decode};
 
 /// Bytes read at a time. The block is the thread's, not the connection's: idle connections cost none.
 const BLOCK: usize = 64 * 1024;
 /// Bytes read in one turn, so that nobody keeps the others waiting.
-const TURN: usize = 256 * 1024;
+const TURN: usize = 64 * 1024;
+/// Bytes of a frame that is read although other frames, not read to their end, take all there is.
+const SMALL: usize = 16 * 1024;
 
 thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; BLOCK]);
@@ -27,6 +29,10 @@ pub(super) struct Inbound {
     stream: Stream,
     framer: Framer,
     kind: PeerKind,
+    /// What frames that are not read to their end take, of all connections.
+    partial: Budget,
+    /// What this one takes of it.
+    taken: usize,
 }
 
 /// Where to put what was heard.
@@ -36,8 +42,8 @@ pub(super) struct Heard<'a> {
 }
 
 impl Inbound {
-    pub(super) fn new(stream: Stream, kind: PeerKind, frame: usize) -> Self {
-        Self { stream, framer: Framer::new(frame), kind }
+    pub(super) fn new(stream: Stream, kind: PeerKind, frame: usize, partial: Budget) -> Self {
+        Self { stream, framer: Framer::new(frame), kind, partial, taken: 0 }
     }
 
     pub(super) fn kind(&self) -> PeerKind {
@@ -53,7 +59,11 @@ impl Inbound {
                     Poll::Ready(Ok(0)) => return Poll::Ready(()),
                     Poll::Ready(Ok(n)) => {
                         turn += n;
-                        if let Err(e) = self.take(&block[..n], limits, heard) {
+                        let room = self.partial.has_room(limits.frame);
+                        self.framer.set_limit(if room { limits.frame } else { limits.frame.min(SMALL) });
+                        let taken = self.take(&block[..n], limits, heard);
+                        self.note_begun();
+                        if let Err(e) = taken {
                             log::debug!("a gossip substream ends: {e}");
                             return Poll::Ready(());
                         }
@@ -68,6 +78,12 @@ impl Inbound {
             cx.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+
+    fn note_begun(&mut self) {
+        let begun = self.framer.begun();
+        self.partial.take(begun);
+        self.partial.give_back(std::mem::replace(&mut self.taken, begun));
     }
 
     fn take(
@@ -89,5 +105,11 @@ impl Inbound {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.partial.give_back(self.taken);
     }
 }

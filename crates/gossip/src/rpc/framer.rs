@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// Bytes of the longest frame that is skipped: what announces more will not be over soon.
-const MAX_SKIP: u64 = 16 * 1024 * 1024;
+const MAX_SKIP: u64 = 17 * 1024 * 1024;
 
 /// Bytes that are set aside for a frame of which nothing has come yet.
 const FIRST: usize = 4096;
@@ -116,6 +116,19 @@ impl Framer {
                 }
                 State::Broken(error) => return Err(error.clone()),
             }
+        }
+    }
+
+    /// Frames that begin from now on may have so many bytes.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(u32::MAX as usize / 2);
+    }
+
+    /// Bytes of the frame that is not complete yet, once it is.
+    pub fn begun(&self) -> usize {
+        match &self.state {
+            State::Body { len, .. } => *len,
+            _ => 0,
         }
     }
 

@@ -377,6 +377,28 @@ fn an_announced_frame_costs_nothing_before_it_comes() {
 }
 
 #[test]
+fn a_frame_that_begins_while_there_is_no_room_is_skipped_and_what_comes_after_it_is_read() {
+    let frame = |len: usize| {
+        let mut bytes = Vec::new();
+        encode::put_varint(len as u64, &mut bytes);
+        bytes.resize(bytes.len() + len, 7);
+        bytes
+    };
+    let mut framer = Framer::new(64 << 10);
+    let large = frame(20_000);
+    assert_eq!(framer.next(&mut &large[..10_000]), Ok(None));
+    assert_eq!(framer.begun(), 20_000);
+    framer.set_limit(16 << 10);
+    let whole = framer.next(&mut &large[10_000..]).unwrap();
+    assert!(matches!(whole, Some(Frame::Rpc(bytes)) if bytes.len() == 20_000), "it had room when it began");
+    assert_eq!(framer.begun(), 0);
+    let rest = [frame(20_000), frame(100)].concat();
+    let mut rest = &rest[..];
+    assert_eq!(framer.next(&mut rest), Ok(Some(Frame::TooLarge { bytes: 20_000 })));
+    assert!(matches!(framer.next(&mut rest), Ok(Some(Frame::Rpc(bytes))) if bytes.len() == 100));
+}
+
+#[test]
 fn a_length_that_is_none_ends_the_stream_for_good() {
     let mut framer = Framer::new(100);
     assert_eq!(framer.next(&mut &[0xff; 12][..]), Err(FramingError::NoLength));

@@ -311,3 +311,105 @@ proptest! {
         prop_assert_eq!(ids.len(), all);
     }
 }
+
+#[test]
+fn a_peer_that_reads_nothing_loses_its_place_and_gets_it_back_once_it_reads() {
+    let config = Config { stall_time: SECOND * 8, prune_backoff: SECOND, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    let [from, deaf, well] = bench.peers(3, &["t"])[..] else { panic!() };
+    let key = Keypair::generate_ed25519();
+    for peer in [from, deaf, well] {
+        bench.told(&peer);
+        assert!(bench.in_mesh("t", &peer));
+    }
+    for second in 0..11 {
+        bench.message(from, &signed(&key, second, "t", &[7; 1000]));
+        bench.heartbeat();
+        bench.told(&from);
+        assert_eq!(bench.told(&well).publish.len(), 1);
+        assert!(bench.in_mesh("t", &deaf) || second > 7, "after {second} s");
+    }
+    assert!(!bench.in_mesh("t", &deaf));
+    assert!(bench.in_mesh("t", &well) && bench.in_mesh("t", &from), "who has nothing to read is not deaf");
+    let waiting = bench.core.outbox(&deaf).unwrap().lock().bytes();
+    assert!(waiting < 1000, "{waiting} bytes still wait");
+    let forwards = bench.core.shed().forwards;
+    assert!((8..=11).contains(&forwards), "{forwards}");
+    // It is not taken back because it asks for it, but because it reads.
+    bench.graft(deaf, "t");
+    assert!(!bench.in_mesh("t", &deaf));
+    bench.told(&deaf);
+    bench.pass(SECOND * 3);
+    assert!(bench.in_mesh("t", &deaf));
+}
+
+#[test]
+fn what_waits_for_all_peers_is_bounded_and_who_has_the_most_waiting_makes_room() {
+    let config = Config { queue_bytes: 1 << 20, all_queues_bytes: 2 << 20, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    let peers = bench.peers(10, &["t"]);
+    let (from, well, slow) = (peers[0], peers[1], &peers[2..]);
+    let key = Keypair::generate_ed25519();
+    bench.told(&well);
+    for n in 0..400u64 {
+        bench.message(from, &signed(&key, n, "t", &[7; 10_000]));
+        bench.turn();
+        let waiting: usize =
+            slow.iter().map(|peer| bench.core.outbox(peer).unwrap().lock().forwarded_bytes()).sum();
+        assert!(waiting <= 2 << 20, "{waiting} bytes");
+        if bench.in_mesh("t", &well) {
+            assert_eq!(bench.told(&well).publish.len(), 1, "who reads loses nothing");
+        }
+    }
+    assert!(bench.core.shed().forwards > 400, "{:?}", bench.core.shed());
+    // Ours go first, and what others said makes room.
+    assert!(bench.core.publish(&topic("t"), &[1; 10_000], bench.now).is_ok());
+    for peer in &peers {
+        bench.told(peer);
+    }
+    assert_eq!(bench.core.queued.held(), 0);
+    for peer in &peers {
+        bench.core.publish(&topic("t"), &[1; 10_000], bench.now).unwrap();
+        let connections: Vec<_> = (1..=10).map(libp2p::swarm::ConnectionId::new_unchecked).collect();
+        connections.iter().for_each(|connection| bench.core.disconnected(peer, *connection, bench.now));
+    }
+    bench.actions.clear();
+    assert_eq!(bench.core.queued.held(), 0, "what waited for a peer that has gone counts no more");
+}
+
+#[test]
+fn names_of_topics_above_256_bytes_are_not_taken_in() {
+    let mut bench = Bench::new(Config::default());
+    let (longest, longer) = ("x".repeat(256), "x".repeat(257));
+    let mut frame = Vec::new();
+    let subscribe = |name: &str| Subscription { topic: topic(name), subscribe: true };
+    let subscriptions = vec![subscribe(&longer), subscribe(&longest), subscribe(&"y".repeat(15_000))];
+    Rpc { subscriptions, ..Rpc::default() }.encode(&mut frame);
+    let peer = bench.peer(PeerKind::V1_3, false, &[]);
+    for rpc in frames(&frame) {
+        assert_eq!(rpc.ignored, 2);
+        bench.hear(peer, rpc);
+    }
+    assert_eq!(bench.core.topics_of(&peer), [topic(&longest)]);
+}
+
+#[test]
+fn a_node_of_many_topics_that_come_and_go_keeps_none_of_them() {
+    let mut bench = Bench::new(Config::default()).scored();
+    let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
+    for n in 0..50_000 {
+        let name = topic(&format!("topic {n}"));
+        bench.core.set_topic_params(name.clone(), TopicScoreParams::default()).unwrap();
+        bench.core.subscribe(&name, bench.now);
+        if n % 100 == 0 {
+            bench.told(&peer);
+        }
+        bench.core.unsubscribe(&name, bench.now);
+        bench.core.remove_topic_params(&name);
+    }
+    bench.told(&peer);
+    bench.pass(SECOND * 300);
+    assert_eq!(bench.core.topics.len(), 1, "that of the peer");
+    assert_eq!((bench.core.left.len(), bench.core.backoffs.is_empty()), (0, true));
+    assert!(bench.core.score.as_ref().unwrap().params().topics.is_empty());
+}
