@@ -67,6 +67,7 @@ impl Shared {
             connected: false,
             lost: None,
             driver_woken: false,
+            turns: 0,
             released: false,
             allowance: 0,
             stream_limit: FIRST_STREAMS,
@@ -130,6 +131,8 @@ pub(super) struct State {
     pub(super) lost: Option<ConnectionError>,
     /// The driver has been woken since it last drove.
     pub(super) driver_woken: bool,
+    /// Turns that the driver has let others have since it was woken to send.
+    pub(super) turns: u8,
     /// The endpoint has forgotten the connection: its handle may be another's.
     pub(super) released: bool,
     /// The memory share that was applied last.

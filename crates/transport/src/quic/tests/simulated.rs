@@ -414,3 +414,54 @@ fn thirty_dialers_at_once_are_all_let_in_although_some_must_prove_themselves() {
         }
     });
 }
+
+#[test]
+fn what_one_wakes_the_next_to_write_leaves_in_few_datagrams_and_a_lone_write_right_away() {
+    let mut pair = pair(9, Link { latency: ms(20), ..Link::default() }, |_| {});
+    let (a, b) = pair.connect();
+    let rt = pair.hosts[0].handle();
+    let (mut streams, mut readers) = (Vec::new(), Vec::new());
+    pair.world.block_on(ms(5000), async {
+        for _ in 0..12 {
+            let mut stream = a.open().await.unwrap();
+            stream.write_all(&[0]).await.unwrap();
+            let mut reader = b.accept().await.unwrap();
+            reader.read_exact(&mut [0]).await.unwrap();
+            streams.push(stream);
+            readers.push(reader);
+        }
+        rt.sleep(ms(500)).await;
+    });
+
+    let (before, began) = (pair.world.delivered(), pair.world.elapsed());
+    pair.world.block_on(ms(1000), async {
+        streams[0].write_all(&[7; 100]).await.unwrap();
+        readers[0].read_exact(&mut [0; 100]).await.unwrap();
+    });
+    assert_eq!(pair.world.elapsed() - began, ms(20));
+    assert_eq!(pair.world.delivered() - before, 1);
+    pair.world.block_on(ms(5000), rt.sleep(ms(500)));
+
+    // Each writes when the one before it has written.
+    let before = pair.world.delivered();
+    let (first, mut turn) = oneshot::channel();
+    for mut stream in streams {
+        let (done, next) = oneshot::channel();
+        rt.spawn(async move {
+            turn.await.unwrap();
+            stream.write_all(&[7; 80]).await.unwrap();
+            let _ = done.send(());
+            futures::future::pending::<()>().await;
+        });
+        turn = next;
+    }
+    pair.world.block_on(ms(1000), async {
+        first.send(()).unwrap();
+        for reader in &mut readers {
+            reader.read_exact(&mut [0; 80]).await.unwrap();
+        }
+    });
+    // 960 bytes of payload and some acknowledgements.
+    let datagrams = pair.world.delivered() - before;
+    assert!(datagrams <= 6, "{datagrams} datagrams");
+}
