@@ -54,7 +54,7 @@ impl Multiples {
         let windows = self.points.chunks_exact(1 << (self.bits - 1));
         for (multiples, digit) in windows.zip(digits(scalar, self.bits)) {
             let Some(at) = usize::from(digit.unsigned_abs()).checked_sub(1) else { continue };
-            sum = if digit > 0 { &sum + &multiples[at] } else { &sum - &multiples[at] };
+            sum = if digit > 0 { sum + multiples[at] } else { sum - multiples[at] };
         }
         sum
     }
