@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn json_says_the_same_without_it() {
         let said: String = STEERING.iter().collect();
-        let text = serde_json::json!({ said.clone(): [said.clone(), "\n\t\"é"] });
+        let text = serde_json::json!({ said.clone(): [said, "\n\t\"é"] });
         for written in [text.to_string(), format!("{text:#}\n")] {
             let safe = json(&written);
             assert!(!safe.contains(|c| steers(c) && c != '\n'), "{safe:?}");

@@ -167,7 +167,7 @@ impl Daemon<'_> {
                     }
                 }
                 Err(e) => {
-                    log::error!(target: "smidge", "the network's keys stay as they were: {}", chain(&e))
+                    log::error!(target: "smidge", "the network's keys stay as they were: {}", chain(&e));
                 }
             }
         }

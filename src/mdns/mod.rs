@@ -23,7 +23,8 @@ pub mod fuzz;
 mod interfaces;
 #[cfg(feature = "mdns")]
 mod schedule;
-#[cfg(all(feature = "mdns", test))]
+#[cfg(test)]
+#[cfg(feature = "mdns")]
 mod tests;
 #[cfg(feature = "mdns")]
 mod wire;

@@ -133,7 +133,9 @@ impl Places {
         match kind {
             Kind::In(from) => {
                 self.inbound += 1;
-                from.map(|from| *self.by_host.entry(host(from)).or_default() += 1);
+                if let Some(from) = from {
+                    *self.by_host.entry(host(from)).or_default() += 1;
+                }
             }
             Kind::Out => self.outbound += 1,
             Kind::Expected(from) => *self.expected.entry(host(from)).or_default() += 1,
@@ -155,7 +157,9 @@ impl Places {
         match self.all.remove(&connection) {
             Some(Kind::In(from)) => {
                 self.inbound -= 1;
-                from.map(|from| less(&mut self.by_host, host(from)));
+                if let Some(from) = from {
+                    less(&mut self.by_host, host(from));
+                }
             }
             Some(Kind::Out) => self.outbound -= 1,
             Some(Kind::Expected(from)) => less(&mut self.expected, host(from)),

@@ -131,12 +131,12 @@ impl Drop for Subscription {
         // Before the loop looks who is left.
         self.messages = None;
         let Some(commands) = self.commands.upgrade() else { return };
-        let tell = || commands.try_send(Command::Unfollow { topic: self.topic.clone() });
-        if tell().is_err() {
+        let sent = || commands.try_send(Command::Unfollow { topic: self.topic.clone() }).is_ok();
+        if !sent() {
             // The queue is full: the loop looks at all topics with the next command. There is one, unless it has just
             // taken the last.
             self.unheard.store(true, Ordering::Release);
-            let _ = tell();
+            sent();
         }
     }
 }

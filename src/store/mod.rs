@@ -40,7 +40,8 @@ pub mod fuzz;
 mod journal;
 mod memtable;
 mod shares;
-#[cfg(all(feature = "store", test))]
+#[cfg(test)]
+#[cfg(feature = "store")]
 mod tests;
 #[cfg(feature = "store")]
 mod writer;

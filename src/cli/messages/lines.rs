@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{
-    FutureExt, Stream, StreamExt,
+    FutureExt, StreamExt,
     future::{Fuse, FusedFuture, LocalBoxFuture, pending},
     select,
     stream::FusedStream,
@@ -50,7 +50,7 @@ pub(super) async fn publish(api: &mut Api, args: &PubArgs) -> Result<(), Failure
 }
 
 /// Signals that end the verb; SIGHUP is none.
-fn stops() -> Result<impl Stream<Item = Signal> + FusedStream + Unpin, Failure> {
+fn stops() -> Result<impl FusedStream<Item = Signal> + Unpin, Failure> {
     let signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
     Ok(signals.filter(|signal| futures::future::ready(*signal != Signal::Reload)).fuse())
 }
@@ -136,7 +136,7 @@ impl<'a> Session<'a> {
             }
             match &mut self.request {
                 Some(request) if has_ended && (self.unsaid.is_empty() || self.failure.is_some()) => {
-                    request.end()
+                    request.end();
                 }
                 Some(_) => {}
                 None if has_ended && printing.is_terminated() && self.text.is_empty() => {

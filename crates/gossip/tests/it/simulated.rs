@@ -22,7 +22,7 @@ fn faults_that_are_put_in_are_found_within_two_hundred_seeds() {
     for fault in [Fault::ForgottenPrune, Fault::LostWakeUp, Fault::DeliveredTwice] {
         let found = (0..200).find(|seed| !trouble(*seed, Some(fault), false).broken.is_empty());
         assert!(found.is_some(), "{fault:?} was not found");
-        println!("{fault:?}: seed {found:?}");
+        eprintln!("{fault:?}: seed {found:?}");
     }
 }
 

@@ -159,7 +159,7 @@ async fn accept_all(mut listener: Node, pending: usize, denied: Arc<AtomicUsize>
         match next.await {
             Ok(connection) => peers.push(Peer::new(&rt, connection)),
             Err(TransportEvent::Incoming { upgrade, .. }) if upgrades.len() < pending => {
-                upgrades.push(upgrade)
+                upgrades.push(upgrade);
             }
             Err(TransportEvent::Incoming { .. }) => _ = denied.fetch_add(1, Ordering::Relaxed),
             Err(_) => {}
@@ -215,7 +215,7 @@ fn newcomers_are_let_in_under_a_flood_of_handshakes_that_are_begun_and_left() {
                 0,
                 "the swarm has room for all that the transport lets by"
             );
-            println!(
+            eprintln!(
                 "measured: {sources} sources, {rate:.0} handshakes a second begun, slowest newcomer {slowest:.1?}"
             );
         });
