@@ -25,7 +25,7 @@ impl Answer {
         Self { status: 200, kind, body, caching: NO_STORE, headers: Vec::new() }
     }
 
-    /// A JSON object, and a line's end for who reads it in a terminal.
+    /// A JSON object, and a line's end for terminals.
     pub(super) fn json(value: &impl Serialize) -> Self {
         // Maps with text keys only: nothing in them cannot be written as JSON.
         let mut body = serde_json::to_string(value).unwrap_or_default();
@@ -54,7 +54,7 @@ impl Answer {
     }
 }
 
-/// Answers of the API hold at the moment they are given, and for who asked.
+/// Answers of the API hold at the moment they are given, and for their caller.
 pub(super) const NO_STORE: &str = "no-store";
 
 /// The first line and the headers that every answer has, open at the end.
@@ -148,7 +148,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// What to answer when a request could not be read; nothing if nobody is there to read it.
+/// What to answer when a request could not be read; nothing if there is no reader.
 pub(super) fn unreadable(error: WireError, max_header: usize, max_body: usize) -> Option<Refusal> {
     Some(match error {
         WireError::Io(_) | WireError::Ended(false) => return None,

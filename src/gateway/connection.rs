@@ -1,7 +1,7 @@
 //! One connection: requests one after the other, each within its bounds of size and time.
 //!
-//! A caller that is slow, silent, or sends what is no HTTP costs one bounded task and is told why it
-//! is let go, if it can be told.
+//! A caller that is slow, silent, or sends what is no HTTP costs one bounded task and gets an error
+//! before it is closed, where that is possible.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -124,7 +124,7 @@ impl Connection {
             Some(Ok(Ok(head))) => head,
             Some(Ok(Err(error))) => return self.refuse_unreadable(error).await,
             None => return Next::Close,
-            // Nobody asked anything: an idle connection ends without a word.
+            // No request: an idle connection ends without an answer.
             Some(Err(_)) if !self.wire.has_begun() => return Next::Close,
             Some(Err(_)) => return self.refuse(late("head", api.header_timeout, "api.header_timeout")).await,
         };

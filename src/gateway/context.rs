@@ -26,7 +26,7 @@ pub(super) struct Context {
     /// Whether the node is to listen anywhere.
     pub(super) listens: bool,
     pub(super) connections: Arc<Places>,
-    /// Connections beyond those: probes are answered, the others are told that there are too many.
+    /// Connections beyond those: probes are answered, the others are answered that there are too many.
     pub(super) reserve: Arc<Places>,
     pub(super) streams: Slots,
     pub(super) counters: Counters,

@@ -1,6 +1,6 @@
 //! `GET /v1/topics/TOPIC`: messages as server-sent events (WHATWG HTML, section 9.2), live and not a log.
 //!
-//! A reader that keeps up gets everything. What a slow one misses is counted and told in its place in
+//! A reader that keeps up gets everything. What a slow one misses is counted and reported in its place in
 //! the stream; the node keeps no more than `limits.events` messages for it and never waits.
 
 use data_encoding::BASE64;
@@ -40,7 +40,7 @@ pub(super) async fn run(connection: &mut Connection, topic: String, query: Query
         Err(refusal) => return connection.refuse(refusal).await,
     };
     context.counters.answered(200);
-    // Subscribed before a byte is written: who reads the head misses nothing from then on.
+    // Subscribed before a byte is written: a reader of the head misses nothing from then on.
     let mut start = head(200, "text/event-stream", "close", NO_STORE);
     start.push_str("\r\n: messages from now on\n\n");
     // An error says that the reader is gone, or takes nothing.

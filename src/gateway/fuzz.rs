@@ -17,7 +17,7 @@ use crate::{Config, Node, config::ApiListen, identity::Identity, runtime::Execut
 
 /// How long an answer is waited for: a publish may wait for peers, of which there are none.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// So many of those at once.
+/// Callers that may wait simultaneously.
 const WAITING: usize = 4096;
 
 /// A node without peers, and its API.
@@ -31,10 +31,10 @@ static NODE: LazyLock<Arc<Context>> = LazyLock::new(|| {
     Arc::new(Context::new(client, &config, runtime))
 });
 
-/// A caller that says something, hangs up, and counts what it is told.
+/// A caller that says something, hangs up, and counts the bytes of the answer.
 struct Caller {
     says: Cursor<Vec<u8>>,
-    told: usize,
+    answered: usize,
     /// Dropped with the connection.
     _gone: mpsc::Sender<()>,
 }
@@ -51,10 +51,10 @@ impl AsyncRead for Caller {
 
 impl AsyncWrite for Caller {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.told == 0 {
+        if self.answered == 0 {
             assert!(buf.starts_with(b"HTTP/1.1 "), "{:?}", String::from_utf8_lossy(buf));
         }
-        self.told += buf.len();
+        self.answered += buf.len();
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -70,7 +70,7 @@ impl AsyncWrite for Caller {
 /// What a caller sends until it hangs up. It is answered as HTTP, if at all, and the node lives on.
 pub fn requests(bytes: &[u8]) {
     let (gone, ended) = mpsc::channel();
-    let caller = Caller { says: Cursor::new(bytes.to_vec()), told: 0, _gone: gone };
+    let caller = Caller { says: Cursor::new(bytes.to_vec()), answered: 0, _gone: gone };
     connection::start(&NODE, Box::new(caller));
     let _ = ended.recv_timeout(PATIENCE);
     futures::executor::block_on(NODE.client.status()).expect("the node lives on");

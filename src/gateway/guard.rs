@@ -1,4 +1,4 @@
-//! Who may ask: browsers on foreign pages, rebinding host names and callers without the token may not.
+//! Which callers may ask: browsers on foreign pages, rebinding host names and callers without the token may not.
 //!
 //! A page that a browser shows can send requests to this machine, and a name server under its
 //! author's control can make them look as if they were of the same origin ("DNS rebinding"). Such

@@ -21,7 +21,7 @@ use crate::node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Statu
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
 
-/// Answers what can be said at once within [`ALIVE`], whatever the loop is at; what waits for the network has
+/// Answers from the node's own state within [`ALIVE`], whatever the loop is at; what waits for the network has
 /// limits of its own.
 pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer, Refusal> {
     match request.route {
@@ -176,8 +176,8 @@ async fn health(context: &Context) -> Result<Answer, Refusal> {
     Ok(Answer::json(&json!({ "live": true })))
 }
 
-/// Ready: as many peers, and as many mesh members of a topic, as was asked for; one peer if nothing was. Who is
-/// connected and hears nothing from us, or we from it, does not count.
+/// Ready: as many peers, and as many mesh members of a topic, as was asked for; one peer if nothing was. A peer
+/// whose gossip with this node is off does not count.
 async fn ready(context: &Context, mut query: Query) -> Result<Answer, Refusal> {
     let (min_peers, topic, min_mesh) =
         (query.number("min_peers")?, query.text("topic"), query.number("min_mesh")?);

@@ -90,8 +90,8 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
         *followers.entry(vec![("topic", topic.clone())]).or_default() += 1;
     }
     own.register("topic_peers", "Peers that follow a topic, in its mesh or not", family(followers));
-    let told = names.iter().filter(|name| name.name != mdns::NAME).count();
-    own.register("names", "Names to stay connected to", gauge(told as u64));
+    let configured = names.iter().filter(|name| name.name != mdns::NAME).count();
+    own.register("names", "Names to stay connected to", gauge(configured as u64));
     let mut states: BTreeMap<Labels, usize> = BTreeMap::new();
     for name in &names {
         for state in ["waiting", "dialing", "connected", "own"] {
@@ -145,10 +145,10 @@ async fn executor(registry: &mut Registry, context: &Context) {
     let (turn, came) = oneshot::channel();
     let asked = runtime.now();
     runtime.spawn(async move {
-        // Nobody waits any more when the caller has gone.
+        // The receiver is gone when the caller is.
         let _ = turn.send(());
     });
-    // An error says that the executor has ended; then nobody reads this.
+    // An error says that the executor has ended; then this is not read.
     let _ = came.await;
     let delay = runtime.now().saturating_duration_since(asked);
     let help = "How long a new task waited for its turn, tried when this was asked for";

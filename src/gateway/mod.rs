@@ -2,7 +2,7 @@
 //! node.
 //!
 //! One task accepts, one task serves each connection; each knows the node through its
-//! [`Client`] only, so that a slow or hostile caller holds up nobody but itself. What a
+//! [`Client`] only, so that a slow or hostile caller holds up only itself. What a
 //! caller may cost has a bound in `[api]`. Nothing here decides what the node does.
 
 mod answer;
@@ -133,7 +133,7 @@ impl Bound {
         let (task, ended) = oneshot::channel();
         runtime.spawn(async move {
             accept(listener, context, closed).await;
-            // Nobody may be waiting for it.
+            // The gateway may have been dropped.
             let _ = task.send(());
         });
         Gateway { url, open, ended }

@@ -1,6 +1,6 @@
 //! `GET /`: one page for a person, which asks the API as any other caller does.
 //!
-//! The page is the same for everybody and says nothing of the node: what it shows comes from the API,
+//! The page is the same for all and says nothing of the node: what it shows comes from the API,
 //! with the token where one is needed. It loads nothing from elsewhere, and its policy lets nothing
 //! run but the one script whose hash it names. Asks no node.
 

@@ -26,7 +26,7 @@ use crate::{
     text,
 };
 
-/// Messages of one request that are under way at once, and their bytes (one may be larger).
+/// Messages of one request that are under way simultaneously, and their bytes (one may be larger).
 const WINDOW: usize = 32;
 const WINDOW_BYTES: usize = 256 << 10;
 /// Bytes of receipts gathered before they are written.
@@ -96,7 +96,7 @@ impl Request<'_> {
     /// To the end of the body.
     ///
     /// # Errors
-    /// Why it was not read to its end; nothing where nobody is there to be told.
+    /// Why it was not read to its end; nothing where the caller has gone.
     async fn publish_all(&mut self, split: Split, framing: Option<Framing>) -> Result<(), Option<Refusal>> {
         let context = self.connection.context.clone();
         let api = &context.api;

@@ -1,4 +1,4 @@
-//! How many connections and streams there are at once, and which connection gives way to a new one.
+//! How many connections and streams there may be, and which connection gives way to a new one.
 //!
 //! A connection that waits for the head of a request, or for its caller to close it, costs its place and does nothing with it: where all places are
 //! taken, the one that has waited longest is let go. Pure: the present moment is handed in.
@@ -14,7 +14,7 @@ use std::{
 
 use futures::channel::oneshot;
 
-/// So many at once.
+/// A counting semaphore.
 pub(super) struct Slots {
     taken: Arc<AtomicUsize>,
     limit: usize,

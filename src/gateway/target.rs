@@ -11,7 +11,7 @@ use crate::{config::parse_duration, node::Quorum};
 
 /// The longest key of a record or of what is provided, in bytes.
 const MAX_KEY: usize = 1024;
-/// The longest that a request may be told to wait.
+/// The longest wait that a request may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// What can be asked for.
@@ -55,7 +55,7 @@ impl Route {
     }
 }
 
-/// The paths, for who asks for another one.
+/// The paths, for the answer to any other one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
@@ -246,7 +246,7 @@ impl Query {
         })
     }
 
-    /// Refuses what nobody took.
+    /// Refuses parameters that were not taken.
     pub(super) fn done(self, known: &str) -> Result<(), Refusal> {
         match self.0.keys().next() {
             None => Ok(()),

@@ -65,7 +65,7 @@ pub(crate) struct RequestLine {
     pub(crate) target: String,
 }
 
-/// How the end of a body is told.
+/// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     Length(u64),
@@ -104,7 +104,7 @@ impl<Line> Head<Line> {
         if self.is_11 { !has("close") } else { has("keep-alive") }
     }
 
-    /// How the body's end is told (RFC 9112, section 6.3); `None` if nothing tells of a body. What two
+    /// How the body's end is known (RFC 9112, section 6.3); `None` if there is no body. What two
     /// readers might take differently is refused.
     pub(crate) fn framing(&self) -> Result<Option<Framing>, WireError> {
         let coding = self.one("transfer-encoding")?;

@@ -1,4 +1,4 @@
-//! Who is let in: the rules of `[peers]`, asked at every stage of a connection.
+//! Which peers are let in: the rules of `[peers]`, asked at every stage of a connection.
 //!
 //! Closes what it no longer lets in; never dials, and knows nothing of protocols.
 
@@ -32,7 +32,7 @@ pub(crate) struct Access {
     deny: Vec<PeerRule>,
 }
 
-/// Why somebody is kept out.
+/// Why a peer is kept out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeptOut {
     /// By this rule of `peers.deny`.

@@ -2,7 +2,7 @@
 //! autonat/autonat-v2.md), asking and answering.
 //!
 //! A probe is one more connection between two peers that are connected already. This wrapper knows which ones
-//! are: they are closed when they have done their work, and nobody takes one for a peer that came back.
+//! are: they are closed when they have done their work, and none is taken for a peer that came back.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -23,18 +23,18 @@ use libp2p::{
 use super::{dial_guard::DialGuard, forward::ask_inner_of_connections};
 use crate::transport::multiaddr::is_circuit;
 
-/// Addresses that are asked about in a node's life. Whoever we dial can make some up; each is asked about once.
+/// Addresses that are asked about in a node's life. A peer that we dial can invent some; each is asked about once.
 const MAX_CANDIDATES: usize = 64;
-/// How long a connection from whoever was asked may be the answer.
+/// How long a connection from a peer that was asked may be the answer.
 const EXPECTED: Duration = Duration::from_secs(15);
-/// Dials for others under way, or at work, at once.
+/// Simultaneous dials and connections for others.
 const MAX_ANSWERS: usize = 16;
 
 /// Asks others.
 pub(crate) struct Client {
     inner: client::Behaviour,
     candidates: BTreeSet<Multiaddr>,
-    /// Who was asked, and when.
+    /// The peers that were asked, and when.
     asked: HashMap<PeerId, Instant>,
     /// Connections that are answers.
     answers: HashSet<ConnectionId>,
@@ -55,7 +55,7 @@ impl Client {
         self.answers.contains(connection)
     }
 
-    /// Somebody sees us at `address`.
+    /// A peer sees this node at `address`.
     pub(crate) fn observed(&mut self, address: &Multiaddr) {
         let is_new = !self.candidates.contains(address);
         if is_circuit(address) || (is_new && self.candidates.len() >= MAX_CANDIDATES) {
@@ -121,7 +121,7 @@ pub(crate) struct Server {
     guard: DialGuard,
     /// Where direct connections come from.
     remotes: HashMap<ConnectionId, (PeerId, Multiaddr)>,
-    /// Dials and connections for others, and for whom.
+    /// Dials and connections for others, each with the peer that asked.
     answers: HashMap<ConnectionId, PeerId>,
     /// Those that have done their work.
     done: VecDeque<(PeerId, ConnectionId)>,

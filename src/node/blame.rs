@@ -1,8 +1,8 @@
-//! Who is to blame for messages that the rules refuse, and how much: an account of our own beside the engine's score.
+//! Which peers are to blame for messages that the rules refuse, and how much: an account of our own beside the engine's score.
 //!
-//! gossipsub blames everybody who hands a rejected message on, in whatever order the copies come. A peer with other
+//! gossipsub blames every peer that hands a rejected message on, in whatever order the copies come. A peer with other
 //! rules, or none, does no wrong by that. So what the rules refuse is ignored, as far as the engine knows, and the
-//! author's account is charged here, whoever brought the message. A neighbour may bring a bounded rate of what
+//! author's account is charged here, whichever peer brought the message. A neighbour may bring a bounded rate of what
 //! is refused; with more it leaves the mesh for a while, and no more than that. Pure: the moment is handed in.
 
 use std::{
@@ -31,7 +31,7 @@ const RATE: f64 = 10.0;
 const TOO_MANY: f64 = -1.0;
 /// A counter below this is nothing.
 const NOTHING: f64 = 0.01;
-/// How often scores that decay are told.
+/// How often scores that decay are reported.
 const TICK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -64,7 +64,8 @@ impl Account {
 #[derive(Debug, Default)]
 pub(crate) struct Blame {
     accounts: HashMap<PeerId, Account>,
-    told: HashSet<PeerId>,
+    /// Peers whose score was reported at the last tick, or changed since.
+    reported: HashSet<PeerId>,
     next: Option<Instant>,
 }
 
@@ -90,7 +91,7 @@ impl Blame {
 
     fn account(&mut self, peer: PeerId, now: Instant) -> &mut Account {
         self.next.get_or_insert(now + TICK);
-        self.told.insert(peer);
+        self.reported.insert(peer);
         if self.accounts.len() >= ACCOUNTS && !self.accounts.contains_key(&peer) {
             let dearest = |a: &Account, b: &Account| b.score().total_cmp(&a.score());
             let least = self.accounts.iter().min_by(|(_, a), (_, b)| dearest(a, b)).map(|(id, _)| *id);
@@ -105,18 +106,18 @@ impl Blame {
         account
     }
 
-    /// The scores that changed by time alone; zero once for who is forgiven.
+    /// The scores that changed by time alone; zero once for a peer that is forgiven.
     pub(crate) fn tick(&mut self, now: Instant) -> Vec<(PeerId, f64)> {
         if self.next.is_none_or(|next| now < next) {
             return Vec::new();
         }
         self.accounts.values_mut().for_each(|account| account.settle(now));
         self.accounts.retain(|_, account| !account.is_empty());
-        let told = std::mem::take(&mut self.told);
-        self.told.extend(self.accounts.keys().copied());
+        let reported = std::mem::take(&mut self.reported);
+        self.reported.extend(self.accounts.keys().copied());
         self.next = (!self.accounts.is_empty()).then_some(now + TICK);
         let score = |peer: &PeerId| self.accounts.get(peer).map_or(0.0, Account::score);
-        told.iter().map(|peer| (*peer, score(peer))).collect()
+        reported.iter().map(|peer| (*peer, score(peer))).collect()
     }
 
     /// What a peer's account says, for one that is connected again.

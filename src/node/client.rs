@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Everything that happens from now on. A listener that falls more than `limits.events` behind
-    /// loses the oldest and is told how many.
+    /// loses the oldest, which are counted.
     pub fn events(&self) -> Events {
         listen(&self.events, &self.lost)
     }
@@ -170,7 +170,7 @@ impl Client {
         self.ask(|reply| Command::Ping { peer, reply }).await
     }
 
-    /// Who is at `address`, which is connected to unless it is already. The connection stays, as with
+    /// The peer at `address`, which is connected to unless it is already. The connection stays, as with
     /// every peer, for as long as both sides keep it.
     ///
     /// # Errors

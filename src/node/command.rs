@@ -1,4 +1,4 @@
-//! What a [`Client`](super::Client) asks of the event loop, and what it can be told.
+//! What a [`Client`](super::Client) asks of the event loop, and what it can answer.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     dialer::NameStatus,
 };
 
-/// A reply that is awaited by a client; nobody minds if it is not any more.
+/// A reply that a client awaits, or has stopped awaiting.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(crate) enum Command {
@@ -97,7 +97,7 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishOptions {
     /// Subscribers of the topic to wait for; 0: none has to be there, and the receipt may say that the message was
-    /// handed to nobody.
+    /// handed to no peer.
     pub wait_peers: usize,
     /// How long they are waited for.
     pub timeout: Duration,

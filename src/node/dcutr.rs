@@ -25,7 +25,7 @@ use crate::transport::multiaddr::is_circuit;
 
 /// Dials for one relayed connection: libp2p's own three attempts, and as many that the peer may ask for.
 const MAX_DIALS: u8 = 6;
-/// Addresses of ours that a peer is told, those seen last.
+/// Addresses of ours that are sent to a peer, those seen last.
 const MAX_CANDIDATES: usize = 16;
 
 /// What is done about one relayed connection.
@@ -46,19 +46,19 @@ pub(crate) struct Behaviour {
     dials: HashMap<ConnectionId, ConnectionId>,
     /// Peers that are connected directly: there, no hole is wanted any more.
     direct: HashMap<ConnectionId, PeerId>,
-    /// Until when nobody is dialed through a relay while there is no candidate.
+    /// Until when no peer is dialed through a relay while there is no candidate.
     hold: Instant,
     waker: Option<Waker>,
     guard: DialGuard,
 }
 
-/// Why a relayed connection is not made yet. A peer that was told of no address could not dial us.
+/// Why a relayed connection is not made yet. A peer that got no address could not dial us.
 #[derive(Debug, thiserror::Error)]
 #[error("no relay has told yet where it sees this node")]
 struct NotSeen;
 
 impl Behaviour {
-    /// Nobody is dialed through a relay before a candidate is known, or `hold` is over.
+    /// No peer is dialed through a relay before a candidate is known, or `hold` is over.
     pub(crate) fn new(local: PeerId, hold: Duration, guard: DialGuard) -> Self {
         Self {
             guard,
@@ -72,7 +72,7 @@ impl Behaviour {
         }
     }
 
-    /// Somebody sees us at `candidate`.
+    /// A peer sees this node at `candidate`.
     pub(crate) fn observed(&mut self, candidate: &Multiaddr) {
         if is_circuit(candidate) {
             return;

@@ -1,4 +1,4 @@
-//! Who waits for a connection to an address: dials on request.
+//! Dials on request, and the callers that wait for them.
 //!
 //! Only notes and answers; whether a dial is let through is the swarm's to say.
 
@@ -21,10 +21,10 @@ impl DialRequests {
         self.0.insert(connection, (address, reply));
     }
 
-    /// The connection stands, and this is who is there.
+    /// The connection stands, and this is the peer.
     pub(crate) fn connected(&mut self, connection: ConnectionId, peer: PeerId) {
         if let Some((_, reply)) = self.0.remove(&connection) {
-            // Nobody may be waiting for it any more.
+            // The caller may have stopped waiting.
             let _ = reply.send(Ok(peer));
         }
     }

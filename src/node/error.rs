@@ -79,13 +79,13 @@ pub enum Error {
         /// Bytes of the record put, key and value; 0 of one that was asked for.
         bytes: usize,
     },
-    /// Nobody has what was asked for.
+    /// No node has what was asked for.
     #[error("not found: {0}")]
     NotFound(String),
     /// The question took too long.
     #[error("no answer in time: {0}")]
     TimedOut(String),
-    /// Nobody answers at an address, or somebody else than expected.
+    /// No peer answers at an address, or another one than expected.
     #[error("cannot connect to {address}: {why}")]
     Connect {
         /// Where.
@@ -96,7 +96,7 @@ pub enum Error {
     /// A ping did not come back.
     #[error("no ping answer from {peer}: {why}")]
     Ping {
-        /// Who was pinged.
+        /// The peer that was pinged.
         peer: PeerId,
         /// What went wrong.
         why: String,
@@ -106,7 +106,7 @@ pub enum Error {
 /// What rust-libp2p reads of a question or answer of the table by default, less what stands around a record.
 const SMALL: usize = (16 << 10) - 128;
 
-/// Why a record may be confirmed by nobody, if it is a large one.
+/// Why a record may be confirmed by no node, if it is a large one.
 fn small_limits(bytes: usize) -> String {
     if bytes <= SMALL {
         return String::new();

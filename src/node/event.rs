@@ -1,8 +1,8 @@
-//! What a node tells: events, each of which is also a line of its log.
+//! What a node reports: events, each of which is also a line of its log.
 //!
-//! An event is said once: [`Event`]'s `Display` is the line an operator greps for, fixed wording
-//! first, values after (DESIGN's "log lines" are a contract), and the same value goes to whoever
-//! listens through [`Client::events`](super::Client::events).
+//! An event is reported once: [`Event`]'s `Display` is the line an operator greps for, fixed wording
+//! first, values after (DESIGN's "log lines" are a contract), and the same value goes to those
+//! that listen through [`Client::events`](super::Client::events).
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ pub struct Message {
     pub id: String,
     /// Its topic.
     pub topic: String,
-    /// Who published it; `None` for anonymous messages, which only `validation = "permissive"` lets in.
+    /// Its author; `None` for anonymous messages, which only `validation = "permissive"` lets in.
     pub source: Option<PeerId>,
     /// The peer that handed it to us.
     pub from: PeerId,
@@ -34,7 +34,7 @@ pub struct Message {
 /// What a publish can honestly say.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {
-    /// The message's id; empty where it was handed to nobody.
+    /// The message's id; empty where it was handed to no peer.
     pub id: String,
     /// How many peers the message was handed to. They have it soon or, if their connection breaks,
     /// never: it is not a confirmation of delivery.
@@ -75,7 +75,7 @@ impl fmt::Display for Oversize {
 }
 
 impl Receipt {
-    /// Of a message that nobody was there for, and that did not have to wait for anybody.
+    /// Of a message without a peer to hand it to, which did not have to wait for one.
     pub(crate) fn to_nobody() -> Self {
         Self { id: String::new(), peers: 0 }
     }
@@ -102,7 +102,7 @@ pub enum Event {
     },
     /// The first connection to a peer stands.
     Connected {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where.
         address: Multiaddr,
@@ -111,19 +111,19 @@ pub enum Event {
     },
     /// A peer of a private mesh closed a connection because this node does not know its key; said once a peer.
     NotAdmitted {
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// The last connection to a peer ended.
     Disconnected {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Why.
         reason: String,
     },
     /// A connection to a peer came up through a relay.
     Relayed {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where: the relay's address, and the peer behind it.
         address: Multiaddr,
@@ -148,12 +148,12 @@ pub enum Event {
     },
     /// A direct connection to a peer that was reached through a relay stands, whatever NATs are between.
     Punched {
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// No direct connection came of it; the relayed one stays.
     NotPunched {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Why.
         reason: String,
@@ -162,14 +162,14 @@ pub enum Event {
     Reachable(Multiaddr),
     /// The routing table took in addresses of a peer: at most 16, and those said too often are left out here.
     Routable {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where, the best first.
         addresses: Vec<Multiaddr>,
     },
     /// A peer, or one address of it, was forgotten.
     Forgotten {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// Where; everywhere if `None`.
         address: Option<Multiaddr>,
@@ -178,21 +178,21 @@ pub enum Event {
     JoinedMesh {
         /// Which topic.
         topic: String,
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// A peer is no longer in our mesh of a topic.
     LeftMesh {
         /// Which topic.
         topic: String,
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// A connected peer subscribed to a topic.
     Subscribed {
         /// Which topic.
         topic: String,
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
     /// A message arrived.
@@ -211,32 +211,32 @@ pub enum Event {
     Shedding(Shed),
     /// A peer is connected, speaks gossip, and its gossip is not up.
     GossipOff {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// What is amiss.
         reason: String,
         /// How many times it was so in a row.
         attempt: u32,
-        /// Whether it is connected anew for that; if not, nobody knows where to dial it.
+        /// Whether it is connected anew for that; if not, its address is not known.
         again: bool,
     },
     /// Gossip with a peer is up again.
     GossipBack {
-        /// Who.
+        /// The peer.
         peer: PeerId,
     },
-    /// A peer sent something that is larger than this node takes; it was dropped. Told every 10 s at most.
+    /// A peer sent something that is larger than this node takes; it was dropped. Reported every 10 s at most.
     Oversized {
-        /// Who sent it, or passed it on.
+        /// The peer that sent it, or passed it on.
         peer: PeerId,
         /// What it was.
         what: Oversize,
-        /// How many more there were, of anybody, since this was told last.
+        /// How many more there were, of any peer, since the last report.
         others: u64,
     },
     /// A peer answered a ping.
     Ping {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// The round-trip time.
         rtt: Duration,

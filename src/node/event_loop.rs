@@ -63,7 +63,7 @@ const SHEDDING: Duration = Duration::from_secs(3600);
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
 
 /// Closes the queue of commands when the loop ends, in good order or not, and drops what is still in it:
-/// whoever waits for an answer is told, not left waiting. (A channel keeps its queue for as long as
+/// a caller that waits for an answer gets an error, and is not left waiting. (A channel keeps its queue for as long as
 /// there is a sender.)
 struct Inbox(async_channel::Receiver<Command>);
 
@@ -84,7 +84,7 @@ pub(crate) struct EventLoop {
     /// For subscriptions, which say when they are dropped.
     commander: async_channel::WeakSender<Command>,
     events: Sender<Event>,
-    /// Keeps the events' channel open while nobody listens.
+    /// Keeps the events' channel open while there is no listener.
     _listeners: InactiveReceiver<Event>,
     runtime: Handle,
     interfaces: Box<dyn Interfaces>,
@@ -93,14 +93,14 @@ pub(crate) struct EventLoop {
     config: Config,
     peers: Peers,
     topics: Topics,
-    /// What was too large, and not told yet.
+    /// What was too large, and not reported yet.
     oversized: Seldom,
     /// What gossip gave up to stay within its bounds, as counted.
     shed: Shed,
     shedding: Seldom,
     pending_publishes: PendingPublishes<Reply<Receipt>>,
     queries: Queries,
-    /// Who waits for which ping.
+    /// The caller that waits for each ping.
     pings: HashMap<ping::Request, Reply<Duration>>,
     /// Connections that are asked whether they are alive, since their peer made another.
     asked: HashMap<ping::Request, (PeerId, ConnectionId)>,
@@ -118,7 +118,7 @@ pub(crate) struct EventLoop {
     /// What could not be listened on before the loop ran.
     missed: Vec<Missed>,
     listener_errors: Repeats,
-    /// Who does not let this node in, as was said.
+    /// Peers that do not admit this node, as was reported.
     refusals: HashSet<PeerId>,
     timer: Box<dyn Timer>,
     started: Instant,
@@ -209,7 +209,7 @@ impl EventLoop {
         behaviour.dialer.remember(known.iter().map(|(peer, _)| *peer));
         let access = behaviour.access.access().clone();
         let known = known.into_iter().filter(|(peer, _)| access.may_let_in(Some(peer), None).is_ok());
-        // A run before may have spoken other transports, or remembered what nobody speaks.
+        // A run before may have spoken other transports, or remembered what no transport speaks.
         let config = &self.config;
         let known = known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a)));
         behaviour.dialer.try_known(known.filter(|(_, address)| config.can_dial(address)));
@@ -259,7 +259,7 @@ impl EventLoop {
 
     /// What this node's own account of a peer adds to its score.
     fn set_own_score(&mut self, peer: &PeerId, score: f64) {
-        // It is false for who is not known, or where no scores are kept.
+        // It is false for a peer that is not known, or where no scores are kept.
         self.swarm.behaviour_mut().gossip.core_mut().set_application_score(peer, score);
     }
 
@@ -313,9 +313,9 @@ impl EventLoop {
         self.timer.set(next.into_iter().flatten().min());
     }
 
-    /// Says once what happened: to the log, and to all who listen.
+    /// Reports what happened once: to the log, and to all listeners.
     fn emit(&mut self, event: Event) {
-        // Who comes and goes all the time because it does not let this node in was said once.
+        // A peer that comes and goes all the time because it does not admit this node was reported once.
         let is_noise = matches!(&event,
             Event::Connected { peer, .. } | Event::Disconnected { peer, .. } if self.refusals.contains(peer));
         let level = if is_noise { log::Level::Debug } else { event.level() };

@@ -108,7 +108,7 @@ pub(crate) fn behaviour(config: &Config, key: &Keypair) -> Result<Behaviour, Spa
             // The account in `blame.rs` has its weights already.
             app_specific_weight: 1.0,
             ip_colocation_factor_threshold: config.gossip.colocated as f64,
-            // Who takes messages slower than they come loses them, and whoever publishes is told. Punished for it
+            // A peer that takes messages slower than they come loses them, and the publisher is answered so. Punished for it
             // as well, both peers of a small mesh would soon be cut off for a burst of ours.
             slow_peer_weight: 0.0,
             ..PeerScoreParams::default()

@@ -1,7 +1,7 @@
 //! Where this node is to listen, and what cannot be listened on yet.
 //!
 //! Pure: what the swarm reports and the present moment in, what to try again out. An address that is missing
-//! (Wi-Fi that comes up late, a port that somebody else still has) keeps none of the others from serving.
+//! (Wi-Fi that comes up late, a port that another process still has) keeps none of the others from serving.
 
 use std::time::{Duration, Instant};
 

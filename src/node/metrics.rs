@@ -1,6 +1,6 @@
 //! Counting what happens: libp2p's own metrics of the swarm and its protocols, and this node's.
 //!
-//! Counters are atomic numbers that the event loop raises and anybody may read. What can be counted
+//! Counters are atomic numbers that the event loop raises and any task may read. What can be counted
 //! by asking (peers, records) is not kept here.
 
 use std::sync::Arc;

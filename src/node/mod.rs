@@ -71,13 +71,13 @@ use crate::{
 pub enum Verdict {
     /// It is delivered here and forwarded.
     Accept,
-    /// It is dropped, and nobody is to blame: for instance too old, or not understood.
+    /// It is dropped, and no peer is to blame: for instance too old, or not understood.
     Ignore,
     /// It is dropped, and the peer that sent it loses score: it must have known better.
     Reject,
 }
 
-/// An application's check on messages, called by the event loop: it has to answer at once.
+/// An application's check on messages, called by the event loop: it has to answer immediately.
 pub trait Validator: Send + Sync + 'static {
     /// What to do with `message`.
     fn validate(&self, message: &Message) -> Verdict;
@@ -104,26 +104,26 @@ pub enum SpawnError {
         hint: &'static str,
     },
     /// No resolver can be made as configured.
-    #[error("cannot resolve names: {0}")]
+    #[error("cannot resolve names")]
     Dns(#[from] dns::ConfigError),
     /// The gossip engine refuses its parameters.
     #[error("the gossip engine refuses its parameters: {0}")]
     Gossip(String),
     /// The transport cannot be set up.
-    #[error("cannot set up the QUIC transport: {0}")]
+    #[error("cannot set up the QUIC transport")]
     Quic(#[from] crate::transport::quic::Error),
     /// The TCP transport cannot be set up.
-    #[error("cannot set up the TCP transport: {0}")]
+    #[error("cannot set up the TCP transport")]
     Tcp(#[from] crate::transport::tcp::Error),
     /// The network's keys cannot be read.
-    #[error("cannot read the network's keys: {0}")]
+    #[error("cannot read the network's keys")]
     NetworkKey(#[from] KeyFileError),
     /// Records cannot be kept where the config says.
-    #[error("cannot keep records: {0}")]
+    #[error("cannot keep records")]
     Store(#[from] crate::store::StoreError),
     /// The network interfaces cannot be watched.
-    #[error("cannot watch the network interfaces: {0}")]
-    Interfaces(std::io::Error),
+    #[error("cannot watch the network interfaces")]
+    Interfaces(#[source] std::io::Error),
 }
 
 /// Listens on all `addresses` that can be listened on now.

@@ -1,4 +1,4 @@
-//! Who is connected: bookkeeping of what the swarm and identify report.
+//! The connected peers: bookkeeping of what the swarm and identify report.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,12 +14,12 @@ use crate::{gossip, text::steers, transport::multiaddr::is_circuit};
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeerStatus {
-    /// Who.
+    /// The peer.
     #[serde(serialize_with = "as_text")]
     pub peer: PeerId,
     /// Its connections, oldest first.
     pub connections: Vec<ConnectionStatus>,
-    /// What it calls itself (identify's agent version); `None` until it told.
+    /// What it calls itself (identify's agent version); `None` before identify has it.
     pub agent: Option<String>,
     /// The last round-trip time, in microseconds.
     pub rtt_us: Option<u64>,
@@ -106,7 +106,7 @@ impl Peers {
 
     /// The connections that stood for `age` before `connection`, to the same peer, came up.
     ///
-    /// They may lead to who the peer was before it started again, or stand as well as the new one. Two that are
+    /// They may lead to the peer as it was before it started again, or stand as well as the new one. Two that are
     /// connected through a relay do try to connect directly as well.
     pub(crate) fn former(&self, peer: &PeerId, connection: ConnectionId, age: Duration) -> Vec<ConnectionId> {
         let Some(peer) = self.0.get(peer) else {
@@ -208,7 +208,7 @@ impl Peers {
         connections.filter(|c| c.outbound && !c.punched).map(|c| c.address.clone()).collect()
     }
 
-    /// Who is connected at this address.
+    /// The peer that is connected at this address.
     pub(crate) fn at(&self, address: &Multiaddr) -> Option<PeerId> {
         let has = |peer: &Peer| peer.connections.values().any(|connection| connection.address == *address);
         self.0.iter().find(|(_, peer)| has(peer)).map(|(id, _)| *id)

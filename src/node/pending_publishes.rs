@@ -1,6 +1,6 @@
 //! PendingPublishes that wait for subscribers, or for room in the queues to them.
 //!
-//! Pure: the loop says who subscribed and what time it is, and gets back what is to be published or
+//! Pure: the loop says which peer subscribed and what time it is, and gets back what is to be published or
 //! refused. What finds all queues full is tried again, in the order in which it came, within its time.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use super::{command::PublishOptions, error::Error};
 
-/// A publish that waits, with `T` for whoever waits with it.
+/// A publish that waits, with `T` for what waits with it.
 #[derive(Debug)]
 pub(crate) struct Waiting<T> {
     pub(crate) topic: String,
@@ -165,8 +165,8 @@ mod tests {
         assert_eq!(publishes.deadline(), Some(now + S(5)));
         assert!(publishes.take_late(now + S(4), |_| 1).is_empty());
         let late = publishes.take_late(now + S(5), |_| 1);
-        let told = Error::NoPeers { topic: "a".into(), there: 1, wanted: 3, waited: S(5) };
-        assert_eq!(late, [((), told)]);
+        let error = Error::NoPeers { topic: "a".into(), there: 1, wanted: 3, waited: S(5) };
+        assert_eq!(late, [((), error)]);
         assert_eq!(publishes.deadline(), None);
     }
 
@@ -188,7 +188,7 @@ mod tests {
         let later = now + RETRY;
         let ready = publishes.take_ready(later, |_| 1);
         assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1, 2, 3]);
-        // Still full: who gave it no time is told now, the others wait on.
+        // Still full: a publish without time is answered now, the others wait on.
         assert_eq!(publishes.hold(ready, 3, later), [(3, Error::Congested(3))]);
         assert_eq!(publishes.deadline(), Some(later + RETRY));
         assert_eq!(publishes.take_late(now + S(10), |_| 1), [1, 2].map(|w| (w, Error::Congested(3))));

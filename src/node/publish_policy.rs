@@ -1,7 +1,7 @@
 //! Whose messages are let through: what the configuration says of authors, decided before a message
 //! is forwarded and before the application sees it.
 //!
-//! Only the author who speaks where it may not is to blame, whoever brings the message. A peer that passes it on
+//! Only the author that publishes where it may not is to blame, whichever peer brings the message. A peer that passes it on
 //! may have other rules, or none: it loses no score, or honest relays would be cut.
 
 use std::{collections::BTreeMap, fmt};
@@ -32,7 +32,7 @@ impl fmt::Display for Reason {
 /// Whether a message of `author` on `topic` is let through.
 ///
 /// # Errors
-/// The message is dropped: who is to blame for it, if anybody, and why.
+/// The message is dropped: which peer is to blame for it, if any, and why.
 pub(crate) fn check_author(
     access: &Access,
     topics: &BTreeMap<String, TopicRules>,

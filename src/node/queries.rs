@@ -1,4 +1,4 @@
-//! Questions put to the hash table, and who waits for their answers.
+//! Questions put to the hash table, and the callers that wait for their answers.
 //!
 //! Answers are matched to questions by query id. What promises that something is kept waits until the
 //! disk has it. Never talks to the network: kad does.

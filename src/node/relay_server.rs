@@ -64,7 +64,7 @@ impl Behaviour {
         Self { inner, unlimited, slots }
     }
 
-    /// `peer`, which is connected, is one that this node was told of: slots are kept for it.
+    /// `peer`, which is connected, is a configured one: slots are kept for it.
     pub(crate) fn know(&mut self, peer: PeerId) {
         self.asked().slots.know(peer);
     }

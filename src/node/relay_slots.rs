@@ -29,7 +29,7 @@ impl RelaySlots {
         Self { limit, per_peer, held: HashMap::new(), known: HashSet::new() }
     }
 
-    /// `peer`, which is connected, is one that this node was told of.
+    /// `peer`, which is connected, is a configured one.
     pub(crate) fn know(&mut self, peer: PeerId) {
         self.known.insert(peer);
     }

@@ -1,7 +1,7 @@
 //! At which relays this node has a slot, and when it asks for one again.
 //!
 //! Pure: relays that are connected and what became of each request go in, together with the present moment;
-//! whom to ask comes out. A relay that refuses is asked again for as long as it is there.
+//! the relay to ask comes out. A relay that refuses is asked again for as long as it is there.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +72,7 @@ impl Reservations {
         Some((*peer, relay.address.clone()))
     }
 
-    /// When [`next`](Self::next) has somebody without any event.
+    /// When [`next`](Self::next) has a relay without any event.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waiting = self.relays.values().filter_map(|relay| match relay.state {
             State::Waiting(at) => Some(at),
@@ -176,6 +176,6 @@ mod tests {
         assert!(!slots.accepted(&peer));
         slots.found(peer, relay(1), now);
         assert_eq!(slots.closed(before, now), None);
-        assert_eq!(slots.next(now), Some((peer, relay(1))), "asked at once");
+        assert_eq!(slots.next(now), Some((peer, relay(1))), "asked immediately");
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     },
 };
 
-/// Protocol family told to other nodes by identify.
+/// The protocol family that identify announces.
 const PROTOCOL_VERSION: &str = "/smidge/1.0.0";
 /// What this node calls itself.
 pub(crate) const AGENT: &str = concat!("smidge/", env!("CARGO_PKG_VERSION"));

@@ -13,7 +13,7 @@ pub struct Status {
     pub peer: String,
     /// Its version.
     pub version: &'static str,
-    /// What it is told to be.
+    /// Its role.
     pub role: Role,
     /// Where it listens.
     pub listening: Vec<Multiaddr>,
@@ -35,7 +35,7 @@ pub struct Status {
     pub store: StoreStatus,
     /// How long it has been running, in seconds.
     pub uptime_s: u64,
-    /// Lines of the log of its process that were dropped, because nobody took them as fast as they came.
+    /// Lines of the log of its process that were dropped, because they came faster than they were read.
     pub log_dropped: u64,
     /// What it has said and heard since it started.
     pub traffic: Traffic,

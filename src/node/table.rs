@@ -1,9 +1,9 @@
-//! Kademlia, with promises that the disk has kept: a peer that hands us a record is told that we have
-//! it when it is where it is to be kept, and not before.
+//! Kademlia, with promises that the disk has kept: a peer that hands us a record is answered when the
+//! record is where it is to be kept, and not before.
 //!
 //! kad answers a `PUT_VALUE` as soon as its store took the record in. This wrapper holds that answer
-//! back until the store says that everything up to then is safe. With a store in memory that is at
-//! once. Where the disk fails instead, the connection that waits for the answer is closed: kad has no
+//! back until the store says that everything up to then is safe. With a store in memory that is
+//! immediately. Where the disk fails instead, the connection that waits for the answer is closed: kad has no
 //! other way to say no so late, and a stream that is never answered is never free again.
 //!
 //! What others say of peers is a claim: [`answers`] cuts it down before kad sees it, and what kad dials because of

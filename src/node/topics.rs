@@ -1,7 +1,7 @@
-//! Who listens to which topic, on this side of the network.
+//! Which subscribers on this machine follow which topic.
 //!
-//! Each subscriber has a bounded queue: one that is slow loses its own oldest messages, is told how
-//! many, and stalls nobody. Never talks to the gossip engine.
+//! Each subscriber has a bounded queue: one that is slow loses its own oldest messages, which are counted,
+//! and stalls no other. Never talks to the gossip engine.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ pub enum Delivery<T> {
 
 /// A bounded stream of what happens, oldest first; it ends when the node does, and only then.
 ///
-/// Whoever is too slow loses the oldest items. The stream passes over them; [`lost`](Self::lost) counts them,
+/// A reader that is too slow loses the oldest items. The stream passes over them; [`lost`](Self::lost) counts them,
 /// and [`next_delivery`](Self::next_delivery) says where they were.
 #[derive(Debug)]
 pub struct Feed<T> {
@@ -53,7 +53,7 @@ pub struct Subscription {
     messages: Option<Feed<Message>>,
     topic: String,
     commands: async_channel::WeakSender<Command>,
-    /// Set where the loop could not be told that this was dropped.
+    /// Set where the loop could not be notified that this was dropped.
     unheard: Arc<AtomicBool>,
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>, lost: &Counter) -
     Feed { receiver: Box::pin(receiver.activate_cloned()), lost: 0, counter: lost.clone() }
 }
 
-/// Gives `item` to all who listen; nobody is fine.
+/// Gives `item` to all listeners, if there are any.
 pub(crate) fn tell<T: Clone>(sender: &Sender<T>, item: T) {
     let _ = sender.try_broadcast(item);
 }
@@ -169,9 +169,9 @@ struct Topic {
 /// What a new config makes of the topics.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Configured {
-    /// Topics that nobody followed so far.
+    /// Topics without a subscriber so far.
     pub(crate) fresh: Vec<String>,
-    /// Topics that nobody wants any more.
+    /// Topics without a subscriber any more.
     pub(crate) idle: Vec<String>,
     /// Topics for which there is no room.
     pub(crate) left_out: Vec<String>,
@@ -182,9 +182,9 @@ pub(crate) struct Topics {
     topics: BTreeMap<String, Topic>,
     /// Messages kept for each subscriber.
     queue: usize,
-    /// Subscribers at once.
+    /// Most subscribers.
     limit: usize,
-    /// Topics at once: others take no more of one peer.
+    /// Most topics: others take no more of one peer.
     max: usize,
     /// Messages that subscribers were too slow for.
     lost: Counter,
@@ -237,7 +237,7 @@ impl Topics {
         changes
     }
 
-    /// A new subscriber of `topic`, and whether nobody followed it so far.
+    /// A new subscriber of `topic`, and whether it is the first one.
     pub(crate) fn follow(
         &mut self,
         topic: &str,
@@ -271,7 +271,7 @@ impl Topics {
         idle
     }
 
-    /// Ends all subscriptions of `topic`, whoever wants it; says whether anybody did.
+    /// Ends all subscriptions of `topic`, and says whether there were any.
     pub(crate) fn drop_topic(&mut self, topic: &str) -> bool {
         self.topics.remove(topic).is_some()
     }

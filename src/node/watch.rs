@@ -61,7 +61,7 @@ struct Peer {
     heard: bool,
     /// Ours stands.
     sending: bool,
-    /// Whether it speaks gossip; `None` until it told.
+    /// Whether it speaks gossip; `None` before identify has it.
     speaks: Option<bool>,
     /// What happened last that may be why.
     why: Option<&'static str>,

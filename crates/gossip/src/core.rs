@@ -72,7 +72,7 @@ pub struct Core {
     promises: Promises,
     /// What links announced that we choke.
     expected: choke::Expected,
-    /// When links that choke us are told of messages.
+    /// When messages are announced to links that choke us.
     announce_at: Option<Instant>,
     score: Option<Score>,
     /// Of no meaning while scoring is off.
@@ -94,11 +94,11 @@ pub struct Core {
     blocked: HashSet<PeerId>,
     /// Signed addresses of connected peers, to be passed on to others that are pruned.
     records: HashMap<PeerId, Bytes>,
-    /// Peers that we connect to because somebody told us to.
+    /// Peers that we connect to because of peer exchange.
     exchanged: HashSet<PeerId>,
     /// What peers follow and we do not.
     charge: strangers::Charge,
-    /// Topics left a while ago: whoever missed it is told again with the next greeting.
+    /// Topics left a while ago: a peer that missed it hears again with the next greeting.
     left: VecDeque<(Instant, Topic)>,
 
     actions: VecDeque<Action>,
@@ -250,7 +250,7 @@ impl Core {
         self.next_heartbeat = now + if calm { interval * CALM } else { interval };
     }
 
-    /// Scores decay along with heartbeats, so that one timer does for both; those that are due by now all at once.
+    /// Scores decay along with heartbeats, so that one timer does for both; all those that are due by now in one pass.
     fn decay(&mut self, now: Instant) {
         let (Some(score), Some(next)) = (&mut self.score, &mut self.next_decay) else { return };
         let interval = score.params().decay_interval;

@@ -120,7 +120,7 @@ impl EventLoop {
     }
 
     fn join(&mut self, topic: &str) {
-        // Before the mesh is made: who is in it counts from then on.
+        // Before the mesh is made: its members count from then on.
         self.score(topic);
         self.swarm.behaviour_mut().gossip.subscribe(&Topic::from(topic));
     }
@@ -129,7 +129,7 @@ impl EventLoop {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         let name = Topic::from(topic);
         gossip.unsubscribe(&name);
-        // Whoever broke the rules of a topic is not forgiven because it was left for a moment; of all others, there
+        // A peer that broke the rules of a topic is not forgiven because the topic was left for a moment; of all others, there
         // may be any number.
         if !self.config.topics.contains_key(topic) {
             gossip.core_mut().remove_topic_params(&name);
@@ -177,7 +177,7 @@ impl EventLoop {
         }
     }
 
-    /// Answers who published, and counts what became of it.
+    /// Answers the publisher, and counts the outcome.
     pub(super) fn answer_publish(&self, reply: Reply<Receipt>, bytes: usize, result: Result<Receipt, Error>) {
         self.metrics.published(bytes, &result);
         answer(reply, result);

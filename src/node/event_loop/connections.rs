@@ -42,10 +42,10 @@ impl EventLoop {
 
     /// Asks the connections to a peer that stood before `connection` came up whether they are alive. A node does not
     /// dial a peer that it is connected to, so the peer may have been started again: then they are dead, may look
-    /// alive for as long as the transport's idle timeout, and swallow what is sent. Or somebody asked for another
-    /// one, and they are as good as this one.
+    /// alive for as long as the transport's idle timeout, and swallow what is sent. Or a second one was
+    /// asked for, and they are as good as this one.
     pub(super) fn ask_former(&mut self, peer: PeerId, connection: ConnectionId) {
-        // Two that dial each other at once are no further apart than that.
+        // Two that dial each other simultaneously are no further apart than that.
         let age = self.config.longest_dial();
         for former in self.peers.former(&peer, connection, age) {
             if self.asked.values().any(|(_, asked)| *asked == former) {
@@ -61,7 +61,7 @@ impl EventLoop {
     fn on_asked(&mut self, request: ping::Request, result: Result<Duration, ping::Failure>) {
         let Some((peer, former)) = self.asked.remove(&request) else { return };
         match result {
-            // Whoever answers pings or says that it does not is alive.
+            // A peer that answers pings, or says that it does not, is alive.
             Ok(_) | Err(ping::Failure::Unsupported | ping::Failure::TooMany) => {
                 self.swarm.behaviour_mut().gossip.core_mut().release(&peer, former);
             }

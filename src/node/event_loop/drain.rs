@@ -66,7 +66,7 @@ impl EventLoop {
     pub(super) fn finish(mut self: Box<Self>) -> impl Future<Output = ()> + Send {
         let stored = self.swarm.behaviour_mut().kad.store_mut().close();
         let this = *self;
-        // From here on every call is told that the node has stopped.
+        // From here on every call is answered that the node has stopped.
         drop(this.inbox);
         // Connections that are still open, and the listeners, go with the swarm. A task that still
         // holds one is not waited for long.

@@ -26,7 +26,7 @@ use crate::{
 const SETTLED: Duration = Duration::from_secs(5);
 
 impl EventLoop {
-    /// Tells everybody who is connected where this node is. identify does that by itself where this node listens,
+    /// Sends all connected peers this node's addresses. identify does that by itself where this node listens,
     /// not where others reach it.
     pub(super) fn tell_addresses(&mut self) {
         let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
@@ -76,13 +76,13 @@ impl EventLoop {
             relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } => {
                 if self.reservations.accepted(&relay_peer_id) {
                     self.emit(Event::Reserved { relay: relay_peer_id });
-                    // Whoever asks this relay for nodes may hear of us from now on, and we of them. Others that
+                    // Peers that ask this relay for nodes may hear of us from now on, and we of them. Others that
                     // came at the same time are in its table a little later.
                     self.refresh_table();
                     self.bootstrap = self.runtime.now() + SETTLED;
                 }
             }
-            // The connections themselves are told of.
+            // The connections themselves are reported.
             relay::client::Event::OutboundCircuitEstablished { .. }
             | relay::client::Event::InboundCircuitEstablished { .. } => {}
         }
@@ -103,7 +103,7 @@ impl EventLoop {
         rest.fold(whole(&parts[..at]).with(Protocol::P2p(relay)), Multiaddr::with)
     }
 
-    /// A relayed connection stands. Who dialed it makes it again when it is lost.
+    /// A relayed connection stands. The side that dialed it makes it again when it is lost.
     pub(super) fn on_relayed(&mut self, peer: PeerId, address: Multiaddr, outbound: bool) {
         if outbound {
             self.swarm.behaviour_mut().dialer.try_known([(peer, address.clone())]);
@@ -114,7 +114,7 @@ impl EventLoop {
     pub(super) fn on_hole_punch(&mut self, event: dcutr::Event) {
         let peer = event.remote_peer_id;
         match event.result {
-            // Told of already: the connection itself says so, on both sides and whoever's dial it was.
+            // Reported already with the connection itself, on both sides and whichever dialed.
             Ok(_) => {}
             Err(e) if self.peers.is_direct(&peer) => {
                 log::debug!("hole punch to {peer} abandoned, it is connected directly already: {e}");
@@ -137,7 +137,7 @@ impl EventLoop {
             || behaviour.autonat_server.as_ref().is_some_and(|server| server.is_probe(connection))
     }
 
-    /// A peer said over a connection who it is and what it speaks. A relayed one may have done its work. If this is
+    /// identify has received a peer's id and protocols over a connection. A relayed one may have done its work. If this is
     /// a direct one, the peer may be a relay that is wanted, and where it sees us may be where others find us.
     pub(super) fn on_peer_identified(
         &mut self,
@@ -149,7 +149,7 @@ impl EventLoop {
         if self.is_probe(&connection) {
             return;
         }
-        // Each side closes its own: who dialed.
+        // Each side closes those that it dialed.
         for relayed in self.peers.replaced(self.swarm.local_peer_id(), &peer, connection) {
             log::debug!("{peer} is connected at {remote}: a relayed connection to it is about to be closed");
             self.retire(relayed);
@@ -183,7 +183,7 @@ impl EventLoop {
         }
     }
 
-    /// Slots of this relay are kept for peers that it was told of: behind a name or address, or let in by their id.
+    /// Slots of this relay are kept for configured peers: behind a name or address, or let in by their id.
     fn keep_slots_for(&mut self, peer: PeerId) {
         let Self { config, swarm, .. } = self;
         let behaviour = swarm.behaviour_mut();
@@ -194,7 +194,7 @@ impl EventLoop {
         }
     }
 
-    /// A relay that was not told where it is reached from outside is where it listens.
+    /// A relay without `listen.external` is reached where it listens.
     pub(super) fn relay_at(&mut self, address: &Multiaddr, is_up: bool) {
         let Self { config, swarm, .. } = self;
         if !config.relay.server || !config.listen.external.is_empty() || is_circuit(address) {

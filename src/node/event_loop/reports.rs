@@ -234,19 +234,19 @@ impl EventLoop {
     }
 
     fn on_message(&mut self, from: PeerId, id: &MessageId, message: gossip::Message) {
-        let told = Message {
+        let received = Message {
             id: id_text(id),
             topic: message.topic.to_string(),
             source: message.source,
             from,
             data: message.data[..].into(),
         };
-        if let Some(verdict) = self.refused(&told) {
-            // A reject would blame whoever brings it, in whatever order: the author's account is charged instead.
+        if let Some(verdict) = self.refused(&received) {
+            // A reject would blame each peer that brings it, in whatever order: the author's account is charged instead.
             self.swarm.behaviour_mut().gossip.verdict(id, gossip::Verdict::Ignore);
             return self.metrics.refused(verdict);
         }
-        let verdict = self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(&told));
+        let verdict = self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(&received));
         let answer = match verdict {
             Verdict::Accept => gossip::Verdict::Accept,
             Verdict::Ignore => gossip::Verdict::Ignore,
@@ -256,15 +256,15 @@ impl EventLoop {
         if verdict != Verdict::Accept {
             return self.metrics.refused(verdict);
         }
-        self.topics.deliver(&told);
-        self.emit(Event::Message(told));
+        self.topics.deliver(&received);
+        self.emit(Event::Message(received));
     }
 
     /// Counts what was too large to be taken from `peer`, a message or a frame, and says so now and then.
     fn refuse_oversized(&mut self, peer: PeerId, bytes: u64) {
         let frame = self.swarm.behaviour().gossip.core().max_frame();
         let what = match usize::try_from(bytes) {
-            // Whoever sent it may have a larger limit, which is no fault.
+            // The sender may have a larger limit, which is no fault.
             Ok(bytes) if bytes <= frame => {
                 self.metrics.refused(Verdict::Ignore);
                 Oversize::Message { bytes, limit: self.config.gossip.max_message }
@@ -291,11 +291,11 @@ impl EventLoop {
         }
     }
 
-    /// What the rules say of a message, if they refuse it: whether somebody is to blame, whose account is charged.
+    /// What the rules say of a message, if they refuse it. The account of the peer that is to blame is charged.
     fn refused(&mut self, message: &Message) -> Option<Verdict> {
         let Message { id, topic, source, from, .. } = message;
         let access = self.swarm.behaviour().access.access();
-        // Without a signature, anybody could say that somebody else said it.
+        // Without a signature, any peer could put another one's id there.
         let is_proved = self.config.gossip.validation == Validation::Strict || source.as_ref() == Some(from);
         let (blamed, reason) = check_author(access, &self.config.topics, topic, source.as_ref()).err()?;
         log::debug!("message {id} on {topic} is dropped: {reason}");
@@ -397,7 +397,7 @@ impl EventLoop {
     }
 }
 
-/// Why a dial failed, in words for whoever asked for it.
+/// Why a dial failed, as text for the caller.
 pub(super) fn dial_error(error: &DialError) -> String {
     match error {
         // The swarm leaves out the addresses that it listens on.

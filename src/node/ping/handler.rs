@@ -73,8 +73,8 @@ pub(crate) struct Handler {
     outbound: Outbound,
     /// When the next ping at an interval is due.
     next: Instant,
-    /// Pings at an interval that failed in a row. The first is not told: who answers each ping on a stream of
-    /// its own ends ours.
+    /// Pings at an interval that failed in a row. The first is not reported: a peer that answers each ping on a
+    /// stream of its own ends ours.
     failures: u32,
     waiting: Vec<Waiting>,
     answering: VecDeque<BoxFuture<'static, io::Error>>,

@@ -11,42 +11,42 @@ pub enum Action {
     /// Open a substream on this connection, tell [`Core::opened`](super::Core::opened), and send on it what the
     /// peer's [`Outbox`](crate::Outbox) holds from then on.
     Carry {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
         /// On which connection.
         connection: ConnectionId,
     },
     /// The greeting is in the outbox: send.
     Start {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
         /// On which connection.
         connection: ConnectionId,
     },
     /// Close the substream: another connection carries from now on.
     Release {
-        /// Of whom.
+        /// The peer.
         peer: PeerId,
         /// On which connection.
         connection: ConnectionId,
     },
     /// There is something new in the outbox.
     Flush {
-        /// Of whom.
+        /// The peer.
         peer: PeerId,
     },
     /// The connection is in use, or no longer.
     KeepAlive {
-        /// Of whom.
+        /// The peer.
         peer: PeerId,
         /// Which.
         connection: ConnectionId,
         /// In use.
         keep: bool,
     },
-    /// Connect to a peer: an explicit one that is gone, or one that peer exchange told of.
+    /// Connect to a peer: an explicit one that is gone, or one from peer exchange.
     Connect {
-        /// To whom.
+        /// The peer.
         peer: PeerId,
         /// Where, as itself has signed; empty if it is for others to know.
         addresses: Vec<Multiaddr>,
@@ -98,7 +98,7 @@ pub enum Event {
     },
     /// Gossip with a peer works in both directions, or does no longer while it is connected.
     Link {
-        /// With whom.
+        /// The peer.
         peer: PeerId,
         /// What we send is carried.
         outbound: bool,

@@ -1,4 +1,4 @@
-//! Whom not to graft yet: after a prune both sides keep away from each other for a while (specification v1.1,
+//! Which peers not to graft yet: after a prune both sides keep away from each other for a while (specification v1.1,
 //! "Prune Backoff and Peer Exchange").
 
 use std::{

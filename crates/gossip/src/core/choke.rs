@@ -90,7 +90,7 @@ impl Links {
         self.0.iter_mut().find(|link| link.peer == peer)
     }
 
-    /// Whether the peer is to be told of messages, not sent them.
+    /// Whether messages are announced to the peer, not sent.
     pub(super) fn chokes_us(&self, peer: PeerKey) -> bool {
         self.get(peer).is_some_and(|link| link.chokes_us)
     }
@@ -105,7 +105,7 @@ impl Links {
     }
 }
 
-/// What a peer will be told of.
+/// What will be announced to a peer.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
     waiting: Vec<(TopicKey, Fingerprint, MessageId)>,

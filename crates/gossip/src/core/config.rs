@@ -1,4 +1,4 @@
-//! What the engine is told: gossipsub's parameters by the specification's meaning, with the defaults of
+//! The engine's configuration: gossipsub's parameters by the specification's meaning, with the defaults of
 //! rust-libp2p where the specification leaves them open.
 
 use std::{collections::HashMap, fmt, time::Duration};
@@ -119,9 +119,9 @@ pub struct Config {
     pub opportunistic_graft_ticks: u64,
     /// Peers grafted at each of them.
     pub opportunistic_graft_peers: usize,
-    /// Whether pruned peers are told of others.
+    /// Whether pruned peers hear of others.
     pub peer_exchange: bool,
-    /// Peers told of in a prune, and connected to after one.
+    /// Peers named in a prune, and connected to after one.
     pub prune_peers: usize,
     /// Heartbeats between attempts to reach explicit peers.
     pub check_explicit_peers_ticks: u64,

@@ -1,4 +1,4 @@
-//! Peer exchange: whom a pruned peer may try in our place (specification v1.1).
+//! Peer exchange: the peers that a pruned one may try in our place (specification v1.1).
 
 use bytes::Bytes;
 use libp2p::{
@@ -11,7 +11,7 @@ use crate::PeerInfo;
 
 /// Bytes of a signed peer record that are kept and passed on.
 pub(super) const LONGEST_RECORD: usize = 8 * 1024;
-/// Peers at a time that we connect to because somebody told us to.
+/// Peers at a time that we connect to because of peer exchange.
 const EXCHANGED_MOST: usize = 256;
 
 impl Core {
@@ -20,14 +20,14 @@ impl Core {
         let chosen = self.pick(topic, self.config.prune_peers, |core, key| {
             key != pruned && core.peers.get(key).is_some_and(|peer| core.score_of(&peer.id) >= 0.0)
         });
-        let told = |key| {
+        let info = |key| {
             let peer = self.peers.get(key)?.id;
             Some(PeerInfo { peer, record: self.records.get(&peer).cloned() })
         };
-        chosen.into_iter().filter_map(told).collect()
+        chosen.into_iter().filter_map(info).collect()
     }
 
-    /// Connects to some of the peers that a prune told of. Addresses count only if the peer signed them itself.
+    /// Connects to some of the peers in a prune. Addresses count only if the peer signed them itself.
     pub(super) fn connect_to(&mut self, mut peers: Vec<PeerInfo>) {
         self.rng.shuffle(&mut peers);
         peers.truncate(self.config.prune_peers);
@@ -49,7 +49,7 @@ impl Core {
         }
     }
 
-    /// Connecting to a peer failed: if somebody told us of it, it may be told of again.
+    /// Connecting to a peer failed: if it came from peer exchange, it may come again.
     pub fn unreachable(&mut self, peer: &PeerId) {
         if self.peers.key(peer).is_none() {
             self.exchanged.remove(peer);

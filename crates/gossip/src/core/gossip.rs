@@ -160,7 +160,7 @@ impl Core {
         }
     }
 
-    /// Announces as many as a peer may be told of between two heartbeats.
+    /// Announces as many as one peer may hear of between two heartbeats.
     fn send_ihaves(&mut self, key: PeerKey, name: &Topic, mut ids: Vec<MessageId>) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         let mut left = ANNOUNCED_BYTES.saturating_sub(peer.announced);

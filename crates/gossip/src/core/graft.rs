@@ -109,9 +109,12 @@ impl Core {
         let Some(name) = self.topics.get(topic).map(|t| t.name.clone()) else { return };
         self.backoffs.extend(topic, id, backoff, now);
         // A v1.0 peer knows neither back-offs nor peer exchange.
-        let told = kind.is_some_and(|kind| kind >= PeerKind::V1_1);
-        let peers = if told && exchange { self.peers_to_tell(topic, key) } else { Vec::new() };
-        self.control(key, ControlItem::Prune(Prune { topic: name, peers, backoff: told.then_some(backoff) }));
+        let knows = kind.is_some_and(|kind| kind >= PeerKind::V1_1);
+        let peers = if knows && exchange { self.peers_to_tell(topic, key) } else { Vec::new() };
+        self.control(
+            key,
+            ControlItem::Prune(Prune { topic: name, peers, backoff: knows.then_some(backoff) }),
+        );
     }
 
     pub(super) fn on_graft(&mut self, key: PeerKey, topics: Vec<Topic>, now: Instant) {
@@ -125,7 +128,7 @@ impl Core {
         let mut exchange = self.config.peer_exchange;
         let mut prune = Vec::new();
         for name in topics {
-            // Whoever grafts us for what we do not follow is told nothing: neither an answer to flood with, nor peers.
+            // A peer that grafts us for what we do not follow gets no answer: neither an answer to flood with, nor peers.
             let Some(topic) = self.topics.followed(name.as_str()) else {
                 exchange = false;
                 continue;

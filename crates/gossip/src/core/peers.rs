@@ -73,7 +73,7 @@ pub(super) struct Peer {
     pub(super) id: PeerId,
     /// `None` until a substream was negotiated.
     pub(super) kind: Option<PeerKind>,
-    /// Its first connection was dialed by us, and not because somebody told us to by peer exchange.
+    /// Its first connection was dialed by us, and not because of peer exchange.
     pub(super) outbound: bool,
     pub(super) explicit: bool,
     pub(super) connections: Vec<Connection>,
@@ -109,7 +109,7 @@ pub(super) struct Peer {
     pub(super) own_missing: u8,
     /// Ids that it announced as a link of a mesh since the last heartbeat.
     pub(super) announced_to_us: usize,
-    /// Messages that it will be told of.
+    /// Messages that will be announced to it.
     pub(super) announcements: Announcements,
     /// What it said that it speaks (v1.3); the first time counts.
     pub(super) extensions: Option<Extensions>,

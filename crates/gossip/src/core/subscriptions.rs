@@ -59,7 +59,7 @@ impl Core {
     fn announce(&mut self, name: &Topic, subscribe: bool) {
         for key in self.peers.all() {
             let Some(peer) = self.peers.get(key) else { continue };
-            // Whoever is not greeted yet is told then.
+            // A peer that is not greeted yet hears it then.
             if peer.carrier.is_some_and(|carrier| carrier.open) {
                 peer.outbox.lock().subscription(name.clone(), subscribe);
                 self.flush(key);

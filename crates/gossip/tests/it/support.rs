@@ -271,7 +271,7 @@ fn note_connection<E>(log: &mut Log, event: &SwarmEvent<E>) {
 /// Drives all nodes until `done`, which may do something of its own; panics with `what` if that takes too long.
 pub(crate) fn until(nodes: &mut [Node], what: &str, mut done: impl FnMut(&mut [Node]) -> bool) {
     let mut patience = Delay::new(PATIENCE);
-    let mut nap = Delay::new(Duration::from_millis(20));
+    let mut pause = Delay::new(Duration::from_millis(20));
     block_on(poll_fn(|cx| {
         loop {
             let mut any = false;
@@ -283,8 +283,8 @@ pub(crate) fn until(nodes: &mut [Node], what: &str, mut done: impl FnMut(&mut [N
             }
             assert!(Pin::new(&mut patience).poll(cx).is_pending(), "waited {PATIENCE:?} in vain for {what}");
             // Conditions that no event announces are looked at now and then.
-            if Pin::new(&mut nap).poll(cx).is_ready() {
-                nap.reset(Duration::from_millis(20));
+            if Pin::new(&mut pause).poll(cx).is_ready() {
+                pause.reset(Duration::from_millis(20));
                 continue;
             }
             if !any {

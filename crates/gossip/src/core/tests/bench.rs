@@ -177,7 +177,7 @@ impl Bench {
     }
 
     /// All of what the peer was sent since the last time, as if it were one RPC.
-    pub(super) fn told(&mut self, peer: &PeerId) -> Rpc {
+    pub(super) fn merged(&mut self, peer: &PeerId) -> Rpc {
         let mut all = Rpc::default();
         for rpc in self.sent(peer) {
             all.subscriptions.extend(rpc.subscriptions);

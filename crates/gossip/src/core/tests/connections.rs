@@ -24,7 +24,7 @@ fn extensions_are_first_on_the_stream_once_and_only_told_to_v1_3_peers() {
     assert!(bench.sent(&peer).iter().all(|rpc| rpc.control.extensions.is_none()));
     for kind in [PeerKind::V1_2, PeerKind::V1_1, PeerKind::V1_0] {
         let old = bench.peer(kind, false, &["t"]);
-        assert!(bench.told(&old).control.extensions.is_none(), "{kind:?}");
+        assert!(bench.merged(&old).control.extensions.is_none(), "{kind:?}");
     }
 }
 
@@ -49,16 +49,16 @@ fn a_greeting_of_a_thousand_topics_is_cut_into_rpcs_that_stock_peers_take() {
     let peer = bench.peer(PeerKind::V1_3, false, &[]);
     let mut bytes = Vec::new();
     let outbox = bench.core.outbox(&peer).unwrap().clone();
-    let mut told = 0;
+    let mut sent = 0;
     loop {
         bytes.clear();
         if !outbox.next_frame(&mut bytes) {
             break;
         }
         assert!(bytes.len() <= QueueLimits::default().control + 8, "{}", bytes.len());
-        told += frames(&bytes).iter().map(|rpc| rpc.subscriptions.len()).sum::<usize>();
+        sent += frames(&bytes).iter().map(|rpc| rpc.subscriptions.len()).sum::<usize>();
     }
-    assert_eq!(told, 1024);
+    assert_eq!(sent, 1024);
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn a_greeting_of_many_short_topics_tells_each_of_them_once() {
         bench.core.subscribe(&topic(name), bench.now);
     }
     let peer = bench.peer(PeerKind::V1_3, false, &[]);
-    let told: Vec<_> = bench.told(&peer).subscriptions.iter().map(|s| s.topic.to_string()).collect();
-    assert_eq!(told.len(), 1000);
-    assert_eq!(told.into_iter().collect::<std::collections::BTreeSet<_>>(), names);
+    let sent: Vec<_> = bench.merged(&peer).subscriptions.iter().map(|s| s.topic.to_string()).collect();
+    assert_eq!(sent.len(), 1000);
+    assert_eq!(sent.into_iter().collect::<std::collections::BTreeSet<_>>(), names);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn when_the_carrier_closes_another_connection_carries_and_the_peer_is_greeted_ag
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
     let second = bench.connect(peer, true, DIRECT);
-    drop((bench.told(&peer), acts(&mut bench)));
+    drop((bench.merged(&peer), acts(&mut bench)));
     bench.core.publish(&topic("t"), b"under way", bench.now).unwrap();
     bench.core.disconnected(&peer, ConnectionId::new_unchecked(1), bench.now);
     let did = acts(&mut bench);
@@ -88,7 +88,7 @@ fn when_the_carrier_closes_another_connection_carries_and_the_peer_is_greeted_ag
     assert!(bench.in_mesh("t", &peer));
     bench.core.opened(&peer, second, PeerKind::V1_3);
     assert!(acts(&mut bench).contains(&Action::Start { peer, connection: second }));
-    let sent = bench.told(&peer);
+    let sent = bench.merged(&peer);
     assert_eq!(sent.subscriptions.len(), 1);
     assert_eq!(sent.control.graft, [topic("t")]);
     assert_eq!(sent.publish.len(), 1, "what waited is not lost");
@@ -99,13 +99,16 @@ fn what_was_sent_before_the_substream_broke_is_announced_on_the_next_one() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
     let id = bench.core.publish(&topic("t"), b"lost on the way", bench.now).unwrap().id;
-    assert!(bench.told(&peer).control.ihave.is_empty());
+    assert!(bench.merged(&peer).control.ihave.is_empty());
     let carrier = ConnectionId::new_unchecked(1);
     bench.core.broke(&peer, carrier);
     bench.core.opened(&peer, carrier, PeerKind::V1_3);
-    assert_eq!(bench.told(&peer).control.ihave, [crate::IHave { topic: topic("t"), ids: vec![id.clone()] }]);
+    assert_eq!(
+        bench.merged(&peer).control.ihave,
+        [crate::IHave { topic: topic("t"), ids: vec![id.clone()] }]
+    );
     bench.control(peer, crate::Control { iwant: vec![id], ..Default::default() });
-    assert_eq!(bench.told(&peer).publish.len(), 1);
+    assert_eq!(bench.merged(&peer).publish.len(), 1);
 }
 
 #[test]
@@ -128,14 +131,14 @@ fn a_direct_connection_takes_over_from_a_relayed_one_and_not_the_other_way_round
 fn a_topic_that_was_left_while_the_substream_was_broken_is_taken_back_in_the_next_greeting() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
-    drop(bench.told(&peer));
+    drop(bench.merged(&peer));
     let carrier = ConnectionId::new_unchecked(1);
     bench.core.broke(&peer, carrier);
     bench.core.unsubscribe(&topic("t"), bench.now);
     bench.core.subscribe(&topic("u"), bench.now);
     bench.core.opened(&peer, carrier, PeerKind::V1_3);
     let mut said: Vec<_> =
-        bench.told(&peer).subscriptions.iter().map(|s| (s.topic.to_string(), s.subscribe)).collect();
+        bench.merged(&peer).subscriptions.iter().map(|s| (s.topic.to_string(), s.subscribe)).collect();
     said.sort();
     assert_eq!(said, [("t".to_owned(), false), ("u".to_owned(), true)]);
 }

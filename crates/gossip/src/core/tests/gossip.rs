@@ -8,7 +8,7 @@ fn crowd(config: Config, n: usize) -> (Bench, Vec<PeerId>) {
     let mut bench = Bench::new(config).following("t");
     let peers = bench.peers(6 + n, &["t"]);
     bench.heartbeat();
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     let others = peers.into_iter().filter(|peer| !bench.in_mesh("t", peer)).collect();
     (bench, others)
 }
@@ -21,16 +21,16 @@ fn publish(bench: &mut Bench) -> MessageId {
 fn gossip_goes_to_d_lazy_or_the_factor_of_those_outside_of_the_mesh() {
     for others in [3, 20, 60] {
         let (mut bench, outside) = crowd(Config { flood_publish: false, ..Config::default() }, others);
-        let told = (outside.len() / 4).max(6).min(outside.len());
+        let sent = (outside.len() / 4).max(6).min(outside.len());
         let id = publish(&mut bench);
         bench.heartbeat();
         let heard = outside.iter().filter(|peer| {
-            let control = bench.told(peer).control;
+            let control = bench.merged(peer).control;
             control.ihave.iter().any(|ihave| ihave.ids.contains(&id) && ihave.topic == topic("t"))
         });
-        assert_eq!(heard.count(), told, "of {}", outside.len());
+        assert_eq!(heard.count(), sent, "of {}", outside.len());
         for peer in bench.core.mesh(&topic("t")) {
-            assert!(bench.told(&peer).control.ihave.is_empty(), "the mesh has the message itself");
+            assert!(bench.merged(&peer).control.ihave.is_empty(), "the mesh has the message itself");
         }
     }
 }
@@ -39,16 +39,16 @@ fn gossip_goes_to_d_lazy_or_the_factor_of_those_outside_of_the_mesh() {
 fn a_message_is_announced_for_history_gossip_heartbeats_and_kept_for_history_length() {
     let (mut bench, outside) = crowd(Config::default(), 3);
     let id = publish(&mut bench);
-    outside.iter().for_each(|peer| drop(bench.told(peer)));
+    outside.iter().for_each(|peer| drop(bench.merged(peer)));
     let mut announced = 0;
     for _ in 0..6 {
         bench.heartbeat();
-        announced += usize::from(!bench.told(&outside[0]).control.ihave.is_empty());
+        announced += usize::from(!bench.merged(&outside[0]).control.ihave.is_empty());
     }
     assert_eq!(announced, 3);
     assert_eq!(bench.core.kept().history, 0);
     bench.control(outside[0], Control { iwant: vec![id], ..Control::default() });
-    assert!(bench.told(&outside[0]).publish.is_empty());
+    assert!(bench.merged(&outside[0]).publish.is_empty());
 }
 
 #[test]
@@ -57,13 +57,13 @@ fn what_is_announced_and_unknown_is_asked_for_once() {
     let peers = bench.peers(2, &["t"]);
     let known = publish(&mut bench);
     let unknown = MessageId::from("unknown");
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     for peer in &peers {
         bench.ihave(*peer, "t", vec![known.clone(), unknown.clone(), unknown.clone()]);
         bench.ihave(*peer, "u", vec![MessageId::from("of a topic that we do not follow")]);
     }
-    assert_eq!(bench.told(&peers[0]).control.iwant, [unknown]);
-    assert!(bench.told(&peers[1]).control.iwant.is_empty(), "one is asked at a time");
+    assert_eq!(bench.merged(&peers[0]).control.iwant, [unknown]);
+    assert!(bench.merged(&peers[1]).control.iwant.is_empty(), "one is asked at a time");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_broken_promise_costs_score_and_another_peer_is_asked() {
     bench.pass(SECOND * 5);
     assert!(bench.core.score(&peers[0]).unwrap() < 0.0);
     bench.ihave(peers[1], "t", vec![id.clone()]);
-    assert_eq!(bench.told(&peers[1]).control.iwant, [id]);
+    assert_eq!(bench.merged(&peers[1]).control.iwant, [id]);
 }
 
 #[test]
@@ -114,9 +114,9 @@ fn a_promised_message_that_there_is_no_room_for_is_not_held_against_who_brought_
     bench.pass(SECOND * 5);
     assert!(bench.core.score(&peer).unwrap() >= 0.0);
     // What was left out can be had from somebody else.
-    bench.told(&other);
+    bench.merged(&other);
     bench.ihave(other, "t", vec![id(8)]);
-    assert_eq!(bench.told(&other).control.iwant, [id(8)]);
+    assert_eq!(bench.merged(&other).control.iwant, [id(8)]);
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn whoever_gets_the_place_of_a_peer_that_is_gone_may_ask_as_often_as_any_other()
     let (mut bench, outside) = crowd(Config::default(), 3);
     let id = publish(&mut bench);
     let ask = |bench: &mut Bench, peer| {
-        drop(bench.told(&peer));
+        drop(bench.merged(&peer));
         for _ in 0..5 {
             bench.control(peer, Control { iwant: vec![id.clone()], ..Control::default() });
         }
-        bench.told(&peer).publish.len()
+        bench.merged(&peer).publish.len()
     };
     assert_eq!(ask(&mut bench, outside[0]), 3);
     let connection = bench.connection_of(&outside[0]);
@@ -156,25 +156,25 @@ fn announcements_of_one_peer_are_bounded_between_heartbeats() {
     let ids = |from: usize, n| (from..from + n).map(|n| format!("id {n}").as_str().into()).collect();
     bench.ihave(many, "t", ids(0, 250));
     bench.ihave(many, "t", ids(250, 250));
-    assert_eq!(bench.told(&many).control.iwant.len(), 100);
+    assert_eq!(bench.merged(&many).control.iwant.len(), 100);
     for n in 0..20 {
         bench.ihave(often, "t", ids(1000 + n, 1));
     }
-    assert_eq!(bench.told(&often).control.iwant.len(), 10);
+    assert_eq!(bench.merged(&often).control.iwant.len(), 10);
     bench.heartbeat();
     bench.ihave(often, "t", ids(2000, 1));
-    assert_eq!(bench.told(&often).control.iwant.len(), 1);
+    assert_eq!(bench.merged(&often).control.iwant.len(), 1);
 }
 
 #[test]
 fn a_message_is_sent_to_one_who_asks_as_often_as_retransmission_allows() {
     let (mut bench, outside) = crowd(Config::default(), 3);
     let id = publish(&mut bench);
-    drop(bench.told(&outside[0]));
+    drop(bench.merged(&outside[0]));
     for _ in 0..5 {
         bench.control(outside[0], Control { iwant: vec![id.clone()], ..Control::default() });
     }
-    assert_eq!(bench.told(&outside[0]).publish.len(), 3);
+    assert_eq!(bench.merged(&outside[0]).publish.len(), 3);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn below_the_gossip_threshold_nothing_is_announced_asked_or_answered() {
     bench.rate(&bad, PeerScoreThresholds::default().gossip_threshold - 1.0);
     let id = publish(&mut bench);
     bench.heartbeat();
-    drop(bench.told(&bad));
+    drop(bench.merged(&bad));
     bench.heartbeat();
     bench.ihave(bad, "t", vec!["x".into()]);
     bench.control(bad, Control { iwant: vec![id], ..Control::default() });
-    let told = bench.told(&bad);
-    assert!(told.control.ihave.is_empty() && told.control.iwant.is_empty() && told.publish.is_empty());
+    let sent = bench.merged(&bad);
+    assert!(sent.control.ihave.is_empty() && sent.control.iwant.is_empty() && sent.publish.is_empty());
 }
 
 #[test]
@@ -199,12 +199,12 @@ fn the_arrival_of_a_large_message_is_told_to_the_mesh_by_idontwant_from_v1_2_on(
     let from = bench.peer(PeerKind::V1_3, false, &["t"]);
     let (new, old) = (bench.peer(PeerKind::V1_2, false, &["t"]), bench.peer(PeerKind::V1_1, false, &["t"]));
     let key = Keypair::generate_ed25519();
-    for (sequence, bytes, told) in [(1, 900 - 200, 0), (2, 1000, 1)] {
-        [from, new, old].iter().for_each(|peer| drop(bench.told(peer)));
+    for (sequence, bytes, sent) in [(1, 900 - 200, 0), (2, 1000, 1)] {
+        [from, new, old].iter().for_each(|peer| drop(bench.merged(peer)));
         bench.message(from, &signed(&key, sequence, "t", &vec![0; bytes]));
-        assert_eq!(bench.told(&new).control.idontwant.len(), told);
-        assert!(bench.told(&old).control.idontwant.is_empty());
-        assert!(bench.told(&from).control.idontwant.is_empty(), "it has sent it");
+        assert_eq!(bench.merged(&new).control.idontwant.len(), sent);
+        assert!(bench.merged(&old).control.idontwant.is_empty());
+        assert!(bench.merged(&from).control.idontwant.is_empty(), "it has sent it");
     }
 }
 
@@ -212,10 +212,10 @@ fn the_arrival_of_a_large_message_is_told_to_the_mesh_by_idontwant_from_v1_2_on(
 fn an_idontwant_is_never_sent_for_a_message_that_is_not_verified() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peers = bench.peers(3, &["t"]);
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     bench.message(peers[0], &forged(&signed(&Keypair::generate_ed25519(), 1, "t", b""), &[0; 4000]));
     for peer in &peers {
-        assert!(bench.told(peer).control.idontwant.is_empty());
+        assert!(bench.merged(peer).control.idontwant.is_empty());
     }
 }
 
@@ -227,14 +227,14 @@ fn a_message_that_a_peer_does_not_want_is_not_sent_to_it_nor_what_waits_of_it() 
     let name = key.public().to_peer_id();
     let refuse =
         |n: u64| Control { idontwant: vec![format!("{name}{n}").as_str().into()], ..Control::default() };
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     bench.control(peers[1], refuse(1));
     bench.message(peers[0], &signed(&key, 0, "t", b"first"));
     bench.message(peers[0], &signed(&key, 1, "t", b"second"));
     bench.turn();
     bench.control(peers[2], refuse(2));
     let data = |bench: &mut Bench, peer| -> Vec<Vec<u8>> {
-        bench.told(peer).publish.iter().map(|message| message.data().to_vec()).collect()
+        bench.merged(peer).publish.iter().map(|message| message.data().to_vec()).collect()
     };
     assert_eq!(data(&mut bench, &peers[1]), [b"second"]);
     assert_eq!(data(&mut bench, &peers[2]), [b"first"]);
@@ -251,7 +251,7 @@ fn announcements_fit_what_stock_peers_take_at_any_rate() {
     for n in 0..3000u32 {
         bench.core.publish(&topic("t"), &n.to_be_bytes(), bench.now).unwrap();
     }
-    outside.iter().for_each(|peer| drop(bench.told(peer)));
+    outside.iter().for_each(|peer| drop(bench.merged(peer)));
     bench.heartbeat();
     for peer in &outside {
         let rpcs = bench.sent(peer);

@@ -86,13 +86,13 @@ fn large_messages_that_wait_are_bounded_in_bytes_for_each_peer_and_for_all() {
 fn a_flood_of_ihaves_is_asked_for_up_to_a_bound_and_paid_for() {
     let mut bench = Bench::new(Config::default()).following("t").scored();
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
-    bench.told(&peer);
+    bench.merged(&peer);
     let most = Config::default().max_ids_per_heartbeat;
     for n in 0..50 {
         bench.ihave(peer, "t", (0..1000).map(|m| id(n * 1000 + m)).collect());
     }
     assert!(bench.core.kept().promises <= most);
-    assert!(bench.told(&peer).control.iwant.len() <= most);
+    assert!(bench.merged(&peer).control.iwant.len() <= most);
     bench.pass(SECOND * 6);
     assert!(bench.core.score(&peer).unwrap() < 0.0, "nothing of it came");
     assert_eq!(bench.core.kept().promises, 0);
@@ -111,11 +111,11 @@ fn a_flood_of_iwants_gets_each_message_a_few_times_and_no_more() {
     else {
         panic!()
     };
-    bench.told(&thief);
+    bench.merged(&thief);
     for _ in 0..100 {
         bench.control(thief, Control { iwant: vec![id.clone(); 1000], ..Control::default() });
     }
-    let got = bench.told(&thief).publish.len();
+    let got = bench.merged(&thief).publish.len();
     assert!(got <= Config::default().gossip_retransmission as usize, "{got} times");
 }
 
@@ -183,7 +183,7 @@ fn names_that_strangers_invent_are_bounded_in_all_and_crowd_out_nobody_with_few(
 fn grafts_and_prunes_of_what_nobody_follows_are_not_answered() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
-    bench.told(&peer);
+    bench.merged(&peer);
     let topics: Vec<_> = (0..3000).map(|n| topic(&n.to_string())).collect();
     let prune = topics.iter().map(|topic| Prune {
         topic: topic.clone(),
@@ -192,8 +192,8 @@ fn grafts_and_prunes_of_what_nobody_follows_are_not_answered() {
     });
     let prune = prune.collect();
     bench.control(peer, Control { graft: topics, prune, ..Control::default() });
-    let told = bench.told(&peer);
-    assert_eq!((told.control.prune.len(), told.control.graft.len()), (0, 0));
+    let sent = bench.merged(&peer);
+    assert_eq!((sent.control.prune.len(), sent.control.graft.len()), (0, 0));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn an_author_that_names_two_messages_alike_is_heard_once() {
 fn a_true_message_with_a_junk_key_is_passed_on_without_it() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peers = bench.peers(3, &["t"]);
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     let message = signed(&Keypair::generate_ed25519(), 1, "t", b"data");
     let junk = vec![0xff; 30_000];
     let dirty = MessageParts { key: Some(&junk), ..message.parts() };
@@ -239,8 +239,8 @@ fn a_true_message_with_a_junk_key_is_passed_on_without_it() {
     let [rpc] = &frames(&frame)[..] else { panic!() };
     bench.hear(peers[0], rpc.clone());
     assert_eq!(bench.delivered(), [b"data"]);
-    let told = bench.told(&peers[1]).publish;
-    assert_eq!(told.iter().map(|m| m.encoded()).collect::<Vec<_>>(), [message.encoded()]);
+    let sent = bench.merged(&peers[1]).publish;
+    assert_eq!(sent.iter().map(|m| m.encoded()).collect::<Vec<_>>(), [message.encoded()]);
     // The clean one is a copy, not another message that would have to be verified.
     let verified = bench.verified;
     bench.message(peers[2], &message);

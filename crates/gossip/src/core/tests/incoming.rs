@@ -41,7 +41,7 @@ fn copies_that_come_before_the_check_wait_together() {
     assert_eq!(bench.delivered(), [b"once"]);
     assert_eq!(bench.verified, 1);
     for peer in &peers {
-        assert!(bench.told(peer).publish.is_empty(), "all of them have it");
+        assert!(bench.merged(peer).publish.is_empty(), "all of them have it");
     }
 }
 
@@ -243,7 +243,7 @@ fn a_message_waits_for_its_verdict_and_goes_on_after_it() {
         let mut bench = bench(Config { validate_messages: true, ..Config::default() });
         let peers = bench.peers(3, &["t"]);
         let message = signed(&Keypair::generate_ed25519(), 1, "t", b"x");
-        peers.iter().for_each(|peer| drop(bench.told(peer)));
+        peers.iter().for_each(|peer| drop(bench.merged(peer)));
         bench.message(peers[0], &message);
         bench.turn();
         bench.message(peers[1], &message);
@@ -254,11 +254,11 @@ fn a_message_waits_for_its_verdict_and_goes_on_after_it() {
             panic!("{:?}", bench.events)
         };
         assert_eq!(from, peers[0]);
-        assert!(bench.told(&peers[2]).publish.is_empty());
+        assert!(bench.merged(&peers[2]).publish.is_empty());
         assert!(bench.core.verdict(&id, verdict, bench.now));
         assert!(!bench.core.verdict(&id, verdict, bench.now), "a verdict counts once");
-        assert_eq!(bench.told(&peers[2]).publish.len(), forwarded);
-        assert!(bench.told(&peers[1]).publish.is_empty(), "it has brought it itself");
+        assert_eq!(bench.merged(&peers[2]).publish.len(), forwarded);
+        assert!(bench.merged(&peers[1]).publish.is_empty(), "it has brought it itself");
         for peer in &peers[..2] {
             let score = bench.core.score(peer).unwrap();
             match verdict {

@@ -17,15 +17,15 @@ fn join_grafts_d_of_the_peers_that_follow_the_topic() {
     let mesh = bench.core.mesh(&topic("t"));
     assert_eq!(mesh.len(), 6);
     for peer in &peers {
-        let told = bench.told(peer);
-        assert!(told.subscriptions.iter().any(|s| s.subscribe && s.topic == topic("t")));
+        let sent = bench.merged(peer);
+        assert!(sent.subscriptions.iter().any(|s| s.subscribe && s.topic == topic("t")));
         assert_eq!(
-            !told.control.graft.is_empty(),
+            !sent.control.graft.is_empty(),
             mesh.contains(peer),
             "who is grafted is told, and nobody else"
         );
     }
-    assert!(bench.told(&other).control.graft.is_empty());
+    assert!(bench.merged(&other).control.graft.is_empty());
 }
 
 #[test]
@@ -45,13 +45,13 @@ fn leave_prunes_the_mesh_with_the_shorter_backoff_and_tells_everybody() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peers = bench.peers(8, &["t"]);
     let mesh = bench.core.mesh(&topic("t"));
-    peers.iter().for_each(|peer| drop(bench.told(peer)));
+    peers.iter().for_each(|peer| drop(bench.merged(peer)));
     assert!(bench.core.unsubscribe(&topic("t"), bench.now));
     for peer in &peers {
-        let told = bench.told(peer);
-        assert!(told.subscriptions.iter().any(|s| !s.subscribe));
+        let sent = bench.merged(peer);
+        assert!(sent.subscriptions.iter().any(|s| !s.subscribe));
         if mesh.contains(peer) {
-            assert_eq!(told.control.prune, [pruned(Some(10))]);
+            assert_eq!(sent.control.prune, [pruned(Some(10))]);
         }
     }
     // Whoever was pruned is not grafted within it, after it and the slack everybody may be.
@@ -97,7 +97,7 @@ fn a_heartbeat_at_d_high_prunes_down_to_d_and_keeps_the_best_and_those_we_dialed
     assert_eq!(bench.core.mesh(&topic("t")).len(), 6);
     assert!(best.iter().chain(&dialed).all(|peer| bench.in_mesh("t", peer)));
     let gone = *others.iter().find(|peer| !bench.in_mesh("t", peer)).unwrap();
-    assert_eq!(bench.told(&gone).control.prune, [pruned(Some(60))]);
+    assert_eq!(bench.merged(&gone).control.prune, [pruned(Some(60))]);
     assert!(bench.events.contains(&Event::Left { peer: gone, topic: topic("t") }));
 }
 
@@ -121,7 +121,7 @@ fn a_graft_beyond_d_high_is_pruned_unless_we_dialed_the_peer() {
     }
     assert_eq!(bench.core.mesh(&topic("t")).len(), 4);
     let refused = *peers.iter().find(|peer| !bench.in_mesh("t", peer)).unwrap();
-    assert_eq!(bench.told(&refused).control.prune, [pruned(Some(60))]);
+    assert_eq!(bench.merged(&refused).control.prune, [pruned(Some(60))]);
     let dialed = bench.peer(PeerKind::V1_3, true, &["t"]);
     bench.graft(dialed, "t");
     assert!(bench.in_mesh("t", &dialed));
@@ -133,12 +133,12 @@ fn a_graft_within_the_backoff_is_pruned_and_costs_score_twice_if_it_floods() {
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
     bench.prune(peer, pruned(None));
     assert!(!bench.in_mesh("t", &peer));
-    drop(bench.told(&peer));
+    drop(bench.merged(&peer));
     let counted = |bench: &Bench| -bench.core.score(&peer).unwrap();
     bench.graft(peer, "t");
     let flood = counted(&bench);
     assert!(flood > 0.0 && !bench.in_mesh("t", &peer));
-    assert_eq!(bench.told(&peer).control.prune, [pruned(Some(60))], "and the back-off begins anew");
+    assert_eq!(bench.merged(&peer).control.prune, [pruned(Some(60))], "and the back-off begins anew");
     let mut late = Bench::new(Config::default()).scored().following("t");
     let peer = late.peer(PeerKind::V1_3, false, &["t"]);
     late.prune(peer, pruned(None));
@@ -169,7 +169,7 @@ fn a_prune_without_a_backoff_keeps_us_away_for_ours_and_one_with_for_that() {
 fn a_graft_for_a_topic_that_we_do_not_follow_gets_no_answer() {
     let mut bench = Bench::new(Config::default());
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
-    drop(bench.told(&peer));
+    drop(bench.merged(&peer));
     bench.graft(peer, "t");
     bench.graft(peer, "unheard of");
     assert!(bench.sent(&peer).is_empty());
@@ -179,10 +179,10 @@ fn a_graft_for_a_topic_that_we_do_not_follow_gets_no_answer() {
 fn a_graft_of_one_that_does_not_follow_the_topic_is_dropped() {
     let mut bench = Bench::new(Config::default()).following("t");
     let peer = bench.peer(PeerKind::V1_3, false, &[]);
-    drop(bench.told(&peer));
+    drop(bench.merged(&peer));
     bench.graft(peer, "t");
     assert!(!bench.in_mesh("t", &peer));
-    assert!(bench.told(&peer).control.is_empty());
+    assert!(bench.merged(&peer).control.is_empty());
 }
 
 #[test]
@@ -194,11 +194,11 @@ fn a_peer_below_zero_is_neither_grafted_nor_kept_nor_told_of_others() {
     bench.rate(&bad, -1.0);
     bench.heartbeat();
     assert!(!bench.in_mesh("t", &bad));
-    assert_eq!(bench.told(&bad).control.prune, [pruned(Some(60))]);
+    assert_eq!(bench.merged(&bad).control.prune, [pruned(Some(60))]);
     bench.pass(Duration::from_secs(70));
     bench.graft(bad, "t");
     assert!(!bench.in_mesh("t", &bad));
-    assert_eq!(bench.told(&bad).control.prune, [pruned(Some(60))]);
+    assert_eq!(bench.merged(&bad).control.prune, [pruned(Some(60))]);
 }
 
 #[test]
@@ -207,9 +207,9 @@ fn a_v1_0_peer_is_told_neither_backoff_nor_peers_and_is_kept_away_from_all_the_s
     let mut bench = Bench::new(config).following("t");
     bench.peers(3, &["t"]);
     let old = bench.peer(PeerKind::V1_0, false, &["t"]);
-    drop(bench.told(&old));
+    drop(bench.merged(&old));
     bench.core.unsubscribe(&topic("t"), bench.now);
-    assert_eq!(bench.told(&old).control.prune, [pruned(None)]);
+    assert_eq!(bench.merged(&old).control.prune, [pruned(None)]);
     bench.core.subscribe(&topic("t"), bench.now);
     assert!(!bench.in_mesh("t", &old));
 }
@@ -220,7 +220,7 @@ fn a_floodsub_peer_is_never_grafted() {
     let peer = bench.peer(PeerKind::Floodsub, false, &["t"]);
     bench.heartbeat();
     assert!(!bench.in_mesh("t", &peer));
-    assert!(bench.told(&peer).control.is_empty());
+    assert!(bench.merged(&peer).control.is_empty());
 }
 
 #[test]
@@ -247,10 +247,10 @@ fn peer_exchange_tells_of_others_with_what_they_signed() {
         bench.graft(*peer, "t");
     }
     let refused = *peers.iter().find(|peer| !bench.in_mesh("t", peer)).unwrap();
-    let told = bench.told(&refused).control.prune.remove(0).peers;
-    assert_eq!(told.len(), 4);
-    assert!(told.iter().all(|info| info.peer != refused && info.peer != bench.local));
-    for info in told {
+    let sent = bench.merged(&refused).control.prune.remove(0).peers;
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|info| info.peer != refused && info.peer != bench.local));
+    for info in sent {
         assert_eq!(info.record.is_some(), info.peer == peers[0], "{info:?}");
     }
 }
@@ -306,9 +306,9 @@ fn an_explicit_peer_stands_outside_of_meshes_gets_everything_and_is_connected_to
     bench.follow(peer, &["t"]);
     bench.graft(peer, "t");
     assert!(!bench.in_mesh("t", &peer));
-    drop(bench.told(&peer));
+    drop(bench.merged(&peer));
     bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
-    assert_eq!(bench.told(&peer).publish.len(), 1);
+    assert_eq!(bench.merged(&peer).publish.len(), 1);
     let gone = PeerId::random();
     bench.core.add_explicit(gone);
     bench.turn();

@@ -11,7 +11,7 @@ fn flood_publishing_goes_to_every_subscriber_above_the_publish_threshold() {
     let receipt = bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
     assert_eq!(receipt.peers, 19);
     for (n, peer) in peers.iter().enumerate() {
-        assert_eq!(bench.told(peer).publish.len(), usize::from(n != 0), "{n}");
+        assert_eq!(bench.merged(peer).publish.len(), usize::from(n != 0), "{n}");
     }
     assert!(bench.delivered().is_empty(), "one's own message is not delivered to oneself");
 }
@@ -25,10 +25,11 @@ fn without_flood_publishing_the_mesh_gets_it_and_floodsub_peers_do() {
     bench.heartbeat();
     let mesh = bench.core.mesh(&topic("t"));
     let receipt = bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
-    let reached: Vec<_> = peers.iter().filter(|peer| !bench.told(peer).publish.is_empty()).copied().collect();
+    let reached: Vec<_> =
+        peers.iter().filter(|peer| !bench.merged(peer).publish.is_empty()).copied().collect();
     assert!(mesh.iter().all(|peer| reached.contains(peer)));
     assert_eq!(reached.len(), 6, "as many as a mesh has");
-    assert_eq!(bench.told(&old).publish.len(), 1);
+    assert_eq!(bench.merged(&old).publish.len(), 1);
     assert_eq!(receipt.peers, reached.len() + 1);
 }
 
@@ -38,7 +39,7 @@ fn who_does_not_follow_a_topic_publishes_to_the_same_peers_for_fanout_ttl() {
     let peers = bench.peers(30, &["t"]);
     let reached = |bench: &mut Bench| -> Vec<_> {
         bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
-        peers.iter().filter(|peer| !bench.told(peer).publish.is_empty()).copied().collect()
+        peers.iter().filter(|peer| !bench.merged(peer).publish.is_empty()).copied().collect()
     };
     let first = reached(&mut bench);
     assert_eq!(first.len(), 6);
@@ -54,7 +55,7 @@ fn a_fanout_is_filled_up_when_its_peers_go() {
     let mut bench = Bench::new(Config { flood_publish: false, ..Config::default() });
     let peers = bench.peers(10, &["t"]);
     bench.core.publish(&topic("t"), b"x", bench.now).unwrap();
-    let gone = *peers.iter().find(|peer| !bench.told(peer).publish.is_empty()).unwrap();
+    let gone = *peers.iter().find(|peer| !bench.merged(peer).publish.is_empty()).unwrap();
     let subscriptions = vec![crate::Subscription { topic: topic("t"), subscribe: false }];
     bench.hear(gone, Rpc { subscriptions, ..Rpc::default() });
     bench.heartbeat();
@@ -99,7 +100,7 @@ fn a_message_of_ours_is_refused_before_any_is_lost() {
         assert!(taken < 1000);
     };
     assert_eq!(refused, PublishError::QueuesFull { peers: 1 });
-    assert_eq!(bench.told(&peer).publish.len(), taken);
+    assert_eq!(bench.merged(&peer).publish.len(), taken);
 }
 
 #[test]
@@ -111,12 +112,12 @@ fn a_slow_peer_loses_forwarded_messages_and_is_reported_and_scored() {
     let mut bench = bench.following("t");
     let [from, slow] = bench.peers(2, &["t"])[..] else { panic!() };
     let key = libp2p::identity::Keypair::generate_ed25519();
-    drop(bench.told(&slow));
+    drop(bench.merged(&slow));
     for n in 0..10 {
         bench.message(from, &signed(&key, n, "t", &[n as u8; 20_000]));
     }
     bench.turn();
-    let left: Vec<u8> = bench.told(&slow).publish.iter().map(|message| message.data()[0]).collect();
+    let left: Vec<u8> = bench.merged(&slow).publish.iter().map(|message| message.data()[0]).collect();
     assert!(left.len() < 10 && left.last() == Some(&9), "the oldest go first: {left:?}");
     bench.heartbeat();
     assert!(bench.events.contains(&Event::SlowPeer { peer: slow, dropped: 10 - left.len() }));

@@ -17,7 +17,7 @@ struct Simulation {
     peers: Vec<PeerId>,
     now: Instant,
     rng: fastrand::Rng,
-    /// Frames under way: when they arrive, in which order they left, from whom and to whom.
+    /// Frames under way: when they arrive, in which order they left, their sender and receiver.
     wire: BinaryHeap<Reverse<(Instant, u64, usize, usize)>>,
     frames: HashMap<u64, Vec<Rpc>>,
     sent: u64,
