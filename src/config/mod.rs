@@ -106,11 +106,11 @@ impl LoadOptions {
 
 /// What differs between two configurations, by what it takes to apply it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub struct Changes {
     /// Keys that can be applied while the node runs.
-    pub(crate) live: Vec<&'static str>,
+    pub live: Vec<&'static str>,
     /// Keys that need a restart.
-    pub(crate) restart: Vec<&'static str>,
+    pub restart: Vec<&'static str>,
 }
 
 impl Default for Config {
@@ -164,7 +164,7 @@ impl Config {
     }
 
     /// The keys whose values differ in `new`, by what it takes to apply them.
-    pub(crate) fn changes(&self, new: &Self) -> Changes {
+    pub fn changes(&self, new: &Self) -> Changes {
         let (live, restart): (Vec<&Key>, Vec<&Key>) =
             self.differing(new).into_iter().partition(|key| key.live);
         let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name).collect();

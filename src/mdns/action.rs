@@ -1,4 +1,4 @@
-//! The values that cross the boundary of [`Discovery`](super::Discovery): its policy, its actions and its notices. No logic.
+//! The values that cross the boundary of `Discovery`: its policy, its actions and its notices. No logic.
 
 use std::{fmt, sync::Arc, time::Duration};
 
