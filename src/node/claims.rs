@@ -18,7 +18,7 @@ use crate::{
 /// Addresses kept of one peer that says where it is.
 pub(crate) const OWN: usize = 16;
 /// Addresses kept of one peer that another one tells of.
-pub(crate) const TOLD: usize = 8;
+pub(crate) const PER_PEER: usize = 8;
 
 /// How far an address reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +81,7 @@ impl Scope {
 /// be taken to reach it himself. Of a peer behind a relay, the relay is all that is known.
 ///
 /// Who is on this host may tell of everything, who is on this site of the site and the Internet, and who is on the
-/// Internet of the Internet. A subnet that this host shares is told of by those in it, and by those whom no subnet
+/// Internet of the Internet. A subnet that this host shares is claimed by those in it, and by those that no subnet
 /// is shared with: they came by a router. So nobody on an overlay network makes this node dial its engine's bridge.
 pub(crate) fn may_tell(claimed: &Multiaddr, said_from: &Multiaddr, interfaces: &[Interface]) -> bool {
     let canonical = |address| ip(address).map(|ip| ip.to_canonical());

@@ -122,8 +122,8 @@ impl NetworkBehaviour for Behaviour {
         }
         if let Some(punch) = self.dials.get(&connection).and_then(|relayed| self.punches.get(relayed)) {
             // The peer says where it is seen.
-            let told = |address: &&Multiaddr| self.guard.may_tell(address, &punch.through);
-            let kept: Vec<_> = addresses.iter().filter(told).take(MAX_CANDIDATES).collect();
+            let believed = |address: &&Multiaddr| self.guard.may_tell(address, &punch.through);
+            let kept: Vec<_> = addresses.iter().filter(believed).take(MAX_CANDIDATES).collect();
             self.guard.leave_out(addresses.iter().filter(|address| !kept.contains(address)).cloned());
         }
         Ok(Vec::new())

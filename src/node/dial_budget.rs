@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Dials at once, and the pause that earns another one.
+/// Dials in a burst, and the pause that earns another one.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     burst: u32,

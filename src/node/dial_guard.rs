@@ -40,7 +40,7 @@ struct Rules {
 enum Refusal {
     /// The rules of `[peers]` say so.
     KeptOut(KeptOut),
-    /// Who told of it could not reach it.
+    /// The peer that claims it could not reach it.
     Claim,
 }
 

@@ -1,7 +1,7 @@
 //! Who has a place among the connections: strangers have a share that others open to, and a smaller one by address;
 //! the rest is kept for the replicas behind names, for known peers, and for what the dialer opens itself.
 //!
-//! [`Places`] is pure. [`Behaviour`] wraps the dialer, which knows whom the node wants.
+//! [`Places`] is pure. [`Behaviour`] wraps the dialer, which knows the peers that the node wants.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -36,7 +36,7 @@ pub(crate) struct Shares {
     inbound: usize,
     /// Of these, from one address; of IPv6, from one /64.
     per_address: usize,
-    /// With those that others than the dialer opened, because somebody told of them.
+    /// With those that others than the dialer opened, because of a claim.
     all: usize,
     /// Kept for peers that an earlier run knew.
     known: usize,
@@ -72,7 +72,7 @@ pub(crate) enum Full {
 enum Kind {
     /// A stranger's, that came in.
     In(Option<IpAddr>),
-    /// One that was opened because somebody told of it.
+    /// One that was opened because of a claim.
     Out,
     /// At an address that a name leads to.
     Expected(IpAddr),
@@ -117,7 +117,7 @@ impl Places {
         }
     }
 
-    /// Whether somebody may be connected to of whom somebody told.
+    /// Whether a claimed peer may be connected to.
     fn lets_out(&self) -> Result<(), Full> {
         let strangers = self.inbound + self.outbound;
         if strangers < self.shares.all { Ok(()) } else { Err(Full::All(strangers)) }
@@ -198,7 +198,7 @@ impl<T: Copy + Eq + std::hash::Hash> Recent<T> {
     }
 }
 
-/// The dialer, and the places that are kept for whom it wants.
+/// The dialer, and the places that are kept for the peers it wants.
 pub(crate) struct Behaviour {
     inner: dialer::Behaviour,
     places: Places,
@@ -396,7 +396,7 @@ mod tests {
         }
         assert_eq!(places.lets_in(v4(99)), Err(Full::All(12)));
         assert_eq!(places.lets_in(None), Err(Full::All(12)), "behind a relay");
-        // Of those that somebody told of, half of what is left.
+        // Of the claimed ones, half of what is left.
         for n in 12..14 {
             assert_eq!(places.lets_out(), Ok(()));
             places.add(id(n), Kind::Out);

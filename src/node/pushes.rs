@@ -10,11 +10,11 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-/// Times that a connection may say so at once.
+/// Times that a connection may say so in a burst.
 const BURST: u32 = 4;
 /// The pause that earns it another time.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Times that a connection may say so at once before it is closed, counted or not.
+/// Times that a connection may say so in a burst before it is closed, counted or not.
 const FLOOD: u32 = 64;
 /// The pause that earns it another one of those.
 const FLOOD_PAUSE: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@
 use libp2p::{Multiaddr, kad::KadPeer};
 
 use crate::{
-    node::claims::TOLD,
+    node::claims::PER_PEER,
     transport::multiaddr::{is_circuit, over},
 };
 
@@ -21,7 +21,7 @@ const CLOSER: usize = 20;
 /// Providers taken from one answer.
 const PROVIDERS: usize = 64;
 
-/// Leaves of an answer what may be believed: of each peer [`TOLD`] addresses that `may_tell` lets through, and that
+/// Leaves of an answer what may be believed: of each peer [`PER_PEER`] addresses that `may_tell` lets through, and that
 /// there is a transport for.
 pub(super) fn believe(
     closer: &mut Vec<KadPeer>,
@@ -40,7 +40,7 @@ pub(super) fn believe_peer(addresses: &mut Vec<Multiaddr>, may_tell: impl Fn(&Mu
     addresses.retain(|address| over(address).is_some() && may_tell(address));
     // Through a relay only where there is no other way.
     addresses.sort_by_key(is_circuit);
-    addresses.truncate(TOLD);
+    addresses.truncate(PER_PEER);
 }
 
 /// Makes an answer fit what everybody reads, beside a record of `record` bytes: the last addresses of those peers go
@@ -138,7 +138,7 @@ mod tests {
         believe(&mut closer, &mut providers, |_| true);
         assert_eq!((closer.len(), providers.len()), (CLOSER, PROVIDERS));
         assert_eq!(closer[0].multiaddrs, [last, relayed]);
-        assert!(closer[1..].iter().chain(&providers).all(|peer| peer.multiaddrs.len() == TOLD));
+        assert!(closer[1..].iter().chain(&providers).all(|peer| peer.multiaddrs.len() == PER_PEER));
         believe(&mut closer, &mut providers, |_| false);
         assert!(closer.iter().chain(&providers).all(|peer| peer.multiaddrs.is_empty()));
     }
