@@ -48,7 +48,7 @@ fn bound(config: &Config, engine: &mut gossip::Config) {
     engine.queue_bytes = or(settings.queue, 64, MIB);
     engine.all_queues_bytes = or(settings.queues, 8, 64 * MIB);
     engine.unverified_bytes = or(settings.unverified, 32, 8 * MIB);
-    // The loop judges a message as soon as it is told of it.
+    // The loop judges a message as soon as it hears of it.
     engine.awaiting_verdict_bytes = engine.unverified_bytes;
     let topics = or(settings.foreign_topics, 32, 8 * MIB) / 2;
     engine.max_topics = (topics / TOPIC_STATE).max(config.limits.topics);
@@ -151,8 +151,8 @@ mod tests {
         assert!(held(&config) <= (48 << 20) * 3 / 8, "{} bytes", held(&config));
         assert_eq!(engine(&config).queue_bytes, 768 << 10);
         (config.gossip.queue, config.gossip.history, config.gossip.seen_ids) = (1 << 20, 2 << 20, 1000);
-        let told = engine(&config);
-        let said = (told.queue_bytes, told.history_bytes, told.duplicate_cache_ids);
+        let engine = engine(&config);
+        let said = (engine.queue_bytes, engine.history_bytes, engine.duplicate_cache_ids);
         assert_eq!(said, (1 << 20, 2 << 20, 1000));
     }
 }

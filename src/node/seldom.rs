@@ -1,31 +1,31 @@
-//! How often something is said that happens all the time: whoever causes it does not fill the log.
+//! How often something is logged that happens all the time: the peer that causes it does not fill the log.
 //!
 //! Pure: time is handed in.
 
 use std::time::{Duration, Instant};
 
-/// What happened and is not told yet.
+/// What happened and is not reported yet.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     /// The shortest time between two lines about it.
     every: Duration,
-    told: Option<Instant>,
-    untold: u64,
+    reported_at: Option<Instant>,
+    unreported: u64,
 }
 
 impl Seldom {
     pub(crate) fn new(every: Duration) -> Self {
-        Self { every, told: None, untold: 0 }
+        Self { every, reported_at: None, unreported: 0 }
     }
 
-    /// Takes note of so many; if it is time to tell, gives how many there were beside the last one.
+    /// Counts `count`; if it is time for a report, gives how many there were beside the last one.
     pub(crate) fn note(&mut self, count: u64, now: Instant) -> Option<u64> {
-        self.untold += count;
-        if self.told.is_some_and(|told| now < told + self.every) {
+        self.unreported += count;
+        if self.reported_at.is_some_and(|at| now < at + self.every) {
             return None;
         }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold).saturating_sub(1))
+        self.reported_at = Some(now);
+        Some(std::mem::take(&mut self.unreported).saturating_sub(1))
     }
 }
 

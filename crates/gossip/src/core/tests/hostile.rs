@@ -319,14 +319,14 @@ fn a_peer_that_reads_nothing_loses_its_place_and_gets_it_back_once_it_reads() {
     let [from, deaf, well] = bench.peers(3, &["t"])[..] else { panic!() };
     let key = Keypair::generate_ed25519();
     for peer in [from, deaf, well] {
-        bench.told(&peer);
+        bench.merged(&peer);
         assert!(bench.in_mesh("t", &peer));
     }
     for second in 0..11 {
         bench.message(from, &signed(&key, second, "t", &[7; 1000]));
         bench.heartbeat();
-        bench.told(&from);
-        assert_eq!(bench.told(&well).publish.len(), 1);
+        bench.merged(&from);
+        assert_eq!(bench.merged(&well).publish.len(), 1);
         assert!(bench.in_mesh("t", &deaf) || second > 7, "after {second} s");
     }
     assert!(!bench.in_mesh("t", &deaf));
@@ -338,7 +338,7 @@ fn a_peer_that_reads_nothing_loses_its_place_and_gets_it_back_once_it_reads() {
     // It is not taken back because it asks for it, but because it reads.
     bench.graft(deaf, "t");
     assert!(!bench.in_mesh("t", &deaf));
-    bench.told(&deaf);
+    bench.merged(&deaf);
     bench.pass(SECOND * 3);
     assert!(bench.in_mesh("t", &deaf));
 }
@@ -350,7 +350,7 @@ fn what_waits_for_all_peers_is_bounded_and_who_has_the_most_waiting_makes_room()
     let peers = bench.peers(10, &["t"]);
     let (from, well, slow) = (peers[0], peers[1], &peers[2..]);
     let key = Keypair::generate_ed25519();
-    bench.told(&well);
+    bench.merged(&well);
     for n in 0..400u64 {
         bench.message(from, &signed(&key, n, "t", &[7; 10_000]));
         bench.turn();
@@ -358,14 +358,14 @@ fn what_waits_for_all_peers_is_bounded_and_who_has_the_most_waiting_makes_room()
             slow.iter().map(|peer| bench.core.outbox(peer).unwrap().lock().forwarded_bytes()).sum();
         assert!(waiting <= 2 << 20, "{waiting} bytes");
         if bench.in_mesh("t", &well) {
-            assert_eq!(bench.told(&well).publish.len(), 1, "who reads loses nothing");
+            assert_eq!(bench.merged(&well).publish.len(), 1, "who reads loses nothing");
         }
     }
     assert!(bench.core.shed().forwards > 400, "{:?}", bench.core.shed());
     // Ours go first, and what others said makes room.
     assert!(bench.core.publish(&topic("t"), &[1; 10_000], bench.now).is_ok());
     for peer in &peers {
-        bench.told(peer);
+        bench.merged(peer);
     }
     assert_eq!(bench.core.queued.held(), 0);
     for peer in &peers {
@@ -402,12 +402,12 @@ fn a_node_of_many_topics_that_come_and_go_keeps_none_of_them() {
         bench.core.set_topic_params(name.clone(), TopicScoreParams::default()).unwrap();
         bench.core.subscribe(&name, bench.now);
         if n % 100 == 0 {
-            bench.told(&peer);
+            bench.merged(&peer);
         }
         bench.core.unsubscribe(&name, bench.now);
         bench.core.remove_topic_params(&name);
     }
-    bench.told(&peer);
+    bench.merged(&peer);
     bench.pass(SECOND * 300);
     assert_eq!(bench.core.topics.len(), 1, "that of the peer");
     assert_eq!((bench.core.left.len(), bench.core.backoffs.is_empty()), (0, true));
