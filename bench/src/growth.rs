@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fmt, fs,
+    env, fs,
     io::{self, IoSliceMut},
     net::SocketAddr,
     path::PathBuf,
@@ -111,8 +111,6 @@ const FIGURES: [(&str, &str, &str); 8] = [
 ];
 
 fn one(nodes: usize) -> Result<Value, Failure> {
-    log::set_logger(&DUPLICATES)?;
-    log::set_max_level(log::LevelFilter::Debug);
     let empty = Reading::own()?;
     Executor::default().block_on(2, |runtime| async move {
         let sent = Arc::new(AtomicU64::new(0));
@@ -172,7 +170,7 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
     let mesh = began.elapsed().as_secs_f64();
     let meshed = Reading::own()?;
     let mesh_bytes = sent.load(Ordering::Relaxed);
-    let before = DUPLICATES.0.load(Ordering::Relaxed);
+    let before = duplicates(&clients).await?;
 
     let (arrivals, mut arrived) = mpsc::channel(1024);
     for client in &clients {
@@ -208,7 +206,7 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
         }
     }
     let after = Reading::own()?;
-    let duplicates = DUPLICATES.0.load(Ordering::Relaxed) - before;
+    let duplicates = duplicates(&clients).await? - before;
     let message_bytes = sent.load(Ordering::Relaxed) - mesh_bytes;
     times.sort_by(f64::total_cmp);
     let (nodes_f, messages) = (nodes as f64, f64::from(MESSAGES));
@@ -230,44 +228,13 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
     }))
 }
 
-/// Counts what gossipsub says of messages that it has seen before: it has no other way to tell.
-struct Duplicates(AtomicU64);
-
-static DUPLICATES: Duplicates = Duplicates(AtomicU64::new(0));
-
-impl log::Log for Duplicates {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Debug && metadata.target() == "libp2p_gossipsub::behaviour"
+/// Copies that arrived of messages that were known, at all nodes.
+async fn duplicates(clients: &[Client]) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for client in clients {
+        sum += client.status().await?.traffic.duplicates;
     }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let mut beginning = Beginning::default();
-        // Ends with an error once it is full: what comes behind is not worth formatting.
-        let _ = fmt::write(&mut beginning, *record.args());
-        if beginning.0 == SEEN {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// How gossipsub's line about a message that it has seen before begins.
-const SEEN: &str = "Message already received";
-
-/// As much of a line as it takes to recognize it.
-#[derive(Default)]
-struct Beginning(String);
-
-impl fmt::Write for Beginning {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = SEEN.len() - self.0.len();
-        self.0.push_str(text.get(..room).unwrap_or(text));
-        if self.0.len() < SEEN.len() { Ok(()) } else { Err(fmt::Error) }
-    }
+    Ok(sum)
 }
 
 /// A runtime that counts the bytes of what is sent over UDP.

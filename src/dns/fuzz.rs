@@ -65,7 +65,8 @@ pub fn packet(bytes: &[u8]) {
                 resolv_conf: "/nonexistent".into(),
                 ..Config::default()
             };
-            let resolver = resolver(config, client.handle()).unwrap();
+            // async-dns asks the system's servers alone, so that there is nothing to be tried with it.
+            let Ok(resolver) = resolver(config, client.handle()) else { return world.end() };
             let asked = async {
                 let (addresses, texts) =
                     futures::join!(resolver.settled("peer", Family::Any), resolver.texts("_dnsaddr.peer"));

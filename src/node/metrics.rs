@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     ignored: Counter,
     rejected: Counter,
     oversized: Counter,
+    duplicates: Counter,
     shed: Labelled,
     pub(crate) lost: Lost,
 }
@@ -126,6 +127,7 @@ impl Metrics {
                 "gossip_oversized",
                 "Messages and frames dropped because they were larger than this node takes",
             ),
+            duplicates: counter(own, "gossip_duplicates", "Copies of messages that were known"),
             shed: labelled(
                 own,
                 "gossip_shed",
@@ -166,6 +168,11 @@ impl Metrics {
     /// Counts what was larger than this node takes.
     pub(crate) fn oversized(&self, count: u64) {
         self.oversized.inc_by(count);
+    }
+
+    /// Copies of known messages that came since the start.
+    pub(crate) fn duplicates(&self, count: u64) {
+        self.duplicates.inc_by(count.saturating_sub(self.duplicates.get()));
     }
 
     /// Counts what gossip gave up between these two.
@@ -249,6 +256,7 @@ impl Metrics {
             published_bytes: self.published_bytes.get(),
             handed: self.handed.get(),
             lost: self.lost.messages.get(),
+            duplicates: self.duplicates.get(),
         }
     }
 }

@@ -56,4 +56,6 @@ pub struct Traffic {
     pub handed: u64,
     /// What was lost to subscribers on this machine that were too slow.
     pub lost: u64,
+    /// Copies that arrived of messages that were known.
+    pub duplicates: u64,
 }

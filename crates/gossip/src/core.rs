@@ -83,6 +83,8 @@ pub struct Core {
     pending: Pending,
     /// Messages without a verdict.
     awaiting: Awaiting,
+    /// Copies of messages that were known.
+    duplicates: u64,
 
     /// What waits for all peers together.
     queued: Budget,
@@ -142,6 +144,7 @@ impl Core {
             history: History::new(config.history()),
             pending: Pending::default(),
             awaiting: Awaiting::default(),
+            duplicates: 0,
             queued: Budget::new(config.all_queues()),
             dropped: 0,
             refused: 0,
@@ -419,6 +422,11 @@ impl Core {
             messages: self.refused,
             forwards: self.dropped,
         }
+    }
+
+    /// Copies that arrived of messages that were known, since the start.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
     }
 
     fn ids(&self, keys: impl Iterator<Item = PeerKey>) -> Vec<PeerId> {

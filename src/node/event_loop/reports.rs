@@ -278,9 +278,11 @@ impl EventLoop {
         }
     }
 
-    /// Counts what gossip gave up to stay within its bounds, and says so once in a while.
+    /// Counts copies, and what gossip gave up to stay within its bounds, which it says once in a while.
     fn count_shed(&mut self) {
-        let shed = self.swarm.behaviour().gossip.core().shed();
+        let core = self.swarm.behaviour().gossip.core();
+        self.metrics.duplicates(core.duplicates());
+        let shed = core.shed();
         if shed == self.shed {
             return;
         }

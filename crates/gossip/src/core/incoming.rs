@@ -202,6 +202,7 @@ impl Core {
 
     /// `own` if the peer is the author.
     fn duplicate(&mut self, key: PeerKey, id: &Fingerprint, topic: TopicKey, own: bool, now: Instant) {
+        self.duplicates += 1;
         let (Some(peer), Some(state)) = (self.peers.get_mut(key), self.topics.get(topic)) else { return };
         if let Some(score) = &mut self.score {
             score.duplicated_message(&peer.id, id, &state.name, now);
