@@ -135,11 +135,11 @@ async fn drive(
                 Some(Command::Dial(address, reply)) => {
                     let opts = DialOpts { role: Role::Dialer, port_use: PortUse::Reuse };
                     match transport.dial(address, opts) {
-                        Err(e) => drop(reply.send(Err(words(&e)))),
+                        Err(e) => drop(reply.send(Err(chain(&e)))),
                         Ok(dial) => {
                             let inner = spawner.clone();
                             spawn(&spawner, async move {
-                                let dialed = dial.await.map_err(|e| words(&e));
+                                let dialed = dial.await.map_err(|e| chain(&e));
                                 let link = dialed.map(|(peer, muxer)| Link::new(&inner, peer, muxer));
                                 let _ = reply.send(link);
                             });
@@ -158,7 +158,7 @@ async fn drive(
                 TransportEvent::Incoming { upgrade, .. } => {
                     let (inner, mut arrivals) = (spawner.clone(), arrivals.clone());
                     spawn(&spawner, async move {
-                        let upgraded = upgrade.await.map_err(|e| words(&e));
+                        let upgraded = upgrade.await.map_err(|e| chain(&e));
                         let link = upgraded.map(|(peer, muxer)| Link::new(&inner, peer, muxer));
                         let _ = arrivals.try_send(link);
                     });
@@ -172,7 +172,7 @@ async fn drive(
 }
 
 /// An error with its causes.
-fn words(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -240,7 +240,7 @@ impl Link {
                         Poll::Ready(Ok(StreamMuxerEvent::AddressChange(to))) => drop(moved_in.try_send(to)),
                         Poll::Ready(Err(e)) => {
                             if let Some(ended) = ended_in.take() {
-                                let _ = ended.send(words(&e));
+                                let _ = ended.send(chain(&e));
                             }
                         }
                     }

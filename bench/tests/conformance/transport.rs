@@ -14,7 +14,7 @@ use libp2p::{
 use smidge_bench::{
     Tuning,
     driven::Driven,
-    link::{self, Endpoint},
+    link::{self, Endpoint, chain},
     nodes,
 };
 
@@ -149,13 +149,13 @@ fn a_remote_that_falls_silent_is_noticed_in_time_by_both() {
                         let error = loop {
                             match b.accept().await {
                                 Ok(stream) => drop(stream),
-                                Err(e) => break e.to_string(),
+                                Err(e) => break chain(&e),
                             }
                         };
                         assert!(error.contains("timed out"), "{error}");
                     },
                     async {
-                        let error = a.accept().await.err().unwrap().to_string();
+                        let error = chain(&a.accept().await.err().unwrap());
                         assert!(error.contains("timed out"), "{error}");
                         let error = waiting.read_to_end(&mut Vec::new()).await;
                         if let Err(e) = error {
