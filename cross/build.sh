@@ -94,7 +94,8 @@ build() {
     local build_std=() tools="$target_dir/tools" settings=()
     local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
     # Instructions that repeat are put into functions (cross/README.md); LLVM does so by itself for AArch64.
-    [ "$name" != x86_64 ] || flags="$flags -Cllvm-args=-enable-machine-outliner=always"
+    # It is not position-independent there either way (cross/README.md), so that its code need not be.
+    [ "$name" != x86_64 ] || flags="$flags -Cllvm-args=-enable-machine-outliner=always -Crelocation-model=static"
     case $way in
         target) say "$triple: rustup has its standard library" ;;
         source)
