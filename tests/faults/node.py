@@ -70,6 +70,8 @@ class Reading:
     """What the kernel says of a process. Sizes in MiB, seconds of CPU time."""
 
     resident: float
+    # Of it, what no file lies behind: heap and stacks.
+    anonymous: float
     peak: float
     descriptors: int
     cpu: float
@@ -81,7 +83,7 @@ class Reading:
         with open(f"/proc/{pid}/stat") as stat:
             ticks = stat.read().rpartition(")")[2].split()[11:13]
         mib = lambda name: int(fields[name].split()[0]) / 1024
-        return cls(mib("VmRSS"), mib("VmHWM"), len(os.listdir(f"/proc/{pid}/fd")),
+        return cls(mib("VmRSS"), mib("RssAnon"), mib("VmHWM"), len(os.listdir(f"/proc/{pid}/fd")),
                    sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
 
 

@@ -3,6 +3,7 @@
 The victim is a; the others and the traffic of all of them must not notice.
 """
 
+import http.client
 import json
 import resource
 import socket
@@ -11,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 
-from node import Node, until
+from node import Node, Refused, until
 from record import scenario
 from traffic import Traffic
 
@@ -27,7 +28,7 @@ class Hostile:
     """The hostile process, and what it says of itself."""
 
     def __init__(self, run, world, *words):
-        self.last, self.peer = {"tried": 0, "succeeded": 0, "reconnected": 0, "done": False}, None
+        self.last, self.peer = {"tried": 0, "succeeded": 0, "answer": 0, "addresses": 0, "done": False}, None
         raised = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         self.process = subprocess.Popen(world.hosts["x"].inside(run.hostile, *words), stdout=subprocess.PIPE, text=True,
                                         preexec_fn=raised)
@@ -46,33 +47,70 @@ class Hostile:
         return ended
 
 
+class Prober(threading.Thread):
+    """Asks a node again and again whether it lives; notes how long that took, and the most memory it had."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.node, self.going, self.took, self.failed, self.anonymous = node, True, [], [], 0.0
+        self.start()
+
+    def run(self):
+        while self.going:
+            began = time.monotonic()
+            try:
+                self.node.ask("GET", "/healthz")
+                self.took.append(time.monotonic() - began)
+                self.anonymous = max(self.anonymous, self.node.reading().anonymous)
+            except (OSError, http.client.HTTPException, Refused) as error:
+                self.failed.append(repr(error))
+            time.sleep(0.05)
+
+    def end(self):
+        self.going = False
+        self.join()
+        self.took.sort()
+
+
 @contextmanager
-def attack(run, *words):
-    """A mesh with traffic in which `words` are let loose on a; checks afterwards that nobody noticed."""
-    with run.world("a b c d f", others=["x"]) as world:
+def attack(run, *words, prepare=None, settings=(), others=(), busy=None):
+    """A mesh with traffic in which `words` are let loose on a; checks afterwards that nobody noticed.
+
+    `prepare(world)` comes before all nodes. a may use `busy` of a processor, if that is given.
+    """
+    with run.world("a b c d f", others=["x", *others]) as world:
         world.dns(records=[world.hosts[name].ip for name in "abcd"])
-        nodes = world.start(names="a b c d".split())
+        if prepare:
+            prepare(world)
+        nodes = world.start(settings, names="a b c d".split())
         with Traffic(nodes, nodes, RATE) as traffic:
             before = world.descriptors()
             time.sleep(1)
             quiet = max(node.reading().resident for node in nodes)
             cpu, began = [node.reading().cpu for node in nodes], time.monotonic()
-            hostile = Hostile(run, world, *words)
+            prober, hostile = Prober(nodes[0]), Hostile(run, world, *words)
             try:
                 yield world, hostile
                 if hostile.end() is not None:
                     raise RuntimeError(f"the hostile peer ended by itself: {hostile.last}")
             finally:
                 hostile.end()
+                prober.end()
             took = time.monotonic() - began
-            busy = [(node.reading().cpu - used) / took for node, used in zip(nodes, cpu)]
+            used = [(node.reading().cpu - used) / took for node, used in zip(nodes, cpu)]
+            run.promise(busy is None or used[0] <= busy, f"a used {used[0]:.0%} of a processor")
+            probes = prober.took or [float("inf")]
+            median, slowest = probes[len(probes) // 2], probes[-1]
+            run.promise(not prober.failed, f"/healthz was not answered: {prober.failed[:3]}")
+            run.promise(median < 0.05 and slowest < 1, f"/healthz took {median:.3f} s in the median, {slowest:.3f} s at most")
             run.promise(world.is_whole(), "the mesh is not whole after the attack")
             traffic.quiet()
             account = traffic.settled()
             run.delivery(account)
             run.note(f"{hostile.last['succeeded']} of {hostile.last['tried']} tries got through in {took:.0f} s; a used "
-                     f"{busy[0]:.0%} of a processor, the others {max(busy[1:]):.0%}; slowest message "
-                     f"{account.slowest():.2f} s; {quiet:.0f} MiB before")
+                     f"{used[0]:.0%} of a processor, the others {max(used[1:]):.0%}; /healthz took {median * 1000:.0f} ms "
+                     f"(median), {slowest * 1000:.0f} at most; slowest message {account.slowest():.2f} s; {quiet:.0f} MiB "
+                     f"before, of anonymous memory a had {prober.anonymous:.1f} MiB at most")
             # As if nothing had been: somebody new is let in at once.
             world.dns(records=[world.hosts[name].ip for name in world.names])
             world.nodes["f"] = Node(world, world.hosts["f"]).start()

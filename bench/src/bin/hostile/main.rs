@@ -1,12 +1,18 @@
-//! A peer that means harm, for `tests/faults/`: `hostile connections|gossip|kad|streams IP:PORT [AMOUNT]`.
+//! A peer that means harm, for `tests/faults/`:
+//! `hostile connections|gossip|initials|kad|lies|pushes|streams IP:PORT [AMOUNT]`.
 //!
-//! It speaks with stock rust-libp2p's transport and does with it what no honest node does, as fast as
-//! it can, until it is killed. Once a second, and when `AMOUNT` is reached, it prints what it did so
-//! far as one JSON object a line.
+//! It speaks with stock rust-libp2p's transport and does with it what no honest node does, until it is
+//! killed. Once a second, and when `AMOUNT` is reached, it prints what it did so far as one JSON object
+//! a line.
+
+mod claims;
+mod initials;
+mod streams;
+mod wire;
 
 use std::{
-    collections::VecDeque,
     env, io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,10 +21,9 @@ use std::{
 };
 
 use async_io::Timer;
-use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, executor::block_on, stream};
+use futures::{StreamExt, executor::block_on, stream};
 use libp2p::{
     Multiaddr,
-    core::muxing::SubstreamBox,
     gossipsub::{self, IdentTopic, MessageAuthenticity, ValidationMode},
     identity::Keypair,
 };
@@ -27,15 +32,13 @@ use smidge_bench::{
     Side, Stock, Tuning,
     driven::Driven,
     link::{Endpoint, Link},
-    nodes::KAD,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+const WORDS: &str = "connections|gossip|initials|kad|lies|pushes|streams";
 /// Handshakes under way at once.
 const PARALLEL: usize = 64;
-/// Streams held open; then the oldest are reset to make room.
-const HELD: usize = 240;
 /// The topic that the flood goes to.
 const TOPIC: &str = "numbers";
 
@@ -45,6 +48,9 @@ struct Count {
     tried: AtomicU64,
     succeeded: AtomicU64,
     reconnected: AtomicU64,
+    /// Bytes of the victim's longest answer about the peer that pushes, and the most addresses in one.
+    answer: AtomicU64,
+    addresses: AtomicU64,
 }
 
 impl Count {
@@ -55,6 +61,8 @@ impl Count {
                 "tried": self.tried.load(Relaxed),
                 "succeeded": self.succeeded.load(Relaxed),
                 "reconnected": self.reconnected.load(Relaxed),
+                "answer": self.answer.load(Relaxed),
+                "addresses": self.addresses.load(Relaxed),
                 "done": done,
             })
         );
@@ -66,10 +74,10 @@ fn main() -> Result<(), Failure> {
     let (what, at, amount) = match &args[..] {
         [what, at] => (what.as_str(), at, u64::MAX),
         [what, at, amount] => (what.as_str(), at, amount.parse()?),
-        _ => return Err("hostile connections|gossip|kad|streams IP:PORT [AMOUNT]".into()),
+        _ => return Err(format!("hostile {WORDS} IP:PORT [AMOUNT]").into()),
     };
-    let (ip, port) = at.rsplit_once(':').ok_or("IP:PORT")?;
-    let victim: Multiaddr = format!("/ip4/{ip}/udp/{port}/quic-v1").parse()?;
+    let at: SocketAddr = at.parse()?;
+    let victim: Multiaddr = format!("/ip4/{}/udp/{}/quic-v1", at.ip(), at.port()).parse()?;
     let side: Arc<dyn Side> = Arc::new(Stock::start(2)?);
     let count = Arc::<Count>::default();
     let told = count.clone();
@@ -83,9 +91,12 @@ fn main() -> Result<(), Failure> {
         match what {
             "connections" => connections(&*side, &victim, amount, &count).await,
             "gossip" => gossip(&*side, &victim, amount, &count).await,
-            "kad" => on_links(&*side, &victim, amount, &count, junk).await,
-            "streams" => on_links(&*side, &victim, amount, &count, strain).await,
-            other => Err(format!("{other:?} is none of connections, gossip, kad, streams").into()),
+            "initials" => initials::initials(&*side, at, amount, &count).await,
+            "kad" => on_links(&*side, &victim, amount, &count, streams::junk).await,
+            "lies" => claims::lies(&*side, at, amount, &count).await,
+            "pushes" => claims::pushes(&*side, at, amount, &count).await,
+            "streams" => on_links(&*side, &victim, amount, &count, streams::strain).await,
+            other => Err(format!("{other:?} is none of {WORDS}").into()),
         }
     })
 }
@@ -187,78 +198,6 @@ async fn on_links(
     futures::future::pending().await
 }
 
-/// The hash table's protocol with all that a careless parser could trip over.
-async fn junk(link: &Link, amount: u64, count: &Count) -> io::Result<()> {
-    let mut rng = fastrand::Rng::with_seed(7);
-    let mut held = VecDeque::new();
-    while count.tried.load(Relaxed) < amount {
-        let n = count.tried.fetch_add(1, Relaxed);
-        let mut stream = within(link.open()).await?;
-        within(ask_for(&mut stream, KAD.as_ref())).await?;
-        let mut random = vec![0; rng.usize(..2000)];
-        rng.fill(&mut random);
-        let key: [u8; 32] = rng.u128(..).to_be_bytes().repeat(2).try_into().unwrap_or_default();
-        let frame = match n % 7 {
-            // No protobuf.
-            0 => framed(&random),
-            // Longer than anything may be.
-            1 => [&varint(1 << 62)[..], &random].concat(),
-            // A record that nobody asked for.
-            2 => framed(&message(0, &key, &field(3, &[field(1, &key), field(2, &random)].concat()))),
-            // A provider that is not us, at addresses that are none.
-            3 => {
-                let peer = [field(1, &random), field(2, &random), field(2, b"\x04\x7f\0\0\x01")].concat();
-                framed(&message(2, &key, &field(9, &peer)))
-            }
-            // A question, again and again.
-            4 => framed(&message(4, &key, &[])),
-            // Less than was announced.
-            5 => [&varint(4000)[..], &random].concat(),
-            // A type that does not exist, and a key of nothing.
-            _ => framed(&message(99, &[], &field(3, &[]))),
-        };
-        if within(stream.write_all(&frame)).await.is_ok() && stream.flush().await.is_ok() {
-            count.succeeded.fetch_add(1, Relaxed);
-        }
-        held.push_back(stream);
-        if held.len() > HELD / 4 {
-            held.pop_front();
-        }
-    }
-    Ok(())
-}
-
-/// Streams that are opened and never finished: without a word, within the negotiation, and after it.
-async fn strain(link: &Link, amount: u64, count: &Count) -> io::Result<()> {
-    let mut held: VecDeque<SubstreamBox> = VecDeque::new();
-    while count.tried.load(Relaxed) < amount {
-        let n = count.tried.fetch_add(1, Relaxed);
-        let mut stream = match within(link.open()).await {
-            Ok(stream) => stream,
-            // The victim grants no more: make room.
-            Err(e) if e.kind() == io::ErrorKind::TimedOut && !held.is_empty() => {
-                held.drain(..held.len().div_ceil(4));
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        let said = match n % 4 {
-            0 => within(stream.write_all(&[0x13])).await,
-            1 => within(stream.write_all(&line("/multistream/1.0.0"))).await,
-            2 => within(ask_for(&mut stream, "/no/such/protocol")).await,
-            _ => within(ask_for(&mut stream, KAD.as_ref())).await,
-        };
-        if said.is_ok() && within(stream.flush()).await.is_ok() {
-            count.succeeded.fetch_add(1, Relaxed);
-        }
-        held.push_back(stream);
-        if held.len() > HELD {
-            held.drain(..HELD / 4);
-        }
-    }
-    Ok(())
-}
-
 /// What `work` gives, unless it takes too long.
 async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = async {
@@ -267,39 +206,4 @@ async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     };
     futures::pin_mut!(work, late);
     futures::future::select(work, late).await.factor_first().0
-}
-
-/// Asks for `protocol` (multistream-select 1.0) and takes whatever answer for a yes.
-async fn ask_for(stream: &mut SubstreamBox, protocol: &str) -> io::Result<()> {
-    stream.write_all(&[line("/multistream/1.0.0"), line(protocol)].concat()).await?;
-    stream.flush().await?;
-    stream.read_exact(&mut [0; 20]).await
-}
-
-fn line(text: &str) -> Vec<u8> {
-    framed(format!("{text}\n").as_bytes())
-}
-
-fn framed(bytes: &[u8]) -> Vec<u8> {
-    [&varint(bytes.len() as u64)[..], bytes].concat()
-}
-
-/// A message of kad (libp2p/specs `kad-dht/README.md`) with `rest` behind its type and key.
-fn message(kind: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
-    [&[8][..], &varint(kind), &field(2, key), rest].concat()
-}
-
-/// A protobuf field of bytes.
-fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-    [&varint(number << 3 | 2)[..], &framed(bytes)].concat()
-}
-
-fn varint(mut n: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while n > 0x7f {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes
 }
