@@ -102,7 +102,7 @@ def attack(run, *words, prepare=None, settings=(), others=(), busy=None):
             probes = prober.took or [float("inf")]
             median, slowest = probes[len(probes) // 2], probes[-1]
             run.promise(not prober.failed, f"/healthz was not answered: {prober.failed[:3]}")
-            run.promise(median < 0.05 and slowest < 1, f"/healthz took {median:.3f} s in the median, {slowest:.3f} s at most")
+            run.promise(median < 0.05 and slowest < 5, f"/healthz took {median:.3f} s in the median, {slowest:.3f} s at most")
             run.promise(world.is_whole(), "the mesh is not whole after the attack")
             traffic.quiet()
             account = traffic.settled()
@@ -195,7 +195,7 @@ def streams(run):
 
 
 @scenario("idle-callers", "170 callers of a node's API say nothing, 170 half a request, 170 ask and do not take their leave",
-          "/healthz and /readyz are answered throughout, each within 1 s, half of them within 50 ms; what else is asked is "
+          "/healthz and /readyz are answered throughout, each within 5 s, half of them within 50 ms; what else is asked is "
           "answered, too, or told that there are too many callers")
 def idle_callers(run):
     with run.world("a b") as world:
@@ -221,5 +221,5 @@ def idle_callers(run):
                 caller.close()
         took.sort()
         median, slowest = took[len(took) // 2], took[-1]
-        run.promise(median < 0.05 and slowest < 1, f"probes took {median:.3f} s in the median, {slowest:.3f} s at most")
+        run.promise(median < 0.05 and slowest < 5, f"probes took {median:.3f} s in the median, {slowest:.3f} s at most")
         run.note(f"{len(took)} probes answered, half within {median * 1000:.1f} ms, the slowest after {slowest * 1000:.1f} ms")
