@@ -157,7 +157,7 @@ impl EventLoop {
             BehaviourEvent::Mdns(notice) => self.emit(Event::Mdns(notice)),
             BehaviourEvent::Gossip(event) => {
                 self.on_gossip_event(event);
-                self.count_shed();
+                self.count_gossip();
             }
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identify(peer_id, connection_id, info);
@@ -279,7 +279,7 @@ impl EventLoop {
     }
 
     /// Counts copies, and what gossip gave up to stay within its bounds, which it says once in a while.
-    fn count_shed(&mut self) {
+    fn count_gossip(&mut self) {
         let core = self.swarm.behaviour().gossip.core();
         self.metrics.duplicates(core.duplicates());
         let shed = core.shed();

@@ -4,8 +4,7 @@
 //! not. The same seed gives the same run, to the byte of its log. No clock is read and nothing is random but by the seed.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     rc::Rc,
     time::{Duration, Instant},
@@ -133,9 +132,9 @@ pub(crate) struct World {
     pub(crate) log: String,
     pub(crate) topic: Topic,
     numbers: HashMap<PeerId, usize>,
-    queue: BinaryHeap<Reverse<(Duration, u64, usize)>>,
-    events: HashMap<usize, What>,
-    scheduled: usize,
+    /// By time, and then in the order in which they were scheduled.
+    events: BTreeMap<(Duration, u64), What>,
+    scheduled: u64,
     now: Duration,
     start: Instant,
     rng: fastrand::Rng,
@@ -156,8 +155,7 @@ impl World {
             log: String::new(),
             topic: Topic::from("numbers"),
             numbers: HashMap::new(),
-            queue: BinaryHeap::new(),
-            events: HashMap::new(),
+            events: BTreeMap::new(),
             scheduled: 0,
             now: Duration::ZERO,
             start: Instant::now(),
@@ -177,8 +175,7 @@ impl World {
 
     fn schedule(&mut self, at: Duration, what: What) {
         self.scheduled += 1;
-        self.events.insert(self.scheduled, what);
-        self.queue.push(Reverse((at, self.scheduled as u64, self.scheduled)));
+        self.events.insert((at, self.scheduled), what);
     }
 
     /// A node that follows the topic and knows nobody. Its key is made of its number; it has an address of its own.
@@ -285,15 +282,10 @@ impl World {
 
     /// Lets time pass until `end`.
     pub(crate) fn run_until(&mut self, end: Duration) {
-        while let Some(Reverse((at, _, event))) = self.queue.peek().copied() {
-            if at > end {
-                break;
-            }
-            self.queue.pop();
+        while let Some(next) = self.events.first_entry().filter(|next| next.key().0 <= end) {
+            let ((at, _), what) = next.remove_entry();
             self.now = at;
-            if let Some(what) = self.events.remove(&event) {
-                self.happen(what);
-            }
+            self.happen(what);
         }
         self.now = end;
     }
@@ -341,14 +333,12 @@ impl World {
 
     fn receive(&mut self, number: usize, from: usize, id: &PeerId, mut bytes: &[u8]) {
         let now = self.start + self.now;
-        let Some(node) = self.nodes.get_mut(&number) else { return };
-        let conduct = node.conduct;
+        let conduct = self.nodes.get(&number).map(|node| node.conduct);
         let censored = match conduct {
-            Conduct::Censor(author) => {
-                self.numbers.iter().find(|(_, n)| **n == author).map(|(peer, _)| *peer)
-            }
+            Some(Conduct::Censor(author)) => self.nodes.get(&author).map(|node| node.peer.to_bytes()),
             _ => None,
         };
+        let Some(node) = self.nodes.get_mut(&number) else { return };
         let Some(end) = node.links.get_mut(&from) else { return };
         loop {
             let mut rpc: Rpc = match end.framer.next(&mut bytes) {
@@ -362,13 +352,10 @@ impl World {
                 Ok(None) => return,
                 Err(e) => return self.broken.push(format!("{number} cannot frame what {from} sends: {e}")),
             };
-            match conduct {
+            match node.conduct {
                 Conduct::Honest => self.copies += rpc.publish.len() as u64,
                 Conduct::Silent => rpc.publish.clear(),
-                Conduct::Censor(_) => {
-                    let censored = censored.map(|peer| peer.to_bytes());
-                    rpc.publish.retain(|m| m.from() != censored.as_deref());
-                }
+                Conduct::Censor(_) => rpc.publish.retain(|m| m.from() != censored.as_deref()),
             }
             node.core.received(id, rpc, now);
         }
