@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -61,6 +62,9 @@ const OVERSIZED: Duration = Duration::from_secs(10);
 const SHEDDING: Duration = Duration::from_secs(3600);
 /// How often the routing table is refreshed.
 const BOOTSTRAP: Duration = Duration::from_secs(5 * 60);
+/// Events handled in a row before other tasks have their turn: messages arrive by the hundred, and their subscribers' queues
+/// (`limits.events`) overflow unless somebody takes from them meanwhile.
+const TURN: usize = 64;
 
 /// Closes the queue of commands when the loop ends, in good order or not, and drops what is still in it:
 /// a caller that waits for an answer gets an error, and is not left waiting. (A channel keeps its queue for as long as
@@ -213,7 +217,12 @@ impl EventLoop {
         let config = &self.config;
         let known = known.flat_map(|(peer, all)| all.into_iter().map(move |a| (peer, a)));
         behaviour.dialer.try_known(known.filter(|(_, address)| config.can_dial(address)));
+        let mut handled = 0_usize;
         while !self.is_done() {
+            handled = handled.wrapping_add(1);
+            if handled.is_multiple_of(TURN) {
+                yield_now().await;
+            }
             self.arm_timer();
             let timer = &mut self.timer;
             let interfaces = &mut self.interfaces;
@@ -347,6 +356,19 @@ fn id_text(id: &MessageId) -> String {
         Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => text.to_owned(),
         _ => id.to_string(),
     }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

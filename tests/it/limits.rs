@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::join_all, stream};
+use futures::{StreamExt, channel::oneshot, future::join_all, stream};
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use rustix::process::Signal;
 use smidge::{Client, Config, Error, Event, Oversize, PublishOptions, PutOptions, Quorum, Subscription};
@@ -304,6 +304,30 @@ fn a_record_of_any_size_that_is_taken_reaches_the_others_and_a_larger_one_is_ref
     });
 }
 
+#[test]
+fn a_subscriber_that_reads_loses_nothing_of_a_burst() {
+    const MESSAGES: usize = 4_000;
+    run(async |net| {
+        let (a, mut at_a, b) = pair(&net, Over::Quic, |a, _| a.limits.events = 128).await;
+        let (ended, outcomes) = oneshot::channel();
+        let publisher = b.clone();
+        net.rt.spawn(async move {
+            let one = |n: usize| publish(&publisher, format!("{n:0100}"));
+            let outcomes: Vec<_> = stream::iter(0..MESSAGES).map(one).buffer_unordered(512).collect().await;
+            let _ = ended.send(outcomes);
+        });
+        for _ in 0..MESSAGES {
+            net.message(&mut at_a).await;
+        }
+        for outcome in outcomes.await.unwrap() {
+            outcome.unwrap();
+        }
+        for node in [a, b] {
+            node.shutdown().await.unwrap();
+        }
+    });
+}
+
 /// A group of processes with a memory limit (cgroups(7), version 1 or 2; root).
 struct MemoryGroup(PathBuf);
 
@@ -379,6 +403,7 @@ fn what_gossip_remembers_stays_within_a_share_of_the_memory_whatever_others_send
             net.rt.sleep(Duration::from_millis(50)).await;
         }
         let grown = most.max(anonymous(&reader)).saturating_sub(before);
+        eprintln!("GROWN {} KiB of {} KiB", grown >> 10, before >> 10);
         // As libp2p-gossipsub has it, 20,000 ids alone are 21 MB.
         assert!(grown < 8 << 20, "{} KiB more than before {MESSAGES} messages", grown >> 10);
         reader.line("gossip is at its bounds");

@@ -15,8 +15,9 @@ use crate::{
 const FLUSH: Duration = Duration::from_millis(150);
 /// How long connections have to close after that.
 const CLOSE: Duration = Duration::from_secs(3);
-/// How long the sockets have to close when all that is over.
-const SOCKETS: Duration = Duration::from_millis(1500);
+/// How long the sockets, and the disk, have after that. With the two above it stays below the ten seconds that containers
+/// have to stop.
+const SOCKETS: Duration = Duration::from_secs(5);
 
 /// How far a shutdown has come.
 pub(super) struct Drain {
@@ -85,7 +86,10 @@ async fn finished(
     events: Sender<Event>,
 ) {
     let limit = |task| runtime.timeout(SOCKETS, task);
-    let (_, stored) = futures::join!(limit(closed), limit(stored));
+    let (closed, stored) = futures::join!(limit(closed), limit(stored));
+    if closed.is_err() {
+        log::warn!(target: "smidge", "a socket is still open: its address cannot be bound again yet");
+    }
     if stored.is_err() {
         log::warn!(target: "smidge", "the disk is slow: what was stored last may not be on it");
     }
