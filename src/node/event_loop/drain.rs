@@ -15,9 +15,8 @@ use crate::{
 const FLUSH: Duration = Duration::from_millis(150);
 /// How long connections have to close after that.
 const CLOSE: Duration = Duration::from_secs(3);
-/// How long the sockets, and the disk, have after that. With the two above it stays below the ten seconds that containers
-/// have to stop.
-const SOCKETS: Duration = Duration::from_secs(5);
+/// How long the sockets, and the disk, have after that; and what connections left of their time.
+const SOCKETS: Duration = Duration::from_millis(1500);
 
 /// How far a shutdown has come.
 pub(super) struct Drain {
@@ -72,20 +71,23 @@ impl EventLoop {
         // Connections that are still open, and the listeners, go with the swarm. A task that still
         // holds one is not waited for long.
         drop(this.swarm);
+        let left = |drain: &Drain| drain.deadline.saturating_duration_since(this.runtime.now());
+        let limit = SOCKETS + this.drain.as_ref().map_or(Duration::ZERO, left);
         let replies = this.drain.map(|d| d.replies).unwrap_or_default();
-        finished(this.runtime, this.closed, stored, replies, this.events)
+        finished(this.runtime, limit, this.closed, stored, replies, this.events)
     }
 }
 
-/// Waits until all is closed, and says so; `events` end then, too.
+/// Waits until all is closed, at most for `limit`, and says so; `events` end then, too.
 async fn finished(
     runtime: Handle,
+    limit: Duration,
     closed: BoxFuture<'static, ()>,
     stored: BoxFuture<'static, ()>,
     replies: Vec<Reply<()>>,
     events: Sender<Event>,
 ) {
-    let limit = |task| runtime.timeout(SOCKETS, task);
+    let limit = |task| runtime.timeout(limit, task);
     let (closed, stored) = futures::join!(limit(closed), limit(stored));
     if closed.is_err() {
         log::warn!(target: "smidge", "a socket is still open: its address cannot be bound again yet");
