@@ -84,6 +84,7 @@ fn a_crate_that_is_useful_alone_brings_nothing_of_the_node() {
         ("smidge-runtime", "async-io", &["libp2p", "quinn-proto", "rustls", "serde", "async-std"]),
         ("smidge-transport", "quinn-proto", &["quinn", "libp2p-quic", "async-std"]),
         ("smidge-gossip", "libp2p", &["smidge-transport", "quinn-proto"]),
+        ("smidge-catchup", "sha2", &["libp2p", "smol", "futures", "rand"]),
     ] {
         let crates = dependencies(package, &[]);
         assert!(crates.iter().any(|name| name == needs), "{package} needs {needs}: {crates:?}");

@@ -1,0 +1,18 @@
+//! What a topic remembers, and how two nodes that remember it find out what either lacks.
+//!
+//! Pure: no I/O, no clock, no randomness, no task. Time, salt and frames are handed in; frames and items come out. The
+//! protocol is specified in `docs/CATCHUP.md` of the repository.
+
+pub mod frame;
+mod item;
+mod reconcile;
+mod session;
+mod siphash;
+mod snapshot;
+mod varint;
+
+pub use item::{Id, Item};
+pub use reconcile::{Comparison, Params, Violation, verdicts};
+pub use session::{End, Initiator, Limits, Output, Request, Responder, Store, Summary};
+pub use siphash::Key;
+pub use snapshot::Snapshot;

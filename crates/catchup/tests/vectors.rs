@@ -1,0 +1,62 @@
+//! The frames of docs/CATCHUP.md, "Vectors", made by both sides.
+
+use std::{sync::Arc, time::Instant};
+
+use smidge_catchup::{
+    End, Id, Initiator, Item, Key, Limits, Output, Responder, Snapshot, Store, frame::Span,
+};
+
+struct Bare(Vec<Item>);
+
+impl Store for Bare {
+    fn record(&self, item: &Item) -> Option<Arc<[u8]>> {
+        let known = self.0.contains(item);
+        known.then(|| [&item.time.to_le_bytes()[..], &item.id.0].concat().into())
+    }
+
+    fn item(&self, record: &[u8]) -> Option<Item> {
+        let (time, id) = record.split_first_chunk()?;
+        Some(Item { time: u64::from_le_bytes(*time), id: Id(id.try_into().ok()?) })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_specification_has_the_frames_that_both_sides_make() {
+    let specification = include_str!("../../../docs/CATCHUP.md");
+    let salt = std::array::from_fn(|n| n as u8);
+    let first = Item { time: 1000, id: Id(std::array::from_fn(|n| 16 + n as u8)) };
+    let hash = Snapshot::of(Key::new(salt), vec![first]).fingerprint(&Item::at(0), &Item::at(u64::MAX));
+    println!("hash 0x{hash:016x}");
+    assert!(specification.contains(&format!("`0x{hash:016x}`")), "0x{hash:016x}");
+
+    let item = |n: u8| Item { time: 1000 + u64::from(n), id: Id([16 + n; 16]) };
+    let (a, b) = (Bare(vec![item(0), item(3)]), Bare(vec![item(0), item(1), item(2)]));
+    let snapshot = |bare: &Bare| Snapshot::of(Key::new(salt), bare.0.clone());
+    let span = Span { from: 1000, until: 2000, messages: 10, record: 100, now: 0 };
+    let (now, mut said) = (Instant::now(), Vec::new());
+    let mut initiator = Initiator::new(b"t", salt, span, snapshot(&a), Limits::default(), now);
+    let Output::Send(greeting) = initiator.poll(&a, now) else { panic!("no greeting") };
+    let (mut responder, _) = Responder::new(&greeting, Limits::default(), now).unwrap();
+    responder.welcome(span, snapshot(&b));
+    said.push(("greeting", greeting));
+    let (mut a_learned, mut b_learned) = (Vec::new(), Vec::new());
+    // Far enough that no rate is in the way.
+    let mut now = now;
+    while let Output::Send(frame) = responder.poll(now) {
+        now += std::time::Duration::from_secs(1);
+        a_learned.extend(initiator.receive(&frame, &a).unwrap().iter().map(|(item, _)| *item));
+        said.push(("responder", frame));
+        let Output::Send(frame) = initiator.poll(&a, now) else { panic!("no frame") };
+        b_learned.extend(responder.receive(&frame, &b).unwrap().iter().map(|(item, _)| *item));
+        said.push(("initiator", frame));
+    }
+    assert_eq!(responder.poll(now), Output::Ended(End::Done));
+    assert_eq!((a_learned, b_learned), (vec![item(1), item(2)], vec![item(3)]));
+    let lines: String = said.iter().map(|(_, frame)| format!("{}\n", hex(frame))).collect();
+    println!("{lines}");
+    assert!(specification.contains(&lines), "the frames are\n{lines}");
+}
