@@ -232,8 +232,14 @@ sections! { role;
         memory: usize as Size [8 << 20..] = 64 << 20;
         /// Commands waiting for the event loop.
         commands: usize [1..=65536] = 64;
-        /// Events waiting for one subscriber; a slow one loses its oldest.
-        events: usize [1..=1 << 20] = 256;
+        /// Messages or events waiting for one subscriber; a slow one loses its oldest.
+        events: usize [1..=1 << 20] = 8192;
+        /// Their bytes, of a topic's subscribers together. 0B: 1/32 of `memory`, 8 MiB at most. The newest one is kept in
+        /// any case.
+        backlog: usize as Size [0..=1 << 34] = 0;
+        /// Bytes of messages waiting for all subscribers; the topic with the most makes room. 0B: a sixteenth of `memory`,
+        /// 64 MiB at most.
+        backlogs: usize as Size [0..=1 << 34] = 0;
         /// Simultaneously open event streams.
         subscriptions: usize [1..=65536] = 64;
         /// Topics that this node may follow, and any one peer.

@@ -1,7 +1,7 @@
 //! `GET /v1/topics/TOPIC`: messages as server-sent events (WHATWG HTML, section 9.2), live and not a log.
 //!
 //! A reader that keeps up gets everything. What a slow one misses is counted and reported in its place in
-//! the stream; the node keeps no more than `limits.events` messages for it and never waits.
+//! the stream; the node keeps no more than `limits.events` messages and `limits.backlog` bytes for it and never waits.
 
 use data_encoding::BASE64;
 use futures::{

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use async_broadcast::InactiveReceiver;
 use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, metrics::Registry};
 use prometheus_client::metrics::counter::Counter;
@@ -14,9 +13,10 @@ use super::{
     command::{Command, PublishOptions, PutOptions, Reply, Stored},
     error::Error,
     event::{Event, Receipt},
+    feed::Opener,
     peers::PeerStatus,
     status::Status,
-    topics::{Events, Subscription, listen},
+    topics::{Events, Subscription},
 };
 use crate::{
     config::{Config, Target},
@@ -30,7 +30,7 @@ use crate::{
 pub struct Client {
     peer: PeerId,
     commands: async_channel::Sender<Command>,
-    events: InactiveReceiver<Event>,
+    events: Opener<Event>,
     metrics: Arc<Registry>,
     /// Events that listeners were too slow for.
     lost: Counter,
@@ -40,7 +40,7 @@ impl Client {
     pub(crate) fn new(
         peer: PeerId,
         commands: async_channel::Sender<Command>,
-        events: InactiveReceiver<Event>,
+        events: Opener<Event>,
         metrics: Arc<Registry>,
         lost: Counter,
     ) -> Self {
@@ -57,10 +57,10 @@ impl Client {
         &self.metrics
     }
 
-    /// Everything that happens from now on. A listener that falls more than `limits.events` behind
-    /// loses the oldest, which are counted.
+    /// Everything that happens from now on. A listener that falls more than `limits.events` or
+    /// `limits.backlog` behind loses the oldest, which are counted.
     pub fn events(&self) -> Events {
-        listen(&self.events, &self.lost)
+        self.events.open(&self.lost)
     }
 
     /// Stays connected to every replica behind `target`, from now on and whatever happens.

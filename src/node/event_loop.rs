@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_broadcast::{InactiveReceiver, Sender};
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, poll_fn},
@@ -30,6 +29,7 @@ use super::{
     dial_requests::DialRequests,
     error::Error,
     event::{Event, Receipt},
+    feed::Sender,
     listeners::{Listeners, Missed},
     metrics::Metrics,
     peers::Peers,
@@ -40,7 +40,7 @@ use super::{
     reservations::Reservations,
     seldom::Seldom,
     setup,
-    topics::{self, Topics},
+    topics::Topics,
     watch::Watch,
 };
 use crate::{
@@ -88,8 +88,6 @@ pub(crate) struct EventLoop {
     /// For subscriptions, which say when they are dropped.
     commander: async_channel::WeakSender<Command>,
     events: Sender<Event>,
-    /// Keeps the events' channel open while there is no listener.
-    _listeners: InactiveReceiver<Event>,
     runtime: Handle,
     interfaces: Box<dyn Interfaces>,
     here: Vec<Interface>,
@@ -136,7 +134,7 @@ pub(crate) struct Parts {
     pub(crate) swarm: Swarm<BoxedHandlers<Behaviour>>,
     pub(crate) closed: BoxFuture<'static, ()>,
     pub(crate) commands: (async_channel::Sender<Command>, async_channel::Receiver<Command>),
-    pub(crate) events: (Sender<Event>, InactiveReceiver<Event>),
+    pub(crate) events: Sender<Event>,
     pub(crate) runtime: Handle,
     pub(crate) interfaces: Box<dyn Interfaces>,
     pub(crate) validator: Option<Arc<dyn Validator>>,
@@ -151,29 +149,22 @@ impl EventLoop {
         let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, .. } = parts;
         let Parts { metrics, listeners, missed, .. } = parts;
         let now = runtime.now();
-        let limits = &config.limits;
         Self {
             inbox: Inbox(commands.1.clone()),
             swarm,
             closed,
             commander: commands.0.downgrade(),
             commands: Box::pin(commands.1).fuse(),
-            events: events.0,
-            _listeners: events.1,
+            events,
             here: list(&*interfaces),
             interfaces,
             validator,
             peers: Peers::default(),
-            topics: Topics::new(
-                limits.events,
-                limits.subscriptions,
-                limits.topics,
-                metrics.lost.messages.clone(),
-            ),
+            topics: Topics::new(&config.limits, metrics.lost.messages.clone()),
             oversized: Seldom::new(OVERSIZED),
             shed: Shed::default(),
             shedding: Seldom::new(SHEDDING),
-            pending_publishes: PendingPublishes::new(limits.pending),
+            pending_publishes: PendingPublishes::new(config.limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
             asked: HashMap::new(),
@@ -330,7 +321,7 @@ impl EventLoop {
         let level = if is_noise { log::Level::Debug } else { event.level() };
         log::log!(target: "smidge", level, "{event}");
         self.metrics.note(&event);
-        topics::tell(&self.events, event);
+        self.events.send(&event);
     }
 
     fn table_size(&mut self) -> usize {

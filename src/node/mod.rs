@@ -17,6 +17,7 @@ mod dial_requests;
 mod error;
 mod event;
 mod event_loop;
+mod feed;
 mod forward;
 mod gossip_setup;
 mod listeners;
@@ -49,11 +50,12 @@ pub use client::Client;
 pub use command::{PublishOptions, PutOptions, Quorum, Stored};
 pub use error::Error;
 pub use event::{Event, Message, Oversize, Receipt};
+pub use feed::{Delivery, Feed};
 pub use listeners::NotListening;
 pub use peers::{ConnectionStatus, PeerStatus};
 pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};
-pub use topics::{Delivery, Events, Feed, Subscription};
+pub use topics::{Events, Subscription};
 pub use watch::GossipState;
 
 use self::listeners::{Listeners, Missed};
@@ -221,11 +223,10 @@ impl Node {
         }
         let interfaces = runtime.interfaces().map_err(SpawnError::Interfaces)?;
         let commands = async_channel::bounded(config.limits.commands);
-        let events = topics::channel(config.limits.events);
+        let events = feed::queue(topics::bounds(&config.limits), &feed::Budget::default());
         let (metrics, registry) = metrics::Metrics::new();
         let lost = metrics.lost.events.clone();
-        let client =
-            Client::new(*swarm.local_peer_id(), commands.0.clone(), events.1.clone(), registry, lost);
+        let client = Client::new(*swarm.local_peer_id(), commands.0.clone(), events.opener(), registry, lost);
         let parts = event_loop::Parts {
             swarm,
             closed,

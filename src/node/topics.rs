@@ -5,16 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use async_broadcast::{InactiveReceiver, Receiver, RecvError, Sender};
 use futures::Stream;
 use prometheus_client::metrics::counter::Counter;
 
@@ -22,28 +20,9 @@ use super::{
     command::Command,
     error::Error,
     event::{Event, Message},
+    feed::{Bounds, Budget, Delivery, Feed, Sender, Weight, queue},
 };
-
-/// What a subscriber gets, or does not get.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery<T> {
-    /// The next one.
-    Item(T),
-    /// The subscriber was too slow: this many, the oldest, are lost to it.
-    Lost(u64),
-}
-
-/// A bounded stream of what happens, oldest first; it ends when the node does, and only then.
-///
-/// A reader that is too slow loses the oldest items. The stream passes over them; [`lost`](Self::lost) counts them,
-/// and [`next_delivery`](Self::next_delivery) says where they were.
-#[derive(Debug)]
-pub struct Feed<T> {
-    receiver: Pin<Box<Receiver<T>>>,
-    lost: u64,
-    /// Where what this node's subscribers lose is counted.
-    counter: Counter,
-}
+use crate::config::Limits;
 
 /// The messages of one topic, as a [`Feed`]. Dropping the last one leaves the topic, unless the config names it. A
 /// subscription alone does not keep the node running: a client does.
@@ -59,44 +38,6 @@ pub struct Subscription {
 
 /// Everything that happens to a node.
 pub type Events = Feed<Event>;
-
-impl<T: Clone> Feed<T> {
-    /// How many items this subscriber was too slow for so far.
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
-    /// The next item, or how many were lost before it; `None` when the node has ended.
-    pub async fn next_delivery(&mut self) -> Option<Delivery<T>> {
-        poll_fn(|cx| self.poll_delivery(cx)).await
-    }
-
-    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.receiver.as_mut().poll_recv(cx).map(|received| match received? {
-            Ok(item) => Some(Delivery::Item(item)),
-            Err(RecvError::Overflowed(lost)) => {
-                self.lost += lost;
-                self.counter.inc_by(lost);
-                Some(Delivery::Lost(lost))
-            }
-            Err(RecvError::Closed) => None,
-        })
-    }
-}
-
-impl<T: Clone> Stream for Feed<T> {
-    type Item = T;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        loop {
-            match ready!(self.poll_delivery(cx)) {
-                Some(Delivery::Item(item)) => return Poll::Ready(Some(item)),
-                Some(Delivery::Lost(_)) => {}
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-}
 
 impl Stream for Subscription {
     type Item = Message;
@@ -141,29 +82,36 @@ impl Drop for Subscription {
     }
 }
 
-/// A channel whose oldest items make room for new ones.
-pub(crate) fn channel<T>(capacity: usize) -> (Sender<T>, InactiveReceiver<T>) {
-    let (mut sender, receiver) = async_broadcast::broadcast(capacity.max(1));
-    sender.set_overflow(true);
-    sender.set_await_active(false);
-    (sender, receiver.deactivate())
+/// Bytes that an event holds beside itself: addresses, a reason.
+const EVENT: usize = 128;
+
+impl Weight for Event {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + EVENT
+    }
 }
 
-/// Opens a stream on a channel made by [`channel`]; what it loses is added to `lost`.
-pub(crate) fn listen<T: Clone>(receiver: &InactiveReceiver<T>, lost: &Counter) -> Feed<T> {
-    Feed { receiver: Box::pin(receiver.activate_cloned()), lost: 0, counter: lost.clone() }
+impl Weight for Message {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.id.len() + self.topic.len() + self.data.len()
+    }
 }
 
-/// Gives `item` to all listeners, if there are any.
-pub(crate) fn tell<T: Clone>(sender: &Sender<T>, item: T) {
-    let _ = sender.try_broadcast(item);
+/// What may wait for one subscriber.
+pub(crate) fn bounds(limits: &Limits) -> Bounds {
+    let bytes = if limits.backlog == 0 { (limits.memory / 32).min(8 << 20) } else { limits.backlog };
+    Bounds { items: limits.events, bytes }
+}
+
+/// Bytes that may wait for all subscribers.
+fn all(limits: &Limits) -> usize {
+    if limits.backlogs == 0 { (limits.memory / 16).min(64 << 20) } else { limits.backlogs }
 }
 
 struct Topic {
     /// Whether the config asks for it, or only subscribers do.
     configured: bool,
     sender: Sender<Message>,
-    receiver: InactiveReceiver<Message>,
 }
 
 /// What a new config makes of the topics.
@@ -180,8 +128,11 @@ pub(crate) struct Configured {
 /// The topics of a node.
 pub(crate) struct Topics {
     topics: BTreeMap<String, Topic>,
-    /// Messages kept for each subscriber.
-    queue: usize,
+    /// What is kept for each subscriber.
+    bounds: Bounds,
+    /// Bytes kept for all of them, and how many that may be.
+    budget: Budget,
+    bytes: usize,
     /// Most subscribers.
     limit: usize,
     /// Most topics: others take no more of one peer.
@@ -193,8 +144,17 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn new(queue: usize, limit: usize, max: usize, lost: Counter) -> Self {
-        Self { topics: BTreeMap::new(), queue, limit, max, lost, unheard: Arc::default() }
+    pub(crate) fn new(limits: &Limits, lost: Counter) -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            bounds: bounds(limits),
+            budget: Budget::default(),
+            bytes: all(limits),
+            limit: limits.subscriptions,
+            max: limits.topics,
+            lost,
+            unheard: Arc::default(),
+        }
     }
 
     /// Topics that nobody wants any more, where subscribers left that could not say so. They are forgotten.
@@ -244,7 +204,7 @@ impl Topics {
         commands: async_channel::WeakSender<Command>,
     ) -> Result<(Subscription, bool), Error> {
         check(topic)?;
-        let open: usize = self.topics.values().map(|t| t.sender.receiver_count()).sum();
+        let open: usize = self.topics.values().map(|t| t.sender.readers()).sum();
         if open >= self.limit {
             return Err(Error::Limit {
                 what: "subscriptions",
@@ -257,7 +217,7 @@ impl Topics {
             return Err(Error::Limit { what: "topics", limit: self.max, key: "limits.topics" });
         }
         let lost = self.lost.clone();
-        let messages = listen(&self.open(topic).receiver, &lost);
+        let messages = self.open(topic).sender.opener().open(&lost);
         let (messages, unheard) = (Some(messages), self.unheard.clone());
         Ok((Subscription { messages, topic: topic.to_owned(), commands, unheard }, fresh))
     }
@@ -278,25 +238,29 @@ impl Topics {
 
     /// Gives a message to the subscribers of its topic.
     pub(crate) fn deliver(&self, message: &Message) {
-        if let Some(topic) = self.topics.get(&message.topic)
-            && topic.sender.receiver_count() > 0
-        {
-            tell(&topic.sender, message.clone());
+        if let Some(topic) = self.topics.get(&message.topic) {
+            topic.sender.send(message);
+            while self.budget.held() > self.bytes && self.shed() {}
         }
     }
 
+    /// The topic with the most waiting makes room.
+    fn shed(&self) -> bool {
+        let most = self.topics.values().max_by_key(|topic| topic.sender.bytes());
+        most.is_some_and(|topic| topic.sender.shed())
+    }
+
     fn open(&mut self, topic: &str) -> &mut Topic {
-        let queue = self.queue;
-        self.topics.entry(topic.to_owned()).or_insert_with(|| {
-            let (sender, receiver) = channel(queue);
-            Topic { configured: false, sender, receiver }
-        })
+        let (bounds, budget) = (self.bounds, &self.budget);
+        self.topics
+            .entry(topic.to_owned())
+            .or_insert_with(|| Topic { configured: false, sender: queue(bounds, budget) })
     }
 }
 
 impl Topic {
     fn is_idle(&self) -> bool {
-        !self.configured && self.sender.receiver_count() == 0
+        !self.configured && self.sender.readers() == 0
     }
 }
 
@@ -324,8 +288,13 @@ mod tests {
 
     use super::*;
 
+    fn limits() -> Limits {
+        crate::config::Config::default().limits
+    }
+
     fn topics(queue: usize, limit: usize) -> (Topics, async_channel::WeakSender<Command>) {
-        (Topics::new(queue, limit, 3, Counter::default()), async_channel::bounded(8).0.downgrade())
+        let limits = Limits { events: queue, subscriptions: limit, topics: 3, ..limits() };
+        (Topics::new(&limits, Counter::default()), async_channel::bounded(8).0.downgrade())
     }
 
     fn message(topic: &str, n: u8) -> Message {
@@ -372,6 +341,42 @@ mod tests {
     }
 
     #[test]
+    fn subscribers_that_do_not_read_hold_a_share_of_the_memory_and_take_nothing_of_the_others() {
+        let limits = Limits { backlog: 1 << 20, backlogs: 3 << 20, topics: 8, ..limits() };
+        let lost = Counter::default();
+        let mut topics = Topics::new(&limits, lost.clone());
+        let commands = async_channel::bounded(8).0.downgrade();
+        let mut follow = |topic: &str| topics.follow(topic, commands.clone()).unwrap().0;
+        let (mut stuck, mut quick) = (["a", "b", "c", "d"].map(&mut follow), follow("e"));
+        let large = |topic: &str| Message { data: vec![0; 63 << 10].into(), ..message(topic, 0) };
+        for round in 0..100 {
+            for topic in ["a", "b", "c", "d"] {
+                topics.deliver(&large(topic));
+                assert!(topics.budget.held() <= 3 << 20, "{} bytes", topics.budget.held());
+            }
+            topics.deliver(&message("e", round));
+            assert!(matches!(next(&mut quick), Some(Delivery::Item(m)) if m.data[0] == round));
+        }
+        let waiting = ["a", "b", "c", "d"].map(|topic| topics.topics[topic].sender.bytes());
+        assert!(waiting.iter().all(|bytes| *bytes > 700_000), "{waiting:?}");
+        for subscription in &mut stuck {
+            let Some(Delivery::Lost(lost)) = next(subscription) else { panic!("nothing was lost") };
+            let rest = std::iter::from_fn(|| next(subscription)).count();
+            assert_eq!(lost + rest as u64, 100);
+        }
+        assert_eq!((topics.budget.held(), lost.get()), (0, stuck.iter().map(Subscription::lost).sum()));
+    }
+
+    #[test]
+    fn a_burst_of_small_messages_waits_for_a_subscriber_that_is_late() {
+        let lost = Counter::default();
+        let mut topics = Topics::new(&limits(), lost.clone());
+        let (mut late, _) = topics.follow("t", async_channel::bounded(8).0.downgrade()).unwrap();
+        (0..4000).for_each(|n| topics.deliver(&message("t", n as u8)));
+        assert_eq!((std::iter::from_fn(|| next(&mut late)).count(), lost.get()), (4000, 0));
+    }
+
+    #[test]
     fn a_topic_is_let_go_when_its_last_subscriber_went_unless_the_config_names_it() {
         let (mut topics, commands) = topics(4, 8);
         let (one, _) = topics.follow("t", commands.clone()).unwrap();
@@ -397,7 +402,8 @@ mod tests {
     #[test]
     fn subscribers_that_leave_while_the_loop_is_busy_leave_nothing_behind() {
         let (sender, queue) = async_channel::bounded(1);
-        let mut topics = Topics::new(8, 100, 100, Counter::default());
+        let limits = Limits { subscriptions: 100, topics: 100, ..limits() };
+        let mut topics = Topics::new(&limits, Counter::default());
         topics.configure(&["kept".into()]);
         let follow = |topics: &mut Topics, n| topics.follow(&format!("t{n}"), sender.downgrade()).unwrap().0;
         let all: Vec<_> = (0..50).map(|n| follow(&mut topics, n)).collect();

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use async_broadcast::Sender;
 use futures::future::BoxFuture;
 
 use super::{EventLoop, answer};
 use crate::{
-    node::{command::Reply, error::Error, event::Event},
+    node::{command::Reply, error::Error, event::Event, feed::Sender},
     runtime::Handle,
 };
 
