@@ -34,6 +34,9 @@ fn max_frame(config: &Config) -> usize {
 /// What a remembered id costs (`SeenSet`).
 const SEEN_ID: usize = 20;
 
+/// A signed message has at least so many bytes.
+const SMALLEST: usize = 96;
+
 /// What a topic costs beside its name.
 const TOPIC_STATE: usize = 512;
 const MIB: usize = 1 << 20;
@@ -55,7 +58,8 @@ fn bound(config: &Config, engine: &mut gossip::Config) {
     engine.max_topic_bytes_per_peer = config.limits.topics * MAX_TOPIC;
     engine.max_topic_bytes = topics.max(engine.max_topic_bytes_per_peer);
     engine.partial_frames_bytes = or(0, 16, 64 * MIB);
-    // Bounded in bytes alone: one peer may send a frame full of small ones.
+    // A frame full of the smallest is within the quarter that one peer has.
+    engine.unverified = 4 * (engine.max_frame() / SMALLEST);
     engine.unverified_per_peer = engine.unverified;
 }
 

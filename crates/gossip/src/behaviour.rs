@@ -36,6 +36,8 @@ const BATCH: usize = 64;
 const ENOUGH: usize = 32;
 /// With as many waiting, no more is taken in before they are checked: connections wait meanwhile, and so do peers.
 const FULL: usize = 256;
+/// The same in bytes: large messages take long to check, and would use up what may wait.
+const FULL_BYTES: usize = 128 << 10;
 
 /// Gossipsub as a behaviour of a swarm.
 pub struct Behaviour {
@@ -159,6 +161,11 @@ impl Behaviour {
         self.verify_batch()
     }
 
+    fn is_full(&self) -> bool {
+        let kept = self.core.kept();
+        kept.unverified >= FULL || kept.unverified_bytes >= FULL_BYTES
+    }
+
     fn verify_batch(&mut self) -> bool {
         let Some(batch) = self.core.unverified(BATCH) else { return false };
         let holds = self.verifier.verify_batch(&batch.messages);
@@ -246,7 +253,7 @@ impl NetworkBehaviour for Behaviour {
                 self.fresh |= rpcs.iter().any(|rpc| !rpc.publish.is_empty());
                 for rpc in rpcs {
                     self.core.received(&peer, rpc, now);
-                    while self.core.kept().unverified >= FULL && self.verify_batch() {}
+                    while self.is_full() && self.verify_batch() {}
                 }
             }
             FromHandler::Opened(kind) => self.core.opened(&peer, connection, kind),

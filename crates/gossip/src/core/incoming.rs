@@ -3,7 +3,7 @@
 //! A copy of a message that was accepted costs no signature check. A message is marked as seen only once its signature
 //! held, so that a forged copy cannot keep the true one out; until then copies wait together if they are the same in
 //! every field, and apart if they are not. What waits is bounded for each peer and for all, and is charged to whoever
-//! brought it first. Signatures are checked by whoever drives the core, in batches and in any order; outcomes are
+//! brought it first; whoever brings much leaves room for whoever brings little. Signatures are checked by whoever drives the core, in batches and in any order; outcomes are
 //! applied in the order of arrival, so that an author's messages stay in order.
 
 use std::{
@@ -179,11 +179,14 @@ impl Core {
         let bytes = candidate.wire.retained();
         let Config { unverified, unverified_per_peer, .. } = self.config;
         let unverified_bytes = self.config.unverified_bytes();
-        let full = self.pending.len() >= unverified || self.pending.bytes + bytes > unverified_bytes;
+        let places = unverified.saturating_sub(self.pending.len());
+        let room = unverified_bytes.saturating_sub(self.pending.bytes);
         let Some(peer) = self.peers.get_mut(key) else { return };
-        // One peer alone takes no more than a quarter of the bytes, if that is a message.
-        let much = peer.unverified > 0 && peer.unverified_bytes + bytes > unverified_bytes / 4;
-        if full || much || peer.unverified >= unverified_per_peer {
+        // One more is taken in of whoever has less than a third of what is left: a peer alone takes a quarter, N take
+        // N of N + 3 parts, and there is room for the next one in any case.
+        let much = peer.unverified > 0
+            && (peer.unverified >= places / 3 || peer.unverified_bytes + bytes > room / 3);
+        if places == 0 || bytes > room || much || peer.unverified >= unverified_per_peer {
             self.refused += 1;
             return self.promises.release(&fingerprint, key);
         }

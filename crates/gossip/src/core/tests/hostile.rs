@@ -83,6 +83,32 @@ fn large_messages_that_wait_are_bounded_in_bytes_for_each_peer_and_for_all() {
 }
 
 #[test]
+fn however_many_peers_flood_with_unverified_messages_there_is_room_for_the_next_one() {
+    let key = Keypair::generate_ed25519();
+    for (floods, bytes) in [(1, 60_000), (1, 10), (4, 60_000), (4, 10), (12, 60_000), (60, 10)] {
+        let config = Config { unverified: 1000, unverified_bytes: 4 << 20, ..Config::default() };
+        let mut bench = Bench::new(config).following("t");
+        let mut peers = bench.peers(floods + 1, &["t"]);
+        let honest = peers.pop().unwrap();
+        let data = vec![7; bytes];
+        for m in 0..1200 / floods {
+            for (n, peer) in peers.iter().enumerate() {
+                let sequence = (n * 10_000 + m) as u64;
+                bench.message(*peer, &forged(&signed(&key, sequence, "t", b""), &data));
+            }
+        }
+        let kept = bench.core.kept();
+        if floods == 1 {
+            assert!(kept.unverified <= 250 && kept.unverified_bytes <= 1 << 20, "{kept:?}");
+        }
+        for n in 0..3 {
+            bench.message(honest, &signed(&key, 1_000_000 + n, "t", &vec![1; bytes]));
+        }
+        assert_eq!(bench.delivered().len(), 3, "beside {floods} of {bytes} bytes: {kept:?}");
+    }
+}
+
+#[test]
 fn a_flood_of_ihaves_is_asked_for_up_to_a_bound_and_paid_for() {
     let mut bench = Bench::new(Config::default()).following("t").scored();
     let peer = bench.peer(PeerKind::V1_3, false, &["t"]);
