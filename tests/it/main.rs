@@ -11,6 +11,7 @@ mod blame;
 mod cli;
 mod doctor;
 mod errors;
+mod exposure;
 mod floors;
 mod gateway;
 mod hosts;
