@@ -1,5 +1,7 @@
 //! What comparing costs with other parameters: `cargo run --release -p smidge-catchup --example figures`.
 
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

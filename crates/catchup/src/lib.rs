@@ -5,6 +5,7 @@
 
 pub mod frame;
 mod item;
+mod memory;
 mod reconcile;
 mod session;
 mod siphash;
@@ -12,6 +13,7 @@ mod snapshot;
 mod varint;
 
 pub use item::{Id, Item};
+pub use memory::{Keep, Memory, Since, Unkept};
 pub use reconcile::{Comparison, Params, Violation, verdicts};
 pub use session::{End, Initiator, Limits, Output, Request, Responder, Store, Summary};
 pub use siphash::Key;

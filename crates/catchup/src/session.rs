@@ -8,7 +8,7 @@ mod initiator;
 mod limits;
 mod responder;
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use crate::{
     Item, Violation,
@@ -22,7 +22,7 @@ pub use responder::{Request, Responder};
 /// The memory behind a session.
 pub trait Store {
     /// The record of a kept item; none if it was let go meanwhile.
-    fn record(&self, item: &Item) -> Option<Arc<[u8]>>;
+    fn record(&self, item: &Item) -> Option<&[u8]>;
 
     /// Which item a record says it is, as cheaply as can be: its signature is checked later, if it was asked for.
     fn item(&self, record: &[u8]) -> Option<Item>;
@@ -150,12 +150,12 @@ impl Common {
 
 /// Fills a frame with records; gives back how many bytes they are. One that the peer would not take, or that was let
 /// go, is left out.
-fn fill<'i, S: Store>(
+fn fill<'s, 'i>(
     items: &mut std::iter::Peekable<impl Iterator<Item = &'i Item>>,
-    store: &S,
+    store: &'s impl Store,
     longest: u64,
     mut room: usize,
-) -> Vec<Arc<[u8]>> {
+) -> Vec<&'s [u8]> {
     let mut records = Vec::new();
     while room > 0 {
         let Some(item) = items.next() else { break };
@@ -166,8 +166,4 @@ fn fill<'i, S: Store>(
         records.push(record);
     }
     records
-}
-
-fn slices(records: &[Arc<[u8]>]) -> Vec<&[u8]> {
-    records.iter().map(|record| &**record).collect()
 }

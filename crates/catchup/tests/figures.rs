@@ -1,5 +1,7 @@
 //! What comparing two memories costs in bytes, all frames of both sides counted.
 
+#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
+
 mod support;
 
 use smidge_catchup::{End, Limits};

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::{Common, End, Limits, Output, Store, Summary, fill, slices};
+use super::{Common, End, Limits, Output, Store, Summary, fill};
 use crate::{
     Comparison, Item, Snapshot, Violation,
     frame::{Frame, Span, Verdict},
@@ -104,7 +104,7 @@ impl Initiator {
         }
         self.due = Due::Taken(records.len());
         self.common.summary.given += records.len() as u64;
-        let frame = Frame::Deliver(slices(&records)).encode(self.base);
+        let frame = Frame::Deliver(records).encode(self.base);
         self.common.pace(frame.len(), now);
         self.common.sending(frame, now)
     }

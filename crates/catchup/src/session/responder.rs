@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Common, End, Limits, Output, Store, Summary, fill, initiator::newest, slices};
+use super::{Common, End, Limits, Output, Store, Summary, fill, initiator::newest};
 use crate::{
     Item, Snapshot, Violation,
     frame::{Frame, Listed, MAX_RANGES, Ranged, Refusal, Span, Verdict},
@@ -229,7 +229,7 @@ impl Responder {
             return Err(End::Enough);
         }
         self.common.summary.given += records.len() as u64;
-        Ok(Frame::Answer { lacks: all_lacks, records: slices(&records), stopped }.encode(self.span.from))
+        Ok(Frame::Answer { lacks: all_lacks, records, stopped }.encode(self.span.from))
     }
 
     fn fetched<'f>(

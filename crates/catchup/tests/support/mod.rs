@@ -15,8 +15,8 @@ use smidge_catchup::{
 pub(crate) struct Memory(pub(crate) BTreeMap<Item, Arc<[u8]>>);
 
 impl Store for Memory {
-    fn record(&self, item: &Item) -> Option<Arc<[u8]>> {
-        self.0.get(item).cloned()
+    fn record(&self, item: &Item) -> Option<&[u8]> {
+        self.0.get(item).map(|record| &**record)
     }
 
     fn item(&self, record: &[u8]) -> Option<Item> {
@@ -93,7 +93,7 @@ pub(crate) fn session(
         Output::Send(frame) => frame,
         other => panic!("{other:?}"),
     };
-    let (mut responder, request) = Responder::new(&greeting, limits, now).unwrap();
+    let Ok((mut responder, request)) = Responder::new(&greeting, limits, now) else { panic!("greeted") };
     assert_eq!((&*request.topic, request.salt), (&b"topic"[..], salt));
     responder.welcome(spans.1, b.snapshot(salt));
     let mut ends = (None, None);

@@ -1,0 +1,259 @@
+//! What a node remembers of one topic: the newest messages, bounded in number, bytes and age.
+//!
+//! What goes out is decided by what authors signed, their time, and by bounds: first what is older than the age, then
+//! the oldest. So neighbours with equal bounds let the same go, and [`Memory::span`] says what is kept, so that nobody
+//! hands us again what was. When it came, and from where, decides nothing.
+
+mod authors;
+mod sorted;
+
+use std::time::Duration;
+
+use self::{
+    authors::Authors,
+    sorted::{Entry, Sorted},
+};
+use crate::{Id, Item, Key, Snapshot, frame::Span};
+
+/// How much of a topic is kept. Each of them is enough to let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes, [`Memory::OVERHEAD`] of each message included.
+    pub bytes: usize,
+    /// By the author's time.
+    pub age: Duration,
+    /// How far an author's time may be ahead of the node's clock: more is not kept, for it would outlive all others.
+    pub ahead: Duration,
+    /// Floors of authors of whom nothing is kept any more. Beyond that the lowest become one floor for all the others.
+    pub authors: usize,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            messages: 1000,
+            bytes: 1 << 20,
+            age: Duration::from_secs(600),
+            ahead: Duration::from_secs(2 * 3600),
+            authors: 4096,
+        }
+    }
+}
+
+/// Why a message is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unkept {
+    /// It is there.
+    #[error("known")]
+    Known,
+    /// Not newer than what was let go of its author: said before, perhaps, and not new again.
+    #[error("older than what was let go of its author")]
+    BelowFloor,
+    /// Its author's time is too far back.
+    #[error("older than what is kept")]
+    TooOld,
+    /// Its author's time is too far ahead of the node's clock.
+    #[error("its time is too far ahead")]
+    TooFarAhead,
+    /// What is newer was let go already; or it is larger than all that may be kept, and then nothing is remembered of it.
+    #[error("older than all that there is room for")]
+    NoRoom,
+}
+
+/// What there is from a place on.
+#[derive(Debug)]
+pub struct Since<I> {
+    /// Something behind that place was let go: whoever resumes from there has a gap for good.
+    pub gap: bool,
+    /// In order.
+    pub messages: I,
+}
+
+/// The memory of a topic.
+#[derive(Debug)]
+pub struct Memory {
+    keep: Keep,
+    sorted: Sorted,
+    /// Of all records.
+    bytes: usize,
+    authors: Authors,
+    /// The newest that was ever let go.
+    let_go: Option<Item>,
+}
+
+impl Memory {
+    /// What a message costs beyond its record, about: its place (48 bytes) and the allocator's.
+    pub const OVERHEAD: usize = 80;
+
+    /// Empty.
+    pub fn new(keep: Keep) -> Self {
+        let authors = Authors::new(keep.authors);
+        Self { keep, sorted: Sorted::default(), bytes: 0, authors, let_go: None }
+    }
+
+    /// Keeps a message that was verified; `now` is in milliseconds since 1970, as times are. `author` stands for its
+    /// author ([`Id::of`] its peer id). The record holds what neighbours need to verify it. It is copied: as a share of
+    /// the frame that it came in it would keep all of that.
+    pub fn insert(&mut self, item: Item, author: Id, record: &[u8], now: u64) -> Result<(), Unkept> {
+        self.expire(now);
+        self.admits(&item, author, now)?;
+        let size = record.len() + Self::OVERHEAD;
+        if size > self.keep.bytes {
+            return Err(Unkept::NoRoom);
+        }
+        if self.let_go >= Some(item) {
+            // As if it had come in time, and been let go since.
+            self.authors.raise(Some(author), item);
+            return Err(Unkept::NoRoom);
+        }
+        let author = self.authors.kept(author);
+        if !self.sorted.insert(Entry { item, author, record: record.into() }) {
+            // It was looked for above.
+            self.authors.let_go(author, &item);
+            return Err(Unkept::Known);
+        }
+        self.bytes += size;
+        self.trim();
+        if self.sorted.get(&item).is_some() { Ok(()) } else { Err(Unkept::NoRoom) }
+    }
+
+    /// Whether a message is new, and neither too old nor too far ahead: asked of a live one, too, before it is handed
+    /// to anybody, so that no old message is new again.
+    pub fn admits(&self, item: &Item, author: Id, now: u64) -> Result<(), Unkept> {
+        if self.sorted.get(item).is_some() {
+            Err(Unkept::Known)
+        } else if self.authors.floor(author) >= Some(*item) {
+            Err(Unkept::BelowFloor)
+        } else if item.time < self.cutoff(now) {
+            Err(Unkept::TooOld)
+        } else if item.time > now.saturating_add(millis(self.keep.ahead)) {
+            Err(Unkept::TooFarAhead)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lets go what is too old.
+    pub fn expire(&mut self, now: u64) {
+        let cutoff = self.cutoff(now);
+        while self.sorted.first().is_some_and(|entry| entry.item.time < cutoff) {
+            self.let_go_oldest();
+        }
+    }
+
+    /// Other bounds from now on.
+    pub fn set_keep(&mut self, keep: Keep, now: u64) {
+        self.keep = keep;
+        self.authors.set_idle(keep.authors);
+        self.expire(now);
+        self.trim();
+    }
+
+    /// Lets the oldest message go, for a bound on all topics together; says whether there was one.
+    pub fn let_go_oldest(&mut self) -> bool {
+        let Some(entry) = self.sorted.pop_first() else { return false };
+        self.bytes -= entry.record.len() + Self::OVERHEAD;
+        self.authors.let_go(entry.author, &entry.item);
+        self.let_go = self.let_go.max(Some(entry.item));
+        true
+    }
+
+    fn trim(&mut self) {
+        while self.sorted.len() > self.keep.messages || self.bytes > self.keep.bytes {
+            self.let_go_oldest();
+        }
+    }
+
+    fn cutoff(&self, now: u64) -> u64 {
+        now.saturating_sub(millis(self.keep.age))
+    }
+
+    /// The record of a kept message.
+    pub fn get(&self, item: &Item) -> Option<&[u8]> {
+        self.sorted.get(item).map(|entry| &*entry.record)
+    }
+
+    /// What is kept behind a place, in order; [`Item::at`] makes one of a time.
+    pub fn since(&self, place: Item) -> Since<impl Iterator<Item = (&Item, &[u8])>> {
+        let messages = self.sorted.from(place).filter(move |entry| entry.item != place);
+        Since {
+            gap: self.let_go > Some(place),
+            messages: messages.map(|entry| (&entry.item, &*entry.record)),
+        }
+    }
+
+    /// The newest messages, in order.
+    pub fn last(&self, count: usize) -> impl Iterator<Item = (&Item, &[u8])> {
+        let skip = self.sorted.len().saturating_sub(count);
+        self.sorted.skip(skip).map(|entry| (&entry.item, &*entry.record))
+    }
+
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes as [`Keep::bytes`] counts them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What a session compares: all that is kept at `now` but what may still be on its way as live, which is what is
+    /// younger than `settle`. `record` is the longest record that is taken.
+    pub fn span(&self, now: u64, settle: Duration, record: u64) -> Span {
+        let behind = self.let_go.map_or(0, |item| item.time.saturating_add(1));
+        let fit = match self.len() {
+            0 => self.keep.messages,
+            len => self.keep.bytes.saturating_mul(len) / self.bytes.max(1),
+        };
+        // Authors whose clocks are ahead are compared as soon as they are kept.
+        let until = now.saturating_add(millis(self.keep.ahead)).saturating_sub(millis(settle));
+        Span {
+            from: behind.max(self.cutoff(now)),
+            until: until.max(now.saturating_sub(millis(settle))),
+            messages: self.keep.messages.min(fit) as u64,
+            record,
+            now,
+        }
+    }
+
+    /// All of it under the key of a session.
+    pub fn snapshot(&self, key: Key) -> Snapshot {
+        let mut snapshot = Snapshot::new(key);
+        self.sorted.skip(0).for_each(|entry| {
+            snapshot.push(entry.item);
+        });
+        snapshot
+    }
+
+    /// The floors, to be kept on disk: of each author, and of all others.
+    pub fn floors(&self) -> impl Iterator<Item = (Option<Id>, Item)> {
+        self.authors.floors()
+    }
+
+    /// Puts back a floor that was kept.
+    pub fn raise_floor(&mut self, author: Option<Id>, floor: Item) {
+        self.authors.raise(author, floor);
+    }
+
+    /// Bytes on the heap, counted by what the collections reserved, each allocation rounded up to 16 bytes behind 8 of
+    /// the allocator's own.
+    pub fn allocated(&self) -> usize {
+        let records = self.sorted.skip(0).map(|entry| (entry.record.len() + 8).next_multiple_of(16));
+        records.sum::<usize>() + self.sorted.allocated() + self.authors.allocated()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
