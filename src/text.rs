@@ -4,13 +4,22 @@ use std::borrow::Cow;
 
 /// The name out of `names` that is most like `given`, if any is like it at all.
 pub(crate) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_within(3, given, names)
+}
+
+/// As [`nearest`], where one letter out of `letters` may be another.
+pub(crate) fn nearest_within<'a>(
+    letters: usize,
+    given: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let given = given.to_ascii_lowercase().replace('-', "_");
     // What was begun right is near, too: "mesh" is on the way to "mesh_n".
     let begun = |name: &str| given.len() >= 3 && name.starts_with(&given);
     names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&given, name), name))
-        .filter(|&(distance, name)| distance <= 1.max(name.len().min(given.len()) / 3) || begun(name))
+        .filter(|&(distance, name)| distance <= 1.max(name.len().min(given.len()) / letters) || begun(name))
         .min()
         .map(|(_, name)| name)
 }

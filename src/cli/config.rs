@@ -72,7 +72,7 @@ fn check(args: CheckArgs) -> Result<(), Failure> {
     let loaded = Config::load(&options);
     if args.json {
         let (problems, warnings) = match &loaded {
-            Ok(config) => (Vec::new(), config.warnings()),
+            Ok(config) => (Vec::new(), [options.warnings(), config.warnings()].concat()),
             Err(error) => (error.problems.clone(), Vec::new()),
         };
         let record =
@@ -81,7 +81,7 @@ fn check(args: CheckArgs) -> Result<(), Failure> {
     }
     let config = loaded?;
     if !args.json {
-        config.warnings().iter().for_each(|warning| warn(warning));
+        options.warnings().iter().chain(&config.warnings()).for_each(|warning| warn(warning));
         let name = name.map_or_else(|| "no file, defaults only".into(), |name| name.display().to_string());
         print(&format!("{name}: ok\n"))?;
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use crate::{
     config::{Config, ConfigError, LoadOptions, Publish},
     error::chain,
     gateway::{Bound, GatewayError},
-    identity::Identity,
+    identity::{Identity, Origin},
     logging,
     node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
@@ -32,6 +33,18 @@ use crate::{
 pub(crate) struct RunArgs {
     #[command(flatten)]
     node: NodeArgs,
+    /// Where the HTTP API listens: IP:PORT, unix:/PATH or off [default: 127.0.0.1:4080]
+    #[arg(long, value_name = "ADDR")]
+    api: Option<String>,
+}
+
+impl RunArgs {
+    /// What the configuration is made from: on start, and again on SIGHUP.
+    fn options(&self) -> LoadOptions {
+        let mut options = self.node.options();
+        options.value("--api", "api.listen", self.api.clone());
+        options
+    }
 }
 
 /// What the command line sets of a node's configuration.
@@ -42,31 +55,46 @@ pub(crate) struct NodeArgs {
     /// A name (or address) to stay connected to; port 4001 unless given (repeatable)
     #[arg(long, value_name = "NAME[:PORT]")]
     dial: Vec<String>,
-    /// An address to listen on, for instance /ip4/0.0.0.0/udp/4001/quic-v1 (repeatable)
+    /// An address to listen on, IP:PORT or for instance /ip4/0.0.0.0/tcp/4001 (repeatable)
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+    /// Find peers on the local network (multicast DNS)
+    #[arg(long)]
+    mdns: bool,
+    /// A new key in memory: nothing is kept of this node
+    #[arg(long, conflicts_with = "data_dir")]
+    ephemeral: bool,
+    /// Where the key and the stored records are kept
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// A topic to subscribe to (repeatable)
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
 }
 
 impl NodeArgs {
-    /// What the configuration is made from: on start, and again on SIGHUP.
+    /// What these arguments say of the configuration, and the process's environment.
     pub(crate) fn options(&self) -> LoadOptions {
         let mut options = self.config.options();
         options.flag("--dial", "dial.names", &self.dial);
         options.flag("--listen", "listen.addresses", &self.listen);
         options.flag("--topic", "gossip.topics", &self.topic);
+        options.value("--mdns", "mdns.enabled", self.mdns.then(|| "true".into()));
+        options.value("--ephemeral", "identity.ephemeral", self.ephemeral.then(|| "true".into()));
+        let within = |name| self.data_dir.as_ref().map(|dir| dir.join(name).to_string_lossy().into_owned());
+        options.value("--data-dir", "identity.key_file", within("key"));
+        options.value("--data-dir", "kad.store", within("records"));
         options
     }
 }
 
 /// Reads the configuration, sets up the log and the key, and runs the node.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.node.options())?;
+    let options = args.options();
+    let config = Config::load(&options)?;
     let log = logging::init(&(&config.log).into())?;
     let identity = config.identity.open()?;
-    let warnings = [config.warnings(), config.exposed_secrets()].concat();
+    let warnings = [options.warnings(), config.warnings(), config.exposed_secrets()].concat();
     for warning in warnings.iter().chain(identity.warnings()) {
         log::warn!("{warning}");
     }
@@ -95,6 +123,9 @@ impl Daemon<'_> {
             "starting smidge {} as {}, peer id {}",
             env!("CARGO_PKG_VERSION"), self.config.role, identity.peer_id()
         );
+        if let Origin::Created(file) = identity.origin() {
+            log::info!(target: "smidge", "made a new key, {}: keep it, it is who this node is", file.display());
+        }
         // Before anything else starts: so that an address in use is reported immediately.
         let api = Bound::open(&self.config, &self.runtime)?;
         let mut node = Node::new(self.config.clone(), identity.keypair().clone());
@@ -139,7 +170,7 @@ impl Daemon<'_> {
 
     /// Reads the configuration, and the network's keys, again; where blocking is allowed.
     async fn read_again(&self) -> io::Result<Read> {
-        let (options, keys) = (self.args.node.options(), self.config.network.key_file.clone());
+        let (options, keys) = (self.args.options(), self.config.network.key_file.clone());
         let read = move || (Config::load(&options), keys.map(|file| Keyring::read(&file)));
         self.runtime.unblock(read).await
     }

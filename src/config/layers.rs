@@ -15,8 +15,8 @@ use toml::de::{DeTable, DeValue};
 
 use zeroize::Zeroizing;
 
-use super::{KEYS, LoadOptions, Problem, Source, nearest, quoted};
-use crate::text::steers;
+use super::{Given, KEYS, LoadOptions, Problem, Source, nearest, quoted};
+use crate::text::{nearest_within, steers};
 
 /// The largest configuration file read, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -64,9 +64,13 @@ impl Layers {
         for set in &options.sets {
             layers.set(set);
         }
-        for (flag, key, items) in &options.flags {
+        for (flag, key, given) in &options.flags {
             let at = Source::Flag { name: (*flag).into() };
-            layers.push(key, Entry { raw: Raw::Items(items.clone()), at, item_lines: Vec::new() });
+            let raw = match given {
+                Given::Items(items) => Raw::Items(items.clone()),
+                Given::Text(text) => Raw::Text(Zeroizing::new(text.clone())),
+            };
+            layers.push(key, Entry { raw, at, item_lines: Vec::new() });
         }
         layers
     }
@@ -262,7 +266,8 @@ pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
     let mut siblings = KEYS.iter().filter_map(|key| key.name.split_once('.'));
     if let Some(section) = section.and_then(|section| nearest(section, sections())) {
         let leaves = siblings.by_ref().filter(|(s, _)| *s == section).map(|(_, leaf)| leaf);
-        if let Some(near) = nearest(leaf, leaves) {
+        // Where the section is right, more of the key may be wrong.
+        if let Some(near) = nearest_within(2, leaf, leaves) {
             return find(&format!("{section}.{near}"));
         }
     }

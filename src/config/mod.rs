@@ -57,6 +57,9 @@ pub(crate) use {
     units::parse_duration,
 };
 
+/// Where a node keeps its state on a system that was prepared for it.
+const SYSTEM_STATE: &str = "/var/lib/smidge";
+
 /// The file read when no other is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";
 
@@ -71,8 +74,19 @@ pub struct LoadOptions {
     pub sets: Vec<String>,
     /// Environment variables; those that are not `SMIDGE__…` or `RUST_LOG` are left alone.
     pub env: Vec<(OsString, OsString)>,
-    /// Flags of their own: the flag's name, the key it sets, its values.
-    pub flags: Vec<(&'static str, &'static str, Vec<String>)>,
+    /// Flags of their own: the flag's name, the key it sets, what it was given.
+    pub flags: Vec<(&'static str, &'static str, Given)>,
+    /// Where the key is kept if nothing names `identity.key_file`; `None`: at the default of that key.
+    pub state: Option<PathBuf>,
+}
+
+/// What a flag was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// One value, written as in the environment.
+    Text(String),
+    /// The items of a flag that may be given more than once.
+    Items(Vec<String>),
 }
 
 impl LoadOptions {
@@ -84,6 +98,7 @@ impl LoadOptions {
             sets,
             env: std::env::vars_os().collect(),
             flags: Vec::new(),
+            state: own_state(),
         }
     }
 
@@ -96,12 +111,38 @@ impl LoadOptions {
         self.file.as_deref().or_else(|| self.default_file.as_deref().filter(there))
     }
 
+    /// What in the environment was meant for a key, and is not read.
+    pub fn warnings(&self) -> Vec<String> {
+        let meant = |(name, _): &(OsString, OsString)| {
+            let name = name.to_str()?;
+            let rest = name.strip_prefix("SMIDGE_")?.to_ascii_lowercase();
+            let key = KEYS.iter().find(|key| key.name.replace('.', "_") == rest)?;
+            Some(format!("{name} is not read: write {}", layers::variable(key.name)))
+        };
+        self.env.iter().filter_map(meant).collect()
+    }
+
     /// Adds a flag's values, unless there are none; they replace what lower layers say of `key`.
     pub(crate) fn flag(&mut self, flag: &'static str, key: &'static str, values: &[String]) {
         if !values.is_empty() {
-            self.flags.push((flag, key, values.to_vec()));
+            self.flags.push((flag, key, Given::Items(values.to_vec())));
         }
     }
+
+    /// Adds a flag's one value, if it has one.
+    pub(crate) fn value(&mut self, flag: &'static str, key: &'static str, value: Option<String>) {
+        self.flags.extend(value.map(|value| (flag, key, Given::Text(value))));
+    }
+}
+
+/// Where a user who is not root keeps state (XDG base directories), unless the system's place is prepared.
+fn own_state() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() || Path::new(SYSTEM_STATE).exists() {
+        return None;
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("smidge"))
 }
 
 /// What differs between two configurations, by what it takes to apply it.
@@ -138,6 +179,9 @@ impl Config {
             role = read::<Role>(&said.raw).unwrap_or(role);
         }
         let mut config = Self::for_role(role);
+        if let Some(state) = &options.state {
+            config.identity.key_file = state.join("key");
+        }
         let mut decode = Decode { entries, problems, refused: Vec::new(), sources: Default::default() };
         config.visit(&mut decode);
         let Decode { mut problems, refused, sources, .. } = decode;

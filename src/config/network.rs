@@ -30,10 +30,13 @@ pub(crate) enum ListenAddr {}
 
 text_kind!(
     ListenAddr as Multiaddr,
-    "/ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
-    |text| match address(text)? {
-        (_, Some(_)) => Err("has a peer id, which a listener gets from its key".into()),
-        (addr, None) => Ok(addr),
+    "IP:PORT, /ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
+    |text| match text.parse::<SocketAddr>() {
+        Ok(at) => Ok(TransportKind::Quic.at(at)),
+        Err(_) => match address(text)? {
+            (_, Some(_)) => Err("has a peer id, which a listener gets from its key".into()),
+            (addr, None) => Ok(addr),
+        },
     },
     |addr| addr.to_string()
 );

@@ -403,6 +403,26 @@ fn a_key_is_made_once_and_kept() {
 }
 
 #[test]
+fn a_directory_of_its_own_has_all_that_a_node_keeps_and_an_ephemeral_one_keeps_nothing() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let dir = net.dir.path().join("state");
+        let data_dir = ["--mdns", "--api", "127.0.0.1:0", "--data-dir", dir.to_str().unwrap()];
+        let mut one = net.start(2, &data_dir);
+        one.line(&["made a new key", dir.join("key").to_str().unwrap()]);
+        one.line(&["looking for peers by mdns"]);
+        one.line(&["api listening on"]);
+        one.signal(Signal::TERM);
+        assert_eq!(one.wait().code(), Some(0));
+        assert!(dir.join("key").exists() && dir.join("records").exists());
+        let again = net.start(2, &data_dir);
+        again.line(&["loaded 0 records"]);
+        let mut both = net.start(3, &[&data_dir[..], &["--ephemeral"]].concat());
+        assert_eq!(both.wait().code(), Some(2), "a node that keeps nothing has no directory");
+    });
+}
+
+#[test]
 fn what_a_sender_says_at_intervals_arrives_again_and_again() {
     sandbox::run(|| {
         let net = Net::new();

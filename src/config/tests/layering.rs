@@ -67,7 +67,42 @@ fn text_is_read_as_the_key_s_type_asks() {
     assert_eq!(set("api.listen=off").api.listen, ApiListen::Off);
     assert_eq!(set("api.listen=localhost:0").api.listen, ApiListen::Tcp(([127, 0, 0, 1], 0).into()));
     assert_eq!(set("api.listen=unix:/a").api.listen, ApiListen::Unix("/a".into()));
+    assert_eq!(
+        set("listen.addresses=127.0.0.1:4002,[::1]:0").listen.addresses,
+        ["/ip4/127.0.0.1/udp/4002/quic-v1".parse().unwrap(), "/ip6/::1/udp/0/quic-v1".parse().unwrap()]
+    );
     assert_eq!(set("identity.key_file=/data/k").identity.key_file, Path::new("/data/k"));
+}
+
+#[test]
+fn a_variable_that_was_meant_for_a_key_is_warned_of_and_no_other() {
+    let env = env(&[
+        ("SMIDGE_GOSSIP_TOPICS", "a"),
+        ("SMIDGE_API_TOKEN", "b"),
+        ("SMIDGE__GOSSIP__TOPICS", "c"),
+        // The verbs' own, and what Kubernetes sets for a service of that name.
+        ("SMIDGE_API", "http://127.0.0.1:4080"),
+        ("SMIDGE_SERVICE_HOST", "10.0.0.1"),
+    ]);
+    assert_eq!(
+        LoadOptions { env, ..Default::default() }.warnings(),
+        [
+            "SMIDGE_GOSSIP_TOPICS is not read: write SMIDGE__GOSSIP__TOPICS",
+            "SMIDGE_API_TOKEN is not read: write SMIDGE__API__TOKEN",
+        ]
+    );
+}
+
+#[test]
+fn a_user_s_own_state_directory_has_the_key_unless_something_names_another() {
+    let mut options = LoadOptions { state: Some("/home/u/.local/state/smidge".into()), ..Default::default() };
+    let key_file = |options: &LoadOptions| {
+        let config = Config::load(options).unwrap();
+        (config.identity.key_file.clone(), config.source("identity.key_file").to_string())
+    };
+    assert_eq!(key_file(&options), ("/home/u/.local/state/smidge/key".into(), "default of role peer".into()));
+    options.value("--data-dir", "identity.key_file", Some("here/key".into()));
+    assert_eq!(key_file(&options), ("here/key".into(), "--data-dir".into()));
 }
 
 #[test]

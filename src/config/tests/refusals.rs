@@ -10,6 +10,7 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         // Keys.
         ("\n[gosip]\ntopics = []", "c.toml:2: gosip: unknown section\n  hint: did you mean [gossip]?"),
         ("[gossip]\nmesh-n = 3", "c.toml:2: gossip.mesh-n: unknown key\n  hint: did you mean gossip.mesh_n?"),
+        ("[gossip]\ntopix = []", "c.toml:2: gossip.topix: unknown key\n  hint: did you mean gossip.topics?"),
         ("[dial]\nname = []", "c.toml:2: dial.name: unknown key\n  hint: did you mean dial.names?"),
         ("heartbeat = \"1s\"", "c.toml:1: heartbeat: unknown key\n  hint: did you mean gossip.heartbeat?"),
         (
@@ -101,7 +102,7 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
         ),
         (
             "[listen]\naddresses = [\"/ip4/0.0.0.0/sctp/4001\"]",
-            "c.toml:2: listen.addresses: \"/ip4/0.0.0.0/sctp/4001\": has /sctp/4001 where /udp/PORT/quic-v1 or /tcp/PORT belongs; expected a list, each item /ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
+            "c.toml:2: listen.addresses: \"/ip4/0.0.0.0/sctp/4001\": has /sctp/4001 where /udp/PORT/quic-v1 or /tcp/PORT belongs; expected a list, each item IP:PORT, /ip4|ip6/ADDRESS/udp/PORT/quic-v1 or /ip4|ip6/ADDRESS/tcp/PORT",
         ),
         (
             "[listen]\naddresses = [\"/ip4/0.0.0.0/udp/1/quic-v1\", \"/ip4/0.0.0.0/udp/1/quic-v1\"]",
