@@ -5,16 +5,20 @@
 
 pub mod frame;
 mod item;
+mod latest;
 mod memory;
 mod reconcile;
 mod session;
 mod siphash;
 mod snapshot;
+mod stamp;
 mod varint;
 
 pub use item::{Id, Item};
+pub use latest::{Bounds, Change, Full, Latest, Version};
 pub use memory::{Keep, Memory, Since, Unkept};
 pub use reconcile::{Comparison, Params, Violation, verdicts};
 pub use session::{End, Initiator, Limits, Output, Request, Responder, Store, Summary};
 pub use siphash::Key;
 pub use snapshot::Snapshot;
+pub use stamp::{Clock, Stamp, TooFarAhead};
