@@ -16,16 +16,16 @@ use super::{
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
-const PAGE: &str = concat!(
+/// The page is put together for each answer, so that the binary has its script and style once.
+const PAGE: [&str; 7] = [
     include_str!("page/head.html"),
     "<style>",
-    include_str!("page/page.css"),
-    "</style>\n",
-    include_str!("page/body.html"),
+    STYLE,
+    concat!("</style>\n", include_str!("page/body.html")),
     "<script>",
-    include_str!("page/page.js"),
-    "</script>\n</body>\n</html>\n"
-);
+    SCRIPT,
+    "</script>\n</body>\n</html>\n",
+];
 
 /// What the browser may do with the page (CSP, level 3): run this script, show this style, ask this node.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -40,7 +40,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// Another page has another tag (RFC 9110, section 8.8.3).
 static TAG: LazyLock<String> =
-    LazyLock::new(|| format!("\"{}\"", BASE64URL_NOPAD.encode(&Sha256::digest(PAGE)[..12])));
+    LazyLock::new(|| format!("\"{}\"", BASE64URL_NOPAD.encode(&Sha256::digest(PAGE.concat())[..12])));
 
 /// The page, or that the caller has it already.
 pub(super) fn answer<'a>(
@@ -51,7 +51,7 @@ pub(super) fn answer<'a>(
     let tag = TAG.as_str();
     let mut known = if_none_match.flat_map(|list| list.split(',')).map(str::trim);
     let is_known = known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag);
-    let body = if is_known { Vec::new() } else { PAGE.as_bytes().to_vec() };
+    let body = if is_known { Vec::new() } else { PAGE.concat().into_bytes() };
     Ok(Answer {
         status: if is_known { 304 } else { 200 },
         // Kept, and asked about each time: a node that was updated shows its own page.
