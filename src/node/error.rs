@@ -57,8 +57,8 @@ pub enum Error {
         "the same message was published before: with gossip.message_id = \"content\" equal payloads are one message"
     )]
     Duplicate,
-    /// The queues to all peers are full, and stayed so for as long as the publish was to wait.
-    #[error("the queues to all {0} peers are full: publish more slowly, or wait longer")]
+    /// The queues to so many peers are full, and stayed so for as long as the publish was to wait.
+    #[error("the queues to {0} peers are full: publish more slowly, or wait longer")]
     Congested(usize),
     /// A topic's rules do not let this node publish on it.
     #[error("this node may not publish on {0:?}: its peer id is not in the topic's publish list")]

@@ -30,6 +30,10 @@ impl Budget {
         self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit
     }
 
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)

@@ -15,6 +15,7 @@ mod graft;
 mod heartbeat;
 mod incoming;
 mod key_set;
+mod pace;
 mod peers;
 mod promises;
 mod publish;

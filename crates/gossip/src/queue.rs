@@ -121,6 +121,8 @@ pub struct Queue {
     forwarded: Messages,
     dropped: u64,
     taken: u64,
+    /// Bytes of messages.
+    taken_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +138,7 @@ impl Queue {
     pub fn new(limits: QueueLimits) -> Self {
         let control = ControlQueue::new(limits.announcements, limits.control);
         let (own, forwarded) = (Messages::default(), Messages::default());
-        Self { limits, control, own, forwarded, dropped: 0, taken: 0 }
+        Self { limits, control, own, forwarded, dropped: 0, taken: 0, taken_bytes: 0 }
     }
 
     /// An empty one whose messages count in `all` as well.
@@ -209,7 +211,8 @@ impl Queue {
     pub fn clear(&mut self) -> usize {
         let lost = self.own.waiting.len();
         let fresh = Self::sharing(self.limits.clone(), self.own.all.clone());
-        *self = Self { dropped: self.dropped, taken: self.taken, ..fresh };
+        let Self { dropped, taken, taken_bytes, .. } = *self;
+        *self = Self { dropped, taken, taken_bytes, ..fresh };
         lost
     }
 
@@ -248,6 +251,30 @@ impl Queue {
         self.taken
     }
 
+    /// Bytes of messages written since the beginning.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
+    }
+
+    /// The same, if there is no room for `bytes` more of our own because others of them wait.
+    pub(crate) fn full_of_own(&self, bytes: usize) -> Option<u64> {
+        (self.own.bytes > 0 && self.own.bytes + bytes > self.limits.messages).then_some(self.taken_bytes)
+    }
+
+    /// Bytes of our own messages that wait.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.own.bytes
+    }
+
+    /// Drops our own messages; returns how many.
+    pub(crate) fn shed_own(&mut self) -> usize {
+        let mut dropped = 0;
+        while self.own.pop().is_some() {
+            dropped += 1;
+        }
+        dropped
+    }
+
     /// Forwarded messages lost since the beginning.
     pub fn dropped(&self) -> u64 {
         self.dropped
@@ -263,7 +290,9 @@ impl Queue {
         let control =
             self.control.take(self.limits.control.min(self.limits.frame), self.limits.subscriptions);
         let messages = self.take_messages(control.len());
-        let len = control.len() + messages.iter().map(|m| rpc::message_len(&m.message)).sum::<usize>();
+        let messages_len = messages.iter().map(|m| rpc::message_len(&m.message)).sum::<usize>();
+        self.taken_bytes += messages_len as u64;
+        let len = control.len() + messages_len;
         FrameWriter::begin(len, out);
         control.write(out);
         for message in &messages {

@@ -166,10 +166,10 @@ pub enum PublishError {
     /// Nobody of good standing follows the topic.
     #[error("no connected peer follows the topic")]
     NoPeers,
-    /// No queue had room.
-    #[error("the queues to all {peers} peers are full; publish again in a moment")]
+    /// No queue had room, or one to a peer that reads had none.
+    #[error("the queues to {peers} peers are full; publish again in a moment")]
     QueuesFull {
-        /// How many peers.
+        /// How many peers are waited for.
         peers: usize,
     },
     /// The message could not be signed.

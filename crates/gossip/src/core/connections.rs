@@ -82,6 +82,7 @@ impl Core {
             charge: Charge::default(),
             meshes: 0,
             taken: 0,
+            pace: Default::default(),
             stuck: None,
             unwanted: Unwanted::default(),
             ihaves: 0,

@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
-use super::{choke::Announcements, key_set::KeySet, strangers::Charge, topics::TopicKey};
+use super::{choke::Announcements, key_set::KeySet, pace::Pace, strangers::Charge, topics::TopicKey};
 use crate::{BuildFingerprintHasher, Extensions, Fingerprint, outbox::Outbox};
 
 /// For how long a peer's IDONTWANT counts.
@@ -92,6 +92,8 @@ pub(super) struct Peer {
     pub(super) taken: u64,
     /// Since when something waits for it and it takes nothing.
     pub(super) stuck: Option<Instant>,
+    /// Whether publishers wait for it.
+    pub(super) pace: Pace,
     pub(super) unwanted: Unwanted,
     /// Since the last heartbeat.
     pub(super) ihaves: usize,
@@ -130,6 +132,9 @@ impl Peer {
         let outbox = self.outbox.lock();
         let (waits, taken) = (!outbox.is_empty(), outbox.taken());
         drop(outbox);
+        if !waits {
+            self.pace.rest();
+        }
         if !waits || taken != self.taken {
             (self.taken, self.stuck) = (taken, None);
         } else {

@@ -10,8 +10,15 @@ use super::{
 };
 use crate::{ControlItem, Message, Outgoing, Topic, queue};
 
+/// At least what a message counts for in a queue beside topic and payload: signature, author and its key.
+const ENVELOPE: usize = 1024;
+
 impl Core {
     /// Publishes a message: to every subscriber of good standing, or else to mesh, fanout, floodsub and explicit peers.
+    ///
+    /// While the queue to one of them is full of our own messages and the peer reads, it is handed to none: whoever
+    /// publishes waits for those that are slow, and loses nothing. For a peer that takes less than 48 KiB in three
+    /// seconds nobody waits; what its queue has no room for is lost to it, unless others bring it.
     ///
     /// # Errors
     /// When it was handed to nobody. Nothing is remembered of it then, so that it may be tried again.
@@ -23,6 +30,10 @@ impl Core {
         let to = self.recipients(topic, now);
         if to.is_empty() {
             return Err(PublishError::NoPeers);
+        }
+        let slow = self.waited_for(&to, name.as_str().len() + data.len(), now);
+        if slow > 0 {
+            return Err(PublishError::QueuesFull { peers: slow });
         }
         let wire = self
             .author
@@ -56,6 +67,9 @@ impl Core {
                 peers += 1;
                 drop(outbox);
                 self.flush(*key);
+            } else {
+                drop(outbox);
+                self.note_dropped(*key, 1);
             }
         }
         if peers == 0 {
@@ -66,6 +80,43 @@ impl Core {
         self.promises.keep(&fingerprint);
         self.history.put(fingerprint, id.clone(), name.clone(), wire);
         Ok(Receipt { id, peers })
+    }
+
+    /// How many peers have no room for a message of so many bytes that is to go to these, and are waited for.
+    fn waited_for(&mut self, to: &[PeerKey], bytes: usize, now: Instant) -> usize {
+        let cost = bytes + ENVELOPE;
+        if !self.make_room_by_own((cost * to.len()).min(self.queued.limit() / 2), now) {
+            return 1;
+        }
+        let mut slow = 0;
+        for key in to {
+            let Some(peer) = self.peers.get_mut(*key) else { continue };
+            let full = peer.outbox.lock().full_of_own(cost);
+            slow += usize::from(full.is_some_and(|taken| peer.pace.is_waited_for(taken, now)));
+        }
+        slow
+    }
+
+    /// Where all queues together are full, our own messages to peers that are not waited for make room; the longest queues
+    /// are looked at, all together, so that several peers that read nothing cost no more time than one. Whether there is
+    /// room.
+    fn make_room_by_own(&mut self, bytes: usize, now: Instant) -> bool {
+        if self.make_room(bytes) {
+            return true;
+        }
+        let own = |(key, peer): (PeerKey, &Peer)| (key, peer.outbox.lock().own_bytes());
+        let own: Vec<_> = self.peers.iter().map(own).filter(|(_, bytes)| *bytes > 0).collect();
+        let longest = own.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default();
+        for (key, _) in own.into_iter().filter(|(_, bytes)| *bytes > longest / 2) {
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            let mut outbox = peer.outbox.lock();
+            if !peer.pace.is_waited_for(outbox.taken_bytes(), now) {
+                let dropped = outbox.shed_own();
+                drop(outbox);
+                self.note_dropped(key, dropped);
+            }
+        }
+        self.make_room(bytes)
     }
 
     fn recipients(&mut self, topic: TopicKey, now: Instant) -> Vec<PeerKey> {

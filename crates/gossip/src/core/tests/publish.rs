@@ -1,3 +1,5 @@
+use libp2p::PeerId;
+
 use super::bench::*;
 use crate::{PeerScoreThresholds, QueueLimits, core::*};
 
@@ -101,6 +103,113 @@ fn a_message_of_ours_is_refused_before_any_is_lost() {
     };
     assert_eq!(refused, PublishError::QueuesFull { peers: 1 });
     assert_eq!(bench.merged(&peer).publish.len(), taken);
+}
+
+/// Publishes as much as `for_ms` gives time for, trying again every 20 ms; each peer takes, whole messages, as many bytes a
+/// second as it is said to, and the number of messages that each got is returned with how many were taken.
+fn burst(bench: &mut Bench, readers: &[(PeerId, usize)], for_ms: u64) -> (usize, Vec<usize>) {
+    let (mut taken, mut allowed, mut got) = (0, vec![0; readers.len()], vec![0; readers.len()]);
+    for _ in 0..for_ms / 20 {
+        for _ in 0..TURN {
+            match bench.core.publish(&topic("t"), &[0; MESSAGE], bench.now) {
+                Ok(_) => taken += 1,
+                Err(PublishError::QueuesFull { .. }) => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        bench.turn();
+        for (n, (peer, rate)) in readers.iter().enumerate() {
+            allowed[n] += rate / 50;
+            while allowed[n] >= MESSAGE {
+                let mut bytes = Vec::new();
+                if !bench.core.outbox(peer).unwrap().next_frame(&mut bytes) {
+                    break;
+                }
+                let messages: usize = frames(&bytes).iter().map(|rpc| rpc.publish.len()).sum();
+                got[n] += messages;
+                allowed[n] -= messages * MESSAGE;
+            }
+        }
+        bench.now += SECOND / 50;
+    }
+    // What still waits.
+    for (n, (peer, _)) in readers.iter().enumerate() {
+        got[n] += bench.merged(peer).publish.len();
+    }
+    (taken, got)
+}
+
+fn two_peers() -> (Bench, PeerId, PeerId) {
+    let config = Config { queue_bytes: 512 * 1024, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    let [a, b] = bench.peers(2, &["t"])[..] else { panic!() };
+    (bench, a, b)
+}
+
+/// Bytes of a message, and how many are published before the peers read.
+const MESSAGE: usize = 10_000;
+const TURN: usize = 10;
+const FAST: usize = 100 << 20;
+
+#[test]
+fn a_publish_waits_for_the_slower_of_two_peers_that_read() {
+    let (mut bench, fast, slow) = two_peers();
+    let (taken, got) = burst(&mut bench, &[(fast, FAST), (slow, 2_000_000)], 3000);
+    assert_eq!(got, [taken, taken]);
+    assert!((600..660).contains(&taken), "two megabytes a second, and a queue: {taken}");
+}
+
+#[test]
+fn a_publish_waits_for_two_slow_peers() {
+    let (mut bench, a, b) = two_peers();
+    let (taken, got) = burst(&mut bench, &[(a, 256 << 10), (b, 200 << 10)], 5000);
+    assert_eq!(got, [taken, taken]);
+    assert!((90..250).contains(&taken), "{taken}");
+}
+
+#[test]
+fn a_peer_that_never_reads_holds_publishers_back_for_three_seconds_once() {
+    let (mut bench, fast, deaf) = two_peers();
+    let (taken, got) = burst(&mut bench, &[(fast, FAST), (deaf, 0)], 10_000);
+    assert_eq!(got[0], taken, "the other one gets all");
+    assert!(got[1] < 60, "what its queue has room for: {}", got[1]);
+    assert!(taken >= 345 * TURN, "all of 500 turns but those of three seconds: {taken}");
+    let all = bench.core.shed().forwards;
+    assert_eq!(all as usize, taken - got[1], "what it did not get is counted");
+}
+
+#[test]
+fn a_peer_that_reads_a_message_a_second_hardly_slows_publishers() {
+    let (mut bench, fast, hostile) = two_peers();
+    let (taken, got) = burst(&mut bench, &[(fast, FAST), (hostile, 10_000)], 30_000);
+    assert_eq!(got[0], taken);
+    assert!(taken > 1340 * TURN, "30 seconds but for three: {taken}");
+    // At the floor, that is what it costs.
+    let (mut bench, fast, hostile) = two_peers();
+    let (taken, got) = burst(&mut bench, &[(fast, FAST), (hostile, 25_000)], 30_000);
+    assert_eq!(got, [taken, taken]);
+    assert!(taken >= 30 * 2, "16 KiB a second are the least: {taken}");
+}
+
+#[test]
+fn a_peer_that_reads_again_is_waited_for_again() {
+    let (mut bench, fast, slow) = two_peers();
+    burst(&mut bench, &[(fast, FAST), (slow, 0)], 5000);
+    burst(&mut bench, &[(fast, FAST), (slow, 4 << 20)], 3000);
+    let (taken, got) = burst(&mut bench, &[(fast, FAST), (slow, 1 << 20)], 3000);
+    assert_eq!(got, [taken, taken]);
+}
+
+#[test]
+fn peers_that_never_read_take_no_room_from_others() {
+    let config = Config { queue_bytes: 256 * 1024, all_queues_bytes: 1024 * 1024, ..Config::default() };
+    let mut bench = Bench::new(config).following("t");
+    let peers = bench.peers(9, &["t"]);
+    let readers: Vec<_> =
+        peers.iter().enumerate().map(|(n, peer)| (*peer, if n == 0 { FAST } else { 0 })).collect();
+    let (taken, got) = burst(&mut bench, &readers, 8000);
+    assert_eq!(got[0], taken);
+    assert!(taken >= 240 * TURN, "eight seconds but three: {taken}");
 }
 
 #[test]
