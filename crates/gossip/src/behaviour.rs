@@ -109,6 +109,14 @@ impl Behaviour {
         self.core.publish(topic, data, Instant::now())
     }
 
+    /// Publishes several messages as one bundle.
+    ///
+    /// # Errors
+    /// When it was handed to nobody.
+    pub fn publish_bundle(&mut self, topic: &Topic, messages: &[&[u8]]) -> Result<Receipt, PublishError> {
+        self.core.publish_bundle(topic, messages, Instant::now())
+    }
+
     /// The application's verdict over a message, if it waits for one.
     pub fn verdict(&mut self, id: &MessageId, verdict: Verdict) -> bool {
         self.core.verdict(id, verdict, Instant::now())

@@ -5,7 +5,11 @@
 
 use bytes::Bytes;
 
-use crate::{Frame, Framer, FramingError, Limits, Validation, Verifier, WireMessage, decode};
+use crate::{
+    Frame, Framer, FramingError, Limits, Validation, Verifier, WireMessage,
+    bundle::{Bundle, MAGIC, MOST, encode},
+    decode,
+};
 
 /// Small enough that bytes which make sense reach every bound.
 fn limits() -> Limits {
@@ -43,6 +47,16 @@ pub fn stream(bytes: &[u8]) {
         assert!(framer.buffered() <= limits.frame, "more than a frame is held");
     }
     rpc(&Bytes::copy_from_slice(stream), &limits);
+    bundle(stream);
+}
+
+/// A bundle that is decoded is encoded as the same, and each of its messages leads to its root.
+fn bundle(bytes: &[u8]) {
+    let payload = Bytes::from([&MAGIC[..], bytes].concat());
+    let Some(Ok(bundle)) = Bundle::decode(&payload) else { return };
+    assert!((1..=MOST).contains(&bundle.messages.len()), "{} messages", bundle.messages.len());
+    let messages: Vec<&[u8]> = bundle.messages.iter().map(|message| &message[..]).collect();
+    assert_eq!(encode(&bundle.signature, &messages), payload, "there is one way to write a bundle");
 }
 
 fn rpc(frame: &Bytes, limits: &Limits) {

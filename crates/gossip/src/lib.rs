@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod budget;
+pub mod bundle;
 mod core;
 mod fingerprint;
 #[cfg(any(fuzzing, test))]

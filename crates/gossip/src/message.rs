@@ -8,7 +8,7 @@ use libp2p::{
     identity::{Keypair, SigningError},
 };
 
-use crate::{MessageParts, Topic, WireMessage};
+use crate::{MessageParts, Topic, WireMessage, bundle};
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +178,35 @@ impl Author {
     /// Who our messages say they are from; `None` where that is nobody, or another one each time.
     pub fn peer(&self) -> Option<PeerId> {
         self.peer
+    }
+
+    /// Several messages of ours in one. Others take it for a bundle only if we sign, and our peer id holds the key.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn compose_bundle(
+        &mut self,
+        topic: &Topic,
+        messages: &[&[u8]],
+        rng: &mut fastrand::Rng,
+    ) -> Result<WireMessage, SigningError> {
+        let signature = match &self.authenticity {
+            Authenticity::Signed(keypair) => {
+                let sequence = self.sequence.wrapping_add(1);
+                keypair.sign(&bundle::Statement::new(topic.as_str(), sequence, messages).to_bytes())?
+            }
+            _ => Vec::new(),
+        };
+        self.compose(topic, &bundle::encode(&signature, messages), rng)
+    }
+
+    /// Bytes of our signatures, and whether bundles may have them.
+    pub(crate) fn signature_len(&self) -> Option<usize> {
+        match &self.authenticity {
+            // Of Ed25519.
+            Authenticity::Signed(_) => self.key.is_none().then_some(64),
+            _ => None,
+        }
     }
 
     /// A message of ours. Its payload is copied once, into the encoding that all peers get.

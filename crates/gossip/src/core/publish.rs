@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use libp2p::identity::SigningError;
+
 use super::{
     Core, PeerKind, PublishError, Receipt,
     key_set::KeySet,
     peers::{Peer, PeerKey},
     topics::{Fanout, TopicKey},
 };
-use crate::{ControlItem, Message, Outgoing, Topic, queue};
+use crate::{Author, ControlItem, Message, Outgoing, Topic, WireMessage, bundle, queue};
 
 /// At least what a message counts for in a queue beside topic and payload: signature, author and its key.
 const ENVELOPE: usize = 1024;
@@ -23,22 +25,52 @@ impl Core {
     /// # Errors
     /// When it was handed to nobody. Nothing is remembered of it then, so that it may be tried again.
     pub fn publish(&mut self, name: &Topic, data: &[u8], now: Instant) -> Result<Receipt, PublishError> {
-        if data.len() > self.config.max_message {
-            return Err(PublishError::TooLarge { bytes: data.len(), limit: self.config.max_message });
+        self.hand_out(name, data.len(), now, &mut |author, rng| author.compose(name, data, rng))
+    }
+
+    /// Publishes several messages as one bundle (`BUNDLE.md`).
+    ///
+    /// # Errors
+    /// As [`Self::publish`], about all of them; and without a key that others know from our peer id.
+    pub fn publish_bundle(
+        &mut self,
+        name: &Topic,
+        messages: &[&[u8]],
+        now: Instant,
+    ) -> Result<Receipt, PublishError> {
+        let bytes = self.bundle_len(messages.iter().map(|message| message.len()));
+        let bytes = bytes.filter(|_| (1..=bundle::MOST).contains(&messages.len()));
+        let bytes = bytes.ok_or_else(|| PublishError::Signing("no bundle can be made of them".into()))?;
+        self.hand_out(name, bytes, now, &mut |author, rng| author.compose_bundle(name, messages, rng))
+    }
+
+    /// Bytes of a bundle of messages of so many bytes each, as `max_message` counts; `None` where we cannot make any.
+    pub fn bundle_len(&self, messages: impl IntoIterator<Item = usize>) -> Option<usize> {
+        let head = bundle::head_len(self.author.signature_len()?);
+        Some(head + messages.into_iter().map(bundle::entry_len).sum::<usize>())
+    }
+
+    fn hand_out(
+        &mut self,
+        name: &Topic,
+        bytes: usize,
+        now: Instant,
+        compose: &mut dyn FnMut(&mut Author, &mut fastrand::Rng) -> Result<WireMessage, SigningError>,
+    ) -> Result<Receipt, PublishError> {
+        if bytes > self.config.max_message {
+            return Err(PublishError::TooLarge { bytes, limit: self.config.max_message });
         }
         let topic = self.topics.key(name.as_str()).ok_or(PublishError::NoPeers)?;
         let to = self.recipients(topic, now);
         if to.is_empty() {
             return Err(PublishError::NoPeers);
         }
-        let slow = self.waited_for(&to, name.as_str().len() + data.len(), now);
+        let slow = self.waited_for(&to, name.as_str().len() + bytes, now);
         if slow > 0 {
             return Err(PublishError::QueuesFull { peers: slow });
         }
-        let wire = self
-            .author
-            .compose(name, data, &mut self.rng)
-            .map_err(|e| PublishError::Signing(e.to_string()))?;
+        let wire =
+            compose(&mut self.author, &mut self.rng).map_err(|e| PublishError::Signing(e.to_string()))?;
         let claims = self.config.validation.claims(&wire).ok();
         let message = Message {
             source: claims.and_then(|c| c.source),
