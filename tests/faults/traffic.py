@@ -17,6 +17,8 @@ class Publisher(threading.Thread):
         super().__init__(daemon=True)
         self.traffic, self.node, self.rate, self.padding = traffic, node, rate, " " * padding
         self.going, self.number = True, 0
+        # When each was asked for, and how long the answer took.
+        self.took = []
 
     def run(self):
         connection, began, turn = None, time.monotonic(), 0
@@ -29,6 +31,7 @@ class Publisher(threading.Thread):
                 connection = connection or Unix(self.node.socket)
                 connection.ask("POST", f"/v1/topics/{TOPIC}?timeout=5s", json.dumps(key) + self.padding)
                 self.traffic.sent[key] = now
+                self.took.append((now, time.monotonic() - now))
             except (OSError, http.client.HTTPException) as error:
                 # It may have been published or not: nothing was promised.
                 self.traffic.refused.append((key, repr(error)))
@@ -135,6 +138,11 @@ class Traffic:
         for publisher in self.publishers:
             publisher.join(15)
         return time.monotonic()
+
+    def took(self, node, since):
+        """How long each publish at a node took, from a moment on."""
+        publishers = [publisher for publisher in self.publishers if publisher.node is node]
+        return [took for publisher in publishers for at, took in list(publisher.took) if at >= since]
 
     def account(self, since=0.0, before=float("inf"), sources=None, hearers=None, due=None):
         """Of what was acknowledged between two moments. `due` decides on (source, hearer) pairs."""

@@ -48,28 +48,34 @@ class Hostile:
 
 
 class Prober(threading.Thread):
-    """Asks a node again and again whether it lives; notes how long that took, and the most memory it had."""
+    """Does something at a node again and again; notes how long that took, and the most memory the node had."""
 
-    def __init__(self, node):
+    def __init__(self, node, what, pause=0.05):
         super().__init__(daemon=True)
-        self.node, self.going, self.took, self.failed, self.anonymous = node, True, [], [], 0.0
+        self.node, self.what, self.pause = node, what, pause
+        self.going, self.took, self.failed, self.anonymous = True, [], [], 0.0
         self.start()
 
     def run(self):
         while self.going:
             began = time.monotonic()
             try:
-                self.node.ask("GET", "/healthz")
+                self.what()
                 self.took.append(time.monotonic() - began)
                 self.anonymous = max(self.anonymous, self.node.reading().anonymous)
             except (OSError, http.client.HTTPException, Refused) as error:
                 self.failed.append(repr(error))
-            time.sleep(0.05)
+            time.sleep(self.pause)
 
     def end(self):
         self.going = False
         self.join()
-        self.took.sort()
+
+
+def median(took):
+    """The median and the slowest; endless if there was none."""
+    took = sorted(took) or [float("inf")]
+    return took[len(took) // 2], took[-1]
 
 
 @contextmanager
@@ -88,35 +94,45 @@ def attack(run, *words, prepare=None, settings=(), others=(), busy=None):
             time.sleep(1)
             quiet = max(node.reading().resident for node in nodes)
             cpu, began = [node.reading().cpu for node in nodes], time.monotonic()
-            prober, hostile = Prober(nodes[0]), Hostile(run, world, *words)
+            a = nodes[0]
+            prober = Prober(a, lambda: a.ask("GET", "/healthz"))
+            puts = Prober(a, lambda: a.ask("PUT", "/v1/dht/probe?quorum=one", b"x"), 0.2)
+            hostile = Hostile(run, world, *words)
             try:
                 yield world, hostile
                 if hostile.end() is not None:
                     raise RuntimeError(f"the hostile peer ended by itself: {hostile.last}")
+                took = time.monotonic() - began
+                used = [(node.reading().cpu - used) / took for node, used in zip(nodes, cpu)]
             finally:
                 hostile.end()
                 prober.end()
-            took = time.monotonic() - began
-            used = [(node.reading().cpu - used) / took for node, used in zip(nodes, cpu)]
+                puts.end()
+            published = median(traffic.took(a, began))
             run.promise(busy is None or used[0] <= busy, f"a used {used[0]:.0%} of a processor")
-            probes = prober.took or [float("inf")]
-            median, slowest = probes[len(probes) // 2], probes[-1]
+            health, put = median(prober.took), median(puts.took)
             run.promise(not prober.failed, f"/healthz was not answered: {prober.failed[:3]}")
-            run.promise(median < 0.05 and slowest < 5, f"/healthz took {median:.3f} s in the median, {slowest:.3f} s at most")
+            for name, (half, slowest) in (("/healthz", health), ("a publish", published)):
+                run.promise(half < 0.05 and slowest < 5, f"{name} took {half:.3f} s in the median, {slowest:.3f} s at most")
             run.promise(world.is_whole(), "the mesh is not whole after the attack")
             traffic.quiet()
             account = traffic.settled()
             run.delivery(account)
             run.note(f"{hostile.last['succeeded']} of {hostile.last['tried']} tries got through in {took:.0f} s; a used "
-                     f"{used[0]:.0%} of a processor, the others {max(used[1:]):.0%}; /healthz took {median * 1000:.0f} ms "
-                     f"(median), {slowest * 1000:.0f} at most; slowest message {account.slowest():.2f} s; {quiet:.0f} MiB "
-                     f"before, of anonymous memory a had {prober.anonymous:.1f} MiB at most")
+                     f"{used[0]:.0%} of a processor, the others {max(used[1:]):.0%}; in ms, median and at most: /healthz "
+                     f"{milliseconds(health)}, publish {milliseconds(published)}, put {milliseconds(put)} "
+                     f"({len(puts.failed)} of {len(puts.failed) + len(puts.took)} failed); slowest message "
+                     f"{account.slowest():.2f} s; {quiet:.0f} MiB before, of anonymous memory a had {prober.anonymous:.1f} MiB at most")
             # As if nothing had been: somebody new is let in at once.
             world.dns(records=[world.hosts[name].ip for name in world.names])
             world.nodes["f"] = Node(world, world.hosts["f"]).start()
             run.heal(world.whole_after(60), 30)
             run.leaks(world, before)
         run.bounded(world, 2 * MEMORY)
+
+
+def milliseconds(times):
+    return " and ".join("never" if took == float("inf") else f"{took * 1000:.0f}" for took in times)
 
 
 def lasts(seconds, hostile):
@@ -173,11 +189,10 @@ def gossip_flood(run):
 def kad_junk(run):
     with attack(run, "kad", "10.77.0.1:4001") as (world, hostile):
         lasts(8, hostile)
-        b, c = world.nodes["b"], world.nodes["c"]
+        a, b, c = (world.nodes[name] for name in "abc")
+        until("the store is full", lambda: a.get("/v1/status")["store"]["refused"] > 0, 60)
         b.ask("PUT", "/v1/dht/colour", b"blue")
         run.promise(c.ask("GET", "/v1/dht/colour") == b"blue", "the record is not what was put")
-        a = world.nodes["a"]
-        run.promise(a.get("/v1/status")["store"]["refused"] > 0, "the store was never full")
         for n in range(100):
             a.ask("PUT", f"/v1/dht/own-{n}?quorum=one", b"mine")
         run.promise(all(a.ask("GET", f"/v1/dht/own-{n}") == b"mine" for n in range(100)), "a's own records are not kept")
@@ -219,7 +234,6 @@ def idle_callers(run):
             until("a place that another one left", lambda: a.get("/v1/status"), 10)
             for caller in callers:
                 caller.close()
-        took.sort()
-        median, slowest = took[len(took) // 2], took[-1]
-        run.promise(median < 0.05 and slowest < 5, f"probes took {median:.3f} s in the median, {slowest:.3f} s at most")
-        run.note(f"{len(took)} probes answered, half within {median * 1000:.1f} ms, the slowest after {slowest * 1000:.1f} ms")
+        half, slowest = median(took)
+        run.promise(half < 0.05 and slowest < 5, f"probes took {half:.3f} s in the median, {slowest:.3f} s at most")
+        run.note(f"{len(took)} probes answered, half within {half * 1000:.1f} ms, the slowest after {slowest * 1000:.1f} ms")

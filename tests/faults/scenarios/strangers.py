@@ -148,8 +148,8 @@ def lies(run):
         run.promise(hostile.last["succeeded"] >= 10, f"a asked the hostile peer {hostile.last['succeeded']} times only")
         run.promise(not packets, f"{packets} packets to {forbidden} destinations that the peer could not reach")
         run.promise(others <= most(ALL, took), f"{others} destinations were dialed in {took:.0f} s")
-        run.note(f"{hostile.last['succeeded']} answers with 20 peers each; dialed {others} destinations in {took:.0f} s, and "
-                 f"{forbidden} out of the peer's reach")
+        run.note(f"{hostile.last['succeeded']} answers with 20 peers each; in {took:.0f} s a dialed {others} made-up destinations "
+                 f"that the peer could reach itself, and {forbidden} that it could not")
 
 
 @scenario("initials", "500 handshakes a second over QUIC are begun and left, half of them from 32 addresses where nobody is",
