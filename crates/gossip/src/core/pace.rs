@@ -1,4 +1,4 @@
-//! For whom publishers wait.
+//! Which peers publishers wait for.
 //!
 //! A peer whose queue is full of this node's own messages holds its publishers back for as long as it reads: nothing of
 //! theirs is lost then. One that takes less than [`FLOOR`] in [`WINDOW`] does so no longer, and not again before it has
