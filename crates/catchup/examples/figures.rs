@@ -2,13 +2,13 @@
 
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/it/support.rs"]
 mod support;
 
 use std::{collections::HashSet, time::Instant};
 
 use smidge_catchup::{End, Limits, Params};
-use support::{Memory, session, span};
+use support::{Memory, Side as _, session, span};
 
 fn main() {
     let whole = Memory::of(100_000, 1);

@@ -4,6 +4,8 @@
 //! protocol is specified in `docs/CATCHUP.md` of the repository.
 
 pub mod frame;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod item;
 mod latest;
 mod memory;

@@ -31,6 +31,8 @@ pub struct Responder {
     span: Span,
     snapshot: Option<Snapshot>,
     answer: Option<Vec<u8>>,
+    /// Bytes of records in it, which wait for their rate.
+    paced: usize,
     /// Items that were asked for, by their hashes, and ranges that were asked for as a whole, by their lower bounds.
     asked: HashSet<u64>,
     ranges: BTreeMap<Item, Item>,
@@ -56,6 +58,7 @@ impl Responder {
             span,
             snapshot: None,
             answer: None,
+            paced: 0,
             asked: HashSet::new(),
             ranges: BTreeMap::new(),
             delivered: None,
@@ -100,12 +103,13 @@ impl Responder {
         if let Some(end) = &self.common.ended {
             return Output::Ended(end.clone());
         }
-        if self.answer.is_some() && now < self.common.paced {
+        if self.paced > 0 && now < self.common.paced {
             return Output::Wait(self.common.paced);
         }
         let Some(answer) = self.answer.take() else { return self.common.waiting(now) };
         self.common.ended = self.closing.take();
-        self.common.pace(answer.len(), now);
+        let paced = std::mem::take(&mut self.paced);
+        self.common.pace(paced, now);
         self.common.sending(answer, now)
     }
 
@@ -221,6 +225,7 @@ impl Responder {
             let more =
                 fill(&mut missing, store, self.theirs.record, room.max(usize::from(records.is_empty())));
             room = room.saturating_sub(more.iter().map(|record| record.len() + 3).sum());
+            self.paced += more.iter().map(|record| record.len()).sum::<usize>();
             records.extend(more);
             stopped = missing.peek().map(|next| (index, **next));
             self.worked(range.of.shorts.len() + drawn.get())?;

@@ -1,11 +1,7 @@
 //! What comparing two memories costs in bytes, all frames of both sides counted.
 
-#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
-
-mod support;
-
+use crate::support::{Memory, Outcome, session, span};
 use smidge_catchup::{End, Limits};
-use support::{Memory, Outcome, session, span};
 
 const ALL: u64 = 100_000;
 

@@ -41,21 +41,29 @@ impl Memory {
         memory
     }
 
-    pub(crate) fn keep(&mut self, record: &[u8]) {
-        if let Some(item) = self.item(record) {
-            self.0.insert(item, record.into());
-        }
-    }
-
     pub(crate) fn without(&self, lost: impl Fn(usize) -> bool) -> Self {
         let kept = self.0.iter().enumerate().filter(|(n, _)| !lost(*n));
         Self(kept.map(|(_, (item, record))| (*item, record.clone())).collect())
     }
+}
 
-    pub(crate) fn snapshot(&self, salt: [u8; 16]) -> Snapshot {
+/// A memory behind a session.
+pub(crate) trait Side: Store {
+    fn snapshot(&self, salt: [u8; 16]) -> Snapshot;
+    fn keep(&mut self, record: &[u8]);
+}
+
+impl Side for Memory {
+    fn snapshot(&self, salt: [u8; 16]) -> Snapshot {
         let mut snapshot = Snapshot::new(Key::new(salt));
         self.0.keys().for_each(|item| assert!(snapshot.push(*item)));
         snapshot
+    }
+
+    fn keep(&mut self, record: &[u8]) {
+        if let Some(item) = self.item(record) {
+            self.0.insert(item, record.into());
+        }
     }
 }
 
@@ -81,8 +89,8 @@ impl Outcome {
 
 /// One session to its end, in simulated time.
 pub(crate) fn session(
-    a: &mut Memory,
-    b: &mut Memory,
+    a: &mut impl Side,
+    b: &mut impl Side,
     spans: (Span, Span),
     limits: Limits,
     salt: [u8; 16],

@@ -1,7 +1,5 @@
 //! The frames of docs/CATCHUP.md, "Vectors", made by both sides.
 
-#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
-
 use std::time::Instant;
 
 use smidge_catchup::{
@@ -27,7 +25,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn the_specification_has_the_frames_that_both_sides_make() {
-    let specification = include_str!("../../../docs/CATCHUP.md");
+    let specification = include_str!("../../../../docs/CATCHUP.md");
     let salt = std::array::from_fn(|n| n as u8);
     let first = Item { time: 1000, id: Id(std::array::from_fn(|n| 16 + n as u8)) };
     let hash = Snapshot::of(Key::new(salt), vec![first]).fingerprint(&Item::at(0), &Item::at(u64::MAX));

@@ -1,0 +1,9 @@
+//! Whole sessions between two sides and among many nodes, in simulated time.
+
+#![allow(clippy::print_stdout, reason = "figures for whoever runs the tests by hand")]
+
+mod figures;
+mod hostile;
+mod support;
+mod swarm;
+mod vectors;
