@@ -22,7 +22,7 @@ impl Nine {
 
 impl Store for Nine {
     fn record(&self, item: &Item) -> Option<&[u8]> {
-        (item.time % 2000 == 0).then_some(b"record")
+        item.time.is_multiple_of(2000).then_some(b"record")
     }
 
     fn item(&self, record: &[u8]) -> Option<Item> {

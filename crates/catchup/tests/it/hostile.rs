@@ -22,7 +22,7 @@ fn honest_initiator(memory: &Memory, now: Instant) -> Initiator {
 fn honest_responder(memory: &Memory, messages: u64, record: u64, now: Instant) -> Responder {
     let theirs = smidge_catchup::frame::Span { record, ..span() };
     let greeting = Frame::Greeting { salt: SALT, topic: b"topic", span: theirs, fingerprint: 1 }.encode(0);
-    let (mut responder, _) = Responder::new(&greeting, Limits::default(), now).unwrap();
+    let Ok((mut responder, _)) = Responder::new(&greeting, Limits::default(), now) else { panic!("greeted") };
     responder.welcome(smidge_catchup::frame::Span { messages, ..span() }, memory.snapshot(SALT));
     assert!(matches!(responder.poll(now), Output::Send(_)));
     responder
