@@ -1,4 +1,4 @@
-//! Watching the host's network interfaces.
+//! The host's network interfaces, and watching them.
 //!
 //! On Linux a netlink socket tells *that* something changed (rtnetlink(7)), and `getifaddrs` tells
 //! what there is: no netlink message is parsed, and an idle node is never woken. Elsewhere the list
@@ -10,7 +10,50 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Interface, Interfaces};
+/// One address of one network interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interface {
+    /// The interface's name, for instance `eth0`.
+    pub name: String,
+    /// The interface's index, 0 where the system has none.
+    pub index: u32,
+    /// The address.
+    pub addr: IpAddr,
+    /// The length of the subnet's prefix in bits.
+    pub prefix_len: u8,
+}
+
+impl Interface {
+    /// Whether `addr` lies in this interface's subnet.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        fn prefix(bits: u128, width: u32, len: u8) -> u128 {
+            let len = u32::from(len).min(width);
+            if len == 0 { 0 } else { bits >> (width - len) }
+        }
+        match (self.addr, addr) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                prefix(u32::from(own).into(), 32, self.prefix_len)
+                    == prefix(u32::from(other).into(), 32, self.prefix_len)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                prefix(own.into(), 128, self.prefix_len) == prefix(other.into(), 128, self.prefix_len)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A watch over the host's network interfaces.
+pub trait Interfaces: Send + Sync + Unpin {
+    /// The addresses of all interfaces that are up.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    fn list(&self) -> io::Result<Vec<Interface>>;
+
+    /// Ready when something may have changed since the last time; [`list`](Self::list) tells what.
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
 
 pub(super) fn watch() -> io::Result<Box<dyn Interfaces>> {
     Ok(Box::new(Watch(Changes::new()?)))
@@ -143,6 +186,28 @@ mod polled {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subnet_contains_its_addresses_and_no_others() {
+        let interface = |addr: &str, prefix_len| Interface {
+            name: "eth0".into(),
+            index: 2,
+            addr: addr.parse().unwrap(),
+            prefix_len,
+        };
+        for (own, len, other, expected) in [
+            ("10.0.11.5", 24, "10.0.11.250", true),
+            ("10.0.11.5", 24, "10.0.12.5", false),
+            ("10.0.11.5", 32, "10.0.11.5", true),
+            ("10.0.11.5", 0, "8.8.8.8", true),
+            ("fd00::1", 64, "fd00::ffff", true),
+            ("fd00::1", 64, "fd00:0:0:1::1", false),
+            ("10.0.0.1", 8, "fd00::1", false),
+            ("10.0.0.1", 200, "10.0.0.1", true),
+        ] {
+            assert_eq!(interface(own, len).contains(other.parse().unwrap()), expected, "{own}/{len} {other}");
+        }
+    }
 
     #[test]
     fn loopback_is_listed_with_its_prefix() {
