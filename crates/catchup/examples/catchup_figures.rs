@@ -1,4 +1,4 @@
-//! What comparing costs with other parameters: `cargo run --release -p smidge-catchup --example figures`.
+//! What comparing costs with other parameters: `cargo run --release -p smidge-catchup --example catchup_figures`.
 
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
