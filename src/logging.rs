@@ -1,5 +1,5 @@
 //! Logging: env_logger behind a door that lets the levels change while the node runs, and a thread of its
-//! own that writes to stderr: logging never waits.
+//! own that writes to stderr while there is something to write: logging never waits.
 //!
 //! libp2p logs through `tracing`, whose `log` feature brings its lines here, under targets such as
 //! `libp2p_swarm`. One event is one line on stderr, whatever a remote put into it: control
@@ -150,7 +150,7 @@ pub(crate) enum LogError {
     /// Another logger was installed by this process.
     #[error("a logger is installed already")]
     Installed,
-    /// The thread that writes the log cannot be started, or stderr is not open.
+    /// Stderr is not open.
     #[error("the log cannot be written")]
     Writer(#[source] io::Error),
 }
@@ -235,7 +235,8 @@ fn write_to_stderr(queue: &Queue, format: Format) -> io::Result<()> {
         notices.log(
             &Record::builder().target("smidge").level(log::Level::Warn).args(format_args!("{words}")).build(),
         );
-    })
+    });
+    Ok(())
 }
 
 /// A logger whose filter can be replaced.

@@ -1,4 +1,4 @@
-//! Where log lines go: a bounded queue, and the thread that writes it out.
+//! Where log lines go: a bounded queue, and the thread that writes it out, which is there while there are lines.
 //!
 //! Logging never waits for the reader of the log: stderr may be a pipe that is not read, or a
 //! file on a disk that hangs. A line that finds no room is dropped and counted, and the count is logged
@@ -16,6 +16,8 @@ use std::{
 
 /// The stack of the thread that writes; it formats one line at most.
 const STACK: usize = 128 << 10;
+/// How long the thread stays when there is nothing to write.
+const LINGER: Duration = Duration::from_secs(2);
 /// How long is waited before a descriptor that takes nothing, and does not block either, is tried again.
 const BREATHE: Duration = Duration::from_millis(20);
 
@@ -27,6 +29,8 @@ struct Shared {
     /// Bytes that may wait; as many again may be with the thread that writes.
     capacity: usize,
     state: Mutex<State>,
+    /// Held by the thread that writes.
+    writer: Mutex<Option<Writer>>,
     /// There is something to write.
     filled: Condvar,
     /// All was written.
@@ -42,6 +46,16 @@ struct State {
     dropped: u64,
     /// Whether the thread is at work on lines that it took.
     writing: bool,
+    /// Whether there is a thread that writes.
+    is_running: bool,
+}
+
+struct Writer {
+    out: Box<dyn Write + Send>,
+    /// Writes that so many lines were dropped.
+    notice: Box<dyn FnMut(u64) + Send>,
+    /// Lines dropped, taken note of, and not reported yet.
+    unsaid: u64,
 }
 
 impl Queue {
@@ -49,24 +63,24 @@ impl Queue {
         Self(Arc::new(Shared {
             capacity,
             state: Mutex::default(),
+            writer: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
             dropped: AtomicU64::new(0),
         }))
     }
 
-    /// Starts the thread that writes to `out`. `notice` writes there that so many lines were dropped.
-    ///
-    /// # Errors
-    /// When no thread can be started.
+    /// Has lines written to `out` from now on. `notice` writes there that so many lines were dropped.
     pub(super) fn write_to(
         &self,
         out: impl Write + Send + 'static,
         notice: impl FnMut(u64) + Send + 'static,
-    ) -> io::Result<()> {
-        let queue = self.clone();
-        let thread = thread::Builder::new().name("smidge-log".into()).stack_size(STACK);
-        thread.spawn(move || queue.run(out, notice)).map(drop)
+    ) {
+        *lock(&self.0.writer) = Some(Writer { out: Box::new(out), notice: Box::new(notice), unsaid: 0 });
+        let mut state = self.state();
+        if !state.lines.is_empty() && !state.is_running {
+            self.start(&mut state);
+        }
     }
 
     /// Lines dropped since the start.
@@ -98,34 +112,53 @@ impl Queue {
             return;
         }
         state.lines.extend_from_slice(line);
-        drop(state);
-        self.0.filled.notify_one();
+        if state.is_running {
+            drop(state);
+            self.0.filled.notify_one();
+        } else {
+            self.start(&mut state);
+        }
     }
 
-    fn run(&self, mut out: impl Write, mut notice: impl FnMut(u64)) {
-        let (mut lines, mut unsaid) = (Vec::new(), 0);
+    /// Starts the thread that writes. Where none can be started now, the next line tries again.
+    fn start(&self, state: &mut State) {
+        let queue = self.clone();
+        let thread = thread::Builder::new().name("smidge-log".into()).stack_size(STACK);
+        state.is_running = thread.spawn(move || queue.run()).is_ok();
+    }
+
+    fn run(&self) {
+        let mut writer = lock(&self.0.writer);
+        let Some(Writer { out, notice, unsaid }) = &mut *writer else {
+            self.state().is_running = false;
+            return;
+        };
+        let mut lines = Vec::new();
         loop {
             let mut state = self.state();
             state.writing = false;
             if state.lines.is_empty() {
                 self.0.emptied.notify_all();
             }
-            while state.lines.is_empty() {
-                state = self.0.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.0.filled.wait_timeout_while(state, LINGER, |state| state.lines.is_empty());
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.lines.is_empty() {
+                state.is_running = false;
+                return;
             }
             state.writing = true;
             std::mem::swap(&mut lines, &mut state.lines);
             // Those came after the ones that were just taken.
-            unsaid += std::mem::take(&mut state.dropped);
+            *unsaid += std::mem::take(&mut state.dropped);
             drop(state);
-            let written = write(&mut out, &lines);
+            let written = write(out, &lines);
             if written < lines.len() {
                 // The disk is full, or the pipe has lost its reader.
                 let lost = lines[written..].iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.0.dropped.fetch_add(lost, Ordering::Relaxed);
-                unsaid += lost;
-            } else if unsaid > 0 {
-                notice(std::mem::take(&mut unsaid));
+                *unsaid += lost;
+            } else if *unsaid > 0 {
+                notice(std::mem::take(unsaid));
             }
             lines.clear();
             lines.shrink_to(self.0.capacity / 8);
@@ -133,12 +166,16 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many of `bytes` could be written.
-fn write(out: &mut impl Write, bytes: &[u8]) -> usize {
+fn write(out: &mut dyn Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
         match out.write(&bytes[written..]) {
@@ -195,9 +232,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let (go, wait) = mpsc::channel();
         let mut notices = writer.try_clone().unwrap();
-        queue
-            .write_to(Stuck(wait, writer), move |n| notices.write_all(format!("{n}\n").as_bytes()).unwrap())
-            .unwrap();
+        queue.write_to(Stuck(wait, writer), move |n| notices.write_all(format!("{n}\n").as_bytes()).unwrap());
         for n in 0..10_000 {
             queue.write_all(format!("line {n:04}\n").as_bytes()).unwrap();
         }
@@ -229,11 +264,28 @@ mod tests {
         let mut queue = Queue::new(1000);
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        queue.write_to(writer, |_| {}).unwrap();
+        queue.write_to(writer, |_| {});
         for _ in 0..3 {
             queue.write_all(b"two\nlines\n").unwrap();
             queue.flush(Duration::from_secs(60));
         }
         assert_eq!(queue.dropped(), 6);
+    }
+
+    #[test]
+    fn the_thread_goes_when_there_is_nothing_to_write_and_the_next_line_brings_another() {
+        let mut queue = Queue::new(1000);
+        let (reader, writer) = io::pipe().unwrap();
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        queue.write_all(b"before there is anywhere to write\n").unwrap();
+        queue.write_to(writer, |_| {});
+        assert_eq!(lines.next().unwrap(), "before there is anywhere to write");
+        for n in 0..2 {
+            while queue.state().is_running {
+                thread::sleep(Duration::from_millis(10));
+            }
+            queue.write_all(format!("line {n}\n").as_bytes()).unwrap();
+            assert_eq!(lines.next().unwrap(), format!("line {n}"));
+        }
     }
 }
