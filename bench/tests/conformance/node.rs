@@ -136,7 +136,7 @@ fn they_identify_and_ping_each_other_whoever_dialed() {
             })
             .await;
             assert_eq!(peer, client.peer_id());
-            assert!(rtt.unwrap() < Duration::from_secs(1));
+            rtt.unwrap();
             patiently("our ping", client.ping(stock.peer)).await.unwrap();
             let agent = Some("stock/0.57.1".to_string());
             until("the stock node's name", &client, async |c| c.peers().await.unwrap()[0].agent == agent)

