@@ -6,8 +6,11 @@
 # arithmetic and asserts, and takes twice the processor: where a mesh is loaded, the static one is tried.
 smidge=target/debug/smidge
 static=dist/linux-amd64/smidge
-# Another step may have left one with other features there.
-built() { cargo test --quiet --locked --no-run; }
+# Another step may have left one with other features there. What had to be compiled for that is in the step's log.
+built() { cargo test --locked --no-run 2>&1 | { grep -v '^ *Executable' || true; }; }
+
+# The other runtime and the other resolver.
+other=(--no-default-features --features "async-std,async-dns,cli,mdns,store")
 
 # cargo for bench/, whose dependencies are shared as far as they are the same.
 bench() { CARGO_TARGET_DIR=$PWD/target cargo "$1" --locked --manifest-path bench/Cargo.toml "${@:2}"; }
@@ -40,19 +43,26 @@ step_scripts() {
     tests/scripts.sh
 }
 
-# The feature sets that differ in code: what is on by default, the other resolver alone, and everything. A name of
-# the standard library that is newer than Cargo.toml's rust-version is a warning (incompatible_msrv).
+# The feature sets that differ in code: everything, the other resolver alone, and a node and its client without the program
+# around them. What each line is compiled with or without is on in one of them and off in another. Two have async-std:
+# libp2p's timers stand on smidge-runtime, and all of it is checked anew for other features of that. Warnings of
+# the default set are step_test's. A name of the standard library that is newer than Cargo.toml's rust-version is a
+# warning (incompatible_msrv).
 step_clippy() {
-    cargo clippy --locked --all-targets -- -D warnings
-    cargo clippy --locked --all-targets --no-default-features --features async-dns,cli,mdns,store -- -D warnings
     cargo clippy --locked --all-targets --all-features -- -D warnings
-    # A node and its client, without the program around them and whatever can be left out.
+    cargo clippy --locked --all-targets "${other[@]}" -- -D warnings
     cargo clippy --locked -p smidge --lib --examples --no-default-features --features hickory -- -D warnings
     bench clippy --all-targets -- -D warnings
 }
 
-# The README's command.
-step_test() { cargo test --locked; }
+# The README's command; it may not warn of anything.
+step_test() {
+    local out
+    out=$(mktemp)
+    cargo test --locked 2>&1 | tee "$out"
+    ! grep -E '^warning: `.*` \(.*\) generated' "$out" || fail "the default features compile with warnings"
+    rm "$out"
+}
 
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features; }
 step_doc-private() {
@@ -77,10 +87,12 @@ step_config() {
 # The other runtime and the other resolver in one build, where they can make a difference; `nightly` runs everything
 # on each. All of the workspace is selected, as for the other steps: another selection would be other dependencies.
 step_alternatives() {
-    local other=(--locked --no-default-features --features "async-std,async-dns,cli,mdns,store")
-    cargo test "${other[@]}" --lib
-    filtered "${other[@]}" --test it -- mesh:: processes:: doctor::
+    cargo test --locked "${other[@]}" --lib
+    filtered --locked "${other[@]}" --test it -- mesh:: processes:: doctor::
 }
+
+# What the step before runs, built while another waits.
+step_alternatives-build() { nice -n 19 cargo test --locked "${other[@]}" --lib --test it --no-run; }
 
 # With stock rust-libp2p on tokio.
 step_conformance() { bench test; }
@@ -134,10 +146,17 @@ step_faults() {
     python3 tests/faults/run.py --binary "$smidge" clock
 }
 
-# Two sites behind NATs: every pair that punches, a few times.
+# Two sites behind NATs: every pair that punches, a few times. Both transports side by side, in networks of their own:
+# they wait for events nearly all of the time.
 step_nat() {
+    local over running=() failed=0
     built
-    tests/nat/run.py --tries 3 promises full-full cone-cone full-symmetric symmetric-symmetric
+    for over in quic tcp; do
+        tests/nat/run.py --over "$over" --tries 3 promises full-full cone-cone full-symmetric symmetric-symmetric &
+        running+=($!)
+    done
+    for over in "${running[@]}"; do wait "$over" || failed=1; done
+    return "$failed"
 }
 
 step_soak() { python3 tests/faults/soak.py --minutes 3.5 --binary "$static" | grep -v '^{'; }
@@ -156,6 +175,9 @@ std_for_static() {
 
 # A real Swarm, with the static binary.
 step_swarm() { tests/swarm/run.sh --native; }
+
+# Every package, built from what would be uploaded, without what only this workspace has ([patch]).
+step_packages() { cargo publish --locked --workspace --dry-run; }
 
 # The README's command for the demo.
 step_release() { cargo run --release --locked -- demo; }
