@@ -6,6 +6,8 @@
 //! many signatures would be no faster, and could not say of each what a single check says: a component of small order in
 //! one R is not seen in a sum.)
 
+use std::sync::Arc;
+
 use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha512};
@@ -30,6 +32,8 @@ struct Author {
     from: Box<[u8]>,
     key: [u8; 32],
     minus_a: Multiples,
+    /// Gone with the last author.
+    base: Arc<Multiples>,
     /// When it was last asked for.
     used: u64,
 }
@@ -103,7 +107,7 @@ impl Frequent {
         hash.update(SIGNING_PREFIX);
         hash.update(message.signed());
         let k = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
-        Expected::Point(multiples::expected_r(&author.minus_a, &k, &s))
+        Expected::Point(multiples::expected_r(&author.base, &author.minus_a, &k, &s))
     }
 
     fn author(&mut self, authors: &mut Authors, from: &[u8]) -> Option<&Author> {
@@ -127,6 +131,7 @@ impl Frequent {
             from: from.into(),
             key: key.to_bytes(),
             minus_a: Multiples::of(&-key.to_edwards()),
+            base: Multiples::of_base(),
             used: turn,
         });
         self.authors.last()

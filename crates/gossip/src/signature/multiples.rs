@@ -2,7 +2,7 @@
 //!
 //! In variable time: for public keys and signatures alone.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use curve25519_dalek::{
     EdwardsPoint, Scalar, constants::ED25519_BASEPOINT_POINT, edwards::CompressedEdwardsY, traits::Identity,
@@ -10,7 +10,7 @@ use curve25519_dalek::{
 
 /// Bits of a scalar that are looked up together.
 const BITS: u32 = 6;
-/// The same for the base point, whose multiples are there once for all.
+/// The same for the base point, whose multiples all share.
 const BASE_BITS: u32 = 8;
 /// Scalars are below 2^253.
 const SCALAR_BITS: u32 = 253;
@@ -27,10 +27,15 @@ impl Multiples {
         Self::with(point, BITS)
     }
 
-    /// 655 KB.
-    fn of_base() -> &'static Self {
-        static BASE: OnceLock<Multiples> = OnceLock::new();
-        BASE.get_or_init(|| Self::with(&ED25519_BASEPOINT_POINT, BASE_BITS))
+    /// 655 KB, as long as somebody has them.
+    pub(super) fn of_base() -> Arc<Self> {
+        static BASE: Mutex<Weak<Multiples>> = Mutex::new(Weak::new());
+        let mut base = BASE.lock().unwrap_or_else(PoisonError::into_inner);
+        base.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Self::with(&ED25519_BASEPOINT_POINT, BASE_BITS));
+            *base = Arc::downgrade(&made);
+            made
+        })
     }
 
     fn with(point: &EdwardsPoint, bits: u32) -> Self {
@@ -60,9 +65,9 @@ impl Multiples {
     }
 }
 
-/// sB - kA, of the multiples of -A: what a single check of a signature computes and compares with R.
-pub(super) fn expected_r(minus_a: &Multiples, k: &Scalar, s: &Scalar) -> EdwardsPoint {
-    minus_a.add(Multiples::of_base().add(EdwardsPoint::identity(), s), k)
+/// sB - kA, of the multiples of B and -A: what a single check of a signature computes and compares with R.
+pub(super) fn expected_r(base: &Multiples, minus_a: &Multiples, k: &Scalar, s: &Scalar) -> EdwardsPoint {
+    minus_a.add(base.add(EdwardsPoint::identity(), s), k)
 }
 
 /// The encodings of many points, for little more than that of one.
@@ -106,6 +111,12 @@ mod tests {
         assert_eq!(size_of_val(&Multiples::of_base().points[..]), 655_360);
     }
 
+    #[test]
+    fn the_multiples_of_the_base_point_are_there_once() {
+        let [one, other] = [(); 2].map(|()| Multiples::of_base());
+        assert!(Arc::ptr_eq(&one, &other));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
@@ -127,7 +138,7 @@ mod tests {
             let minus_a = EdwardsPoint::mul_base(&scalar(a)) + EIGHT_TORSION[torsion];
             let (k, s) = (scalar(k), scalar(s));
             let expected = EdwardsPoint::vartime_double_scalar_mul_basepoint(&k, &minus_a, &s);
-            prop_assert_eq!(expected_r(&Multiples::of(&minus_a), &k, &s), expected);
+            prop_assert_eq!(expected_r(&Multiples::of_base(), &Multiples::of(&minus_a), &k, &s), expected);
         }
     }
 }

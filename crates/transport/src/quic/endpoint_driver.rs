@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -35,8 +35,34 @@ const BLOCK: usize = 16 * 1024;
 const TRAIN: usize = 64 * 1024;
 /// The largest single datagram that is taken.
 const DATAGRAM: usize = 2 * 1024;
+/// How long after a burst its pages are given back.
+const QUIET: Duration = Duration::from_secs(30);
 /// How long to leave a socket alone that failed to receive.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Whether more than one buffer was filled of late: pages that are held until a while after.
+#[derive(Default)]
+struct Burst {
+    last: Option<Instant>,
+    /// When to see whether it is over: not moved by each datagram.
+    look: Option<Instant>,
+}
+
+impl Burst {
+    fn goes_on(&mut self, now: Instant) {
+        self.last = Some(now);
+        self.look.get_or_insert(now + QUIET);
+    }
+
+    /// Says so once.
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.look.is_none_or(|look| look > now) {
+            return false;
+        }
+        self.look = self.last.map(|last| last + QUIET).filter(|look| *look > now);
+        self.look.is_none()
+    }
+}
 
 pub(super) struct EndpointDriver {
     socket: Arc<dyn UdpSocket>,
@@ -46,6 +72,7 @@ pub(super) struct EndpointDriver {
     /// `BATCH` times `slot` bytes; the kernel writes here.
     received: Vec<u8>,
     slot: usize,
+    burst: Burst,
     /// What is received next goes behind this.
     block: BytesMut,
     /// What the endpoint answers by itself (version negotiation, retry, reset).
@@ -53,7 +80,7 @@ pub(super) struct EndpointDriver {
     /// Drivers to wake at the end of a batch: once, not per datagram.
     touched: Vec<Arc<Mailbox>>,
     pause: Option<Sleep>,
-    /// Rings when a closed connection is to be forgotten.
+    /// Rings when a closed connection is to be forgotten, or pages are to be given back.
     alarm: Box<dyn Timer>,
     /// Dropped after the socket: fields go in this order.
     _open: async_channel::Sender<()>,
@@ -75,6 +102,7 @@ impl EndpointDriver {
             // Zeroed pages cost nothing until the kernel fills them.
             received: vec![0; BATCH * slot],
             slot,
+            burst: Burst::default(),
             block: BytesMut::new(),
             response: Vec::new(),
             touched: Vec::new(),
@@ -127,6 +155,9 @@ impl EndpointDriver {
     /// Hands received buffers to the connections they belong to.
     fn sort(&mut self, endpoint: &Arc<Endpoint>, meta: &[RecvMeta]) {
         let now = endpoint.shared.runtime.now();
+        if meta.len() > 1 {
+            self.burst.goes_on(now);
+        }
         let mut table = lock(&endpoint.table);
         for (meta, buf) in meta.iter().zip(self.received.chunks_exact(self.slot)) {
             let Some(bytes) = buf.get(..meta.len) else { continue };
@@ -241,7 +272,12 @@ impl Future for EndpointDriver {
         }
         endpoint.driver.register(cx.waker());
         loop {
-            self.alarm.set(endpoint.forget(endpoint.shared.runtime.now()));
+            let now = endpoint.shared.runtime.now();
+            if self.burst.is_over(now) {
+                self.received = vec![0; self.received.len()];
+            }
+            let next = [endpoint.forget(now), self.burst.look].into_iter().flatten().min();
+            self.alarm.set(next);
             if self.alarm.poll(cx).is_pending() {
                 break;
             }
@@ -255,5 +291,25 @@ impl Future for EndpointDriver {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_over_once_and_only_when_nothing_came_for_a_while() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut burst = Burst::default();
+        assert!(!burst.is_over(start) && burst.look.is_none());
+        burst.goes_on(start);
+        burst.goes_on(start + 20 * second);
+        assert!(!burst.is_over(start + 29 * second));
+        assert_eq!(burst.look, Some(start + QUIET));
+        assert!(!burst.is_over(start + QUIET), "it went on meanwhile");
+        assert_eq!(burst.look, Some(start + QUIET + 20 * second));
+        assert!(burst.is_over(start + QUIET + 20 * second));
+        assert!(!burst.is_over(start + 1000 * second) && burst.look.is_none());
     }
 }
