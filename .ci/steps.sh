@@ -60,6 +60,7 @@ step_test() {
     local out
     out=$(mktemp)
     cargo test --locked 2>&1 | tee "$out"
+    # shellcheck disable=SC2016 # cargo's own quotes
     ! grep -E '^warning: `.*` \(.*\) generated' "$out" || fail "the default features compile with warnings"
     rm "$out"
 }
