@@ -238,8 +238,9 @@ impl Memory {
         self.authors.floors()
     }
 
-    /// Puts back a floor that was kept.
+    /// Puts back a floor that was kept. The highest is what was let go last: nobody needs to offer what lies below.
     pub fn raise_floor(&mut self, author: Option<Id>, floor: Item) {
+        self.let_go = self.let_go.max(Some(floor));
         self.authors.raise(author, floor);
     }
 

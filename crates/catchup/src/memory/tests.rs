@@ -88,6 +88,7 @@ fn no_old_message_is_new_again() {
     // A restart, with the floors that were kept.
     let mut again = Memory::new(keep(2));
     memory.floors().for_each(|(author, floor)| again.raise_floor(author, floor));
+    assert_eq!(again.span(NOW, Duration::ZERO, 9).from, memory.span(NOW, Duration::ZERO, 9).from);
     assert_eq!(again.insert(item(NOW + 1, 1), author(1), record(9), NOW), Err(Unkept::BelowFloor));
     assert_eq!(again.insert(item(NOW + 2, 1), author(1), record(9), NOW), Ok(()));
 }
