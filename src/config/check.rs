@@ -6,7 +6,7 @@ mod publish;
 mod relay;
 
 use super::{
-    ApiListen, Backend, Config, Problem, Role, Source, Store, TopicScore, Validation,
+    ApiListen, Backend, Config, MessageIds, Problem, Role, Source, Store, TopicScore, Validation,
     kind::Kind,
     table::{Visitor, plain},
 };
@@ -82,6 +82,12 @@ impl Config {
                 outbound * 2 > n,
                 format!("mesh_outbound_min is {outbound} and mesh_n is {n}"),
                 "mesh_outbound_min at most half of mesh_n",
+            ),
+            rule(
+                &["topics", "gossip.message_id"],
+                gossip.message_id == MessageIds::Content && self.topics.values().any(|rules| rules.bundle),
+                "a topic has bundle = true, and message_id is \"content\"".into(),
+                "bundle = true with message_id = \"source\": of the messages in a bundle nobody would see that they are equal",
             ),
             rule(
                 &["gossip.topics", "limits.topics"],

@@ -29,6 +29,8 @@ pub struct TopicRules {
     pub publish: Option<BTreeSet<PeerId>>,
     /// How the topic counts for a peer's score.
     pub score: TopicScore,
+    /// Whether what is published within a moment travels in one message.
+    pub bundle: bool,
 }
 
 /// A preset, and the parameters that differ from it.
@@ -139,7 +141,7 @@ impl Kind for TopicTable {
     type Field = BTreeMap<String, TopicRules>;
 
     fn expected() -> String {
-        "tables such as [topics.\"prices\"], with publish = [peer ids], and [topics.\"prices\".score]".into()
+        "tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, and [topics.\"prices\".score]".into()
     }
 
     fn from_toml(value: &Value) -> Result<Self::Field, Refusal> {
@@ -201,7 +203,11 @@ fn read_rules(value: &Value, leaf: &mut usize) -> At<TopicRules> {
                 *leaf += 1;
             }
             "score" => rules.score = read_score(value, leaf)?,
-            other => return Err((unknown(other, &["publish", "score"]), *leaf)),
+            "bundle" => {
+                rules.bundle = bool::from_toml(value).map_err(|r| (inside("bundle", r), *leaf))?;
+                *leaf += 1;
+            }
+            other => return Err((unknown(other, &["bundle", "publish", "score"]), *leaf)),
         }
     }
     Ok(rules)
@@ -247,6 +253,9 @@ fn write_rules(rules: &TopicRules) -> Value {
     let mut table = toml::Table::new();
     if let Some(peers) = &rules.publish {
         table.insert("publish".into(), Value::Array(peers.iter().map(PeerId::to_toml).collect()));
+    }
+    if rules.bundle {
+        table.insert("bundle".into(), Value::Boolean(true));
     }
     let mut score = toml::Table::new();
     score.insert("preset".into(), ScorePreset::to_toml(&rules.score.preset));

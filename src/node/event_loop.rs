@@ -54,7 +54,9 @@ use crate::{
 mod commands;
 mod connections;
 mod drain;
+mod messages;
 mod nat;
+mod publishing;
 mod reports;
 
 /// The shortest time between two lines about what was too large, and about what gossip gave up.
@@ -219,7 +221,7 @@ impl EventLoop {
             let interfaces = &mut self.interfaces;
             select! {
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
-                command = self.commands.next() => self.on_command(command),
+                command = self.commands.next() => self.on_commands(command),
                 () = poll_fn(|cx| timer.poll(cx)).fuse() => self.on_timer(),
                 () = poll_fn(|cx| interfaces.poll_changed(cx)).fuse() => self.on_interfaces_changed(),
             }

@@ -48,7 +48,7 @@ impl<T> PendingPublishes<T> {
         waiter: T,
         now: Instant,
     ) -> Result<(), (T, Error)> {
-        if self.waiting.len() >= self.limit {
+        if self.is_full() {
             let error = Error::Limit { what: "waiting publishes", limit: self.limit, key: "limits.pending" };
             return Err((waiter, error));
         }
@@ -115,6 +115,10 @@ impl<T> PendingPublishes<T> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let again = |w: &Waiting<T>| w.congested.map(|(_, again)| again);
         self.waiting.iter().flat_map(|w| [w.deadline, again(w)]).flatten().min()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.limit
     }
 
     pub(crate) fn is_empty(&self) -> bool {

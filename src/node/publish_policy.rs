@@ -18,12 +18,15 @@ pub(crate) enum Reason {
     AuthorKeptOut,
     /// Its author may not publish on its topic.
     NotAPublisher,
+    /// What its author made of it is no bundle.
+    BrokenBundle,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AuthorKeptOut => "the rules of [peers] keep its author out",
+            Self::BrokenBundle => "it begins like a bundle, and is none of its author's",
             Self::NotAPublisher => "its author is not one of the topic's publishers",
         })
     }

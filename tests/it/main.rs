@@ -8,6 +8,7 @@
 
 mod api;
 mod blame;
+mod bundles;
 mod cli;
 mod doctor;
 mod errors;

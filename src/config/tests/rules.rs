@@ -32,7 +32,8 @@ fn peers_are_named_by_id_address_or_range() {
 fn topics_have_publishers_and_a_score_of_their_own() {
     let text = format!(
         "[topics.\"a b\"]\npublish = [\"{ONE}\"]\n[topics.\"a b\".score]\npreset = \"strict\"\n\
-         time_in_mesh_quantum = \"2s\"\ntopic_weight = 3\n[topics.quiet.score]\npreset = \"off\"\n[topics.plain]"
+         time_in_mesh_quantum = \"2s\"\ntopic_weight = 3\n[topics.quiet.score]\npreset = \"off\"\n[topics.plain]\n\
+         [topics.many]\nbundle = true"
     );
     let config = load(&text).unwrap();
     let rules = &config.topics["a b"];
@@ -42,6 +43,7 @@ fn topics_have_publishers_and_a_score_of_their_own() {
     assert_eq!(params.invalid_message_deliveries_weight, -40.0, "of the preset");
     assert_eq!(config.topics["quiet"].score.params().topic_weight, 0.0);
     assert_eq!(config.topics["plain"], TopicRules::default());
+    assert!(config.topics["many"].bundle && !rules.bundle);
     let again = load(&config.toml()).unwrap();
     assert_eq!(config.changes(&again), Changes::default(), "{}", config.toml());
     let set = format!("topics={{ prices = {{ publish = [\"{ONE}\"] }} }}");
@@ -62,7 +64,7 @@ fn every_preset_is_valid_and_lets_silence_cost_nothing() {
 
 #[test]
 fn a_bad_rule_for_a_topic_is_refused_at_its_line() {
-    let expected = "expected tables such as [topics.\"prices\"], with publish = [peer ids], and [topics.\"prices\".score]";
+    let expected = "expected tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, and [topics.\"prices\".score]";
     for (text, said) in [
         ("topics = 3", "c.toml:1: topics: found the number 3"),
         ("[topics]\nprices = 3", "c.toml:2: topics: of \"prices\": found the number 3"),

@@ -1,26 +1,21 @@
 //! What clients ask for.
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, kad, swarm::dial_opts::DialOpts};
 
-use super::{EventLoop, answer, id_text, reports::dial_error};
+use super::{EventLoop, answer, reports::dial_error};
 use crate::{
     config::{self, Config},
-    error::chain,
-    gossip::{PublishError, Topic},
+    gossip::Topic,
     logging,
     node::{
         access::Access,
-        command::{Command, PublishOptions, Reply},
+        command::{Command, Reply},
         error::Error,
-        event::{Event, Receipt},
-        pending_publishes::Waiting,
-        publish_policy,
         queries::{self, Query},
         setup,
         status::Status,
@@ -36,9 +31,6 @@ const MAX_KEY: usize = 4 << 10;
 
 /// Longest wait for a ping to come back.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// PendingPublishes that go on waiting, since the queues to all peers were full.
-type Held = Vec<Waiting<Reply<Receipt>>>;
 
 impl EventLoop {
     pub(super) fn on_command(&mut self, command: Option<Command>) {
@@ -157,74 +149,6 @@ impl EventLoop {
         }
         for topic in left_out {
             log::warn!(target: "smidge", "topic {topic} is not joined: as many are followed as limits.topics lets be");
-        }
-    }
-
-    fn publish(&mut self, topic: String, data: Vec<u8>, options: PublishOptions, reply: Reply<Receipt>) {
-        if let Err(e) = topics::check(&topic) {
-            return self.answer_publish(reply, 0, Err(e));
-        }
-        let (bytes, limit) = (data.len(), self.config.gossip.max_message);
-        if bytes > limit {
-            return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
-        }
-        if !publish_policy::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
-            return self.answer_publish(reply, bytes, Err(Error::NotAPublisher(topic)));
-        }
-        match self.pending_publishes.push(topic, data, options, reply, self.runtime.now()) {
-            Ok(()) => self.publish_ready(),
-            Err((reply, e)) => self.answer_publish(reply, bytes, Err(e)),
-        }
-    }
-
-    /// Answers the publisher, and counts the outcome.
-    pub(super) fn answer_publish(&self, reply: Reply<Receipt>, bytes: usize, result: Result<Receipt, Error>) {
-        self.metrics.published(bytes, &result);
-        answer(reply, result);
-    }
-
-    /// PendingPublishes what has enough subscribers by now.
-    pub(super) fn publish_ready(&mut self) {
-        if self.pending_publishes.is_empty() {
-            return;
-        }
-        let now = self.runtime.now();
-        let gossip = &self.swarm.behaviour().gossip;
-        let ready = self.pending_publishes.take_ready(now, |topic| gossip.core().subscriber_count(topic));
-        let mut full: BTreeMap<String, (usize, Held)> = BTreeMap::new();
-        for publish in ready {
-            if let Some((_, held)) = full.get_mut(&publish.topic) {
-                held.push(publish);
-                continue;
-            }
-            let bytes = publish.data.len();
-            let topic = Topic::from(publish.topic.as_str());
-            let result = self.swarm.behaviour_mut().gossip.publish(&topic, &publish.data);
-            if publish.wanted == 0 && matches!(result, Err(PublishError::NoPeers)) {
-                self.answer_publish(publish.waiter, bytes, Ok(Receipt::to_nobody()));
-                continue;
-            }
-            let receipt = result
-                .map(|receipt| Receipt { id: id_text(&receipt.id), peers: receipt.peers })
-                .map_err(|e| match e {
-                    PublishError::TooLarge { bytes, limit } => Error::MessageTooLarge { bytes, limit },
-                    PublishError::Duplicate(_) => Error::Duplicate,
-                    PublishError::QueuesFull { peers } => Error::Congested(peers),
-                    other => Error::Publish(chain(&other)),
-                });
-            if let Err(Error::Congested(peers)) = receipt {
-                full.insert(publish.topic.clone(), (peers, vec![publish]));
-                continue;
-            }
-            if let Ok(receipt) = &receipt {
-                self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
-            }
-            self.answer_publish(publish.waiter, bytes, receipt);
-        }
-        for (peers, held) in full.into_values() {
-            for (reply, error) in self.pending_publishes.hold(held, peers, now) {
-                self.answer_publish(reply, 0, Err(error));
-            }
         }
     }
 

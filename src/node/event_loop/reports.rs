@@ -7,19 +7,17 @@ use libp2p::{
     swarm::{ConnectionError, ConnectionId, DialError, SwarmEvent},
 };
 
-use super::{EventLoop, id_text};
+use super::EventLoop;
 use crate::{
-    config::{TransportKind, Validation},
+    config::TransportKind,
     dialer,
     error::{chain, remedy},
-    gossip::{self, MessageId},
+    gossip,
     node::{
         Verdict,
         behaviour::BehaviourEvent,
-        blame::Tariff,
         claims::rank,
-        event::{Event, Message, Oversize},
-        publish_policy::check_author,
+        event::{Event, Oversize},
         pushes,
         reachable::is_reachable,
         table,
@@ -233,33 +231,6 @@ impl EventLoop {
         }
     }
 
-    fn on_message(&mut self, from: PeerId, id: &MessageId, message: gossip::Message) {
-        let received = Message {
-            id: id_text(id),
-            topic: message.topic.to_string(),
-            source: message.source,
-            from,
-            data: message.data[..].into(),
-        };
-        if let Some(verdict) = self.refused(&received) {
-            // A reject would blame each peer that brings it, in whatever order: the author's account is charged instead.
-            self.swarm.behaviour_mut().gossip.verdict(id, gossip::Verdict::Ignore);
-            return self.metrics.refused(verdict);
-        }
-        let verdict = self.validator.as_ref().map_or(Verdict::Accept, |v| v.validate(&received));
-        let answer = match verdict {
-            Verdict::Accept => gossip::Verdict::Accept,
-            Verdict::Ignore => gossip::Verdict::Ignore,
-            Verdict::Reject => gossip::Verdict::Reject,
-        };
-        self.swarm.behaviour_mut().gossip.verdict(id, answer);
-        if verdict != Verdict::Accept {
-            return self.metrics.refused(verdict);
-        }
-        self.topics.deliver(&received);
-        self.emit(Event::Message(received));
-    }
-
     /// Counts what was too large to be taken from `peer`, a message or a frame, and says so now and then.
     fn refuse_oversized(&mut self, peer: PeerId, bytes: u64) {
         let frame = self.swarm.behaviour().gossip.core().max_frame();
@@ -291,32 +262,6 @@ impl EventLoop {
         if self.shedding.note(1, self.runtime.now()).is_some() {
             self.emit(Event::Shedding(shed));
         }
-    }
-
-    /// What the rules say of a message, if they refuse it. The account of the peer that is to blame is charged.
-    fn refused(&mut self, message: &Message) -> Option<Verdict> {
-        let Message { id, topic, source, from, .. } = message;
-        let access = self.swarm.behaviour().access.access();
-        // Without a signature, any peer could put another one's id there.
-        let is_proved = self.config.gossip.validation == Validation::Strict || source.as_ref() == Some(from);
-        let (blamed, reason) = check_author(access, &self.config.topics, topic, source.as_ref()).err()?;
-        log::debug!("message {id} on {topic} is dropped: {reason}");
-        let now = self.runtime.now();
-        let blamed = blamed.filter(|_| is_proved);
-        if let Some(author) = blamed {
-            let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
-            let tariff = Tariff {
-                weight: (params.topic_weight * params.invalid_message_deliveries_weight).min(0.0),
-                decay: params.invalid_message_deliveries_decay,
-            };
-            let score = self.blame.author(author, tariff, now);
-            self.set_own_score(&author, score);
-        }
-        if blamed != Some(*from) {
-            let score = self.blame.brought(*from, now);
-            self.set_own_score(from, score);
-        }
-        Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
     }
 
     /// A peer says who and where it is.

@@ -1,0 +1,103 @@
+//! Messages that arrive: what rules and validator say of them, and who hears of them.
+
+use libp2p::PeerId;
+
+use super::{EventLoop, id_text};
+use crate::{
+    config::Validation,
+    gossip::{self, MessageId, bundle::Bundle},
+    node::{
+        Verdict,
+        blame::Tariff,
+        event::{Event, Message},
+        publish_policy::{Reason, check_author},
+    },
+};
+
+impl EventLoop {
+    /// A message, or several in a bundle: those are delivered, and validated, each by itself. The rules hold for their
+    /// author, and so for all of them.
+    pub(super) fn on_message(&mut self, from: PeerId, id: &MessageId, message: gossip::Message) {
+        let bundle = Bundle::of(&message);
+        // Elsewhere it is a payload like any other.
+        let is_broken = matches!(bundle, Some(Err(_))) && self.bundles(message.topic.as_str());
+        let whole = id_text(id);
+        let received = |id: String, data: &[u8]| Message {
+            id,
+            topic: message.topic.to_string(),
+            source: message.source,
+            from,
+            data: data.into(),
+        };
+        let mut messages: Vec<Message> = match bundle {
+            Some(Ok(bundle)) => {
+                let one = |(n, data)| received(format!("{whole}/{n}"), data);
+                bundle.messages.iter().map(|data| &data[..]).enumerate().map(one).collect()
+            }
+            _ => vec![received(whole, &message.data)],
+        };
+        if let Some(verdict) = messages.first().and_then(|first| self.refused(first, is_broken)) {
+            // A reject would blame each peer that brings it, in whatever order: the author's account is charged instead.
+            self.swarm.behaviour_mut().gossip.verdict(id, gossip::Verdict::Ignore);
+            return self.metrics.refused(verdict);
+        }
+        let answer = match self.validate(&mut messages) {
+            Verdict::Accept => gossip::Verdict::Accept,
+            Verdict::Ignore => gossip::Verdict::Ignore,
+            Verdict::Reject => gossip::Verdict::Reject,
+        };
+        self.swarm.behaviour_mut().gossip.verdict(id, answer);
+        for message in messages {
+            self.topics.deliver(&message);
+            self.emit(Event::Message(message));
+        }
+    }
+
+    /// Leaves those messages that are accepted, and says what that makes of them together: they are passed on if one of
+    /// them is accepted and none is rejected, for its author has signed them all.
+    fn validate(&self, messages: &mut Vec<Message>) -> Verdict {
+        let Some(validator) = self.validator.clone() else { return Verdict::Accept };
+        let mut is_rejected = false;
+        messages.retain(|message| {
+            let verdict = validator.validate(message);
+            is_rejected |= verdict == Verdict::Reject;
+            if verdict != Verdict::Accept {
+                self.metrics.refused(verdict);
+            }
+            verdict == Verdict::Accept
+        });
+        if is_rejected {
+            messages.clear();
+            return Verdict::Reject;
+        }
+        if messages.is_empty() { Verdict::Ignore } else { Verdict::Accept }
+    }
+
+    /// What the rules say of a message, if they refuse it. The account of the peer that is to blame is charged. It
+    /// `is_broken` if it is to be a bundle and is none.
+    fn refused(&mut self, message: &Message, is_broken: bool) -> Option<Verdict> {
+        let Message { id, topic, source, from, .. } = message;
+        let access = self.swarm.behaviour().access.access();
+        // Without a signature, any peer could put another one's id there.
+        let is_proved = self.config.gossip.validation == Validation::Strict || source.as_ref() == Some(from);
+        let by_rule = check_author(access, &self.config.topics, topic, source.as_ref()).err();
+        let (blamed, reason) = by_rule.or(is_broken.then_some((*source, Reason::BrokenBundle)))?;
+        log::debug!("message {id} on {topic} is dropped: {reason}");
+        let now = self.runtime.now();
+        let blamed = blamed.filter(|_| is_proved);
+        if let Some(author) = blamed {
+            let params = self.config.topics.get(topic).cloned().unwrap_or_default().score.params();
+            let tariff = Tariff {
+                weight: (params.topic_weight * params.invalid_message_deliveries_weight).min(0.0),
+                decay: params.invalid_message_deliveries_decay,
+            };
+            let score = self.blame.author(author, tariff, now);
+            self.set_own_score(&author, score);
+        }
+        if blamed != Some(*from) {
+            let score = self.blame.brought(*from, now);
+            self.set_own_score(from, score);
+        }
+        Some(if blamed.is_some() { Verdict::Reject } else { Verdict::Ignore })
+    }
+}
