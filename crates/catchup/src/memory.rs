@@ -26,7 +26,7 @@ pub struct Keep {
     pub age: Duration,
     /// How far an author's time may be ahead of the node's clock: more is not kept, for it would outlive all others.
     pub ahead: Duration,
-    /// Floors of authors of whom nothing is kept any more. Beyond that the lowest become one floor for all the others.
+    /// Floors of authors that nothing is kept of any more. Beyond that the lowest become one floor for all the others.
     pub authors: usize,
 }
 

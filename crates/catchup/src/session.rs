@@ -55,7 +55,7 @@ pub enum End {
     #[error("the peer fell silent")]
     Silent,
     /// Bytes that are no frame.
-    #[error("not a frame: {0}")]
+    #[error("not a frame")]
     Decode(#[from] DecodeError),
     /// A frame that an honest peer does not send.
     #[error("against the protocol: {0}")]

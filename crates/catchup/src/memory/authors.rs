@@ -12,13 +12,13 @@ struct Author {
     kept: usize,
 }
 
-/// Authors of whom something is kept, which their messages bound, and a bounded number of others with their floors.
+/// Authors that something is kept of, which their messages bound, and a bounded number of others with their floors.
 #[derive(Debug)]
 pub(super) struct Authors {
     places: HashMap<Id, u32>,
     authors: Vec<Author>,
     free: Vec<u32>,
-    /// Authors of whom nothing is kept, by their floors.
+    /// Authors that nothing is kept of, by their floors.
     idle: BTreeSet<(Option<Item>, u32)>,
     most_idle: usize,
     /// The floor of all that have none of their own.
