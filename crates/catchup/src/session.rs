@@ -58,7 +58,7 @@ pub enum End {
     #[error("not a frame")]
     Decode(#[from] DecodeError),
     /// A frame that an honest peer does not send.
-    #[error("against the protocol: {0}")]
+    #[error("against the protocol")]
     Violation(#[from] Violation),
 }
 
