@@ -1,22 +1,36 @@
 //! Nodes with an API as processes of their own, for black-box tests: started on free ports, waited for by their log
 //! lines, and ended with the test.
 
-use std::process::{Child, Command, Output};
+use std::{
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::Process;
+use super::{PATIENCE, process::Process};
 
 /// `smidge ARGS…` with an environment of its own.
 pub(crate) fn smidge(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_smidge"));
-    command.args(args).env_clear().env("COLUMNS", "100");
+    command.args(args).env_clear().env("COLUMNS", "100").stdin(Stdio::null());
     command
 }
 
-/// Runs it; exit code, stdout and stderr.
+/// Runs it to its end; exit code, stdout and stderr. One that should have refused and runs is killed, and has code -1.
 pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (ended, watched) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    });
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    drop(ended);
+    watchdog.join().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
