@@ -259,8 +259,14 @@ fn a_peer_that_fills_the_hash_table_leaves_room_for_others_and_for_the_node_itse
         let taken = net.patiently("a flood of records", put).await;
         let store = node.status().await.unwrap().store;
         assert_eq!(store.records, 768, "a quarter of kad.max_records is kept for this node's own");
-        // What lies nearer displaced what lay farther, so that more were taken than are kept.
-        assert_eq!((taken, store.refused), (768 + store.displaced as usize, 1100 - taken as u64));
+        // What lies nearer displaced what lay farther, so that more were taken than are kept. An answer may be lost on
+        // its way back: kad gives up the oldest of more than 32 streams.
+        let (displaced, refused) = (store.displaced as usize, store.refused as usize);
+        assert!(taken > 700 && displaced > 0 && refused > 0, "{taken}, {displaced}, {refused}");
+        assert!(
+            taken <= 768 + displaced && 768 + displaced + refused <= 1100,
+            "{taken}, {displaced}, {refused}"
+        );
 
         for key in ["one", "two", "three"] {
             node.put(key, "mine", PutOptions { quorum: Quorum::One, ttl: None }).await.unwrap();
