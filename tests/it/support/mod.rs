@@ -13,13 +13,14 @@ use std::{
     fmt::Debug,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::atomic::{AtomicU8, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, StreamExt, future::join_all};
 use libp2p::{Multiaddr, PeerId, identity::Keypair, multiaddr::Protocol};
 use smidge::{
-    Client, Config, Event, Message, Node, Subscription,
+    Client, Config, Event, Message, Node, SpawnError, Subscription,
     dns::NameServer,
     runtime::{Executor, Handle},
 };
@@ -86,7 +87,20 @@ impl Network {
     }
 
     pub(crate) fn spawn_as(&self, config: Config, key: &Keypair) -> Client {
-        Node::new(config, key.clone()).spawn(&self.rt).unwrap()
+        let node = Node::new(config, key.clone());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match node.clone().spawn(&self.rt) {
+                // The child of another test, forked and not its own program yet, has this process's sockets open, too:
+                // also the one that a node has just closed.
+                Err(SpawnError::Listen { why, .. })
+                    if why.contains("Address already in use") && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                spawned => return spawned.unwrap(),
+            }
+        }
     }
 
     /// A node that dials `names`.
