@@ -71,6 +71,11 @@ step_doc-private() {
 }
 
 step_deny() {
+    # The other workspaces' locks follow this one's.
+    local workspace
+    for workspace in bench bench/ours fuzz; do
+        cargo metadata --locked --format-version 1 --manifest-path "$workspace/Cargo.toml" >/dev/null
+    done
     cargo deny --locked check bans licenses sources
     if timeout 60 cargo deny --locked fetch db; then
         cargo deny --locked --offline check advisories
