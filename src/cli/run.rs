@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -66,7 +66,7 @@ pub(crate) struct NodeArgs {
     ephemeral: bool,
     /// Where the key and the stored records are kept
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
     /// A topic to subscribe to (repeatable)
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
@@ -81,7 +81,7 @@ impl NodeArgs {
         options.flag("--topic", "gossip.topics", &self.topic);
         options.value("--mdns", "mdns.enabled", self.mdns.then(|| "true".into()));
         options.value("--ephemeral", "identity.ephemeral", self.ephemeral.then(|| "true".into()));
-        let within = |name| self.data_dir.as_ref().map(|dir| dir.join(name).to_string_lossy().into_owned());
+        let within = |name| self.data_dir.as_ref().map(|dir| Path::new(dir).join(name).display().to_string());
         options.value("--data-dir", "identity.key_file", within("key"));
         options.value("--data-dir", "kad.store", within("records"));
         options

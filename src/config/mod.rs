@@ -57,9 +57,6 @@ pub(crate) use {
     units::parse_duration,
 };
 
-/// Where a node keeps its state on a system that was prepared for it.
-const SYSTEM_STATE: &str = "/var/lib/smidge";
-
 /// The file read when no other is named, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/smidge/config.toml";
 
@@ -137,7 +134,8 @@ impl LoadOptions {
 
 /// Where a user who is not root keeps state (XDG base directories), unless the system's place is prepared.
 fn own_state() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() || Path::new(SYSTEM_STATE).exists() {
+    let system = Config::default().identity.key_file;
+    if rustix::process::geteuid().is_root() || system.parent().is_some_and(Path::exists) {
         return None;
     }
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -22,7 +22,7 @@ mod split;
 mod target;
 pub(crate) mod wire;
 
-use std::{fmt, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
+use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
 
 use futures::{
     channel::oneshot,
@@ -33,7 +33,7 @@ use crate::{
     config::{ApiListen, Config},
     error::remedy,
     logging::Repeats,
-    node::Client,
+    node::{Client, yield_now},
     runtime::{ByteStream, Handle, TcpListener, TcpOptions, UnixListener},
 };
 use context::Context;
@@ -175,7 +175,7 @@ async fn accept(listener: Listener, context: Arc<Context>, mut closed: oneshot::
             Ok(stream) => {
                 connection::start(&context, stream);
                 // Each is heard before the next one is taken in.
-                yield_once().await;
+                yield_now().await;
             }
             Err(e) => {
                 // Out of descriptors, for instance: for as long as it lasts, it happens at each attempt.
@@ -188,17 +188,4 @@ async fn accept(listener: Listener, context: Arc<Context>, mut closed: oneshot::
             }
         }
     }
-}
-
-/// Lets other tasks go first.
-async fn yield_once() {
-    let mut has_yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

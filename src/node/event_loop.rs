@@ -7,7 +7,6 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -42,6 +41,7 @@ use super::{
     setup,
     topics::Topics,
     watch::Watch,
+    yield_now,
 };
 use crate::{
     config::Config,
@@ -349,19 +349,6 @@ fn id_text(id: &MessageId) -> String {
         Ok(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => text.to_owned(),
         _ => id.to_string(),
     }
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ mod setup;
 mod status;
 mod table;
 mod topics;
+mod turn;
 mod watch;
 
 use std::{fmt, sync::Arc};
@@ -56,6 +57,7 @@ pub use peers::{ConnectionStatus, PeerStatus};
 pub(crate) use setup::{dns_config, quic_config, targets, tcp_config};
 pub use status::{Status, Traffic};
 pub use topics::{Events, Subscription};
+pub(crate) use turn::yield_now;
 pub use watch::GossipState;
 
 use self::listeners::{Listeners, Missed};

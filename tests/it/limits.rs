@@ -424,16 +424,17 @@ fn what_gossip_remembers_stays_within_a_share_of_the_memory_whatever_others_send
         for outcome in join_all(said).await.concat() {
             outcome.unwrap();
         }
-        // On a busy machine a forward may be given up to stay within the bounds: the end is all of them, or silence.
+        // The end is all of them, or half a minute of silence: that is a failure then, and not a test without end.
         let (mut most, mut came, mut silent) = (anonymous(&reader), 0, 0);
-        while came < MESSAGES as u64 && silent < 100 {
+        while came < MESSAGES as u64 && silent < 600 {
             most = most.max(anonymous(&reader));
             net.rt.sleep(Duration::from_millis(50)).await;
             let now = received(&reader);
             silent = if now == came { silent + 1 } else { 0 };
             came = now;
         }
-        assert!(came > MESSAGES as u64 * 9 / 10, "{came} of {MESSAGES}");
+        // More, where an id was forgotten at its bound and a late copy came.
+        assert!(came >= MESSAGES as u64, "{came} of {MESSAGES}");
         let grown = most.max(anonymous(&reader)).saturating_sub(before);
         eprintln!("GROWN {} KiB of {} KiB", grown >> 10, before >> 10);
         // As libp2p-gossipsub has it, 20,000 ids alone are 21 MB.
