@@ -177,7 +177,8 @@ async fn put_all(swarm: &mut Swarm<Stranger>, node: (PeerId, Multiaddr), keys: V
     kad.add_address(&peer, address);
     let (mut taken, mut under_way, mut keys) = (0, 0, keys.into_iter().peekable());
     while keys.peek().is_some() || under_way > 0 {
-        while under_way < 16
+        // Few: of more than 32 streams kad gives some up, on either side.
+        while under_way < 4
             && let Some(key) = keys.next()
         {
             let record = kad::Record::new(key, vec![0; 16]);
@@ -259,12 +260,12 @@ fn a_peer_that_fills_the_hash_table_leaves_room_for_others_and_for_the_node_itse
         let taken = net.patiently("a flood of records", put).await;
         let store = node.status().await.unwrap().store;
         assert_eq!(store.records, 768, "a quarter of kad.max_records is kept for this node's own");
-        // What lies nearer displaced what lay farther, so that more were taken than are kept. An answer may be lost on
-        // its way back: kad gives up the oldest of more than 32 streams.
+        // What lies nearer displaced what lay farther, so that more were taken than are kept. A request or its answer may
+        // be lost with its stream: no record counts twice, and none that was said to be taken is missing.
         let (displaced, refused) = (store.displaced as usize, store.refused as usize);
         assert!(taken > 700 && displaced > 0 && refused > 0, "{taken}, {displaced}, {refused}");
         assert!(
-            taken <= 768 + displaced && 768 + displaced + refused == 1100,
+            taken <= 768 + displaced && 768 + displaced + refused <= 1100,
             "{taken}, {displaced}, {refused}"
         );
 
