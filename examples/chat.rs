@@ -35,10 +35,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let nodes = (0..3).map(|n| node(&rt, n)).collect::<Result<Vec<_>, _>>()?;
         let mut chats = Vec::new();
         for node in &nodes {
-            chats.push(node.subscribe("chat").await?);
+            // Without its own lines, which it has on the screen.
+            chats.push(node.subscribe("chat").await?.no_local());
         }
         // A publish can wait for those who should hear it.
-        let all = PublishOptions { wait_peers: 2, timeout: Duration::from_secs(10) };
+        let all = PublishOptions { wait_peers: Some(2), timeout: Duration::from_secs(10) };
         for (n, line) in ["hello", "two\nlines", "how are you?"].into_iter().enumerate() {
             let receipt = nodes[n].publish("chat", line, all).await?;
             println!("{n} says {line:?}, handed to {} peers", receipt.peers);

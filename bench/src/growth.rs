@@ -174,7 +174,7 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
 
     let (arrivals, mut arrived) = mpsc::channel(1024);
     for client in &clients {
-        let (mut subscription, mut arrivals) = (client.subscribe(TOPIC).await?, arrivals.clone());
+        let (mut subscription, mut arrivals) = (client.subscribe(TOPIC).await?.no_local(), arrivals.clone());
         runtime.spawn(async move {
             while let Some(message) = subscription.next().await {
                 let number = message.data.first_chunk().map_or(u32::MAX, |n| u32::from_be_bytes(*n));
@@ -198,7 +198,7 @@ async fn grow(runtime: &Handle, sent: &AtomicU64, nodes: usize, empty: Reading) 
         delivered += 1;
         if let Some((began, count)) = under_way.get_mut(&number) {
             *count += 1;
-            // A subscriber of the publishing node is not told of its own messages.
+            // A subscriber of the publishing node leaves out its own messages.
             if *count == nodes - 1 {
                 times.push(began.elapsed().as_secs_f64() * 1e3);
                 under_way.remove(&number);

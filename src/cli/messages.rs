@@ -32,9 +32,10 @@ use crate::{
 /// Publishes a message through a running node.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge pub -t some_topic -m hello\n\n\
-                        Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more.\n\
+                        Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more;\n\
+                        those who subscribe at the node itself hear it, too.\n\
                         With --lines, Ctrl-C ends with a summary; where stderr is a terminal, it shows progress.\n\n\
-                        --json, for each message: {\"id\", \"peers\"}")]
+                        --json, for each message: {\"id\", \"peers\", \"local\"}")]
 pub(crate) struct PubArgs {
     /// The topic
     #[arg(short, long, value_name = "TOPIC")]
@@ -44,9 +45,9 @@ pub(crate) struct PubArgs {
     /// Each line is a message of its own; empty ones are left out
     #[arg(long, conflicts_with = "message")]
     lines: bool,
-    /// Subscribers of the topic to wait for; 0: publish even if there is none
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    wait_peers: usize,
+    /// Peers that follow the topic to wait for; 0: publish even if nobody is there [default: one, or a subscriber here]
+    #[arg(long, value_name = "N")]
+    wait_peers: Option<usize>,
     /// How long they are waited for, in seconds or with a unit
     #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
     timeout: Duration,
@@ -120,7 +121,8 @@ async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failu
 impl PubArgs {
     fn path(&self) -> String {
         let (topic, millis) = (encode(self.topic.as_bytes()), self.timeout.as_millis());
-        format!("/v1/topics/{topic}?wait_peers={}&timeout={millis}ms", self.wait_peers)
+        let wait = self.wait_peers.map(|n| format!("wait_peers={n}&")).unwrap_or_default();
+        format!("/v1/topics/{topic}?{wait}timeout={millis}ms")
     }
 
     /// What is to be printed of a receipt, which ends in a line break.
@@ -129,10 +131,13 @@ impl PubArgs {
             return String::from_utf8_lossy(receipt).into_owned();
         }
         let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
-        if receipt["peers"] == 0 {
-            return format!("published to 0 peers: nobody follows {}\n", self.topic);
+        let (id, peers) = (receipt["id"].as_str().unwrap_or("?"), &receipt["peers"]);
+        match receipt["local"].as_u64().unwrap_or(0) {
+            0 if *peers == 0 => format!("published to 0 peers: nobody follows {}\n", self.topic),
+            0 => format!("published {id} to {peers} peers\n"),
+            1 => format!("published {id} to {peers} peers and 1 subscriber here\n"),
+            n => format!("published {id} to {peers} peers and {n} subscribers here\n"),
         }
-        format!("published {} to {} peers\n", receipt["id"].as_str().unwrap_or("?"), receipt["peers"])
     }
 }
 
@@ -141,9 +146,8 @@ impl PubArgs {
 #[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
                         Live, not a log: what was said before is not shown. Messages that are no text are\n\
                         printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\n\
-                        --json, for each message: {\"topic\", \"id\", \"source\", \"from\", \"bytes\", \"base64\", \"data\"};\n\
-                        {\"lost\"}\n\
-                        where some were lost.")]
+                        --json, for each message: {\"topic\", \"id\", \"source\", \"from\", \"local\", \"bytes\",\n\
+                        \"base64\", \"data\"}; {\"lost\"} where some were lost.")]
 pub(crate) struct SubArgs {
     /// A topic (repeatable)
     #[arg(short, long, value_name = "TOPIC", required = true)]
@@ -154,6 +158,9 @@ pub(crate) struct SubArgs {
     /// End after so long, in seconds or with a unit; with --count, 75 is the exit code then
     #[arg(long, value_name = "S", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Leave out what is published at the node itself
+    #[arg(long)]
+    no_local: bool,
     /// Print a JSON record for each message
     #[arg(long)]
     json: bool,
@@ -172,7 +179,7 @@ pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let mut streams = Vec::new();
         for topic in &args.topic {
-            streams.push(events(api.follow(topic).await?).boxed());
+            streams.push(events(api.follow(topic, args.no_local).await?).boxed());
         }
         let mut seen = Seen { args, since: Instant::now(), messages: 0, lost: 0 };
         // What is being printed; no more is taken from the node meanwhile.

@@ -169,7 +169,7 @@ sections! { role;
         encoding: Encoding = Encoding::Bytes;
         /// How often; 0s: once, on start.
         every: Duration = secs(0);
-        /// Subscribers of the topic waited for before the first message.
+        /// Peers that follow the topic, waited for before the first message.
         wait_peers: usize [0..=65536] = 1;
         /// How long they are waited for.
         wait_timeout: Duration [secs(0)..=secs(DAY)] = secs(60);

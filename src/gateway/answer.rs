@@ -126,7 +126,10 @@ impl From<Error> for Refusal {
             Error::Stopped | Error::ShuttingDown => (503, "ask another node, or this one when it is back"),
             Error::BadTopic { .. } => (400, "a topic is 1 to 256 bytes of text without control characters"),
             Error::Limit { .. } => (429, "ask again in a moment, or raise the key"),
-            Error::NoPeers { .. } => (504, "GET /v1/peers tells who is connected; timeout=30 waits longer"),
+            Error::NoPeers { .. } => (
+                504,
+                "GET /v1/peers tells who is connected; a subscriber at this node would do, too; timeout=30 waits longer",
+            ),
             Error::MessageTooLarge { .. } => (413, "send less, or raise gossip.max_message on all nodes"),
             Error::Duplicate => (409, "change the payload, or set gossip.message_id = \"source\""),
             Error::Congested(_) => (429, "publish again in a moment, or let it wait longer with timeout="),

@@ -24,16 +24,18 @@ use crate::{
 const BATCH: usize = 64 << 10;
 
 /// Streams the messages of `topic` until the reader or the node goes.
-pub(super) async fn run(connection: &mut Connection, topic: String, query: Query) -> Next {
+pub(super) async fn run(connection: &mut Connection, topic: String, mut query: Query) -> Next {
     let context = connection.context.clone();
     let opened = async {
-        query.done("no parameters")?;
+        let local = query.flag("local")?.unwrap_or(true);
+        query.done("local")?;
         let Some(slot) = context.streams.take() else {
             let limit = context.api.streams;
             let error = format!("too many event streams at once (limit {limit}, config key api.streams)");
             return Err(Refusal::new(429, error, "close one, or raise the key"));
         };
-        Ok((slot, context.client.subscribe(topic).await?))
+        let subscription = context.client.subscribe(topic).await?;
+        Ok((slot, if local { subscription } else { subscription.no_local() }))
     };
     let (slot, mut subscription) = match opened.await {
         Ok(opened) => opened,
@@ -108,6 +110,7 @@ fn record(message: &Message) -> serde_json::Value {
         "topic": message.topic,
         "source": message.source.map(|p| p.to_string()),
         "from": message.from.to_string(),
+        "local": message.local,
         "bytes": message.data.len(),
         "base64": base64,
         "data": data,
@@ -128,6 +131,7 @@ mod tests {
             source: None,
             from: peer,
             data: data.into(),
+            local: false,
         })
     }
 

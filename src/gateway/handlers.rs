@@ -121,7 +121,7 @@ async fn publish(context: &Context, topic: String, query: Query, body: Vec<u8>) 
 pub(super) fn publish_options(mut query: Query) -> Result<PublishOptions, Refusal> {
     let usual = PublishOptions::default();
     let options = PublishOptions {
-        wait_peers: query.number("wait_peers")?.unwrap_or(usual.wait_peers),
+        wait_peers: query.number("wait_peers")?.or(usual.wait_peers),
         timeout: query.wait("timeout")?.unwrap_or(usual.timeout),
     };
     query.done("wait_peers, timeout and split")?;

@@ -237,6 +237,10 @@ impl Query {
         })
     }
 
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
+        self.take(name, "true or false", |text| text.parse().ok())
+    }
+
     /// How a body is split into messages.
     pub(super) fn split(&mut self) -> Result<Option<Split>, Refusal> {
         self.take("split", "lines or frames", |text| match text {
@@ -355,6 +359,10 @@ mod tests {
         }
         for bad in ["q=0", "q=none", "q="] {
             assert!(Query::parse(bad).unwrap().quorum("q").is_err(), "{bad}");
+        }
+        assert_eq!(Query::parse("b=false").unwrap().flag("b"), Ok(Some(false)));
+        for bad in ["b=0", "b=no", "b"] {
+            assert!(Query::parse(bad).unwrap().flag("b").is_err(), "{bad}");
         }
         assert!(Query::parse("t=0").unwrap().life("t").is_err());
         assert!(Query::parse("wat=1").unwrap().done("quorum").is_err());

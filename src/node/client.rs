@@ -71,7 +71,8 @@ impl Client {
         self.ask(|reply| Command::Dial { target, reply }).await
     }
 
-    /// Joins `topic` and returns its messages from now on.
+    /// Joins `topic` and returns its messages from now on, also those that are published at this node, unless it is to
+    /// be [without them](Subscription::no_local).
     ///
     /// # Errors
     /// [`Error::BadTopic`]; [`Error::Limit`] with too many subscriptions.
@@ -86,7 +87,8 @@ impl Client {
         self.ask(|reply| Command::Unsubscribe { topic, reply }).await
     }
 
-    /// PendingPublishes `data` on `topic` once enough peers have subscribed to it.
+    /// Publishes `data` on `topic` once somebody has subscribed to it, or as many peers as `options` ask for. Subscribers at
+    /// this node hear it, too.
     ///
     /// # Errors
     /// [`Error::NoPeers`] when they have not within the time limit; [`Error::MessageTooLarge`],

@@ -96,17 +96,17 @@ pub(crate) enum Command {
 /// How a message is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// Subscribers of the topic to wait for; 0: none has to be there, and the receipt may say that the message was
-    /// handed to no peer.
-    pub wait_peers: usize,
+    /// Peers to wait for that have subscribed to the topic. `None`: one, or a subscriber at this node, whichever is first;
+    /// 0: nobody has to be there, and the receipt may say that the message was handed to no peer.
+    pub wait_peers: Option<usize>,
     /// How long they are waited for.
     pub timeout: Duration,
 }
 
 impl Default for PublishOptions {
-    /// One subscriber, ten seconds.
+    /// One subscriber, here or elsewhere, and ten seconds for it to come.
     fn default() -> Self {
-        Self { wait_peers: 1, timeout: Duration::from_secs(10) }
+        Self { wait_peers: None, timeout: Duration::from_secs(10) }
     }
 }
 

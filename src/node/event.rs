@@ -29,16 +29,20 @@ pub struct Message {
     pub from: PeerId,
     /// What it says.
     pub data: Arc<[u8]>,
+    /// Whether it was published at this node; `from` is this node then.
+    pub local: bool,
 }
 
 /// What a publish can honestly say.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {
-    /// The message's id; empty where it was handed to no peer.
+    /// The message's id; empty where nobody was there at all, neither a peer nor a subscriber here.
     pub id: String,
     /// How many peers the message was handed to. They have it soon or, if their connection breaks,
     /// never: it is not a confirmation of delivery.
     pub peers: usize,
+    /// How many subscribers at this node it was given to.
+    pub local: usize,
 }
 
 /// What was larger than this node takes.
@@ -77,7 +81,7 @@ impl fmt::Display for Oversize {
 impl Receipt {
     /// Of a message without a peer to hand it to, which did not have to wait for one.
     pub(crate) fn to_nobody() -> Self {
-        Self { id: String::new(), peers: 0 }
+        Self { id: String::new(), peers: 0, local: 0 }
     }
 }
 
@@ -195,9 +199,9 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
     },
-    /// A message arrived.
+    /// A message arrived from another node.
     Message(Message),
-    /// A message of ours was handed to peers.
+    /// A message of ours was handed to peers, or given to subscribers at this node.
     Published {
         /// What can be said of it.
         receipt: Receipt,
@@ -360,7 +364,12 @@ impl fmt::Display for Event {
                 write!(f, " on {}, {} bytes", m.topic, m.data.len())
             }
             Self::Published { receipt, topic } => {
-                write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)
+                write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)?;
+                match receipt.local {
+                    0 => Ok(()),
+                    1 => f.write_str(", and to 1 subscriber here"),
+                    n => write!(f, ", and to {n} subscribers here"),
+                }
             }
             Self::SlowPeer(peer) => write!(f, "slow peer {peer}: it takes messages slower than they come"),
             Self::Shedding(Shed { ids, payloads, messages, forwards }) => write!(

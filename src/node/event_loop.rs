@@ -32,7 +32,7 @@ use super::{
     listeners::{Listeners, Missed},
     metrics::Metrics,
     peers::Peers,
-    pending_publishes::PendingPublishes,
+    pending_publishes::{PendingPublishes, There},
     ping,
     pushes::Pushes,
     queries::Queries,
@@ -231,8 +231,9 @@ impl EventLoop {
 
     fn on_timer(&mut self) {
         let now = self.runtime.now();
-        let gossip = &self.swarm.behaviour().gossip;
-        let late = self.pending_publishes.take_late(now, |topic| gossip.core().subscriber_count(topic));
+        let (core, topics) = (self.swarm.behaviour().gossip.core(), &self.topics);
+        let there = |topic: &str| There { peers: core.subscriber_count(topic), here: topics.hearers(topic) };
+        let late = self.pending_publishes.take_late(now, there);
         for (reply, error) in late {
             self.answer_publish(reply, 0, Err(error));
         }

@@ -25,7 +25,8 @@ use crate::{dialer::Notice, gossip::Shed};
 /// Counters that a label tells apart. Every value is there from the start: a rate needs a first zero.
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 
-const PUBLISHES: [&str; 6] = ["handed", "no_peers", "too_large", "duplicate", "congested", "refused"];
+const PUBLISHES: [&str; 7] =
+    ["handed", "local", "no_peers", "too_large", "duplicate", "congested", "refused"];
 const DIALS: [&str; 6] = ["connected", "failed", "own", "other_peer", "denied", "aborted"];
 
 /// What subscribers on this machine lost, by kind of stream.
@@ -98,7 +99,7 @@ impl Metrics {
             pending_publishes: labelled(
                 own,
                 "publishes",
-                "PendingPublishes that were asked for, by outcome",
+                "Publishes that were asked for, by outcome",
                 "outcome",
                 &PUBLISHES,
             ),
@@ -210,6 +211,7 @@ impl Metrics {
     /// Counts what became of a publish of `bytes`.
     pub(crate) fn published(&self, bytes: usize, result: &Result<Receipt, Error>) {
         let outcome = match result {
+            Ok(Receipt { peers: 0, local: 1.., .. }) => "local",
             Ok(Receipt { peers: 0, .. }) => "no_peers",
             Ok(receipt) => {
                 self.published.inc();

@@ -187,7 +187,8 @@ impl Node {
         Self { config, key, validator: None, keyring: None }
     }
 
-    /// Asks `validator` about every message before it is forwarded and delivered.
+    /// Asks `validator` about every message before it is forwarded and delivered; of what this node publishes, before its own
+    /// subscribers hear it.
     pub fn validator(mut self, validator: impl Validator) -> Self {
         self.validator = Some(Arc::new(validator));
         self

@@ -1,4 +1,4 @@
-//! PendingPublishes that wait for subscribers, or for room in the queues to them.
+//! Publishes that wait for subscribers, or for room in the queues to them.
 //!
 //! Pure: the loop says which peer subscribed and what time it is, and gets back what is to be published or
 //! refused. What finds all queues full is tried again, in the order in which it came, within its time.
@@ -16,7 +16,8 @@ pub(crate) struct Waiting<T> {
     pub(crate) topic: String,
     pub(crate) data: Vec<u8>,
     pub(crate) waiter: T,
-    pub(crate) wanted: usize,
+    /// Peers to wait for; `None`: one, or a subscriber at this node.
+    pub(crate) wanted: Option<usize>,
     patience: Duration,
     deadline: Option<Instant>,
     /// Full queues were found, so many of them; when it is tried again.
@@ -27,7 +28,24 @@ pub(crate) struct Waiting<T> {
 /// meanwhile.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// PendingPublishes in the order in which they came.
+/// Who follows a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct There {
+    pub(crate) peers: usize,
+    /// At this node.
+    pub(crate) here: usize,
+}
+
+impl<T> Waiting<T> {
+    fn is_heard(&self, there: There) -> bool {
+        match self.wanted {
+            Some(peers) => there.peers >= peers,
+            None => there.peers > 0 || there.here > 0,
+        }
+    }
+}
+
+/// Publishes in the order in which they came.
 #[derive(Debug)]
 pub(crate) struct PendingPublishes<T> {
     waiting: Vec<Waiting<T>>,
@@ -66,16 +84,10 @@ impl<T> PendingPublishes<T> {
 
     /// Those whose topic has enough subscribers now, oldest first. None overtakes another one of its topic that
     /// waits for room.
-    pub(crate) fn take_ready(
-        &mut self,
-        now: Instant,
-        subscribers: impl Fn(&str) -> usize,
-    ) -> Vec<Waiting<T>> {
+    pub(crate) fn take_ready(&mut self, now: Instant, there: impl Fn(&str) -> There) -> Vec<Waiting<T>> {
         let full = |w: &&Waiting<T>| w.congested.is_some_and(|(_, again)| now < again);
         let full: BTreeSet<_> = self.waiting.iter().filter(full).map(|w| w.topic.clone()).collect();
-        self.waiting
-            .extract_if(.., |w| !full.contains(&w.topic) && subscribers(&w.topic) >= w.wanted)
-            .collect()
+        self.waiting.extract_if(.., |w| !full.contains(&w.topic) && w.is_heard(there(&w.topic))).collect()
     }
 
     /// Takes those back, oldest first, that found the queues to `peers` peers full; gives back the waiters of
@@ -91,16 +103,21 @@ impl<T> PendingPublishes<T> {
     }
 
     /// Those whose time is up, each with what to tell.
-    pub(crate) fn take_late(&mut self, now: Instant, subscribers: impl Fn(&str) -> usize) -> Vec<(T, Error)> {
+    pub(crate) fn take_late(&mut self, now: Instant, there: impl Fn(&str) -> There) -> Vec<(T, Error)> {
         self.waiting
             .extract_if(.., |w| w.deadline.is_some_and(|at| at <= now))
             .map(|w| {
-                let there = subscribers(&w.topic);
+                let there = there(&w.topic);
                 let error = match w.congested {
                     Some((peers, _)) => Error::Congested(peers),
                     // It stood behind one that waits for room.
-                    None if there >= w.wanted => Error::Congested(there),
-                    None => Error::NoPeers { there, topic: w.topic, wanted: w.wanted, waited: w.patience },
+                    None if w.is_heard(there) => Error::Congested(there.peers),
+                    None => Error::NoPeers {
+                        there: there.peers,
+                        wanted: w.wanted.unwrap_or(1),
+                        topic: w.topic,
+                        waited: w.patience,
+                    },
                 };
                 (w.waiter, error)
             })
@@ -133,7 +150,11 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn options(wait_peers: usize, timeout: u64) -> PublishOptions {
-        PublishOptions { wait_peers, timeout: S(timeout) }
+        PublishOptions { wait_peers: Some(wait_peers), timeout: S(timeout) }
+    }
+
+    fn peers(peers: usize) -> There {
+        There { peers, here: 0 }
     }
 
     #[test]
@@ -143,9 +164,9 @@ mod tests {
         publishes.push("a".into(), vec![1], options(2, 10), 1, now).unwrap();
         publishes.push("b".into(), vec![2], options(1, 10), 2, now).unwrap();
         publishes.push("a".into(), vec![3], options(1, 10), 3, now).unwrap();
-        assert!(publishes.take_ready(now, |_| 0).is_empty(), "nobody is never enough");
+        assert!(publishes.take_ready(now, |_| peers(0)).is_empty(), "nobody is never enough");
         let ready = |p: &mut PendingPublishes<i32>, n: usize| -> Vec<i32> {
-            p.take_ready(now, |t| if t == "a" { n } else { 0 }).into_iter().map(|w| w.waiter).collect()
+            p.take_ready(now, |t| peers(if t == "a" { n } else { 0 })).into_iter().map(|w| w.waiter).collect()
         };
         assert_eq!(ready(&mut publishes, 1), [3]);
         assert_eq!(ready(&mut publishes, 2), [1]);
@@ -157,8 +178,22 @@ mod tests {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
         publishes.push("a".into(), vec![1], options(0, 0), 1, now).unwrap();
-        assert_eq!(publishes.take_ready(now, |_| 0).len(), 1);
+        assert_eq!(publishes.take_ready(now, |_| peers(0)).len(), 1);
         assert!(publishes.is_empty());
+    }
+
+    #[test]
+    fn a_subscriber_here_is_enough_where_no_number_of_peers_is_asked_for() {
+        let now = Instant::now();
+        let mut publishes = PendingPublishes::new(8);
+        let any = PublishOptions { wait_peers: None, timeout: S(10) };
+        publishes.push("a".into(), vec![1], any, 1, now).unwrap();
+        publishes.push("a".into(), vec![2], options(1, 10), 2, now).unwrap();
+        assert!(publishes.take_ready(now, |_| peers(0)).is_empty(), "nobody is never enough");
+        let ready = publishes.take_ready(now, |_| There { peers: 0, here: 1 });
+        assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1], "the other one asks for a peer");
+        publishes.push("b".into(), vec![3], any, 3, now).unwrap();
+        assert_eq!(publishes.take_ready(now, |_| peers(1)).len(), 2);
     }
 
     #[test]
@@ -167,8 +202,8 @@ mod tests {
         let mut publishes = PendingPublishes::new(8);
         publishes.push("a".into(), vec![], options(3, 5), (), now).unwrap();
         assert_eq!(publishes.deadline(), Some(now + S(5)));
-        assert!(publishes.take_late(now + S(4), |_| 1).is_empty());
-        let late = publishes.take_late(now + S(5), |_| 1);
+        assert!(publishes.take_late(now + S(4), |_| peers(1)).is_empty());
+        let late = publishes.take_late(now + S(5), |_| peers(1));
         let error = Error::NoPeers { topic: "a".into(), there: 1, wanted: 3, waited: S(5) };
         assert_eq!(late, [((), error)]);
         assert_eq!(publishes.deadline(), None);
@@ -180,22 +215,22 @@ mod tests {
         let mut publishes = PendingPublishes::new(8);
         publishes.push("full".into(), vec![1], options(1, 10), 1, now).unwrap();
         publishes.push("full".into(), vec![2], options(1, 10), 2, now).unwrap();
-        let ready = publishes.take_ready(now, |_| 1);
+        let ready = publishes.take_ready(now, |_| peers(1));
         assert_eq!(publishes.hold(ready, 3, now), []);
         publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
         publishes.push("other".into(), vec![4], options(1, 10), 4, now).unwrap();
         let waiters = |ready: Vec<Waiting<i32>>| ready.into_iter().map(|w| w.waiter).collect::<Vec<_>>();
-        assert_eq!(waiters(publishes.take_ready(now, |_| 1)), [4]);
+        assert_eq!(waiters(publishes.take_ready(now, |_| peers(1))), [4]);
         assert_eq!(publishes.deadline(), Some(now), "the third waits for nothing");
-        assert_eq!(publishes.take_late(now, |_| 2), [(3, Error::Congested(2))]);
+        assert_eq!(publishes.take_late(now, |_| peers(2)), [(3, Error::Congested(2))]);
         publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
         let later = now + RETRY;
-        let ready = publishes.take_ready(later, |_| 1);
+        let ready = publishes.take_ready(later, |_| peers(1));
         assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1, 2, 3]);
         // Still full: a publish without time is answered now, the others wait on.
         assert_eq!(publishes.hold(ready, 3, later), [(3, Error::Congested(3))]);
         assert_eq!(publishes.deadline(), Some(later + RETRY));
-        assert_eq!(publishes.take_late(now + S(10), |_| 1), [1, 2].map(|w| (w, Error::Congested(3))));
+        assert_eq!(publishes.take_late(now + S(10), |_| peers(1)), [1, 2].map(|w| (w, Error::Congested(3))));
         assert!(publishes.is_empty());
     }
 

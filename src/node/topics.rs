@@ -8,9 +8,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::Stream;
@@ -34,6 +34,10 @@ pub struct Subscription {
     commands: async_channel::WeakSender<Command>,
     /// Set where the loop could not be notified that this was dropped.
     unheard: Arc<AtomicBool>,
+    /// Whether what is published at this node is left out.
+    no_local: bool,
+    /// Those of the topic that leave it out.
+    deaf: Arc<AtomicUsize>,
 }
 
 /// Everything that happens to a node.
@@ -43,9 +47,13 @@ impl Stream for Subscription {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        match &mut self.messages {
-            Some(messages) => Pin::new(messages).poll_next(cx),
-            None => Poll::Ready(None),
+        let no_local = self.no_local;
+        let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
+        loop {
+            match ready!(Pin::new(&mut *messages).poll_next(cx)) {
+                Some(message) if no_local && message.local => {}
+                next => return Poll::Ready(next),
+            }
         }
     }
 }
@@ -58,7 +66,22 @@ impl Subscription {
 
     /// The next message, or how many were lost before it; `None` when the node has ended or the topic was left.
     pub async fn next_delivery(&mut self) -> Option<Delivery<Message>> {
-        self.messages.as_mut()?.next_delivery().await
+        loop {
+            match self.messages.as_mut()?.next_delivery().await {
+                Some(Delivery::Item(message)) if self.no_local && message.local => {}
+                next => return next,
+            }
+        }
+    }
+
+    /// Without what is published at this node. Such a subscriber is none that a publish here counts, or waits for.
+    /// [`lost`](Self::lost) counts what is left out, too, where it was lost.
+    #[must_use]
+    pub fn no_local(mut self) -> Self {
+        if !std::mem::replace(&mut self.no_local, true) {
+            self.deaf.fetch_add(1, Ordering::Relaxed);
+        }
+        self
     }
 
     /// The topic.
@@ -71,6 +94,9 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // Before the loop looks who is left.
         self.messages = None;
+        if self.no_local {
+            self.deaf.fetch_sub(1, Ordering::Relaxed);
+        }
         let Some(commands) = self.commands.upgrade() else { return };
         let sent = || commands.try_send(Command::Unfollow { topic: self.topic.clone() }).is_ok();
         if !sent() {
@@ -112,6 +138,8 @@ struct Topic {
     /// Whether the config asks for it, or only subscribers do.
     configured: bool,
     sender: Sender<Message>,
+    /// Subscribers that leave out what is published at this node.
+    deaf: Arc<AtomicUsize>,
 }
 
 /// What a new config makes of the topics.
@@ -217,9 +245,17 @@ impl Topics {
             return Err(Error::Limit { what: "topics", limit: self.max, key: "limits.topics" });
         }
         let lost = self.lost.clone();
-        let messages = self.open(topic).sender.opener().open(&lost);
-        let (messages, unheard) = (Some(messages), self.unheard.clone());
-        Ok((Subscription { messages, topic: topic.to_owned(), commands, unheard }, fresh))
+        let unheard = self.unheard.clone();
+        let state = self.open(topic);
+        let subscription = Subscription {
+            messages: Some(state.sender.opener().open(&lost)),
+            topic: topic.to_owned(),
+            commands,
+            unheard,
+            no_local: false,
+            deaf: state.deaf.clone(),
+        };
+        Ok((subscription, fresh))
     }
 
     /// Forgets `topic` if neither the config nor a subscriber wants it; says whether it did.
@@ -234,6 +270,13 @@ impl Topics {
     /// Ends all subscriptions of `topic`, and says whether there were any.
     pub(crate) fn drop_topic(&mut self, topic: &str) -> bool {
         self.topics.remove(topic).is_some()
+    }
+
+    /// How many subscribers at this node hear what is published here.
+    pub(crate) fn hearers(&self, topic: &str) -> usize {
+        let hearing =
+            |topic: &Topic| topic.sender.readers().saturating_sub(topic.deaf.load(Ordering::Relaxed));
+        self.topics.get(topic).map_or(0, hearing)
     }
 
     /// Gives a message to the subscribers of its topic.
@@ -252,9 +295,11 @@ impl Topics {
 
     fn open(&mut self, topic: &str) -> &mut Topic {
         let (bounds, budget) = (self.bounds, &self.budget);
-        self.topics
-            .entry(topic.to_owned())
-            .or_insert_with(|| Topic { configured: false, sender: queue(bounds, budget) })
+        self.topics.entry(topic.to_owned()).or_insert_with(|| Topic {
+            configured: false,
+            sender: queue(bounds, budget),
+            deaf: Arc::default(),
+        })
     }
 }
 
@@ -299,7 +344,8 @@ mod tests {
 
     fn message(topic: &str, n: u8) -> Message {
         let peer = PeerId::random();
-        Message { id: n.to_string(), topic: topic.into(), source: Some(peer), from: peer, data: [n].into() }
+        let (id, topic) = (n.to_string(), topic.into());
+        Message { id, topic, source: Some(peer), from: peer, data: [n].into(), local: false }
     }
 
     fn next(subscription: &mut Subscription) -> Option<Delivery<Message>> {
@@ -433,6 +479,32 @@ mod tests {
         for bad in ["", "a\nb", &"x".repeat(257)] {
             assert!(matches!(topics.follow(bad, commands.clone()), Err(Error::BadTopic { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_subscriber_may_leave_out_what_is_published_here_and_is_none_to_publish_to() {
+        let (mut topics, commands) = topics(4, 8);
+        assert_eq!(topics.hearers("t"), 0);
+        let mut all = topics.follow("t", commands.clone()).unwrap().0;
+        let mut others = topics.follow("t", commands).unwrap().0.no_local().no_local();
+        assert_eq!(topics.hearers("t"), 1);
+        topics.deliver(&Message { local: true, ..message("t", 1) });
+        topics.deliver(&message("t", 2));
+        let ids = |s: &mut Subscription| {
+            std::iter::from_fn(|| match next(s) {
+                Some(Delivery::Item(message)) => Some(message.id),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!((ids(&mut all), ids(&mut others)), (vec!["1".into(), "2".into()], vec!["2".to_owned()]));
+        topics.deliver(&Message { local: true, ..message("t", 3) });
+        assert_eq!(others.next().now_or_never(), None);
+        drop(all);
+        assert_eq!(topics.hearers("t"), 0);
+        drop(others);
+        let again = topics.follow("t", async_channel::bounded(8).0.downgrade()).unwrap().0;
+        assert_eq!((topics.hearers("t"), again.lost()), (1, 0), "who left is not counted");
     }
 
     #[test]

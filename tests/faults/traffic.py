@@ -29,7 +29,7 @@ class Publisher(threading.Thread):
             key, now = (self.node.name, self.number), time.monotonic()
             try:
                 connection = connection or Unix(self.node.socket)
-                connection.ask("POST", f"/v1/topics/{TOPIC}?timeout=5s", json.dumps(key) + self.padding)
+                connection.ask("POST", f"/v1/topics/{TOPIC}?wait_peers=1&timeout=5s", json.dumps(key) + self.padding)
                 self.traffic.sent[key] = now
                 self.took.append((now, time.monotonic() - now))
             except (OSError, http.client.HTTPException) as error:
@@ -69,7 +69,7 @@ class Hearer(threading.Thread):
     def follow(self):
         with socket.socket(socket.AF_UNIX) as stream:
             stream.connect(self.node.socket)
-            stream.sendall(f"GET /v1/topics/{TOPIC} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            stream.sendall(f"GET /v1/topics/{TOPIC}?local=false HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             for line in stream.makefile("rb"):
                 if not self.going:
                     return
@@ -151,7 +151,7 @@ class Traffic:
             if not since <= at < before or sources and key[0] not in sources:
                 continue
             for name, hearer in self.hearers.items():
-                # Nobody is told what he said himself.
+                # What is published at a node is left out there.
                 if name == key[0] or hearers and name not in hearers or due and not due(key[0], name):
                     continue
                 heard = hearer.heard.get(key, [])

@@ -28,7 +28,7 @@ async fn nodes(net: &Network, bundling: &[bool]) -> Vec<Client> {
 
 /// Publishes all of these, many at a time, in their order; returns their ids.
 async fn publish_all(node: &Client, wait_peers: usize, payloads: Vec<Vec<u8>>) -> Vec<String> {
-    let options = PublishOptions { wait_peers, timeout: PATIENCE };
+    let options = PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE };
     let receipts = stream::iter(payloads).map(|payload| node.publish(TOPIC, payload, options)).buffered(256);
     receipts.map(|receipt| receipt.unwrap().id).collect().await
 }
@@ -43,7 +43,8 @@ fn a_thousand_messages_in_bundles_arrive_once_each_and_in_order_also_where_nothi
     const EACH: usize = 500;
     run(async |net| {
         let nodes = nodes(&net, &[true, true, true, false]).await;
-        let mut heard = join_all(nodes.iter().map(async |node| node.subscribe(TOPIC).await.unwrap())).await;
+        let mut heard =
+            join_all(nodes.iter().map(async |node| node.subscribe(TOPIC).await.unwrap().no_local())).await;
         let said = |author: usize| (0..EACH).map(|n| format!("{author} {n:03}").into_bytes()).collect();
         let read = heard[2..].iter_mut().map(async |heard| {
             let mut messages: Vec<Message> = Vec::new();
@@ -83,7 +84,8 @@ fn a_thousand_messages_in_bundles_arrive_once_each_and_in_order_also_where_nothi
 fn what_only_looks_like_a_bundle_is_said_by_none_who_bundles_and_taken_as_it_is_by_others() {
     run(async |net| {
         let nodes = nodes(&net, &[true, true, false, false]).await;
-        let mut heard = join_all(nodes.iter().map(async |node| node.subscribe(TOPIC).await.unwrap())).await;
+        let mut heard =
+            join_all(nodes.iter().map(async |node| node.subscribe(TOPIC).await.unwrap().no_local())).await;
         let like = [&MAGIC[..], b" and more"].concat();
         // In a bundle of its own it passes everywhere.
         publish_all(&nodes[0], 3, vec![like.clone()]).await;

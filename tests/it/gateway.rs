@@ -407,7 +407,7 @@ fn a_body_of_many_lines_is_as_many_messages_and_each_has_its_receipt_in_order() 
         for (n, receipt) in receipts.iter().enumerate() {
             let message = net.message(&mut heard).await;
             assert_eq!(message.data[..], *format!("line {n}").as_bytes());
-            assert_eq!(*receipt, serde_json::json!({ "id": message.id, "peers": 1 }));
+            assert_eq!(*receipt, serde_json::json!({ "id": message.id, "peers": 1, "local": 0 }));
         }
         assert_eq!(heard.lost(), 0);
     });
@@ -529,7 +529,7 @@ fn a_slow_reader_is_told_what_it_lost_and_holds_up_nobody() {
         let [(one, _), (_two, at_two)] = pair(&net, |config| config.limits.events = 32).await;
         let mut slow = at_two.follow("t").await;
         let mut quick = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
         for n in 0..TOTAL {
             // More than the sockets between take in, from a reader that does not read.
             one.publish("t", format!("{n:0>40000}"), options).await.unwrap();
@@ -574,7 +574,7 @@ fn a_reader_that_takes_nothing_is_let_go() {
         })
         .await;
         let _stuck = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: 1, timeout: Duration::from_millis(500) };
+        let options = PublishOptions { wait_peers: Some(1), timeout: Duration::from_millis(500) };
         // Once it is gone nobody follows the topic any more, and nobody is there to publish to.
         net.patiently("nobody to be there", async {
             while one.publish("t", vec![b'x'; 40_000], options).await.is_ok() {}
@@ -616,7 +616,7 @@ fn a_thousand_idle_streams_are_served_and_bounded() {
             assert_eq!(net.patiently("a sign of life", stream.line()).await.as_deref(), Some(": still here"));
         }
 
-        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
         one.publish("t", "to all", options).await.unwrap();
         let all = net
             .patiently(
@@ -723,7 +723,7 @@ fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_a
             .spawn(&rt)
             .unwrap();
         let api = Api::serve(&net, &stuck, Config::default()).await;
-        let options = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
         one.publish(TOPIC, "x", options).await.unwrap();
         net.patiently("a stuck node", async { while api.get("/healthz").await.status != 503 {} }).await;
         let paths = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/peers", "/v1/names", "/v1/mesh"];

@@ -18,6 +18,7 @@ mod gateway;
 mod hosts;
 mod limits;
 mod limits_wire;
+mod local;
 mod mdns;
 mod mesh;
 mod metrics;

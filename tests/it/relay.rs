@@ -120,7 +120,7 @@ fn who_is_behind_a_relay_is_reached_through_it_and_said_to_be_relayed() {
         assert_eq!((record.peer, record.relayed), (Some(server.peer_id()), false));
 
         let mut heard = hidden.subscribe(TOPIC).await.unwrap();
-        let wait = PublishOptions { wait_peers: 1, ..PublishOptions::default() };
+        let wait = PublishOptions { wait_peers: Some(1), ..PublishOptions::default() };
         node.publish(TOPIC, "through the relay", wait).await.unwrap();
         let message = net.message(&mut heard).await;
         assert_eq!((text(&message).as_str(), message.source), ("through the relay", Some(node.peer_id())));
@@ -206,12 +206,14 @@ fn a_relayed_connection_without_a_time_limit_stands_and_carries() {
         config.kad.protocol = StreamProtocol::new("/alone/kad");
         config.dial.names = vec![circuit(&net, 2, &server, hidden.peer_id()).to_string().parse().unwrap()];
         let node = net.spawn(config);
-        let [mut at_hidden, mut at_node] =
-            [hidden.subscribe(TOPIC).await.unwrap(), node.subscribe(TOPIC).await.unwrap()];
+        let [mut at_hidden, mut at_node] = [
+            hidden.subscribe(TOPIC).await.unwrap().no_local(),
+            node.subscribe(TOPIC).await.unwrap().no_local(),
+        ];
         net.connected(&node, [hidden.peer_id()]).await;
         let mut events = node.events();
         // libp2p's own limit of zero would cut the connection in the first pause.
-        let wait = PublishOptions { wait_peers: 1, timeout: crate::support::PATIENCE };
+        let wait = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
         for _ in 0..3 {
             let large = "x".repeat(60_000);
             node.publish(TOPIC, large.clone(), wait).await.unwrap();

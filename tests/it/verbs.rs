@@ -554,7 +554,7 @@ fn what_asks_for_nobody_gets_by_with_nobody() {
     let (code, out, err) = node.ask(&["pub", "-t", "t", "-m", "hello", "--wait-peers", "0"]);
     assert_eq!((code, &*out), (0, "published to 0 peers: nobody follows t\n"), "{err}");
     let args = ["pub", "-t", "t", "-m", "hello", "--wait-peers", "0", "--json"];
-    assert_eq!(node.ask(&args).1.trim_end(), r#"{"id":"","peers":0}"#);
+    assert_eq!(node.ask(&args).1.trim_end(), r#"{"id":"","peers":0,"local":0}"#);
     let (code, ..) = node.ask(&["pub", "-t", "t", "-m", "hello", "--timeout", "0"]);
     assert_eq!(code, 75, "one has to be there by default");
 }

@@ -262,7 +262,7 @@ fn signed_gossip_passes_both_ways_over_every_version_with_the_same_ids() {
                 let subscribed = topic.clone();
                 stock.call(move |s| s.behaviour_mut().gossip.subscribe(&subscribed)).await.unwrap();
                 let client = join(&sides, &mut stock, config(), ours_dials).await;
-                let mut messages = client.subscribe(TOPIC).await.unwrap();
+                let mut messages = client.subscribe(TOPIC).await.unwrap().no_local();
 
                 let all_of_them = |n: u8| vec![n; usize::from(n) * 200];
                 for n in [0, 1, 255] {
@@ -329,7 +329,7 @@ fn a_node_that_speaks_floodsub_is_served_if_that_is_configured() {
             let mut config = config();
             config.gossip.floodsub = true;
             let client = join(&sides, &mut stock, config, ours_dials).await;
-            let mut messages = client.subscribe(TOPIC).await.unwrap();
+            let mut messages = client.subscribe(TOPIC).await.unwrap().no_local();
             for _ in 0..3 {
                 let sent = client.publish(TOPIC, "to everyone", PublishOptions::default());
                 assert_eq!(patiently("our publish", sent).await.unwrap().peers, 1);

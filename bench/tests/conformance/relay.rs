@@ -114,7 +114,7 @@ fn our_nodes_meet_through_a_stock_relay_and_connect_directly_if_they_may() {
                 until("one connection", node, async |node| relayed(&node, peer).await == [!punch]).await;
             }
             let mut heard = two.subscribe("some_topic").await.unwrap();
-            let wait = PublishOptions { wait_peers: 1, ..PublishOptions::default() };
+            let wait = PublishOptions { wait_peers: Some(1), ..PublishOptions::default() };
             patiently("a publish", one.publish("some_topic", "through", wait)).await.unwrap();
             let message = patiently("a message", heard.next()).await;
             assert!(matches!(&message, Some(m) if *m.data == *b"through"), "{message:?}");

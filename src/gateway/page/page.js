@@ -356,7 +356,7 @@
   function note(name, record) {
     if (name === "message") {
       heard++;
-      messages.unshift([clock(), tail(record.source), record.base64 ? plural(record.bytes, "byte") + ", no text" : cut(record.data, 300)]);
+      messages.unshift([clock(), record.local ? "this node" : tail(record.source), record.base64 ? plural(record.bytes, "byte") + ", no text" : cut(record.data, 300)]);
     } else if (name === "lost") messages.unshift([clock(), "", plural(record.lost, "message") + " lost: this page was too slow"]);
     messages.length = Math.min(messages.length, LOG);
     if (!note.due) note.due = requestAnimationFrame(() => {

@@ -79,6 +79,8 @@ impl EventLoop {
             Command::Subscribe { topic, reply } => {
                 let subscription = self.subscribe(&topic);
                 answer(reply, subscription);
+                // Something may have waited for a subscriber.
+                self.publish_ready();
             }
             Command::Unsubscribe { topic, reply } => {
                 let was = self.topics.drop_topic(&topic);

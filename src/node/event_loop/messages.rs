@@ -28,6 +28,7 @@ impl EventLoop {
             source: message.source,
             from,
             data: data.into(),
+            local: false,
         };
         let mut messages: Vec<Message> = match bundle {
             Some(Ok(bundle)) => {
@@ -51,6 +52,22 @@ impl EventLoop {
             self.topics.deliver(&message);
             self.emit(Event::Message(message));
         }
+    }
+
+    /// Gives a message of this node to its own subscribers, unless the validator refuses it; how many there are.
+    pub(super) fn deliver_here(&self, id: String, topic: String, data: &[u8]) -> usize {
+        let here = self.topics.hearers(&topic);
+        if here == 0 {
+            return 0;
+        }
+        let own = *self.swarm.local_peer_id();
+        let message = Message { id, topic, source: Some(own), from: own, data: data.into(), local: true };
+        let validator = self.validator.as_ref();
+        if validator.is_some_and(|validator| validator.validate(&message) != Verdict::Accept) {
+            return 0;
+        }
+        self.topics.deliver(&message);
+        here
     }
 
     /// Leaves those messages that are accepted, and says what that makes of them together: they are passed on if one of

@@ -1,6 +1,6 @@
 //! Messages that clients publish: one by one, or, in topics that say so, those of a moment in one.
 
-use std::{collections::BTreeMap, iter::Peekable, vec};
+use std::{collections::BTreeMap, iter::Peekable, time::Instant, vec};
 
 use super::{EventLoop, answer, id_text};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
-        pending_publishes::Waiting,
+        pending_publishes::{There, Waiting},
         publish_policy, topics,
     },
 };
@@ -82,8 +82,9 @@ impl EventLoop {
             return;
         }
         let now = self.runtime.now();
-        let gossip = &self.swarm.behaviour().gossip;
-        let ready = self.pending_publishes.take_ready(now, |topic| gossip.core().subscriber_count(topic));
+        let (core, topics) = (self.swarm.behaviour().gossip.core(), &self.topics);
+        let there = |topic: &str| There { peers: core.subscriber_count(topic), here: topics.hearers(topic) };
+        let ready = self.pending_publishes.take_ready(now, there);
         let mut full: BTreeMap<String, (usize, Batch)> = BTreeMap::new();
         let mut ready = ready.into_iter().peekable();
         while let Some(next) = ready.next() {
@@ -136,10 +137,13 @@ impl EventLoop {
         let escaped = |data: &[u8]| data.starts_with(&bundle::MAGIC) && self.bundles(topic);
         let single = data.first().filter(|data| batch.len() == 1 && !escaped(data));
         let (is_bundle, name) = (single.is_none(), Topic::from(topic));
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        let result = match single {
-            Some(data) => gossip.publish(&name, data),
-            None => gossip.publish_bundle(&name, &data),
+        let is_heard = self.topics.hearers(topic) > 0;
+        let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), Instant::now());
+        let result = match (single, is_heard) {
+            (Some(data), false) => core.publish(&name, data, now),
+            (Some(data), true) => core.publish_alone(&name, data, now),
+            (None, false) => core.publish_bundle(&name, &data, now),
+            (None, true) => core.publish_bundle_alone(&name, &data, now),
         };
         if let Err(PublishError::QueuesFull { peers }) = result {
             return Some((peers, batch));
@@ -150,11 +154,12 @@ impl EventLoop {
                 Ok(receipt) => {
                     let whole = id_text(&receipt.id);
                     let id = if is_bundle { format!("{whole}/{n}") } else { whole };
-                    let receipt = Receipt { id, peers: receipt.peers };
+                    let local = self.deliver_here(id.clone(), publish.topic.clone(), &publish.data);
+                    let receipt = Receipt { id, peers: receipt.peers, local };
                     self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
                     Ok(receipt)
                 }
-                Err(PublishError::NoPeers) if publish.wanted == 0 => Ok(Receipt::to_nobody()),
+                Err(PublishError::NoPeers) if publish.wanted == Some(0) => Ok(Receipt::to_nobody()),
                 Err(PublishError::TooLarge { bytes, limit }) => {
                     Err(Error::MessageTooLarge { bytes: *bytes, limit: *limit })
                 }

@@ -25,7 +25,21 @@ impl Core {
     /// # Errors
     /// When it was handed to nobody. Nothing is remembered of it then, so that it may be tried again.
     pub fn publish(&mut self, name: &Topic, data: &[u8], now: Instant) -> Result<Receipt, PublishError> {
-        self.hand_out(name, data.len(), now, &mut |author, rng| author.compose(name, data, rng))
+        self.hand_out(name, data.len(), now, false, &mut |author, rng| author.compose(name, data, rng))
+    }
+
+    /// Publishes a message as [`Self::publish`] does, and one that nobody can be handed is published all the same: it has an
+    /// id, and is remembered as any other. The receipt says 0 then.
+    ///
+    /// # Errors
+    /// As [`Self::publish`], but for [`PublishError::NoPeers`], which means that the topic is not followed.
+    pub fn publish_alone(
+        &mut self,
+        name: &Topic,
+        data: &[u8],
+        now: Instant,
+    ) -> Result<Receipt, PublishError> {
+        self.hand_out(name, data.len(), now, true, &mut |author, rng| author.compose(name, data, rng))
     }
 
     /// Publishes several messages as one bundle (`BUNDLE.md`).
@@ -38,10 +52,33 @@ impl Core {
         messages: &[&[u8]],
         now: Instant,
     ) -> Result<Receipt, PublishError> {
+        self.bundle_out(name, messages, now, false)
+    }
+
+    /// Publishes several messages as one bundle, also where nobody can be handed it.
+    ///
+    /// # Errors
+    /// As [`Self::publish_alone`] and [`Self::publish_bundle`].
+    pub fn publish_bundle_alone(
+        &mut self,
+        name: &Topic,
+        messages: &[&[u8]],
+        now: Instant,
+    ) -> Result<Receipt, PublishError> {
+        self.bundle_out(name, messages, now, true)
+    }
+
+    fn bundle_out(
+        &mut self,
+        name: &Topic,
+        messages: &[&[u8]],
+        now: Instant,
+        alone: bool,
+    ) -> Result<Receipt, PublishError> {
         let bytes = self.bundle_len(messages.iter().map(|message| message.len()));
         let bytes = bytes.filter(|_| (1..=bundle::MOST).contains(&messages.len()));
         let bytes = bytes.ok_or_else(|| PublishError::Signing("no bundle can be made of them".into()))?;
-        self.hand_out(name, bytes, now, &mut |author, rng| author.compose_bundle(name, messages, rng))
+        self.hand_out(name, bytes, now, alone, &mut |author, rng| author.compose_bundle(name, messages, rng))
     }
 
     /// Bytes of a bundle of messages of so many bytes each, as `max_message` counts; `None` where we cannot make any.
@@ -55,6 +92,7 @@ impl Core {
         name: &Topic,
         bytes: usize,
         now: Instant,
+        alone: bool,
         compose: &mut dyn FnMut(&mut Author, &mut fastrand::Rng) -> Result<WireMessage, SigningError>,
     ) -> Result<Receipt, PublishError> {
         if bytes > self.config.max_message {
@@ -62,7 +100,7 @@ impl Core {
         }
         let topic = self.topics.key(name.as_str()).ok_or(PublishError::NoPeers)?;
         let to = self.recipients(topic, now);
-        if to.is_empty() {
+        if to.is_empty() && !alone {
             return Err(PublishError::NoPeers);
         }
         let slow = self.waited_for(&to, name.as_str().len() + bytes, now);
@@ -104,7 +142,7 @@ impl Core {
                 self.note_dropped(*key, 1);
             }
         }
-        if peers == 0 {
+        if peers == 0 && !to.is_empty() {
             return Err(PublishError::QueuesFull { peers: to.len() });
         }
         self.stir();

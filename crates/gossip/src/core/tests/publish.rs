@@ -66,6 +66,20 @@ fn a_fanout_is_filled_up_when_its_peers_go() {
 }
 
 #[test]
+fn a_message_with_nobody_to_hand_it_to_can_be_published_all_the_same() {
+    let mut bench = Bench::new(Config::default()).following("t");
+    let receipt = bench.core.publish_alone(&topic("t"), b"x", bench.now).unwrap();
+    assert_eq!(receipt.peers, 0);
+    let other = bench.core.publish_alone(&topic("t"), b"x", bench.now).unwrap();
+    assert_ne!(receipt.id, other.id);
+    let peer = bench.peers(1, &["t"])[0];
+    assert_eq!(bench.core.publish_alone(&topic("t"), b"x", bench.now).unwrap().peers, 1);
+    assert_eq!(bench.merged(&peer).publish.len(), 1);
+    let unknown = bench.core.publish_alone(&topic("never heard of"), b"x", bench.now);
+    assert_eq!(unknown, Err(PublishError::NoPeers));
+}
+
+#[test]
 fn what_cannot_be_published_is_refused_and_remembers_nothing() {
     let mut bench = Bench::new(Config { max_message: 100, ..Config::default() }).following("t");
     let none = bench.core.publish(&topic("t"), b"x", bench.now);
