@@ -105,7 +105,8 @@ impl Client {
 
     /// Stores a record here and at the nodes closest to its key. When this returns, this node and those
     /// that confirmed have the record where they keep records: on the disk, fsynced, with `kad.store` as
-    /// a file; in memory otherwise.
+    /// a file; in memory otherwise. Nodes that are closer to its key than those that confirmed may still be on their
+    /// way to have it.
     ///
     /// # Errors
     /// [`Error::Store`] when this node cannot keep it; [`Error::Quorum`] when too few others confirmed

@@ -57,6 +57,7 @@ mod drain;
 mod messages;
 mod nat;
 mod publishing;
+mod puts;
 mod reports;
 
 /// The shortest time between two lines about what was too large, and about what gossip gave up.

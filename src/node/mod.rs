@@ -28,6 +28,7 @@ mod ping;
 mod places;
 mod publish_policy;
 mod pushes;
+mod puts;
 mod queries;
 mod reachable;
 mod relay_circuits;

@@ -14,6 +14,7 @@ use libp2p::{
 use super::{
     command::{Reply, Stored},
     error::Error,
+    puts::{PutId, Puts},
 };
 use crate::{
     store::{Sequence, Store},
@@ -22,13 +23,16 @@ use crate::{
 
 /// A question under way.
 pub(crate) enum Query {
-    Put {
-        reply: Reply<Stored>,
-        quorum: usize,
-        /// Where the store stood with the record in it.
-        sequence: Sequence,
-        /// Bytes of the record.
-        bytes: usize,
+    /// A record is handed to peers; as many as are `enough` end it.
+    Copies {
+        put: PutId,
+        enough: usize,
+    },
+    /// The peers closest to the key of a put are looked for, beside those that are `asked` to keep it already.
+    Closest {
+        put: PutId,
+        key: Vec<u8>,
+        asked: Vec<PeerId>,
     },
     Get {
         reply: Reply<Vec<u8>>,
@@ -51,26 +55,79 @@ pub(crate) enum Query {
     },
 }
 
+impl Query {
+    /// The put that it is a part of.
+    fn put(&self) -> Option<PutId> {
+        match self {
+            Self::Copies { put, .. } | Self::Closest { put, .. } => Some(*put),
+            _ => None,
+        }
+    }
+}
+
 /// A promise that can be made when the disk has kept it.
-enum Promise {
+pub(super) enum Promise {
     Stored(Reply<Stored>, Stored),
     Done(Reply<()>),
+}
+
+/// What kad's report on a question leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Nothing,
+    /// The query has all it wanted and can be ended.
+    Finish,
+    /// The record of a put is to be handed to `peers`, too, of which as many as are `enough` end it; with that the
+    /// [search is over](Queries::search_over).
+    Copy {
+        put: PutId,
+        key: Vec<u8>,
+        peers: Vec<PeerId>,
+        enough: usize,
+    },
 }
 
 /// The questions under way.
 #[derive(Default)]
 pub(crate) struct Queries {
     asked: HashMap<QueryId, Query>,
+    puts: Puts,
     promises: Vec<(Sequence, Promise)>,
 }
 
 impl Queries {
+    /// How many callers wait.
     pub(crate) fn len(&self) -> usize {
-        self.asked.len() + self.promises.len()
+        let others = self.asked.values().filter(|query| query.put().is_none()).count();
+        others + self.puts.waiting() + self.promises.len()
     }
 
     pub(crate) fn insert(&mut self, id: QueryId, query: Query) {
+        if let Some(put) = query.put() {
+            self.puts.open(put);
+        }
         self.asked.insert(id, query);
+    }
+
+    /// Begins a put of a record of `bytes`, which is in the store at `sequence`. It is over with the last of its queries.
+    pub(crate) fn begin_put(
+        &mut self,
+        reply: Reply<Stored>,
+        quorum: usize,
+        sequence: Sequence,
+        bytes: usize,
+    ) -> PutId {
+        self.puts.begin(reply, quorum, sequence, bytes)
+    }
+
+    /// How many puts look for the peers closest to their keys.
+    pub(crate) fn searches(&self) -> usize {
+        self.asked.values().filter(|query| matches!(query, Query::Closest { .. })).count()
+    }
+
+    /// The search for the peers closest to the key of a put is over, and has led to whatever it leads to.
+    pub(crate) fn search_over(&mut self, put: PutId) {
+        self.puts.close(put, 0, &mut self.promises);
     }
 
     /// Says "done" when the disk has what the store held at `sequence`.
@@ -96,16 +153,47 @@ impl Queries {
         }
     }
 
-    /// Takes in what kad found out; says whether the query has all it wanted and can be ended.
-    pub(crate) fn on_progress(&mut self, id: QueryId, result: QueryResult, last: bool) -> bool {
+    /// Takes in what kad found out.
+    pub(crate) fn on_progress(&mut self, id: QueryId, result: QueryResult, last: bool) -> Next {
         let Some(query) = self.asked.remove(&id) else {
-            return false; // one of kad's own
+            return Next::Nothing; // one of kad's own
         };
-        let Some(more) = answer(query, result, last, &mut self.promises) else {
-            return !last;
-        };
-        self.asked.insert(id, more);
-        false
+        match (query, result) {
+            (Query::Copies { put, enough }, QueryResult::PutRecord(result)) => {
+                let confirmed = match result {
+                    Ok(_) => enough,
+                    Err(
+                        PutRecordError::QuorumFailed { success, .. }
+                        | PutRecordError::Timeout { success, .. },
+                    ) => success.len(),
+                };
+                self.puts.close(put, confirmed, &mut self.promises);
+                Next::Nothing
+            }
+            (Query::Closest { put, key, asked }, QueryResult::GetClosestPeers(result)) if last => {
+                let found = match result {
+                    Ok(found) => found.peers,
+                    Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                let ids = found.into_iter().map(|found| found.peer_id);
+                let peers: Vec<_> = ids.filter(|peer| !asked.contains(peer)).collect();
+                if peers.is_empty() {
+                    self.search_over(put);
+                    return Next::Nothing;
+                }
+                // Who is answered already does not wait: all are to have it.
+                let enough = self.puts.missing(put).unwrap_or(peers.len()).clamp(1, peers.len());
+                Next::Copy { put, key, peers, enough }
+            }
+            (query, result) => match answer(query, result, last, &mut self.promises) {
+                Some(more) => {
+                    self.asked.insert(id, more);
+                    Next::Nothing
+                }
+                None if last => Next::Nothing,
+                None => Next::Finish,
+            },
+        }
     }
 }
 
@@ -117,27 +205,6 @@ fn answer(
     promises: &mut Vec<(Sequence, Promise)>,
 ) -> Option<Query> {
     match (query, result) {
-        (Query::Put { reply, quorum, sequence, bytes }, QueryResult::PutRecord(result)) => {
-            let stored = match result {
-                Ok(_) => Ok(Stored { confirmed: quorum }),
-                Err(
-                    PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
-                ) => {
-                    // kad counts against the replication factor; there may be fewer nodes than that.
-                    let confirmed = success.len();
-                    if confirmed >= quorum {
-                        Ok(Stored { confirmed })
-                    } else {
-                        Err(Error::Quorum { confirmed, wanted: quorum, bytes })
-                    }
-                }
-            };
-            match stored {
-                Ok(stored) => promises.push((sequence, Promise::Stored(reply, stored))),
-                Err(error) => return send(reply, Err(error)),
-            }
-            None
-        }
         (Query::Get { reply, quorum, mut found }, QueryResult::GetRecord(result)) => {
             match result {
                 Ok(GetRecordOk::FoundRecord(record)) => found.push(record.record.value),

@@ -24,6 +24,10 @@ const OVERHEAD: usize = 128;
 const ADDRESSES: usize = 16;
 /// A known peer is written again only when it was seen this much later.
 const SEEN: Duration = Duration::from_secs(3600);
+/// Of what is left of something's life, the part by which its end may be put off without being written anew.
+const PUT_OFF: u32 = 64;
+/// It may be brought forward by that part, too, but not by more than this: peers say in whole seconds what is left.
+const BROUGHT_FORWARD: Duration = Duration::from_secs(2);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -106,8 +110,10 @@ impl Memtable {
         self.records.values().map(|(record, _)| record)
     }
 
-    /// Takes in a record that came from `source`. Where there is no room, others give way as [`Shares`] decides.
-    pub(super) fn put(&mut self, record: Record, source: Source, now: Instant) -> Result<(), Error> {
+    /// Takes in a record that came from `source`. Where there is no room, others give way as [`Shares`] decides. One that is
+    /// there already keeps its end if that would hardly move, and nothing is written: holders hand each other
+    /// their records again and again.
+    pub(super) fn put(&mut self, mut record: Record, source: Source, now: Instant) -> Result<(), Error> {
         if record.value.len() > self.limits.value {
             self.refused += 1;
             return Err(Error::ValueTooLarge);
@@ -126,7 +132,15 @@ impl Memtable {
         if !self.make_room(source, (&key, size), lacks, now) {
             return Err(Error::MaxRecords);
         }
-        self.touch(Row::Record(key));
+        let is_same = |old: &&Record| {
+            old.value == record.value
+                && old.publisher == record.publisher
+                && is_same_end(old.expires, record.expires, now)
+        };
+        match self.record(&key).filter(is_same) {
+            Some(old) => record.expires = old.expires,
+            None => self.touch(Row::Record(key)),
+        }
         self.insert_record(record, source);
         Ok(())
     }
@@ -222,7 +236,16 @@ impl Memtable {
         if !self.make_room(source, (&key, size), lacks, now) {
             return Err(Error::MaxProvidedKeys);
         }
-        self.touch(Row::Provider(key, entry.provider));
+        let mut there = self.providers.get(&key).into_iter().flatten().map(|(old, _)| old);
+        let is_same = |old: &&ProviderRecord| {
+            old.provider == entry.provider
+                && old.addresses == entry.addresses
+                && is_same_end(old.expires, entry.expires, now)
+        };
+        match there.find(is_same).map(|old| old.expires) {
+            Some(expires) => entry.expires = expires,
+            None => self.touch(Row::Provider(key, entry.provider)),
+        }
         self.insert_entry(entry, source);
         Ok(())
     }
@@ -441,6 +464,14 @@ pub(super) struct Counts {
     pub(super) bytes: usize,
     pub(super) refused: u64,
     pub(super) displaced: u64,
+}
+
+/// Whether something may keep the end that it has, in memory and on the disk, where it was to have the `new` one.
+fn is_same_end(old: Option<Instant>, new: Option<Instant>, now: Instant) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return old == new };
+    let slack = old.saturating_duration_since(now) / PUT_OFF;
+    new.saturating_duration_since(old) <= slack
+        && old.saturating_duration_since(new) <= slack.min(BROUGHT_FORWARD)
 }
 
 fn size_of_record(record: &Record) -> usize {

@@ -74,7 +74,7 @@ pub(crate) struct Limits {
 }
 
 /// The sequence number of a change; it stands for all changes up to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sequence(u64);
 
 /// The outcome of a commit.

@@ -18,7 +18,10 @@ use smidge::{
     transport::quic::{self, Transport},
 };
 
-use crate::support::{Network, run};
+use crate::support::{
+    Network, run,
+    wire::{field, framed, line},
+};
 
 /// A connection to a node, without a swarm.
 struct Raw {
@@ -69,7 +72,7 @@ impl Raw {
     /// Sends `message` over a stream of `protocol`; the first message that comes back, if one does.
     async fn ask(&mut self, protocol: &str, message: &[u8]) -> Option<Vec<u8>> {
         let mut stream = self.next(true).await;
-        let asked = [&line("/multistream/1.0.0")[..], &line(protocol), &prefixed(message)].concat();
+        let asked = [&line("/multistream/1.0.0")[..], &line(protocol), &framed(message)].concat();
         self.drive(async {
             stream.write_all(&asked).await.ok()?;
             assert_eq!(frame(&mut stream).await?, b"/multistream/1.0.0\n");
@@ -92,7 +95,7 @@ impl Raw {
                     return None;
                 }
                 stream.write_all(&line(protocol)).await.ok()?;
-                stream.write_all(&prefixed(message)).await.ok()?;
+                stream.write_all(&framed(message)).await.ok()?;
                 stream.close().await.ok()?;
                 // Until the node has read it, or given up.
                 let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -103,25 +106,6 @@ impl Raw {
             }
         }
     }
-}
-
-fn varint(mut value: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-fn prefixed(message: &[u8]) -> Vec<u8> {
-    [varint(message.len()), message.to_vec()].concat()
-}
-
-/// A line of multistream-select.
-fn line(text: &str) -> Vec<u8> {
-    prefixed(format!("{text}\n").as_bytes())
 }
 
 /// The next message with its length before it; none if the stream ends.
@@ -137,11 +121,6 @@ async fn frame(stream: &mut SubstreamBox) -> Option<Vec<u8>> {
     let mut message = vec![0; length];
     stream.read_exact(&mut message).await.ok()?;
     Some(message)
-}
-
-/// A protobuf field of bytes.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    [&[number << 3 | 2][..], &prefixed(bytes)].concat()
 }
 
 /// `message` with an unknown field behind it that makes it `size` bytes long.

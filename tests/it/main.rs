@@ -32,6 +32,7 @@ mod store;
 mod strangers;
 mod strangers_claims;
 mod strangers_places;
+mod strangers_puts;
 mod support;
 mod tree;
 mod upstream;

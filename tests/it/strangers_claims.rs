@@ -40,7 +40,10 @@ use smidge::{
     transport::quic::{self, Transport},
 };
 
-use crate::support::{Network, PATIENCE, run, sandbox};
+use crate::support::{
+    Network, PATIENCE, run, sandbox,
+    wire::{field, framed},
+};
 
 #[derive(NetworkBehaviour)]
 pub(crate) struct Stranger {
@@ -173,23 +176,9 @@ impl ConnectionHandler for Pusher {
     }
 }
 
-fn varint(mut n: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while n > 0x7f {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes
-}
-
-fn framed(bytes: &[u8]) -> Vec<u8> {
-    [&varint(bytes.len())[..], bytes].concat()
-}
-
 /// The message of identify that says nothing but these addresses (its field `listenAddrs`).
 fn announces(addresses: impl IntoIterator<Item = Multiaddr>) -> Vec<u8> {
-    addresses.into_iter().flat_map(|a| [&[0x12][..], &framed(&a.to_vec())].concat()).collect()
+    addresses.into_iter().flat_map(|address| field(2, address.as_ref())).collect()
 }
 
 pub(crate) fn stranger(
@@ -232,7 +221,7 @@ fn drive(rt: &Handle, mut swarm: Swarm<Stranger>) {
 }
 
 /// A node that dials `other` and no name.
-fn node(net: &Network, n: u8, other: Multiaddr) -> Config {
+pub(crate) fn node(net: &Network, n: u8, other: Multiaddr) -> Config {
     let mut config = net.config(n, &[]);
     config.dial.addresses = vec![other];
     config
@@ -292,15 +281,15 @@ fn a_peer_that_announces_new_addresses_again_and_again_has_sixteen_and_one_line(
 }
 
 /// Sockets that somebody might be made to dial, and what arrived at them.
-struct Bait(Vec<UdpSocket>);
+pub(crate) struct Bait(Vec<UdpSocket>);
 
 impl Bait {
-    fn at(ip: IpAddr, count: usize) -> Self {
+    pub(crate) fn at(ip: IpAddr, count: usize) -> Self {
         let sockets = (0..count).map(|_| UdpSocket::bind((ip, 0)).unwrap());
         Self(sockets.inspect(|socket| socket.set_nonblocking(true).unwrap()).collect())
     }
 
-    fn addresses(&self) -> Vec<Multiaddr> {
+    pub(crate) fn addresses(&self) -> Vec<Multiaddr> {
         let at = |socket: &UdpSocket| {
             let at = socket.local_addr().unwrap();
             Multiaddr::from(at.ip()).with(Protocol::Udp(at.port())).with(Protocol::QuicV1)
@@ -323,7 +312,7 @@ impl Bait {
 }
 
 /// A peer at `at` that knows of others who do not exist, ten at a time of these addresses.
-fn liar(rt: &Handle, at: &Multiaddr, addresses: &[Multiaddr]) -> PeerId {
+pub(crate) fn liar(rt: &Handle, at: &Multiaddr, addresses: &[Multiaddr]) -> PeerId {
     let (mut swarm, _) = stranger(rt, at, Vec::new());
     for some in addresses.chunks(10) {
         let invented = PeerId::random();

@@ -1,9 +1,6 @@
 //! What clients ask for.
 
-use std::{
-    num::NonZeroUsize,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, kad, swarm::dial_opts::DialOpts};
 
@@ -201,19 +198,9 @@ impl EventLoop {
         match command {
             Command::Put { key, value, options, reply } => {
                 let quorum = queries::quorum(options.quorum.into(), others, replication);
-                let bytes = key.len() + value.len();
-                let record = kad::Record {
-                    expires: now.checked_add(options.ttl.unwrap_or(ttl)),
-                    ..kad::Record::new(key, value)
-                };
-                let confirmations = NonZeroUsize::new(quorum).map_or(kad::Quorum::One, kad::Quorum::N);
-                match kad.put_record(record, confirmations) {
-                    Ok(id) => {
-                        let sequence = kad.store_mut().sequence();
-                        self.queries.insert(id, Query::Put { reply, quorum, sequence, bytes });
-                    }
-                    Err(e) => answer(reply, Err(not_stored(&e, kad.store_mut(), &self.config.kad))),
-                }
+                let expires = now.checked_add(options.ttl.unwrap_or(ttl));
+                let record = kad::Record { expires, ..kad::Record::new(key, value) };
+                self.put(record, quorum, reply);
             }
             Command::Get { key, quorum, reply } => {
                 let id = kad.get_record(key.into());
@@ -289,7 +276,7 @@ impl EventLoop {
 }
 
 /// Why the store did not take something in, with the key to turn.
-fn not_stored(error: &kad::store::Error, store: &Store, bounds: &config::Kad) -> Error {
+pub(super) fn not_stored(error: &kad::store::Error, store: &Store, bounds: &config::Kad) -> Error {
     let held = store.status();
     Error::Store(match (store.trouble(), error) {
         (Some(why), _) => format!("the disk takes nothing: {why}"),

@@ -19,6 +19,7 @@ use crate::{
         claims::rank,
         event::{Event, Oversize},
         pushes,
+        queries::Next,
         reachable::is_reachable,
         table,
     },
@@ -188,13 +189,16 @@ impl EventLoop {
 
     fn on_kad_event(&mut self, event: kad::Event) {
         if let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event {
-            let kad = &mut self.swarm.behaviour_mut().kad;
-            if self.queries.on_progress(id, result, step.last)
-                && let Some(mut query) = kad.query_mut(&id)
-            {
-                query.finish();
+            match self.queries.on_progress(id, result, step.last) {
+                Next::Nothing => {}
+                Next::Finish => {
+                    if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {
+                        query.finish();
+                    }
+                }
+                Next::Copy { put, key, peers, enough } => self.copy(put, key, peers, enough),
             }
-            self.queries.settle(kad.store_mut());
+            self.queries.settle(self.swarm.behaviour_mut().kad.store_mut());
         }
     }
 

@@ -151,6 +151,80 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Whoever hands it over, and however often: what is held and what is written stay one, and end when it
+    /// was said last that they end, but for a 64th of the life that was left.
+    #[test]
+    fn a_record_that_is_there_is_written_again_only_where_its_end_moves(
+        puts in prop::collection::vec((0..400_u64, 1..4000_u64, source()), 1..40),
+    ) {
+        let start = Instant::now();
+        let (mut memtable, mut stored, mut s) = (Memtable::new(peer(0), LIMITS, true), HashMap::new(), 0);
+        for (pause, life, whose) in puts {
+            s += pause;
+            let at = moment(start, s);
+            memtable.expire(at.now);
+            let before = memtable.record(&vec![1].into()).map(|r| r.expires.unwrap());
+            memtable.put(record(1, 9, Some(at.now + S(life))), whose, at.now).unwrap();
+            let (held, asked) = (memtable.record(&vec![1].into()).unwrap().expires.unwrap(), at.now + S(life));
+            let slack = before.map_or(S(0), |before| before.saturating_duration_since(at.now) / 64);
+            prop_assert!(held <= asked + slack.min(S(2)) && asked <= held + slack, "{held:?} for {asked:?}");
+            prop_assert_eq!(memtable.unwritten(), usize::from(before != Some(held)), "written if it moved");
+            write(&mut memtable, &mut stored, at);
+            prop_assert_eq!(shown(&read_again(&stored, at)), shown(&memtable));
+            prop_assert_eq!(memtable.totals(), (1, 0, memtable.counts().bytes));
+        }
+    }
+}
+
+#[test]
+fn what_is_there_already_writes_nothing_and_counts_for_whoever_brought_it_last() {
+    let now = Instant::now();
+    let (mut memtable, mut stored) = (Memtable::new(peer(0), LIMITS, true), HashMap::new());
+    let put = |memtable: &mut Memtable, record: Record, n: u8, s: u64| {
+        memtable.put(record, from(n, n), now + S(s)).unwrap();
+        memtable.unwritten()
+    };
+    let day = |size: usize, s: u64| record(1, size, Some(now + S(86_400 + s)));
+    assert_eq!(put(&mut memtable, day(9, 0), 1, 0), 1);
+    write(&mut memtable, &mut stored, moment(now, 0));
+    let changes = memtable.changes();
+    // Another holder hands it over, the author a moment later, and what is left of it is rounded down.
+    assert_eq!(put(&mut memtable, day(9, 0), 2, 5), 0);
+    assert_eq!(put(&mut memtable, day(9, 20), 3, 20), 0);
+    assert_eq!(put(&mut memtable, Record { expires: Some(now + S(86_399)), ..day(9, 0) }, 2, 30), 0);
+    assert_eq!(memtable.changes(), changes);
+    for other in [
+        day(8, 0),
+        Record { publisher: Some(peer(7)), ..day(8, 0) },
+        day(8, 0),
+        day(8, 2000),
+        day(8, 1900),
+        record(1, 8, None),
+    ] {
+        assert_eq!(put(&mut memtable, other.clone(), 2, 40), 1, "{other:?}");
+        write(&mut memtable, &mut stored, moment(now, 40));
+    }
+    // Whoever has them stored first by a network that has more does not have them make room with its own.
+    let mut memtable = Memtable::new(peer(0), LIMITS, false);
+    let order = by_distance();
+    order[10..16].iter().for_each(|key| memtable.put(record(*key, 9, None), from(1, 1), now).unwrap());
+    order[14..16].iter().for_each(|key| memtable.put(record(*key, 9, None), from(2, 2), now).unwrap());
+    memtable.put(record(order[0], 9, None), from(3, 3), now).unwrap();
+    let kept: BTreeSet<_> = [0, 10, 11, 12, 14, 15].map(|nth| order[nth]).into();
+    assert_eq!(keys(&memtable), kept);
+
+    let mut memtable = Memtable::new(peer(0), LIMITS, true);
+    for (s, expected) in [(0, 1), (60, 0), (1000, 0), (2000, 1)] {
+        memtable.add_provider(entry(1, 2, Some(now + S(86_400 + s))), from(2, 2), now + S(s)).unwrap();
+        assert_eq!(memtable.unwritten(), expected, "after {s} s");
+        write(&mut memtable, &mut stored, moment(now, s));
+    }
+    let moved = ProviderRecord { addresses: Vec::new(), ..entry(1, 2, Some(now + S(88_400))) };
+    memtable.add_provider(moved, from(2, 2), now + S(2000)).unwrap();
+    assert_eq!(memtable.unwritten(), 1, "it is elsewhere now");
+}
+
 #[test]
 fn a_full_store_takes_nothing_new_until_something_expires() {
     let now = Instant::now();

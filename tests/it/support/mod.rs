@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod text;
+pub(crate) mod wire;
 
 use std::{
     collections::BTreeSet,
