@@ -29,9 +29,14 @@ pub(crate) use repeats::Repeats;
 /// The level of everything no directive speaks of.
 const DEFAULT_LEVEL: LevelFilter = LevelFilter::Info;
 
+/// Where the lines about single messages are: whoever wants them asks for this target.
+pub(crate) const MESSAGES: &str = "smidge::message";
+
 /// What says too much at `info` for an operator, and the level it gets there. Not applied to
-/// targets that a directive names, nor once `debug` or `trace` is asked of everything.
+/// targets that a directive names, nor once `debug` or `trace` is asked of everything, or of what a target belongs to.
 const QUIET: &[(&str, LevelFilter)] = &[
+    // A line for each is 170 MB a day at ten messages a second; the node counts them instead.
+    (MESSAGES, LevelFilter::Warn),
     // Warns "No known peers" of every bootstrap that comes before the first connection.
     ("libp2p_kad", LevelFilter::Error),
     // Names its spans at their own level, without a word of what happened.
@@ -135,8 +140,13 @@ impl Directives {
         }
         let level = self.level.unwrap_or(DEFAULT_LEVEL);
         builder.filter_level(level);
-        for (target, quiet) in QUIET.iter().filter(|_| level <= LevelFilter::Info) {
-            builder.filter_module(target, (*quiet).min(level));
+        for (target, quiet) in QUIET {
+            // As for any target, the longest directive that it begins with holds.
+            let named = self.targets.iter().filter(|(named, _)| target.starts_with(named.as_str()));
+            let asked = named.max_by_key(|(named, _)| named.len()).map_or(level, |(_, level)| *level);
+            if asked <= LevelFilter::Info {
+                builder.filter_module(target, (*quiet).min(asked));
+            }
         }
         for (target, level) in &self.targets {
             builder.filter_module(target, *level);

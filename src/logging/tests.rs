@@ -84,6 +84,15 @@ fn chatty_targets_are_quiet_unless_asked_for() {
     let log = Log::new(Format::Text, "debug");
     assert!(log.says("libp2p_kad", Level::Debug), "debug of everything is debug of everything");
 
+    for asked in ["info,smidge::message=info", "smidge=debug", "warn,smidge::message", "debug"] {
+        assert!(Log::new(Format::Text, asked).says(MESSAGES, Level::Info), "{asked}");
+    }
+    for not in ["info", "info,smidge=info", "smidge::node=debug", "libp2p=debug", "smidge::message=warn"] {
+        assert!(!Log::new(Format::Text, not).says(MESSAGES, Level::Info), "{not}");
+    }
+    let log = Log::new(Format::Text, "info,libp2p=debug");
+    assert!(log.says("libp2p_kad", Level::Debug), "it is one of them");
+
     let log = Log::new(Format::Text, "off,smidge::node");
     assert!(log.says("smidge::node", Level::Trace) && !log.says("smidge::dns", Level::Error));
     assert!(!log.says("libp2p_kad", Level::Error), "off is off");

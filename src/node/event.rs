@@ -13,7 +13,7 @@ use super::listeners::Missed;
 use crate::{
     dialer::{Notice, SAME_KEY},
     gossip::Shed,
-    mdns,
+    logging, mdns,
 };
 
 /// A message that arrived on a topic.
@@ -270,6 +270,15 @@ pub enum Event {
 impl Event {
     pub(crate) fn missed(Missed { address, why: reason, retry_in, repeated }: Missed) -> Self {
         Self::CannotListen { address, reason, retry_in, repeated }
+    }
+
+    /// The target under which this event is logged: messages have one of their own, which says nothing unless it is
+    /// asked for.
+    pub(crate) fn target(&self) -> &'static str {
+        match self {
+            Self::Message(_) | Self::Published { .. } => logging::MESSAGES,
+            _ => "smidge",
+        }
     }
 
     /// The level at which this event is logged.

@@ -39,6 +39,7 @@ use super::{
     reservations::Reservations,
     seldom::Seldom,
     setup,
+    tally::Tally,
     topics::Topics,
     watch::Watch,
     yield_now,
@@ -47,7 +48,7 @@ use crate::{
     config::Config,
     error::chain,
     gossip::{MessageId, Shed},
-    logging::Repeats,
+    logging::{self, Repeats},
     runtime::{Handle, Interface, Interfaces, Timer},
 };
 
@@ -103,6 +104,8 @@ pub(crate) struct EventLoop {
     /// What gossip gave up to stay within its bounds, as counted.
     shed: Shed,
     shedding: Seldom,
+    /// Messages that have no line each.
+    tally: Tally,
     pending_publishes: PendingPublishes<Reply<Receipt>>,
     queries: Queries,
     /// The caller that waits for each ping.
@@ -167,6 +170,7 @@ impl EventLoop {
             oversized: Seldom::new(OVERSIZED),
             shed: Shed::default(),
             shedding: Seldom::new(SHEDDING),
+            tally: Tally::default(),
             pending_publishes: PendingPublishes::new(config.limits.pending),
             queries: Queries::default(),
             pings: HashMap::new(),
@@ -249,6 +253,9 @@ impl EventLoop {
         }
         self.take_pushes(now);
         self.listen_again();
+        if let Some(counted) = self.tally.take(now) {
+            log::info!(target: "smidge", "{counted}");
+        }
         if let Some(drain) = &mut self.drain
             && drain.flushed.is_some_and(|at| at <= now)
         {
@@ -313,6 +320,7 @@ impl EventLoop {
             self.links_deadline(),
             self.blame.deadline(),
             self.pushes.deadline(),
+            self.tally.deadline(),
         ];
         self.timer.set(next.into_iter().flatten().min());
     }
@@ -323,7 +331,10 @@ impl EventLoop {
         let is_noise = matches!(&event,
             Event::Connected { peer, .. } | Event::Disconnected { peer, .. } if self.refusals.contains(peer));
         let level = if is_noise { log::Level::Debug } else { event.level() };
-        log::log!(target: "smidge", level, "{event}");
+        log::log!(target: event.target(), level, "{event}");
+        if !log::log_enabled!(target: logging::MESSAGES, log::Level::Info) {
+            self.tally.note(&event, self.runtime.now());
+        }
         self.metrics.note(&event);
         self.events.send(&event);
     }

@@ -39,6 +39,7 @@ mod seldom;
 mod setup;
 mod status;
 mod table;
+mod tally;
 mod topics;
 mod turn;
 mod watch;

@@ -149,7 +149,7 @@ fn first_heard(node: &Daemon, sub: &[&str], publish: impl Fn() -> (i32, String, 
 
 #[test]
 fn at_one_node_sub_hears_pub_and_both_say_so() {
-    let node = Daemon::start(&[]);
+    let node = Daemon::start(&["--set", "log.level=info,smidge::message=info"]);
     let publish = || node.ask(&["pub", "-t", "home", "-m", "hello", "--timeout", "1"]);
     let (heard, said) = first_heard(&node, &["sub", "-t", "home", "--count", "1", "--json"], publish);
     assert_eq!((&heard["data"], &heard["local"]), (&"hello".into(), &true.into()));
@@ -157,6 +157,28 @@ fn at_one_node_sub_hears_pub_and_both_say_so() {
     let id = heard["id"].as_str().unwrap();
     assert!(said.ends_with(" to 0 peers and 1 subscriber here\n"), "{said}");
     assert!(node.line("published ").starts_with(id), "the log has the first");
+}
+
+#[test]
+fn messages_are_counted_in_the_log_and_have_a_line_each_where_that_is_asked_for() {
+    let quiet = Daemon::start(&["--topic", "t"]);
+    let loud =
+        Daemon::start(&["--topic", "t", "--dial", &quiet.addr, "--set", "log.level=smidge::message=info"]);
+    for node in [&quiet, &loud] {
+        node.line("joined mesh");
+    }
+    let (code, out, err) = loud.ask(&["pub", "-t", "t", "-m", "hello"]);
+    assert_eq!(code, 0, "{err}");
+    let id = out.split(' ').nth(1).unwrap();
+    assert_eq!(loud.line("INFO  smidge::message: published "), format!("{id} to 1 peers on t"));
+    let counted = quiet.line("INFO  smidge: counted ");
+    assert!(counted.starts_with("1 messages received, 5 bytes, and 0 published; "), "{counted}");
+    let (code, out, err) = quiet.ask(&["pub", "-t", "t", "-m", "answer"]);
+    assert_eq!(code, 0, "{err}");
+    let id = out.split(' ').nth(1).unwrap();
+    let line = loud.line("INFO  smidge::message: message ");
+    assert_eq!(line, format!("{id} from {} on t, 6 bytes", quiet.peer));
+    assert_eq!(quiet.count("smidge::message: "), 0, "neither is logged where nobody asks");
 }
 
 #[test]

@@ -427,7 +427,10 @@ fn what_a_sender_says_at_intervals_arrives_again_and_again() {
     sandbox::run(|| {
         let net = Net::new();
         net.set("one", &[2]);
-        let one = net.start(2, &[&EPHEMERAL[..], &["--topic", "t"]].concat());
+        let one = net.start(
+            2,
+            &[&EPHEMERAL[..], &["--topic", "t", "--set", "log.level=smidge::message=info"]].concat(),
+        );
         let target = net.dial("one");
         let publish =
             ["--set", "publish.topic=t", "--set", "publish.data=1,2,3", "--set", "publish.every=100ms"];

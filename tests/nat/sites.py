@@ -124,6 +124,7 @@ class Node:
         for setting in (
             f"listen.addresses=/ip4/0.0.0.0/{self.end}", f"api.listen=unix:{self.socket}",
             f"identity.key_file={os.path.join(world.directory, f'{host.name}-{port}.key')}", "dns.resolv_conf=",
+            "log.level=info,smidge::message=info",
             *([f"gossip.topics={TOPIC}"] if topic else []), *settings,
         ):
             self.words += ["--set", setting]

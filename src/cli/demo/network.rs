@@ -336,6 +336,8 @@ impl Network {
                 "identity.ephemeral=true",
                 "--set",
                 "log.format=json",
+                "--set",
+                "log.level=info,smidge::message=info",
             ])
             .args(["--set", "api.listen=off", "--set", "gossip.topics=some_topic"])
             .args(match &self.how {

@@ -69,6 +69,11 @@ impl Daemon {
         self.process.rest(mark)
     }
 
+    /// How many lines hold `mark` so far.
+    pub(crate) fn count(&self, mark: &str) -> usize {
+        self.process.count(&[mark])
+    }
+
     /// `smidge ARGS…` that asks this node.
     pub(crate) fn asked(&self, args: &[&str]) -> Command {
         let mut command = smidge(args);
