@@ -14,7 +14,8 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
                         --json: {\"peer\", \"version\", \"listening\", \"not_listening\", \"same_key\",\n\
-                        \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\", \"uptime_s\",\n\
+                        \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\",\n\
+                        \"remembered\": {\"messages\", \"bytes\"}, \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]

@@ -131,8 +131,11 @@ impl PubArgs {
             return String::from_utf8_lossy(receipt).into_owned();
         }
         let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
-        let (id, peers) = (receipt["id"].as_str().unwrap_or("?"), &receipt["peers"]);
+        let (id, peers) = (receipt["id"].as_str().unwrap_or_default(), &receipt["peers"]);
         match receipt["local"].as_u64().unwrap_or(0) {
+            0 if *peers == 0 && !id.is_empty() => {
+                format!("published {id} to 0 peers: it is kept for those that come\n")
+            }
             0 if *peers == 0 => format!("published to 0 peers: nobody follows {}\n", self.topic),
             0 => format!("published {id} to {peers} peers\n"),
             1 => format!("published {id} to {peers} peers and 1 subscriber here\n"),
@@ -147,7 +150,7 @@ impl PubArgs {
                         Live, not a log: what was said before is not shown. Messages that are no text are\n\
                         printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\n\
                         --json, for each message: {\"topic\", \"id\", \"source\", \"from\", \"local\", \"bytes\",\n\
-                        \"base64\", \"data\"}; {\"lost\"} where some were lost.")]
+                        \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
 pub(crate) struct SubArgs {
     /// A topic (repeatable)
     #[arg(short, long, value_name = "TOPIC", required = true)]

@@ -90,6 +90,13 @@ impl Config {
                 "bundle = true with message_id = \"source\": of the messages in a bundle nobody would see that they are equal",
             ),
             rule(
+                &["topics", "gossip.message_id"],
+                gossip.message_id == MessageIds::Content
+                    && self.topics.values().any(|rules| rules.keep.is_some()),
+                "a topic has keep, and message_id is \"content\"".into(),
+                "keep with message_id = \"source\": what is remembered is told apart by author and number",
+            ),
+            rule(
                 &["gossip.topics", "limits.topics"],
                 gossip.topics.len() > limits.topics,
                 format!("{} topics, and limits.topics is {}", gossip.topics.len(), limits.topics),

@@ -49,7 +49,7 @@ pub use schema::{
 };
 use table::{Key, Visitor};
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
-pub use topic_rules::{TopicRules, TopicScore};
+pub use topic_rules::{Keep, TopicRules, TopicScore};
 pub(crate) use {
     network::parse_topic,
     schema::KEYS,

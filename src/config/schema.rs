@@ -240,6 +240,9 @@ sections! { role;
         /// Bytes of messages waiting for all subscribers; the topic with the most makes room. 0B: a sixteenth of `memory`,
         /// 64 MiB at most.
         backlogs: usize as Size [0..=1 << 34] = 0;
+        /// Bytes of remembered messages of all topics with `keep`, 80 for each beside its own; the topic with the most lets
+        /// go. 0B: an eighth of `memory`, 64 MiB at most.
+        kept: usize as Size [0..=1 << 34] = 0;
         /// Simultaneously open event streams.
         subscriptions: usize [1..=65536] = 64;
         /// Topics that this node may follow, and any one peer.

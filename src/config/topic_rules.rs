@@ -12,7 +12,7 @@ use toml::Value;
 
 use super::{
     enums::ScorePreset,
-    kind::{Kind, Refusal},
+    kind::{Kind, Refusal, Size},
     nearest,
     network::parse_topic,
     quoted,
@@ -31,6 +31,22 @@ pub struct TopicRules {
     pub score: TopicScore,
     /// Whether what is published within a moment travels in one message.
     pub bundle: bool,
+    /// How much of it is remembered; `None`: nothing.
+    pub keep: Option<Keep>,
+    /// Peers that may compare what they remember of it with this node; `None`: whoever shares the topic. Never empty.
+    pub read: Option<BTreeSet<PeerId>>,
+}
+
+/// How much of a topic a node remembers. What is beyond any of these bounds goes, the oldest first; `limits.kept` bounds
+/// all topics together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Messages.
+    pub messages: Option<usize>,
+    /// Bytes, 80 for each message beside its own.
+    pub bytes: Option<usize>,
+    /// By the author's time.
+    pub age: Option<Duration>,
 }
 
 /// A preset, and the parameters that differ from it.
@@ -141,7 +157,7 @@ impl Kind for TopicTable {
     type Field = BTreeMap<String, TopicRules>;
 
     fn expected() -> String {
-        "tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, and [topics.\"prices\".score]".into()
+        "tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, keep = { age = \"10m\" }, and [topics.\"prices\".score]".into()
     }
 
     fn from_toml(value: &Value) -> Result<Self::Field, Refusal> {
@@ -193,24 +209,60 @@ fn read_rules(value: &Value, leaf: &mut usize) -> At<TopicRules> {
     *leaf += usize::from(table.is_empty());
     for (key, value) in table {
         match key.as_str() {
-            "publish" => {
-                let peers = Vec::<PeerId>::from_toml(value).map_err(|r| (inside("publish", r), *leaf))?;
-                if peers.is_empty() {
-                    let why = "publish is empty, so that nobody could: leave it out to let everybody";
-                    return Err((Refusal::new(why), *leaf));
-                }
-                rules.publish = Some(peers.into_iter().collect());
-                *leaf += 1;
-            }
+            "publish" => rules.publish = Some(read_peers("publish", value, leaf)?),
+            "read" => rules.read = Some(read_peers("read", value, leaf)?),
+            "keep" => rules.keep = Some(read_keep(value, leaf)?),
             "score" => rules.score = read_score(value, leaf)?,
             "bundle" => {
                 rules.bundle = bool::from_toml(value).map_err(|r| (inside("bundle", r), *leaf))?;
                 *leaf += 1;
             }
-            other => return Err((unknown(other, &["bundle", "publish", "score"]), *leaf)),
+            other => return Err((unknown(other, &["bundle", "keep", "publish", "read", "score"]), *leaf)),
         }
     }
     Ok(rules)
+}
+
+/// Peers of which there must be one.
+fn read_peers(key: &str, value: &Value, leaf: &mut usize) -> At<BTreeSet<PeerId>> {
+    let peers = Vec::<PeerId>::from_toml(value).map_err(|r| (inside(key, r), *leaf))?;
+    if peers.is_empty() {
+        let why = format!("{key} is empty, so that nobody could: leave it out to let everybody");
+        return Err((Refusal::new(why), *leaf));
+    }
+    *leaf += 1;
+    Ok(peers.into_iter().collect())
+}
+
+fn read_keep(value: &Value, leaf: &mut usize) -> At<Keep> {
+    let table = value.as_table().ok_or_else(|| (inside("keep", Refusal::wrong_type(value)), *leaf))?;
+    let mut keep = Keep::default();
+    if table.is_empty() {
+        let why = "keep says nothing: give messages, bytes or age, or several of them";
+        return Err((Refusal::new(why), *leaf));
+    }
+    for (key, value) in table {
+        let at = |refusal| (inside(&format!("keep.{key}"), refusal), *leaf);
+        let outside =
+            |range: &str| Err(at(Refusal::new(format!("{value} is out of range (expected {range})"))));
+        match key.as_str() {
+            "messages" => match usize::from_toml(value).map_err(at)? {
+                0 | 10_000_001.. => return outside("1 to 10000000"),
+                messages => keep.messages = Some(messages),
+            },
+            "bytes" => match Size::from_toml(value).map_err(at)? {
+                bytes if !(1 << 10..=1 << 34).contains(&bytes) => return outside("1KiB to 16GiB"),
+                bytes => keep.bytes = Some(bytes),
+            },
+            "age" => match Duration::from_toml(value).map_err(at)? {
+                age if age < Duration::from_secs(1) => return outside("1s or more"),
+                age => keep.age = Some(age),
+            },
+            other => return Err(at(unknown(other, &["age", "bytes", "messages"]))),
+        }
+        *leaf += 1;
+    }
+    Ok(keep)
 }
 
 fn read_score(value: &Value, leaf: &mut usize) -> At<TopicScore> {
@@ -256,6 +308,16 @@ fn write_rules(rules: &TopicRules) -> Value {
     }
     if rules.bundle {
         table.insert("bundle".into(), Value::Boolean(true));
+    }
+    if let Some(peers) = &rules.read {
+        table.insert("read".into(), Value::Array(peers.iter().map(PeerId::to_toml).collect()));
+    }
+    if let Some(keep) = &rules.keep {
+        let messages = keep.messages.map(|n| ("messages", usize::to_toml(&n)));
+        let bytes = keep.bytes.map(|n| ("bytes", Size::to_toml(&n)));
+        let age = keep.age.map(|age| ("age", Duration::to_toml(&age)));
+        let bounds = [messages, bytes, age].into_iter().flatten().map(|(key, value)| (key.into(), value));
+        table.insert("keep".into(), Value::Table(bounds.collect()));
     }
     let mut score = toml::Table::new();
     score.insert("preset".into(), ScorePreset::to_toml(&rules.score.preset));

@@ -114,6 +114,8 @@ fn record(message: &Message) -> serde_json::Value {
         "bytes": message.data.len(),
         "base64": base64,
         "data": data,
+        "sent": message.sent,
+        "late": message.late,
     })
 }
 
@@ -132,6 +134,9 @@ mod tests {
             from: peer,
             data: data.into(),
             local: false,
+            sent: None,
+            late: false,
+            position: None,
         })
     }
 

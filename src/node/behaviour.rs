@@ -5,7 +5,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{access, autonat, dcutr, ping, places, relay_server, table};
+use super::{access, autonat, catchup, dcutr, ping, places, relay_server, table};
 use crate::{gossip, mdns};
 
 /// The node's behaviour. What may refuse a connection stands first.
@@ -19,6 +19,7 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: table::Behaviour,
     pub(crate) gossip: gossip::Behaviour,
+    pub(crate) catchup: catchup::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) relay_server: Toggle<relay_server::Behaviour>,
     pub(crate) relay_client: Toggle<relay::client::Behaviour>,

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use libp2p::{Multiaddr, PeerId};
 use log::Level;
 
-use super::listeners::Missed;
+use super::{catchup::Position, listeners::Missed};
 use crate::{
     dialer::{Notice, SAME_KEY},
     gossip::Shed,
@@ -31,12 +31,20 @@ pub struct Message {
     pub data: Arc<[u8]>,
     /// Whether it was published at this node; `from` is this node then.
     pub local: bool,
+    /// When it was sent, in milliseconds since 1970, as its author has signed. `None` where authors' programs do not
+    /// say it: all but smidge.
+    pub sent: Option<u64>,
+    /// Whether it was missed when it was live, and given by a neighbour's memory. Those of one author are in order among
+    /// themselves as far as one neighbour gave them.
+    pub late: bool,
+    /// Where it is in the memory of a topic that is kept.
+    pub position: Option<Position>,
 }
 
 /// What a publish can honestly say.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Receipt {
-    /// The message's id; empty where nobody was there at all, neither a peer nor a subscriber here.
+    /// The message's id; empty where nobody was there at all, neither a peer nor a subscriber here, and its topic is not kept.
     pub id: String,
     /// How many peers the message was handed to. They have it soon or, if their connection breaks,
     /// never: it is not a confirmation of delivery.
@@ -370,7 +378,7 @@ impl fmt::Display for Event {
                     Some(source) => write!(f, "{source}")?,
                     None => f.write_str("nobody")?,
                 }
-                write!(f, " on {}, {} bytes", m.topic, m.data.len())
+                write!(f, " on {}, {} bytes{}", m.topic, m.data.len(), if m.late { ", late" } else { "" })
             }
             Self::Published { receipt, topic } => {
                 write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)?;

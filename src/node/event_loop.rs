@@ -59,6 +59,7 @@ mod messages;
 mod nat;
 mod publishing;
 mod puts;
+mod recovery;
 mod reports;
 
 /// The shortest time between two lines about what was too large, and about what gossip gave up.

@@ -22,7 +22,7 @@ use super::{
     autonat,
     behaviour::Behaviour,
     boxed_handler::BoxedHandlers,
-    dcutr,
+    catchup, dcutr,
     dial_guard::{DialGuard, Guarded},
     gossip_setup, ping, places, relay_server, table,
 };
@@ -286,6 +286,7 @@ fn behaviour(
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?, guard.clone()),
         gossip: gossip_setup::behaviour(config, key)?,
+        catchup: catchup_behaviour(config, peer, runtime),
         ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
         relay_server: config.relay.server.then(|| relay_behaviour(config, peer)).into(),
         relay_client: circuits.into(),
@@ -332,6 +333,15 @@ fn mdns_behaviour(config: &Config, peer: PeerId, runtime: &Handle) -> mdns::Beha
     };
     let settings = mdns::Settings { policy, interfaces: settings.interfaces.clone() };
     mdns::Behaviour::new(peer, settings, runtime.clone(), fastrand::Rng::new())
+}
+
+fn catchup_behaviour(config: &Config, peer: PeerId, runtime: &Handle) -> catchup::Behaviour {
+    let limits = &config.limits;
+    let kept = if limits.kept == 0 { (limits.memory / 8).min(64 << 20) } else { limits.kept };
+    let settings = catchup::Settings { max_message: config.gossip.max_message, kept };
+    let mut catchup = catchup::Behaviour::new(settings, peer, runtime.clone(), fastrand::Rng::new());
+    catchup.book_mut().configure(&config.topics, catchup::wall());
+    catchup
 }
 
 /// Opens the store that the config names.

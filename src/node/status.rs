@@ -31,6 +31,8 @@ pub struct Status {
     pub topics: Vec<String>,
     /// Records that it keeps for the hash table.
     pub records: usize,
+    /// What it remembers of topics with `keep`.
+    pub remembered: Remembered,
     /// How its store stands.
     pub store: StoreStatus,
     /// How long it has been running, in seconds.
@@ -39,6 +41,15 @@ pub struct Status {
     pub log_dropped: u64,
     /// What it has said and heard since it started.
     pub traffic: Traffic,
+}
+
+/// What a node remembers of its topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Remembered {
+    /// Messages; a bundle is one.
+    pub messages: usize,
+    /// Their bytes, as they count against `limits.kept`.
+    pub bytes: usize,
 }
 
 /// Messages of a node since it started; they only ever grow, so that two readings make a rate.

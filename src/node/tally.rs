@@ -81,7 +81,9 @@ mod tests {
 
     fn message() -> Event {
         let (id, topic, from) = (String::new(), "t".into(), PeerId::random());
-        Event::Message(Message { id, topic, source: None, from, data: [0; 5].into(), local: false })
+        let (data, sent, position) = ([0; 5].into(), None, None);
+        let source = None;
+        Event::Message(Message { id, topic, source, from, data, local: false, sent, late: false, position })
     }
 
     #[test]

@@ -344,8 +344,9 @@ mod tests {
 
     fn message(topic: &str, n: u8) -> Message {
         let peer = PeerId::random();
-        let (id, topic) = (n.to_string(), topic.into());
-        Message { id, topic, source: Some(peer), from: peer, data: [n].into(), local: false }
+        let (id, topic, data) = (n.to_string(), topic.into(), [n].into());
+        let (sent, late, position) = (None, false, None);
+        Message { id, topic, source: Some(peer), from: peer, data, local: false, sent, late, position }
     }
 
     fn next(subscription: &mut Subscription) -> Option<Delivery<Message>> {

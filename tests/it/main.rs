@@ -9,6 +9,7 @@
 mod api;
 mod blame;
 mod bundles;
+mod catchup;
 mod cli;
 mod doctor;
 mod errors;

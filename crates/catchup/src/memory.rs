@@ -62,6 +62,17 @@ pub enum Unkept {
     NoRoom,
 }
 
+/// A message, and when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered<'m> {
+    /// Its place.
+    pub item: Item,
+    /// Its number among all that this memory ever took, in the order in which they came, from 1.
+    pub number: u64,
+    /// What verifies it.
+    pub record: &'m [u8],
+}
+
 /// What there is from a place on.
 #[derive(Debug)]
 pub struct Since<I> {
@@ -81,6 +92,9 @@ pub struct Memory {
     authors: Authors,
     /// The newest that was ever let go.
     let_go: Option<Item>,
+    /// The number of the last that came, and the highest of those let go.
+    last_number: u64,
+    gone_number: u64,
 }
 
 impl Memory {
@@ -90,7 +104,15 @@ impl Memory {
     /// Empty.
     pub fn new(keep: Keep) -> Self {
         let authors = Authors::new(keep.authors);
-        Self { keep, sorted: Sorted::default(), bytes: 0, authors, let_go: None }
+        Self {
+            keep,
+            sorted: Sorted::default(),
+            bytes: 0,
+            authors,
+            let_go: None,
+            last_number: 0,
+            gone_number: 0,
+        }
     }
 
     /// Keeps a message that was verified; `now` is in milliseconds since 1970, as times are. `author` stands for its
@@ -109,11 +131,13 @@ impl Memory {
             return Err(Unkept::NoRoom);
         }
         let author = self.authors.kept(author);
-        if !self.sorted.insert(Entry { item, author, record: record.into() }) {
+        let number = self.last_number + 1;
+        if !self.sorted.insert(Entry { item, author, number: number as u32, record: record.into() }) {
             // It was looked for above.
             self.authors.let_go(author, &item);
             return Err(Unkept::Known);
         }
+        self.last_number = number;
         self.bytes += size;
         self.trim();
         if self.sorted.get(&item).is_some() { Ok(()) } else { Err(Unkept::NoRoom) }
@@ -155,6 +179,7 @@ impl Memory {
     pub fn let_go_oldest(&mut self) -> bool {
         let Some(entry) = self.sorted.pop_first() else { return false };
         self.bytes -= entry.record.len() + Self::OVERHEAD;
+        self.gone_number = self.gone_number.max(self.number(&entry));
         self.authors.let_go(entry.author, &entry.item);
         self.let_go = self.let_go.max(Some(entry.item));
         true
@@ -188,6 +213,43 @@ impl Memory {
     pub fn last(&self, count: usize) -> impl Iterator<Item = (&Item, &[u8])> {
         let skip = self.sorted.len().saturating_sub(count);
         self.sorted.skip(skip).map(|entry| (&entry.item, &*entry.record))
+    }
+
+    /// The number of the message that came last.
+    pub fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
+    /// The highest number of what was let go: whoever resumes behind a lower one has a gap for good.
+    pub fn gone_number(&self) -> u64 {
+        self.gone_number
+    }
+
+    fn number(&self, entry: &Entry) -> u64 {
+        // It came among the last 2^32.
+        self.last_number - u64::from((self.last_number as u32).wrapping_sub(entry.number))
+    }
+
+    /// What is kept at a place or behind it, in order.
+    pub fn from(&self, place: Item) -> impl Iterator<Item = Remembered<'_>> {
+        self.sorted.from(place).map(|entry| self.remembered(entry))
+    }
+
+    /// The first `count` messages that came after the one of a number, in the order in which they came. Looks at all that
+    /// is kept.
+    pub fn behind(&self, number: u64, count: usize) -> Vec<Remembered<'_>> {
+        let all = self.sorted.skip(0).map(|entry| self.remembered(entry));
+        let mut behind: Vec<_> = all.filter(|kept| kept.number > number).collect();
+        if behind.len() > count {
+            behind.select_nth_unstable_by_key(count, |kept| kept.number);
+            behind.truncate(count);
+        }
+        behind.sort_unstable_by_key(|kept| kept.number);
+        behind
+    }
+
+    fn remembered<'m>(&self, entry: &'m Entry) -> Remembered<'m> {
+        Remembered { item: entry.item, number: self.number(entry), record: &entry.record }
     }
 
     /// How many messages.

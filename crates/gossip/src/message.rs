@@ -180,6 +180,11 @@ impl Author {
         self.peer
     }
 
+    /// The number of our next message is above `last`; smaller ones than were used are not used again.
+    pub fn number_above(&mut self, last: u64) {
+        self.sequence = self.sequence.max(last);
+    }
+
     /// Several messages of ours in one. Others take it for a bundle only if we sign, and our peer id holds the key.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ fn every_preset_is_valid_and_lets_silence_cost_nothing() {
 
 #[test]
 fn a_bad_rule_for_a_topic_is_refused_at_its_line() {
-    let expected = "expected tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, and [topics.\"prices\".score]";
+    let expected = "expected tables such as [topics.\"prices\"], with publish = [peer ids], bundle = true, keep = { age = \"10m\" }, and [topics.\"prices\".score]";
     for (text, said) in [
         ("topics = 3", "c.toml:1: topics: found the number 3"),
         ("[topics]\nprices = 3", "c.toml:2: topics: of \"prices\": found the number 3"),

@@ -15,7 +15,7 @@ use crate::{
         error::Error,
         queries::{self, Query},
         setup,
-        status::Status,
+        status::{Remembered, Status},
         topics::{self, Configured},
     },
     store::Store,
@@ -139,7 +139,12 @@ impl EventLoop {
     }
 
     pub(super) fn follow_configured(&mut self) {
-        let Configured { fresh, idle, left_out } = self.topics.configure(&self.config.gossip.topics);
+        // What is to be remembered is followed.
+        let mut wanted = self.config.gossip.topics.clone();
+        let kept =
+            self.config.topics.iter().filter(|(_, rules)| rules.keep.is_some()).map(|(topic, _)| topic);
+        wanted.extend(kept.filter(|topic| !self.config.gossip.topics.contains(topic)).cloned());
+        let Configured { fresh, idle, left_out } = self.topics.configure(&wanted);
         for topic in idle {
             self.leave(&topic);
         }
@@ -244,6 +249,7 @@ impl EventLoop {
             self.config.topics = config.topics;
             let followed: Vec<_> = self.topics.names().cloned().collect();
             followed.iter().for_each(|topic| self.score(topic));
+            self.keep_configured();
         }
         self.follow_configured();
     }
@@ -252,6 +258,7 @@ impl EventLoop {
         let table = self.table_size();
         let store = self.swarm.behaviour_mut().kad.store_mut().status();
         let behaviour = self.swarm.behaviour();
+        let (messages, bytes) = behaviour.catchup.book().held();
         let same_key = [behaviour.dialer.same_key(), behaviour.mdns.same_key()].concat();
         let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
         listening.sort();
@@ -267,6 +274,7 @@ impl EventLoop {
             table,
             topics: self.topics.names().cloned().collect(),
             records: store.records,
+            remembered: Remembered { messages, bytes },
             store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
             log_dropped: logging::dropped(),

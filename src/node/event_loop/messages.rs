@@ -2,13 +2,14 @@
 
 use libp2p::PeerId;
 
-use super::{EventLoop, id_text};
+use super::{EventLoop, id_text, recovery::place};
 use crate::{
     config::Validation,
-    gossip::{self, MessageId, bundle::Bundle},
+    gossip::{self, MessageId, WireMessage, bundle::Bundle},
     node::{
-        Verdict,
+        Position, Verdict,
         blame::Tariff,
+        catchup::{sent, wall},
         event::{Event, Message},
         publish_policy::{Reason, check_author},
     },
@@ -17,37 +18,36 @@ use crate::{
 impl EventLoop {
     /// A message, or several in a bundle: those are delivered, and validated, each by itself. The rules hold for their
     /// author, and so for all of them.
-    pub(super) fn on_message(&mut self, from: PeerId, id: &MessageId, message: gossip::Message) {
-        let bundle = Bundle::of(&message);
-        // Elsewhere it is a payload like any other.
-        let is_broken = matches!(bundle, Some(Err(_))) && self.bundles(message.topic.as_str());
-        let whole = id_text(id);
-        let received = |id: String, data: &[u8]| Message {
-            id,
-            topic: message.topic.to_string(),
-            source: message.source,
-            from,
-            data: data.into(),
-            local: false,
-        };
-        let mut messages: Vec<Message> = match bundle {
-            Some(Ok(bundle)) => {
-                let one = |(n, data)| received(format!("{whole}/{n}"), data);
-                bundle.messages.iter().map(|data| &data[..]).enumerate().map(one).collect()
-            }
-            _ => vec![received(whole, &message.data)],
-        };
+    pub(super) fn on_message(
+        &mut self,
+        from: PeerId,
+        id: &MessageId,
+        message: gossip::Message,
+        wire: &WireMessage,
+    ) {
+        let (mut messages, is_broken) = self.unpack(from, &id_text(id), &message);
         if let Some(verdict) = messages.first().and_then(|first| self.refused(first, is_broken)) {
             // A reject would blame each peer that brings it, in whatever order: the author's account is charged instead.
             self.swarm.behaviour_mut().gossip.verdict(id, gossip::Verdict::Ignore);
             return self.metrics.refused(verdict);
         }
+        let record = match self.judge(wire) {
+            Ok(record) => record,
+            Err(answer) => {
+                self.swarm.behaviour_mut().gossip.verdict(id, answer);
+                return;
+            }
+        };
         let answer = match self.validate(&mut messages) {
             Verdict::Accept => gossip::Verdict::Accept,
             Verdict::Ignore => gossip::Verdict::Ignore,
             Verdict::Reject => gossip::Verdict::Reject,
         };
-        self.swarm.behaviour_mut().gossip.verdict(id, answer);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.gossip.verdict(id, answer);
+        let record = record.filter(|_| answer == gossip::Verdict::Accept);
+        let position = record.and_then(|record| behaviour.catchup.book_mut().insert(&record, wall()));
+        place(&mut messages, position);
         for message in messages {
             self.topics.deliver(&message);
             self.emit(Event::Message(message));
@@ -55,24 +55,56 @@ impl EventLoop {
     }
 
     /// Gives a message of this node to its own subscribers, unless the validator refuses it; how many there are.
-    pub(super) fn deliver_here(&self, id: String, topic: String, data: &[u8]) -> usize {
-        let here = self.topics.hearers(&topic);
+    pub(super) fn deliver_here(&self, message: &Message) -> usize {
+        let here = self.topics.hearers(&message.topic);
         if here == 0 {
             return 0;
         }
-        let own = *self.swarm.local_peer_id();
-        let message = Message { id, topic, source: Some(own), from: own, data: data.into(), local: true };
         let validator = self.validator.as_ref();
-        if validator.is_some_and(|validator| validator.validate(&message) != Verdict::Accept) {
+        if validator.is_some_and(|validator| validator.validate(message) != Verdict::Accept) {
             return 0;
         }
-        self.topics.deliver(&message);
+        self.topics.deliver(message);
         here
+    }
+
+    /// The messages that one of gossip is, and whether it is to be a bundle and is none. Their positions have their
+    /// places in the bundle, and nothing more.
+    pub(super) fn unpack(
+        &self,
+        from: PeerId,
+        whole: &str,
+        message: &gossip::Message,
+    ) -> (Vec<Message>, bool) {
+        let sent = message.sequence.and_then(sent);
+        let source_is_own = message.source.as_ref() == Some(self.swarm.local_peer_id());
+        let received = |id: String, part: usize, data: &[u8]| Message {
+            id,
+            topic: message.topic.to_string(),
+            source: message.source,
+            from,
+            data: data.into(),
+            local: source_is_own,
+            sent,
+            late: false,
+            position: Some(Position::of_part(part)),
+        };
+        match Bundle::of(message) {
+            Some(Ok(bundle)) => {
+                let one = |(n, data): (usize, &[u8])| received(format!("{whole}/{n}"), n, data);
+                (bundle.messages.iter().map(|data| &data[..]).enumerate().map(one).collect(), false)
+            }
+            // Elsewhere it is a payload like any other.
+            bundle => {
+                let is_broken = bundle.is_some() && self.bundles(message.topic.as_str());
+                (vec![received(whole.to_owned(), 0, &message.data)], is_broken)
+            }
+        }
     }
 
     /// Leaves those messages that are accepted, and says what that makes of them together: they are passed on if one of
     /// them is accepted and none is rejected, for its author has signed them all.
-    fn validate(&self, messages: &mut Vec<Message>) -> Verdict {
+    pub(super) fn validate(&self, messages: &mut Vec<Message>) -> Verdict {
         let Some(validator) = self.validator.clone() else { return Verdict::Accept };
         let mut is_rejected = false;
         messages.retain(|message| {

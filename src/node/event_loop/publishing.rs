@@ -7,6 +7,7 @@ use crate::{
     error::chain,
     gossip::{PublishError, Topic, bundle},
     node::{
+        Position,
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
@@ -137,7 +138,9 @@ impl EventLoop {
         let escaped = |data: &[u8]| data.starts_with(&bundle::MAGIC) && self.bundles(topic);
         let single = data.first().filter(|data| batch.len() == 1 && !escaped(data));
         let (is_bundle, name) = (single.is_none(), Topic::from(topic));
-        let is_heard = self.topics.hearers(topic) > 0;
+        let here = self.topics.hearers(topic) > 0;
+        let is_heard = here || self.keeps(topic);
+        self.number_next();
         let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), Instant::now());
         let result = match (single, is_heard) {
             (Some(data), false) => core.publish(&name, data, now),
@@ -145,6 +148,7 @@ impl EventLoop {
             (None, false) => core.publish_bundle(&name, &data, now),
             (None, true) => core.publish_bundle_alone(&name, &data, now),
         };
+        let kept = result.as_ref().ok().map(|receipt| self.keep_own(&receipt.wire));
         if let Err(PublishError::QueuesFull { peers }) = result {
             return Some((peers, batch));
         }
@@ -154,7 +158,15 @@ impl EventLoop {
                 Ok(receipt) => {
                     let whole = id_text(&receipt.id);
                     let id = if is_bundle { format!("{whole}/{n}") } else { whole };
-                    let local = self.deliver_here(id.clone(), publish.topic.clone(), &publish.data);
+                    let part = u32::try_from(n).unwrap_or(u32::MAX);
+                    let (sent, position) = kept.unwrap_or_default();
+                    let position = position.map(|position| Position { part, ..position });
+                    let local = match here {
+                        true => {
+                            self.deliver_here(&self.own(&id, &publish.topic, &publish.data, sent, position))
+                        }
+                        false => 0,
+                    };
                     let receipt = Receipt { id, peers: receipt.peers, local };
                     self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
                     Ok(receipt)

@@ -163,6 +163,7 @@ impl EventLoop {
             }
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
+            BehaviourEvent::Catchup(event) => self.on_recovered(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::RelayClient(event) => self.on_reservation(event),
             BehaviourEvent::RelayServer(event) => log::debug!("as a relay: {event:?}"),
@@ -221,12 +222,19 @@ impl EventLoop {
             gossip::Event::Left { topic, peer } => {
                 self.emit(Event::LeftMesh { topic: topic.to_string(), peer });
             }
-            gossip::Event::Message { from, id, message } => self.on_message(from, &id, message),
+            gossip::Event::Message { from, id, message, wire } => self.on_message(from, &id, message, &wire),
+            gossip::Event::Unsubscribed { peer, topic } => {
+                self.swarm.behaviour_mut().catchup.left(&peer, topic.as_str());
+            }
             gossip::Event::Subscribed { peer, topic } => {
+                self.swarm.behaviour_mut().catchup.follows(peer, topic.as_str());
                 self.emit(Event::Subscribed { topic: topic.to_string(), peer });
                 self.publish_ready();
             }
-            gossip::Event::SlowPeer { peer, .. } => self.emit(Event::SlowPeer(peer)),
+            gossip::Event::SlowPeer { peer, .. } => {
+                self.swarm.behaviour_mut().catchup.missed(&peer);
+                self.emit(Event::SlowPeer(peer));
+            }
             gossip::Event::TooLarge { peer, bytes } => self.refuse_oversized(peer, bytes),
             gossip::Event::Link { peer, outbound, inbound, .. } => {
                 self.on_gossip_link(peer, inbound, outbound);

@@ -12,6 +12,8 @@ pub(super) struct Entry {
     pub(super) item: Item,
     /// Its place among the authors.
     pub(super) author: u32,
+    /// The low half of its number, which costs nothing beside the author's place.
+    pub(super) number: u32,
     pub(super) record: Box<[u8]>,
 }
 

@@ -174,7 +174,7 @@ proptest! {
             if pop && time % 3 == 0 {
                 prop_assert_eq!(sorted.pop_first().map(|entry| entry.item), tree.pop_first());
             } else {
-                prop_assert_eq!(sorted.insert(Entry { item, author: 0, record: Box::default() }), tree.insert(item));
+                prop_assert_eq!(sorted.insert(Entry { item, author: 0, number: 0, record: Box::default() }), tree.insert(item));
             }
             prop_assert_eq!(sorted.len(), tree.len());
         }

@@ -3,7 +3,7 @@
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::peers::PeerKind;
-use crate::{Message, MessageId, Topic};
+use crate::{Message, MessageId, Topic, WireMessage};
 
 /// Something for whoever drives the core to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,8 @@ pub enum Event {
         id: MessageId,
         /// The message.
         message: Message,
+        /// The same as its author made it, for whoever keeps it to be verified again.
+        wire: WireMessage,
     },
     /// A peer follows a topic.
     Subscribed {
@@ -140,12 +142,14 @@ pub enum Verdict {
 }
 
 /// What a publish can honestly say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
     /// The message's id.
     pub id: MessageId,
     /// How many peers it was handed to: it is on its way to them, and never more than that.
     pub peers: usize,
+    /// The message.
+    pub wire: WireMessage,
 }
 
 /// Why a message was not published.

@@ -270,10 +270,10 @@ impl Core {
         if wire.encoded().len() > self.config.idontwant_threshold {
             self.announce_arrival(topic, &id, &from, &message, asked);
         }
-        let waiting = Waiting { id: id.clone(), wire, topic, source: message.source, from };
+        let waiting = Waiting { id: id.clone(), wire: wire.clone(), topic, source: message.source, from };
         // Whoever brought it may be gone; the application hears of somebody all the same.
         let bringer = bringer.or(message.source).unwrap_or(self.local);
-        self.report(Event::Message { from: bringer, id, message });
+        self.report(Event::Message { from: bringer, id, message, wire });
         if self.config.validate_messages {
             self.await_verdict(fingerprint, waiting, now);
         } else {

@@ -148,8 +148,13 @@ impl Core {
         self.stir();
         self.seen.insert(fingerprint, now);
         self.promises.keep(&fingerprint);
-        self.history.put(fingerprint, id.clone(), name.clone(), wire);
-        Ok(Receipt { id, peers })
+        self.history.put(fingerprint, id.clone(), name.clone(), wire.clone());
+        Ok(Receipt { id, peers, wire })
+    }
+
+    /// The number of our next message is above `last`.
+    pub fn number_above(&mut self, last: u64) {
+        self.author.number_above(last);
     }
 
     /// How many peers have no room for a message of so many bytes that is to go to these, and are waited for.

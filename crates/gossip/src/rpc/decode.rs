@@ -60,6 +60,18 @@ pub fn decode(frame: &Bytes, limits: &Limits) -> Result<Rpc, DecodeError> {
     Ok(decoder.rpc)
 }
 
+impl WireMessage {
+    /// Reads one message by itself, as [`encoded`](Self::encoded) has it; `None` for any other encoding of it, and for what
+    /// is none. What it returns is a share of `encoded`.
+    pub fn decode(encoded: &Bytes) -> Option<Self> {
+        let limits = Limits::default();
+        let mut decoder = Decoder { frame: encoded, limits: &limits, rpc: Rpc::default(), ids: [0; 3] };
+        decoder.message(0..encoded.len()).ok()?;
+        let message = decoder.rpc.publish.pop()?;
+        (message.encoded() == encoded).then_some(message)
+    }
+}
+
 struct Decoder<'a> {
     frame: &'a Bytes,
     limits: &'a Limits,

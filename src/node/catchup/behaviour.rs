@@ -1,0 +1,511 @@
+//! The sessions of a node among its other behaviours.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
+    },
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use smidge_catchup::{
+    End, Key as SnapshotKey, Limits, Output, Responder, Snapshot,
+    frame::{FRAME, Refusal},
+};
+
+use super::{
+    book::Book,
+    handler::{self, Handler, StreamId},
+    record::Record,
+    scheduler::{Outcome, Scheduler},
+    session::{Key, Machine, Session, outcome},
+    wall,
+};
+use crate::{
+    gossip::Verifier,
+    runtime::{Handle, Timer},
+};
+
+/// Items put into a snapshot, and signatures checked, in one turn: what is live goes in between.
+const ITEMS: usize = 2048;
+const SIGNATURES: usize = 32;
+/// Sessions at a time, of ours and of others.
+const SESSIONS: usize = 4;
+/// A session whose peer says nothing for so long keeps no other one waiting.
+const STALLED: Duration = Duration::from_secs(1);
+/// Sessions of one peer that are answered in a window of time.
+const SERVED: u32 = 50;
+const WINDOW: Duration = Duration::from_secs(10);
+/// The timer rings that often while there are neighbours; where it rings later than by that much, this process stood still.
+const TICK: Duration = Duration::from_secs(5);
+const FROZEN: Duration = Duration::from_secs(3);
+/// Bytes of records sent in a second in one session.
+const RATE: u64 = 8 << 20;
+/// What a signed message has beside its payload: topic, author and its key, number, signature.
+const ENVELOPE: usize = 2048;
+
+/// What was found out.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Messages whose signatures hold, in order: to be judged as live ones, kept and delivered.
+    Recovered { from: PeerId, records: Vec<Record> },
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// `gossip.max_message`.
+    pub(crate) max_message: usize,
+    /// Bytes of all memories.
+    pub(crate) kept: usize,
+}
+
+#[derive(Default)]
+struct Peer {
+    /// Oldest first.
+    connections: Vec<ConnectionId>,
+    /// Sessions that were answered since.
+    since: Option<Instant>,
+    served: u32,
+}
+
+pub(crate) struct Behaviour {
+    book: Book,
+    settings: Settings,
+    scheduler: Scheduler,
+    peers: HashMap<PeerId, Peer>,
+    sessions: HashMap<Key, Session>,
+    verifier: Verifier,
+    random: SystemRandom,
+    /// Number of the next stream of ours.
+    next: u64,
+    actions: VecDeque<ToSwarm<Event, handler::Command>>,
+    runtime: Handle,
+    timer: Box<dyn Timer>,
+    /// When the timer rings.
+    armed: Option<Instant>,
+    waker: Option<Waker>,
+}
+
+impl Behaviour {
+    pub(crate) fn new(settings: Settings, local: PeerId, runtime: Handle, mut rng: fastrand::Rng) -> Self {
+        Self {
+            book: Book::new(rng.u32(..), settings.kept),
+            settings,
+            scheduler: Scheduler::new(local, rng),
+            peers: HashMap::new(),
+            sessions: HashMap::new(),
+            verifier: Verifier::new(64),
+            random: SystemRandom::new(),
+            next: 0,
+            actions: VecDeque::new(),
+            timer: runtime.timer(),
+            runtime,
+            armed: None,
+            waker: None,
+        }
+    }
+
+    pub(crate) fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub(crate) fn book_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+
+    /// After [`Book::configure`].
+    pub(crate) fn configured(&mut self) {
+        let book = &self.book;
+        self.scheduler.retain(|topic| book.keeps(topic));
+        let gone: Vec<_> =
+            self.sessions.iter().filter(|(_, s)| !book.keeps(&s.topic)).map(|(k, _)| *k).collect();
+        for key in gone {
+            self.finish(key, None, Outcome::Broke);
+        }
+        self.wake();
+    }
+
+    /// A connected peer follows a topic.
+    pub(crate) fn follows(&mut self, peer: PeerId, topic: &str) {
+        if self.book.keeps(topic) && self.peers.contains_key(&peer) {
+            self.scheduler.met(peer, topic, self.runtime.now());
+            self.wake();
+        }
+    }
+
+    /// A peer follows a topic no longer.
+    pub(crate) fn left(&mut self, peer: &PeerId, topic: &str) {
+        self.scheduler.left(peer, topic);
+    }
+
+    /// What was on its way between a peer and us may be lost.
+    pub(crate) fn missed(&mut self, peer: &PeerId) {
+        self.scheduler.missed(Some(peer), self.runtime.now());
+        self.wake();
+    }
+
+    fn limits(&self) -> Limits {
+        let record = self.settings.max_message + ENVELOPE;
+        // As many as there is room for, and some that go while others come.
+        let most = self.settings.kept / smidge_catchup::Memory::OVERHEAD + 4096;
+        Limits { record, rate: RATE, messages: most as u64, ..Limits::default() }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn command(&mut self, key: Key, peer: PeerId, event: handler::Command) {
+        self.actions.push_back(ToSwarm::NotifyHandler {
+            peer_id: peer,
+            handler: NotifyHandler::One(key.0),
+            event,
+        });
+        self.wake();
+    }
+
+    /// When a topic is free for a session: when the one about it ends, or has not moved for a while.
+    fn free(&self, topic: &str, now: Instant) -> Option<Instant> {
+        if self.sessions.values().filter(|session| session.is_ours()).count() >= SESSIONS {
+            return None;
+        }
+        let busy = self.sessions.values().filter(|session| session.topic == topic);
+        Some(busy.map(|session| session.moved + STALLED).max().unwrap_or(now))
+    }
+
+    /// Begins what is due.
+    fn begin(&mut self, now: Instant) {
+        while let Some((peer, topic, settled)) =
+            self.scheduler.due(now, |topic| self.free(topic, now).is_some_and(|at| at <= now))
+        {
+            self.scheduler.began(&peer, &topic, now);
+            let connection = self.peers.get(&peer).and_then(|peer| peer.connections.last());
+            let Some(connection) = connection.copied() else {
+                self.scheduler.gone(&peer);
+                continue;
+            };
+            let mut salt = [0; 16];
+            let span = self.book.greeting(&topic, settled, self.limits().record, wall());
+            let Some(span) = span.filter(|_| self.random.fill(&mut salt).is_ok()) else { continue };
+            let filling = Some((Snapshot::new(SnapshotKey::new(salt)), span));
+            let key = (connection, StreamId::Ours(self.next));
+            self.next += 1;
+            let session = Session::new(peer, topic, Machine::Beginning { salt }, filling, now);
+            self.sessions.insert(key, session);
+        }
+    }
+
+    fn refusal(&mut self, peer: &PeerId, topic: &str, now: Instant) -> Option<Refusal> {
+        if !self.book.keeps(topic) {
+            return Some(Refusal::NotKept);
+        }
+        if !self.book.may_read(topic, peer) {
+            return Some(Refusal::NotAllowed);
+        }
+        let theirs = self.sessions.values().filter(|session| !session.is_ours());
+        let is_full = theirs.clone().count() >= SESSIONS || theirs.filter(|s| s.peer == *peer).count() >= 2;
+        let is_busy = self.sessions.values().any(|s| s.topic == topic && now < s.moved + STALLED);
+        let state = self.peers.entry(*peer).or_default();
+        if state.since.is_none_or(|since| now >= since + WINDOW) {
+            (state.since, state.served) = (Some(now), 0);
+        }
+        let refused = is_full || is_busy || state.served >= SERVED || self.scheduler.is_wary(peer, now);
+        if !refused {
+            state.served += 1;
+        }
+        refused.then_some(Refusal::Busy)
+    }
+
+    /// A session that a peer begins.
+    fn greeted(&mut self, key: Key, peer: PeerId, frame: &[u8], now: Instant) {
+        let close = handler::Command::Finish { stream: key.1, frame: None };
+        let (mut responder, request) = match Responder::new(frame, self.limits(), now) {
+            Ok(begun) => begun,
+            Err(e) => {
+                log::debug!("{peer} begins no session: {e}");
+                return self.command(key, peer, close);
+            }
+        };
+        let topic = String::from_utf8(request.topic).unwrap_or_default();
+        if let Some(refusal) = self.refusal(&peer, &topic, now) {
+            responder.refuse(refusal);
+            let frame = match responder.poll(now) {
+                Output::Send(frame) => Some(frame),
+                _ => None,
+            };
+            return self.command(key, peer, handler::Command::Finish { stream: key.1, frame });
+        }
+        let record = self.limits().record;
+        let Some(span) = self.book.span(&topic, false, record, wall()) else {
+            return self.command(key, peer, close);
+        };
+        self.scheduler.began(&peer, &topic, now);
+        let filling = Some((Snapshot::new(SnapshotKey::new(request.salt)), span));
+        let mut session = Session::new(peer, topic, Machine::Responder(responder), filling, now);
+        session.is_open = true;
+        self.sessions.insert(key, session);
+        self.wake();
+    }
+
+    fn on_frame(&mut self, key: Key, peer: PeerId, frame: &[u8]) {
+        let now = self.runtime.now();
+        let Some(session) = self.sessions.get_mut(&key) else {
+            return match key.1 {
+                StreamId::Theirs(_) => self.greeted(key, peer, frame, now),
+                StreamId::Ours(_) => {}
+            };
+        };
+        (session.moved, session.wake) = (now, None);
+        let topic = session.topic.clone();
+        let Some(shelf) = self.book.shelf(&topic) else { return };
+        match session.receive(frame, &shelf) {
+            Ok(()) if session.fetched.is_empty() => self.drive(key, now),
+            Ok(()) => self.wake(),
+            Err(end) => self.end(key, &end, None),
+        }
+    }
+
+    /// Does what a session wants.
+    fn drive(&mut self, key: Key, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let topic = session.topic.clone();
+        let Some(shelf) = self.book.shelf(&topic) else { return };
+        match session.poll(&shelf, now) {
+            None => {}
+            Some(Output::Wait(at)) => session.wake = Some(at),
+            Some(Output::Ended(end)) => self.end(key, &end, None),
+            // Whether it is the last frame, the next poll says.
+            Some(Output::Send(frame)) => match session.poll(&shelf, now) {
+                Some(Output::Ended(end)) => self.end(key, &end, Some(frame)),
+                next => {
+                    if let Some(Output::Wait(at)) = next {
+                        session.wake = Some(at);
+                    }
+                    let (peer, is_open) = (session.peer, std::mem::replace(&mut session.is_open, true));
+                    let command = match key.1 {
+                        StreamId::Ours(stream) if !is_open => handler::Command::Open { stream, frame },
+                        stream => handler::Command::Send { stream, frame },
+                    };
+                    self.command(key, peer, command);
+                }
+            },
+        }
+        self.wake();
+    }
+
+    fn end(&mut self, key: Key, end: &End, last: Option<Vec<u8>>) {
+        if let Some(session) = self.sessions.get(&key) {
+            log::debug!(
+                "a session with {} about {}: {end}, {:?}",
+                session.peer,
+                session.topic,
+                session.summary()
+            );
+        }
+        self.finish(key, last, outcome(end));
+    }
+
+    fn finish(&mut self, key: Key, last: Option<Vec<u8>>, outcome: Outcome) {
+        let Some(session) = self.sessions.remove(&key) else { return };
+        let now = self.runtime.now();
+        let (peer, summary) = (session.peer, session.summary());
+        let is_done = matches!(outcome, Outcome::Done { .. });
+        if is_done && summary.frames > 0 {
+            self.book.heard(peer, summary.skew, wall());
+        }
+        // A session of theirs that did not come to its end says nothing of when to compare with them.
+        if session.is_ours() || is_done || outcome == Outcome::Hostile {
+            self.scheduler.ended(&peer, &session.topic, outcome, now);
+        }
+        if session.learned {
+            self.scheduler.learned(&session.topic, &peer, now);
+        }
+        if outcome != Outcome::Broke || last.is_some() || session.is_open {
+            self.command(key, peer, handler::Command::Finish { stream: key.1, frame: last });
+        }
+    }
+
+    /// Adds to a snapshot that is not whole; whether there was one.
+    fn fill(&mut self, now: Instant) -> bool {
+        let filling = self.sessions.iter_mut().find(|(_, session)| session.filling.is_some());
+        let Some((key, session)) = filling else { return false };
+        let (key, limits) = (*key, self.settings);
+        let Some((snapshot, _)) = &mut session.filling else { return false };
+        if self.book.fill(&session.topic, snapshot, ITEMS) {
+            let record = limits.max_message + ENVELOPE;
+            let most = limits.kept / smidge_catchup::Memory::OVERHEAD + 4096;
+            session.begin(Limits { record, rate: RATE, messages: most as u64, ..Limits::default() }, now);
+            self.drive(key, now);
+        }
+        true
+    }
+
+    /// Checks signatures of what was fetched; whether there was any.
+    fn verify(&mut self, now: Instant) -> bool {
+        let fetched = self.sessions.iter_mut().find(|(_, session)| !session.fetched.is_empty());
+        let Some((key, session)) = fetched else { return false };
+        let (key, peer) = (*key, session.peer);
+        let count = session.fetched.len().min(SIGNATURES);
+        let records: Vec<_> = session.fetched.drain(..count).collect();
+        let wires: Vec<_> = records.iter().map(|(_, record)| record.wire.clone()).collect();
+        let holds = self.verifier.verify_batch(&wires);
+        let wall = wall();
+        session.learned |= records.iter().any(|(item, _)| self.book.is_settled(item, wall));
+        session.moved = now;
+        let is_whole = session.fetched.is_empty();
+        let all = holds.iter().all(|holds| *holds);
+        let good = records.into_iter().zip(holds).filter(|(_, holds)| *holds);
+        let records: Vec<_> = good.map(|((_, record), _)| record).collect();
+        if !records.is_empty() {
+            self.actions.push_back(ToSwarm::GenerateEvent(Event::Recovered { from: peer, records }));
+        }
+        if !all {
+            log::debug!("{peer} gave what its author did not sign");
+            self.finish(key, None, Outcome::Hostile);
+        } else if is_whole {
+            self.drive(key, now);
+        }
+        true
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = self.runtime.now();
+        let sessions = self.sessions.values().filter_map(|session| session.wake).min();
+        let due = self.scheduler.deadline(|topic| self.free(topic, now));
+        let tick = due.is_some().then_some(now + TICK);
+        let at = [sessions, due, tick].into_iter().flatten().min();
+        // A moment that is still to come is not put off.
+        let at = match (self.armed.filter(|armed| *armed > now), at) {
+            (Some(armed), Some(at)) => Some(armed.min(at)),
+            (_, at) => at,
+        };
+        self.timer.set(at);
+        self.armed = at;
+        self.timer.poll(cx).is_ready()
+    }
+
+    fn on_timer(&mut self) {
+        let now = self.runtime.now();
+        if self.armed.take().is_some_and(|at| now >= at + FROZEN) {
+            log::debug!("this process stood still: neighbours are asked what it missed");
+            self.scheduler.missed(None, now);
+        }
+        let due = |session: &Session| session.wake.is_some_and(|at| at <= now);
+        let due: Vec<_> =
+            self.sessions.iter().filter(|(_, session)| due(session)).map(|(key, _)| *key).collect();
+        for key in due {
+            if let Some(session) = self.sessions.get_mut(&key) {
+                session.wake = None;
+            }
+            self.drive(key, now);
+        }
+        self.begin(now);
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.limits().longest().max(FRAME)))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new(self.limits().longest().max(FRAME)))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(e) => {
+                self.peers.entry(e.peer_id).or_default().connections.push(e.connection_id);
+            }
+            FromSwarm::ConnectionClosed(e) => {
+                let connection = e.connection_id;
+                let of = |key: &&Key| key.0 == connection;
+                let broken: Vec<_> = self.sessions.keys().filter(of).copied().collect();
+                for key in broken {
+                    if let Some(session) = self.sessions.get_mut(&key) {
+                        session.is_open = false;
+                    }
+                    self.finish(key, None, Outcome::Broke);
+                }
+                let Some(peer) = self.peers.get_mut(&e.peer_id) else { return };
+                peer.connections.retain(|other| *other != connection);
+                if peer.connections.is_empty() {
+                    self.peers.remove(&e.peer_id);
+                    self.scheduler.gone(&e.peer_id);
+                    self.book.forget(&e.peer_id);
+                } else {
+                    // What was on its way over the one that closed may be lost.
+                    self.missed(&e.peer_id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            handler::Report::Frame { stream, frame } => self.on_frame((connection, stream), peer, &frame),
+            handler::Report::Failed { stream } => self.finish((connection, stream), None, Outcome::Broke),
+            handler::Report::Unsupported { stream } => {
+                self.finish((connection, stream), None, Outcome::Broke);
+                self.scheduler.gone(&peer);
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Poll::Ready(action);
+            }
+            let now = self.runtime.now();
+            if self.fill(now) || self.verify(now) {
+                if self.actions.is_empty() {
+                    // One slice a turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if !self.poll_timer(cx) {
+                self.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.on_timer();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The memories of all topics that are kept, bounded together. Time is handed in, in milliseconds since 1970.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use libp2p::PeerId;
+use smidge_catchup::{Item, Keep, Memory, Snapshot, Unkept, frame::Span};
+
+use super::{clock::Clock, number::Numbers, record::Record, record::Shelf};
+use crate::config::{self, TopicRules};
+
+/// How far an author's clock may be ahead of everybody's.
+const AHEAD: Duration = Duration::from_secs(2 * 3600);
+/// A bound that is not set.
+const NO_AGE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// How long a message may be on its way as live.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// A session begins a little later than what is kept: the other side, a moment later, still keeps all of it.
+const MARGIN: u64 = 500;
+
+/// Where a message stands among all that this node's memory of its topic took: what a subscriber resumes from.
+///
+/// Written as four numbers with points between. At another node, and after a restart, only its time counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Milliseconds since 1970, as the author signed them.
+    pub(crate) time: u64,
+    /// The number of its record in the memory.
+    pub(crate) number: u64,
+    /// Which message of the record.
+    pub(crate) part: u32,
+    /// Which memory.
+    pub(crate) memory: u32,
+}
+
+impl Position {
+    /// Of one of the messages in a record that has no place yet.
+    pub(crate) fn of_part(part: usize) -> Self {
+        Self { time: 0, number: 0, part: part as u32, memory: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { time, number, part, memory } = self;
+        write!(f, "{time}.{number}.{part}.{memory}")
+    }
+}
+
+impl FromStr for Position {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WHY: &str = "no position of a message: it is four numbers with points between";
+        // `parse` would take a sign.
+        if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return Err(WHY);
+        }
+        let mut fields = text.split('.');
+        let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok()).ok_or(WHY);
+        let (time, number, part, memory) = (next()?, next()?, next()?, next()?);
+        let short = |n: u64| u32::try_from(n).map_err(|_| WHY);
+        let position = Self { time, number, part: short(part)?, memory: short(memory)? };
+        if fields.next().is_none() { Ok(position) } else { Err(WHY) }
+    }
+}
+
+/// What a message is to the memory of its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It may be delivered.
+    New,
+    /// It is there, and was delivered.
+    Known,
+    /// It is not newer than what was let go, by its author's word.
+    Old,
+}
+
+struct Kept {
+    memory: Memory,
+    keep: config::Keep,
+    read: Option<BTreeSet<PeerId>>,
+}
+
+/// What this node remembers.
+pub(crate) struct Book {
+    topics: BTreeMap<String, Kept>,
+    /// Bytes of all topics, and how many they may be.
+    bytes: usize,
+    limit: usize,
+    /// Tells this memory from that of another node, and of a run before.
+    name: u32,
+    clock: Clock,
+    numbers: Numbers,
+}
+
+impl Book {
+    pub(crate) fn new(name: u32, limit: usize) -> Self {
+        let (clock, numbers) = (Clock::default(), Numbers::default());
+        Self { topics: BTreeMap::new(), bytes: 0, limit, name, clock, numbers }
+    }
+
+    /// Keeps what the rules say, and nothing else. What is kept already stays as far as it may.
+    pub(crate) fn configure(&mut self, rules: &BTreeMap<String, TopicRules>, now: u64) {
+        self.topics.retain(|topic, _| rules.get(topic).is_some_and(|rules| rules.keep.is_some()));
+        for (topic, rules) in rules {
+            let Some(keep) = rules.keep else { continue };
+            let bounds = bounds(&keep, self.limit, &self.clock);
+            let kept = self.topics.entry(topic.clone()).or_insert_with(|| Kept {
+                memory: Memory::new(bounds),
+                keep,
+                read: None,
+            });
+            (kept.keep, kept.read) = (keep, rules.read.clone());
+        }
+        self.adjust(now);
+    }
+
+    /// Bounds follow the clock's correction.
+    fn adjust(&mut self, now: u64) {
+        let earlier = self.clock.earlier(now);
+        for kept in self.topics.values_mut() {
+            kept.memory.set_keep(bounds(&kept.keep, self.limit, &self.clock), earlier);
+        }
+        self.bytes = self.topics.values().map(|kept| kept.memory.bytes()).sum();
+    }
+
+    /// The number of this node's next message.
+    pub(crate) fn next_number(&mut self, now: u64) -> u64 {
+        self.numbers.next(self.clock.common(now))
+    }
+
+    /// A neighbour's clock is so far ahead.
+    pub(super) fn heard(&mut self, peer: PeerId, skew: i64, now: u64) {
+        if self.clock.heard(peer, skew, now) {
+            log::debug!("neighbours' clocks: this one is corrected by {} ms", self.clock.apart());
+            self.adjust(now);
+        }
+    }
+
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.clock.forget(peer);
+    }
+
+    pub(crate) fn keeps(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
+        self.topics.keys()
+    }
+
+    /// Whether a peer may compare its memory of a topic with ours.
+    pub(super) fn may_read(&self, topic: &str, peer: &PeerId) -> bool {
+        let kept = self.topics.get(topic);
+        kept.is_some_and(|kept| kept.read.as_ref().is_none_or(|peers| peers.contains(peer)))
+    }
+
+    pub(crate) fn memory(&self, topic: &str) -> Option<&Memory> {
+        self.topics.get(topic).map(|kept| &kept.memory)
+    }
+
+    pub(super) fn shelf<'a>(&'a self, topic: &'a str) -> Option<Shelf<'a>> {
+        self.memory(topic).map(|memory| Shelf { topic, memory })
+    }
+
+    /// Messages and bytes that are kept of all topics.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.topics.values().map(|kept| kept.memory.len()).sum(), self.bytes)
+    }
+
+    /// What a message is, before it is delivered.
+    pub(crate) fn judge(&self, record: &Record, now: u64) -> Judgement {
+        let Some(memory) = self.memory(record.wire.topic()) else { return Judgement::New };
+        match memory.admits(&record.item(), record.author_id(), self.clock.earlier(now)) {
+            Err(Unkept::Known) => Judgement::Known,
+            // Of numbers that are no times nobody knows what is old.
+            Err(Unkept::BelowFloor | Unkept::TooOld) if record.place.timed => Judgement::Old,
+            _ => Judgement::New,
+        }
+    }
+
+    /// Keeps a message that was verified and let in; says where, if it is kept.
+    pub(crate) fn insert(&mut self, record: &Record, now: u64) -> Option<Position> {
+        let now = self.clock.earlier(now);
+        let kept = self.topics.get_mut(record.wire.topic())?;
+        let before = kept.memory.bytes();
+        let inserted = kept.memory.insert(record.item(), record.author_id(), record.bytes(), now);
+        let number = kept.memory.last_number();
+        self.bytes = self.bytes - before + kept.memory.bytes();
+        self.make_room();
+        inserted.ok()?;
+        Some(self.position(record.item().time, number, 0))
+    }
+
+    pub(crate) fn position(&self, time: u64, number: u64, part: u32) -> Position {
+        Position { time, number, part, memory: self.name }
+    }
+
+    fn make_room(&mut self) {
+        while self.bytes > self.limit {
+            let most = self.topics.values_mut().max_by_key(|kept| kept.memory.bytes());
+            let Some(kept) = most else { return };
+            let before = kept.memory.bytes();
+            if !kept.memory.let_go_oldest() {
+                return;
+            }
+            self.bytes = self.bytes - before + kept.memory.bytes();
+        }
+    }
+
+    /// What a session compares: all, or all but what may be on its way as live. The own clock is told as it is.
+    pub(super) fn span(&mut self, topic: &str, settled: bool, record: usize, now: u64) -> Option<Span> {
+        let (earlier, common) = (self.clock.earlier(now), self.clock.common(now));
+        let kept = self.topics.get_mut(topic)?;
+        let before = kept.memory.bytes();
+        kept.memory.expire(earlier);
+        self.bytes = self.bytes - before + kept.memory.bytes();
+        let mut span = kept.memory.span(earlier, Duration::ZERO, record as u64);
+        if settled {
+            span.until = span.until.min(common.saturating_sub(SETTLE.as_millis() as u64));
+        }
+        span.now = now;
+        Some(span)
+    }
+
+    /// The span of a greeting.
+    pub(super) fn greeting(&mut self, topic: &str, settled: bool, record: usize, now: u64) -> Option<Span> {
+        let mut span = self.span(topic, settled, record, now)?;
+        if span.from > 0 {
+            span.from = (span.from + MARGIN).min(span.until);
+        }
+        Some(span)
+    }
+
+    /// Puts up to `most` items behind the last of a snapshot into it; says whether that was all.
+    pub(super) fn fill(&self, topic: &str, snapshot: &mut Snapshot, most: usize) -> bool {
+        let Some(memory) = self.memory(topic) else { return true };
+        let last = snapshot.items().last().copied();
+        let mut pushed = 0;
+        let behind = memory.from(last.unwrap_or(Item::at(0))).filter(|kept| Some(kept.item) != last);
+        for kept in behind.take(most) {
+            snapshot.push(kept.item);
+            pushed += 1;
+        }
+        pushed < most
+    }
+
+    /// Whether something was sent before what is still on its way as live.
+    pub(super) fn is_settled(&self, item: &Item, now: u64) -> bool {
+        item.time.saturating_add(SETTLE.as_millis() as u64) < self.clock.common(now)
+    }
+}
+
+fn bounds(keep: &config::Keep, limit: usize, clock: &Clock) -> Keep {
+    Keep {
+        messages: keep.messages.unwrap_or(usize::MAX),
+        bytes: keep.bytes.unwrap_or(limit).min(limit),
+        age: keep.age.unwrap_or(NO_AGE),
+        // The earlier clock counts for what is old: what is ahead of it may be that of everybody.
+        ahead: AHEAD + Duration::from_millis(clock.apart().min(NO_AGE.as_millis() as u64)),
+        ..Keep::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::{Authenticity, Author, Topic};
+
+    const NOW: u64 = 1_795_000_000_000;
+    const MINUTE: u64 = 60_000;
+
+    struct Said(Author, Numbers);
+
+    impl Said {
+        fn new() -> Self {
+            let key = libp2p::identity::Keypair::generate_ed25519();
+            Self(Author::new(Authenticity::Signed(key), 0), Numbers::default())
+        }
+
+        fn at(&mut self, topic: &str, now: u64) -> Record {
+            self.0.number_above(self.1.next(now) - 1);
+            let wire = self.0.compose(&Topic::from(topic), &[7; 100], &mut fastrand::Rng::new()).unwrap();
+            Record::of(&wire).unwrap()
+        }
+    }
+
+    fn book(limit: usize, topics: &[(&str, config::Keep)]) -> Book {
+        let mut book = Book::new(1, limit);
+        let rules = |keep| TopicRules { keep: Some(keep), ..TopicRules::default() };
+        let rules = topics.iter().map(|(topic, keep)| ((*topic).to_owned(), rules(*keep))).collect();
+        book.configure(&rules, NOW);
+        book
+    }
+
+    fn minutes(n: u64) -> config::Keep {
+        config::Keep { age: Some(Duration::from_millis(n * MINUTE)), ..config::Keep::default() }
+    }
+
+    #[test]
+    fn what_was_let_go_is_not_new_again_and_a_command_of_last_week_never_is() {
+        let (mut book, mut said) = (book(1 << 20, &[("t", minutes(10))]), Said::new());
+        let record = said.at("t", NOW);
+        assert_eq!(book.judge(&record, NOW), Judgement::New);
+        assert!(book.insert(&record, NOW).is_some());
+        assert_eq!(book.judge(&record, NOW), Judgement::Known);
+        let later = NOW + 11 * MINUTE;
+        assert!(book.insert(&said.at("t", later), later).is_some());
+        assert_eq!(book.held().0, 1);
+        assert_eq!(book.judge(&record, later), Judgement::Old);
+        let last_week = Said::new().at("t", NOW - 7 * 24 * 60 * MINUTE);
+        assert_eq!((book.judge(&last_week, NOW), book.insert(&last_week, NOW)), (Judgement::Old, None));
+        assert_eq!(book.judge(&said.at("other", NOW), NOW), Judgement::New, "a topic that is not kept");
+    }
+
+    #[test]
+    fn numbers_that_are_no_times_refuse_nothing() {
+        let book = book(1 << 20, &[("t", minutes(10))]);
+        let key = libp2p::identity::Keypair::generate_ed25519();
+        let mut author = Author::new(Authenticity::Signed(key), (NOW - 60 * MINUTE) * 1_000_000);
+        let wire = author.compose(&Topic::from("t"), b"stock", &mut fastrand::Rng::new()).unwrap();
+        assert_eq!(book.judge(&Record::of(&wire).unwrap(), NOW), Judgement::New);
+    }
+
+    #[test]
+    fn a_clock_an_hour_off_keeps_what_others_say_once_it_heard_them() {
+        for skew in [-60 * MINUTE as i64, 60 * MINUTE as i64] {
+            // Ours is ahead by an hour, or behind.
+            let mut book = book(1 << 20, &[("t", minutes(10))]);
+            let ours = NOW.saturating_add_signed(-skew);
+            for _ in 0..3 {
+                book.heard(PeerId::random(), skew, ours);
+            }
+            let record = Said::new().at("t", NOW);
+            assert_eq!(book.judge(&record, ours), Judgement::New);
+            assert!(book.insert(&record, ours).is_some(), "{skew}");
+            let number = book.next_number(ours);
+            assert!(super::super::number::place(&PeerId::random(), number).item.time.abs_diff(NOW) < 10);
+        }
+    }
+
+    #[test]
+    fn all_topics_together_are_bounded_and_the_largest_lets_go() {
+        let mut book = book(100 << 10, &[("loud", minutes(10)), ("quiet", minutes(10))]);
+        let (mut loud, mut quiet) = (Said::new(), Said::new());
+        let rare = quiet.at("quiet", NOW);
+        book.insert(&rare, NOW);
+        for n in 0..1000 {
+            book.insert(&loud.at("loud", NOW + n), NOW + n);
+            assert!(book.held().1 <= 100 << 10);
+        }
+        assert_eq!(book.judge(&rare, NOW), Judgement::Known);
+        assert!(book.memory("loud").unwrap().len() > 300);
+        book.configure(&BTreeMap::new(), NOW);
+        assert_eq!(book.held(), (0, 0));
+    }
+
+    #[test]
+    fn positions_are_read_as_they_are_written() {
+        let position = Position { time: NOW, number: 7, part: 2, memory: u32::MAX };
+        assert_eq!(position.to_string().parse(), Ok(position));
+        for bad in ["", "1", "1.2.3", "1.2.3.4.5", "1.2.3.x", "+1.2.3.4", "1.2.3.4294967296", "1..2.3"] {
+            assert!(bad.parse::<Position>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What topics remember, and how nodes that share one give each other what they lack: `/smidge/catchup/1.0.0`
+//! (docs/CATCHUP.md).
+//!
+//! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`), when to compare with whom
+//! (`scheduler.rs`), and the streams. What is fetched is verified here and judged by the event loop, as what is live.
+//! Never dials, never closes a connection, and never works for longer than a slice at a time.
+
+mod behaviour;
+mod book;
+mod clock;
+mod handler;
+mod number;
+mod record;
+mod scheduler;
+mod session;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) use behaviour::{Behaviour, Event, Settings};
+pub(crate) use book::Judgement;
+pub use book::Position;
+pub(crate) use number::sent;
+pub(crate) use record::Record;
+
+/// Milliseconds since 1970, as this node's clock has it.
+pub(crate) fn wall() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
