@@ -3,12 +3,13 @@
 As in hostile.py, the victim is a, and the hostile peer is at x.
 """
 
+import socket
 import threading
 import time
 
 from node import Late, Node, Refused, Unix, until
 from record import scenario
-from .hostile import SHARE, attack, lasts
+from .hostile import RATE, SHARE, attack, lasts
 
 VICTIM = "10.77.0.1:4001"
 # Of a processor, under attack.
@@ -191,6 +192,85 @@ def strangers(run):
         run.promise(most_peers <= SHARE + len(world.nodes), f"a had {most_peers} peers")
         run.promise(max(dialing, dialed) <= 2, f"replicas were connected after {seconds([dialing, dialed])}")
         run.note(f"a had {most_peers} peers; replicas were connected after {seconds([dialing, dialed])} (dialing, dialed)")
+
+
+@scenario("flood", "a stranger publishes 50 messages of 60 kB a second on a topic that a follows, signed as they should be (3 MB/s)",
+          "memory stays below limits.memory and 8 MiB, and is given back within two minutes (musl); the mesh's own topic loses nothing",
+          lane="loud")
+def flood(run):
+    with attack(run, "flood", VICTIM) as (world, hostile):
+        a = world.nodes["a"]
+        with socket.socket(socket.AF_UNIX) as reader:
+            # The others do not follow it: nothing of it is on the links between a and them.
+            reader.connect(a.socket)
+            reader.sendall(b"GET /v1/topics/flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            threading.Thread(target=take_all, args=(reader,), daemon=True).start()
+            began, before = time.monotonic(), a.get("/v1/status")["traffic"]["received"]
+            lasts(8, hostile)
+            rate = (a.get("/v1/status")["traffic"]["received"] - before) / (time.monotonic() - began)
+        run.promise(rate > 1.5 * RATE, f"a took {rate:.0f} messages a second only")
+        run.note(f"a took {rate:.0f} messages a second, its own mesh's among them")
+
+
+def take_all(reader):
+    try:
+        while reader.recv(1 << 20):
+            pass
+    except OSError:
+        pass  # it was closed
+
+
+@scenario("never-read", "40 peers join the mesh of the topic at a, where 25 messages of 16 KiB a second are, and never read",
+          "what waits for them is bounded, they lose their places in the mesh; who publishes waits 3 s for them once, and half of all "
+          "messages for nothing", lane="loud")
+def never_read(run):
+    with attack(run, "deaf", VICTIM, "40", busy=BUSY, padding=16 << 10) as (world, hostile):
+        a = world.nodes["a"]
+        ours = {node.peer for node in world.nodes.values()}
+        until("all are connected", lambda: hostile.last["done"], 60)
+        until("one is in the mesh", lambda: a.mesh() - ours, 30)
+        _, gone = until("none of them is in the mesh", lambda: not a.mesh() - ours, 60)
+        run.note(f"{hostile.last['succeeded']} joined; none was in the mesh any more after {gone:.1f} s")
+
+
+@scenario("names", "a peer follows 1024 topics with names of 15,000 bytes, and comes back when it is thrown out",
+          "no name of more than 256 bytes is kept", lane="loud")
+def names(run):
+    with attack(run, "names", VICTIM, busy=BUSY) as (_, hostile):
+        lasts(8, hostile)
+
+
+@scenario("topics", "callers of a's API follow 8000 different topics, one after the other, and leave them",
+          "nothing is kept of a topic that is left: memory after the last 6000 is what it was after the first 2000, but for 1 MiB")
+def topics(run):
+    with run.world("a b") as world:
+        a = world.start()[0]
+
+        def follow(numbers):
+            for number in numbers:
+                with socket.socket(socket.AF_UNIX) as caller:
+                    caller.connect(a.socket)
+                    caller.sendall(f"GET /v1/topics/topic-{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                    caller.settimeout(PATIENCE)
+                    caller.recv(1 << 12)
+
+        def followed():
+            return [name for name in a.get("/v1/status")["topics"] if name.startswith("topic-")]
+
+        def all_of(numbers):
+            callers = [threading.Thread(target=follow, args=(numbers[n::4],)) for n in range(4)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join()
+            until("all are left", lambda: not followed(), 60)
+            time.sleep(1)
+            return a.reading().anonymous
+
+        first, last = all_of(range(2000)), all_of(range(2000, 8000))
+        run.promise(last <= first + 1, f"{first:.1f} MiB after 2000 topics, {last:.1f} after 8000")
+        run.note(f"{first:.1f} MiB of anonymous memory after 2000 topics, {last:.1f} after 8000")
+        run.memory(world)
 
 
 def seconds(times):

@@ -1,12 +1,15 @@
 //! A peer that means harm, for `tests/faults/`:
-//! `hostile connections|gossip|initials|kad|lies|pushes|streams IP:PORT [AMOUNT]`.
+//! `hostile connections|deaf|flood|gossip|initials|kad|lies|names|pushes|streams IP:PORT [AMOUNT]`.
 //!
 //! It speaks with stock rust-libp2p's transport and does with it what no honest node does, until it is
 //! killed. Once a second, and when `AMOUNT` is reached, it prints what it did so far as one JSON object
 //! a line.
 
 mod claims;
+#[path = "../../../../tests/it/support/wire.rs"]
+mod encode;
 mod initials;
+mod meshes;
 mod streams;
 mod wire;
 
@@ -36,11 +39,25 @@ use smidge_bench::{
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-const WORDS: &str = "connections|gossip|initials|kad|lies|pushes|streams";
+const WORDS: &str = "connections|deaf|flood|gossip|initials|kad|lies|names|pushes|streams";
 /// Handshakes under way at once.
 const PARALLEL: usize = 64;
-/// The topic that the flood goes to.
+/// The topic of the mesh's own traffic.
 const TOPIC: &str = "numbers";
+
+/// What a flood of messages consists of.
+struct Flood {
+    topic: &'static str,
+    /// Bytes of a message, and messages published in one go.
+    size: usize,
+    burst: u64,
+    is_signed: bool,
+}
+
+/// Without the signature that strict validation wants, under made-up names.
+const UNSIGNED: Flood = Flood { topic: TOPIC, size: 200, burst: 20, is_signed: false };
+/// As any publisher may: 3 MB a second.
+const ORDINARY: Flood = Flood { topic: "flood", size: 60_000, burst: 1, is_signed: true };
 
 /// What was done so far.
 #[derive(Default)]
@@ -90,10 +107,13 @@ fn main() -> Result<(), Failure> {
     block_on(async {
         match what {
             "connections" => connections(&*side, &victim, amount, &count).await,
-            "gossip" => gossip(&*side, &victim, amount, &count).await,
+            "deaf" => meshes::deaf(&*side, &victim, amount, &count).await,
+            "flood" => gossip(&*side, &victim, amount, &count, &ORDINARY).await,
+            "gossip" => gossip(&*side, &victim, amount, &count, &UNSIGNED).await,
             "initials" => initials::initials(&*side, at, amount, &count).await,
             "kad" => on_links(&*side, &victim, amount, &count, streams::junk).await,
             "lies" => claims::lies(&*side, at, amount, &count).await,
+            "names" => on_links(&*side, &victim, amount, &count, meshes::names).await,
             "pushes" => claims::pushes(&*side, at, amount, &count).await,
             "streams" => on_links(&*side, &victim, amount, &count, streams::strain).await,
             other => Err(format!("{other:?} is none of {WORDS}").into()),
@@ -126,19 +146,28 @@ async fn connections(side: &dyn Side, victim: &Multiaddr, amount: u64, count: &C
     futures::future::pending().await
 }
 
-/// Messages without the signature that strict validation wants, under made-up names.
-async fn gossip(side: &dyn Side, victim: &Multiaddr, amount: u64, count: &Count) -> Result<(), Failure> {
+/// Messages, a burst of them 50 times a second.
+async fn gossip(
+    side: &dyn Side,
+    victim: &Multiaddr,
+    amount: u64,
+    count: &Count,
+    flood: &'static Flood,
+) -> Result<(), Failure> {
+    let key = Keypair::generate_ed25519();
+    let (mode, author) = match flood.is_signed {
+        true => (ValidationMode::Strict, MessageAuthenticity::Signed(key.clone())),
+        false => (ValidationMode::None, MessageAuthenticity::RandomAuthor),
+    };
     let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::None)
+        .validation_mode(mode)
         .heartbeat_initial_delay(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_millis(700))
         .flood_publish(true)
         .build()?;
-    let behaviour: gossipsub::Behaviour =
-        gossipsub::Behaviour::new(MessageAuthenticity::RandomAuthor, config)?;
-    let key = Keypair::generate_ed25519();
+    let behaviour: gossipsub::Behaviour = gossipsub::Behaviour::new(author, config)?;
     let swarm = Driven::new(side, &key, &Tuning::default(), behaviour, |_| false);
-    let topic = IdentTopic::new(TOPIC);
+    let topic = IdentTopic::new(flood.topic);
     let own = topic.clone();
     swarm.call(move |s| s.behaviour_mut().subscribe(&own)).await?;
     println!("{}", json!({ "peer": swarm.peer.to_string() }));
@@ -152,9 +181,9 @@ async fn gossip(side: &dyn Side, victim: &Multiaddr, amount: u64, count: &Count)
                     let _ = s.dial(victim);
                     return None;
                 }
-                let data = vec![b'x'; 200];
+                let data = vec![b'x'; flood.size];
                 Some(
-                    (0..20)
+                    (0..flood.burst)
                         .filter(|_| s.behaviour_mut().publish(topic.clone(), data.clone()).is_ok())
                         .count(),
                 )
@@ -166,9 +195,9 @@ async fn gossip(side: &dyn Side, victim: &Multiaddr, amount: u64, count: &Count)
                 Timer::after(Duration::from_millis(200)).await;
             }
             Some(n) => {
-                count.tried.fetch_add(20, Relaxed);
+                count.tried.fetch_add(flood.burst, Relaxed);
                 count.succeeded.fetch_add(n as u64, Relaxed);
-                published += 20;
+                published += flood.burst;
                 Timer::after(Duration::from_millis(20)).await;
             }
         }

@@ -1,9 +1,11 @@
-//! What goes over the wire, by hand: multistream-select 1.0, frames with their length in front, protobuf.
+//! What goes over the wire, by hand: multistream-select 1.0, kad's messages, and how frames and protobuf are read.
 
 use std::io;
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::SubstreamBox;
+
+pub(crate) use crate::encode::{field, framed, line, varint};
 
 const MULTISTREAM: &str = "/multistream/1.0.0";
 /// The longest proposal of a protocol that is read.
@@ -16,32 +18,9 @@ pub(crate) async fn ask_for(stream: &mut SubstreamBox, protocol: &str) -> io::Re
     stream.read_exact(&mut [0; 20]).await
 }
 
-pub(crate) fn line(text: &str) -> Vec<u8> {
-    framed(format!("{text}\n").as_bytes())
-}
-
-pub(crate) fn framed(bytes: &[u8]) -> Vec<u8> {
-    [&varint(bytes.len() as u64)[..], bytes].concat()
-}
-
 /// A message of kad (libp2p/specs `kad-dht/README.md`) with `rest` behind its type and key.
 pub(crate) fn message(kind: u64, key: &[u8], rest: &[u8]) -> Vec<u8> {
     [&[8][..], &varint(kind), &field(2, key), rest].concat()
-}
-
-/// A protobuf field of bytes.
-pub(crate) fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-    [&varint(number << 3 | 2)[..], &framed(bytes)].concat()
-}
-
-pub(crate) fn varint(mut n: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while n > 0x7f {
-        bytes.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    bytes.push(n as u8);
-    bytes
 }
 
 /// Answers proposals until one of `protocols` is among them, and returns that.
