@@ -1,15 +1,18 @@
 //! `POST /v1/topics/TOPIC?split=lines` (or `frames`): many messages in one request, a receipt a line in their order.
 //!
-//! Some are under way at a time; what is not taken yet is not read, and what queues do not take waits within the
-//! request's `timeout`, so that a caller who sends faster than peers take is slowed down and loses nothing. A receipt
-//! says what it always says; a message that was refused has the refusal in its place, and those behind it go on.
+//! What has been read goes to the node together, and what arrives meanwhile goes with the next: a lone message waits for
+//! nothing, and many cost less than one by one. No more than that is read ahead, and what queues do not take waits
+//! within the request's `timeout`, so that a caller who sends faster than peers take is slowed down and loses nothing. A
+//! receipt says what it always says; a message that was refused has the refusal in its place, and those behind it go on.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{
-    FutureExt, StreamExt,
+    FutureExt,
     future::{BoxFuture, Either, select},
-    stream::FuturesOrdered,
 };
 use serde_json::json;
 
@@ -26,15 +29,13 @@ use crate::{
     text,
 };
 
-/// Messages of one request that are under way simultaneously, and their bytes (one may be larger).
-const WINDOW: usize = 32;
-const WINDOW_BYTES: usize = 256 << 10;
-/// Bytes of receipts gathered before they are written.
-const BATCH: usize = 16 << 10;
+/// What goes to the node together: messages, and their bytes (one may be larger).
+const MESSAGES: usize = 512;
+const BYTES: usize = 64 << 10;
 /// How long is waited where too many publishes of all callers wait already (`limits.pending`).
 const CROWDED: Duration = Duration::from_millis(20);
 
-type UnderWay = FuturesOrdered<BoxFuture<'static, (usize, Result<Receipt, Refusal>)>>;
+type Outcome = Result<Receipt, Refusal>;
 
 /// Reads the body, publishes what is in it, and writes the receipts. `last`: nothing comes after the answer.
 pub(super) async fn run(
@@ -61,8 +62,9 @@ pub(super) async fn run(
         connection,
         topic,
         options,
-        under_way: FuturesOrdered::new(),
+        gathered: Vec::new(),
         bytes: 0,
+        under_way: None,
         receipts: String::new(),
     };
     let ended = request.publish_all(split, framing).await;
@@ -85,9 +87,11 @@ struct Request<'a> {
     connection: &'a mut Connection,
     topic: String,
     options: PublishOptions,
-    under_way: UnderWay,
-    /// Of the messages under way.
+    /// Read, and not given to the node yet; their bytes.
+    gathered: Vec<Piece>,
     bytes: usize,
+    /// At most one: the next goes behind it.
+    under_way: Option<BoxFuture<'static, Vec<Outcome>>>,
     /// Not written yet.
     receipts: String,
 }
@@ -104,29 +108,33 @@ impl Request<'_> {
         let mut body = Body::new(framing, u64::MAX);
         loop {
             while let Some(piece) = splitter.next() {
-                self.make_room().await.map_err(|_| None)?;
-                self.push(piece);
+                self.take(piece).await.map_err(|_| None)?;
             }
-            self.write_what_is_ready().await.map_err(|_| None)?;
+            if self.under_way.is_none() {
+                self.start();
+            }
             let more = {
                 let wire = &mut self.connection.wire;
                 let read =
                     context.runtime.timeout(api.body_timeout, wire.read_body(&mut body, splitter.input()));
                 let read = std::pin::pin!(read);
-                match self.under_way.is_empty() {
-                    true => Some(read.await),
-                    // The receipts of what is under way are written while the next messages are waited for.
-                    false => match select(read, self.under_way.next()).await {
-                        Either::Left((read, _)) => Some(read),
-                        Either::Right((done, _)) => {
-                            take(&mut self.receipts, &mut self.bytes, done);
+                match self.under_way.take() {
+                    None => Some(read.await),
+                    Some(under_way) => match select(read, under_way).await {
+                        Either::Left((read, under_way)) => {
+                            self.under_way = Some(under_way);
+                            Some(read)
+                        }
+                        Either::Right((outcomes, _)) => {
+                            note(&mut self.receipts, &outcomes);
                             None
                         }
                     },
                 }
             };
             match more {
-                None | Some(Ok(Ok(true))) => {}
+                None => self.flush().await.map_err(|_| None)?,
+                Some(Ok(Ok(true))) => {}
                 Some(Ok(Ok(false))) => break,
                 Some(Ok(Err(error))) => return Err(unreadable(error, api.max_header, api.max_body)),
                 Some(Err(_)) => {
@@ -143,61 +151,47 @@ impl Request<'_> {
         }
         match splitter.finish() {
             Ok(None) => Ok(()),
-            Ok(Some(piece)) => {
-                self.make_room().await.map_err(|_| None)?;
-                self.push(piece);
-                Ok(())
-            }
+            Ok(Some(piece)) => self.take(piece).await.map_err(|_| None),
             Err(Unfinished) => Err(Some(Refusal::bad("the body ends within a frame", "send all of it"))),
         }
     }
 
-    /// Waits until another message may be under way.
-    async fn make_room(&mut self) -> std::io::Result<()> {
-        while self.under_way.len() >= WINDOW || self.bytes >= WINDOW_BYTES {
-            self.write_what_is_ready().await?;
-            if self.under_way.len() >= WINDOW || self.bytes >= WINDOW_BYTES {
-                let done = self.under_way.next().await;
-                take(&mut self.receipts, &mut self.bytes, done);
-            }
+    /// Gathers a message, when there is room for it.
+    async fn take(&mut self, piece: Piece) -> std::io::Result<()> {
+        let bytes = piece.as_ref().map_or(0, Vec::len);
+        let is_full = self.gathered.len() >= MESSAGES || self.bytes + bytes > BYTES;
+        if is_full && !self.gathered.is_empty() {
+            self.wait().await?;
+            self.start();
         }
+        self.bytes += bytes;
+        self.gathered.push(piece);
         Ok(())
     }
 
-    fn push(&mut self, piece: Piece) {
-        let context = self.connection.context.clone();
-        let (topic, options) = (self.topic.clone(), self.options);
-        let bytes = piece.as_ref().map_or(0, Vec::len);
-        self.bytes += bytes;
-        let publish = async move {
-            let done = match piece {
-                Ok(data) => publish(&context, topic, data, options).await,
-                Err(TooLarge) => Err(too_large(context.api.max_body)),
-            };
-            (bytes, done)
-        };
-        self.under_way.push_back(publish.boxed());
+    /// Gives what was gathered to the node. Nothing is under way.
+    fn start(&mut self) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.bytes = 0;
+        if !gathered.is_empty() {
+            let (context, topic) = (self.connection.context.clone(), self.topic.clone());
+            self.under_way = Some(publish(context, topic, gathered, self.options).boxed());
+        }
     }
 
-    /// Writes the receipts that are there, as one chunk.
-    async fn write_what_is_ready(&mut self) -> std::io::Result<()> {
-        while let Some(Some(done)) = self.under_way.next().now_or_never() {
-            take(&mut self.receipts, &mut self.bytes, Some(done));
-            if self.receipts.len() >= BATCH {
-                self.flush().await?;
-            }
+    /// Waits for what is under way, and writes its receipts.
+    async fn wait(&mut self) -> std::io::Result<()> {
+        if let Some(under_way) = self.under_way.take() {
+            note(&mut self.receipts, &under_way.await);
         }
         self.flush().await
     }
 
-    /// Waits for all that is under way.
+    /// Waits for all that was read.
     async fn drain(&mut self) -> std::io::Result<()> {
-        while !self.under_way.is_empty() {
-            self.write_what_is_ready().await?;
-            let done = self.under_way.next().await;
-            take(&mut self.receipts, &mut self.bytes, done);
-        }
-        Ok(())
+        self.wait().await?;
+        self.start();
+        self.wait().await
     }
 
     async fn flush(&mut self) -> std::io::Result<()> {
@@ -210,10 +204,9 @@ impl Request<'_> {
     }
 }
 
-fn take(receipts: &mut String, bytes: &mut usize, done: Option<(usize, Result<Receipt, Refusal>)>) {
-    if let Some((size, done)) = done {
-        *bytes -= size;
-        receipts.push_str(&line(done.as_ref()));
+fn note(receipts: &mut String, outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        receipts.push_str(&line(outcome.as_ref()));
     }
 }
 
@@ -229,20 +222,32 @@ fn line(done: Result<&Receipt, &Refusal>) -> String {
     line + "\n"
 }
 
-/// Where too many publishes of all callers wait, this one waits for its turn, within its time.
+/// What came of each. Where too many publishes of all callers wait, these wait for their turn, within their time.
 async fn publish(
-    context: &Context,
+    context: Arc<Context>,
     topic: String,
-    data: Vec<u8>,
+    pieces: Vec<Piece>,
     options: PublishOptions,
-) -> Result<Receipt, Refusal> {
+) -> Vec<Outcome> {
     let end = context.runtime.now().checked_add(options.timeout);
-    loop {
-        match context.client.publish(topic.clone(), data.clone(), options).await {
+    let messages: Vec<_> = pieces.iter().flatten().cloned().collect();
+    let result = loop {
+        match context.client.publish_all(topic.clone(), messages.clone(), options).await {
             Err(Error::Limit { .. }) if end.is_none_or(|end: Instant| context.runtime.now() < end) => {
                 context.runtime.sleep(CROWDED).await;
             }
-            done => return Ok(done?),
+            result => break result,
         }
+    };
+    let mut outcomes = match result {
+        Ok(outcomes) => outcomes,
+        Err(error) => vec![Err(error); messages.len()],
     }
+    .into_iter();
+    let mut next = || outcomes.next().unwrap_or(Err(Error::Stopped));
+    let outcome = |piece: &Piece| match piece {
+        Ok(_) => next().map_err(Refusal::from),
+        Err(TooLarge) => Err(too_large(context.api.max_body)),
+    };
+    pieces.iter().map(outcome).collect()
 }

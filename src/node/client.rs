@@ -99,8 +99,29 @@ impl Client {
         data: impl Into<Vec<u8>>,
         options: PublishOptions,
     ) -> Result<Receipt, Error> {
-        let (topic, data) = (topic.into(), data.into());
-        self.ask(|reply| Command::Publish { topic, data, options, reply }).await
+        let mut outcomes = self.publish_all(topic, vec![data.into()], options).await?;
+        outcomes.pop().unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Publishes `messages` on `topic` in their order, as [`publish`](Self::publish) does one, and says what came of
+    /// each. They wait together for subscribers and for room in queues, take one place among the publishes that may
+    /// wait (`limits.pending`), and cost less than one by one; with `bundle` in the topic's rules those that fit into
+    /// a message travel in one.
+    ///
+    /// # Errors
+    /// What [`publish`](Self::publish) fails with: of all of them where none was tried ([`Error::BadTopic`],
+    /// [`Error::Limit`]), otherwise each its own.
+    pub async fn publish_all(
+        &self,
+        topic: impl Into<String>,
+        messages: Vec<Vec<u8>>,
+        options: PublishOptions,
+    ) -> Result<Vec<Result<Receipt, Error>>, Error> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let topic = topic.into();
+        self.ask(|reply| Command::Publish { topic, messages, options, reply }).await
     }
 
     /// Stores a record here and at the nodes closest to its key. When this returns, this node and those

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, kad};
 
-use super::{error::Error, event::Receipt, peers::PeerStatus, status::Status, topics::Subscription};
+use super::{
+    error::Error, peers::PeerStatus, pending_publishes::Outcome, status::Status, topics::Subscription,
+};
 use crate::{
     config::{Config, Target},
     dialer::NameStatus,
@@ -31,11 +33,12 @@ pub(crate) enum Command {
     Unfollow {
         topic: String,
     },
+    /// Of at least one message.
     Publish {
         topic: String,
-        data: Vec<u8>,
+        messages: Vec<Vec<u8>>,
         options: PublishOptions,
-        reply: Reply<Receipt>,
+        reply: Reply<Vec<Outcome>>,
     },
     Put {
         key: Vec<u8>,

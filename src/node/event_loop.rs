@@ -27,12 +27,12 @@ use super::{
     command::{Command, Reply},
     dial_requests::DialRequests,
     error::Error,
-    event::{Event, Receipt},
+    event::Event,
     feed::Sender,
     listeners::{Listeners, Missed},
     metrics::Metrics,
     peers::Peers,
-    pending_publishes::{PendingPublishes, There},
+    pending_publishes::{Outcome, PendingPublishes, There},
     ping,
     pushes::Pushes,
     queries::Queries,
@@ -107,7 +107,7 @@ pub(crate) struct EventLoop {
     shedding: Seldom,
     /// Messages that have no line each.
     tally: Tally,
-    pending_publishes: PendingPublishes<Reply<Receipt>>,
+    pending_publishes: PendingPublishes<Reply<Vec<Outcome>>>,
     queries: Queries,
     /// The caller that waits for each ping.
     pings: HashMap<ping::Request, Reply<Duration>>,
@@ -240,8 +240,8 @@ impl EventLoop {
         let (core, topics) = (self.swarm.behaviour().gossip.core(), &self.topics);
         let there = |topic: &str| There { peers: core.subscriber_count(topic), here: topics.hearers(topic) };
         let late = self.pending_publishes.take_late(now, there);
-        for (reply, error) in late {
-            self.answer_publish(reply, 0, Err(error));
+        for (publish, error) in late {
+            self.give_up(publish, &error);
         }
         self.publish_ready();
         if self.bootstrap <= now {

@@ -1,27 +1,47 @@
-//! Publishes that wait for subscribers, or for room in the queues to them.
+//! Publishes that wait for subscribers, for room in the queues to them, or for their turn.
 //!
 //! Pure: the loop says which peer subscribed and what time it is, and gets back what is to be published or
 //! refused. What finds all queues full is tried again, in the order in which it came, within its time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use super::{command::PublishOptions, error::Error};
+use super::{command::PublishOptions, error::Error, event::Receipt};
 
-/// A publish that waits, with `T` for what waits with it.
+/// A publish that waits, of one message or of several in their order, with `T` for who waits for their outcomes.
 #[derive(Debug)]
 pub(crate) struct Waiting<T> {
     pub(crate) topic: String,
-    pub(crate) data: Vec<u8>,
+    /// Not published yet; never empty.
+    pub(crate) messages: VecDeque<Vec<u8>>,
+    /// Of the messages before those.
+    pub(crate) outcomes: Vec<Outcome>,
     pub(crate) waiter: T,
     /// Peers to wait for; `None`: one, or a subscriber at this node.
     pub(crate) wanted: Option<usize>,
     patience: Duration,
     deadline: Option<Instant>,
-    /// Full queues were found, so many of them; when it is tried again.
-    congested: Option<(usize, Instant)>,
+    held: Option<Held>,
+}
+
+/// What came of a message.
+pub(crate) type Outcome = Result<Receipt, Error>;
+
+/// Why a publish has to wait although enough have subscribed, and when it is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    why: Hold,
+    again: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// The queues to so many peers are full.
+    Full { peers: usize },
+    /// Others of the loop have their turn first.
+    Turn,
 }
 
 /// How long queues that are full are given before they are tried again. A peer takes some hundred messages
@@ -61,7 +81,7 @@ impl<T> PendingPublishes<T> {
     pub(crate) fn push(
         &mut self,
         topic: String,
-        data: Vec<u8>,
+        messages: Vec<Vec<u8>>,
         options: PublishOptions,
         waiter: T,
         now: Instant,
@@ -72,12 +92,13 @@ impl<T> PendingPublishes<T> {
         }
         self.waiting.push(Waiting {
             topic,
-            data,
+            messages: messages.into(),
+            outcomes: Vec::new(),
             waiter,
             wanted: options.wait_peers,
             patience: options.timeout,
             deadline: now.checked_add(options.timeout),
-            congested: None,
+            held: None,
         });
         Ok(())
     }
@@ -85,52 +106,67 @@ impl<T> PendingPublishes<T> {
     /// Those whose topic has enough subscribers now, oldest first. None overtakes another one of its topic that
     /// waits for room.
     pub(crate) fn take_ready(&mut self, now: Instant, there: impl Fn(&str) -> There) -> Vec<Waiting<T>> {
-        let full = |w: &&Waiting<T>| w.congested.is_some_and(|(_, again)| now < again);
-        let full: BTreeSet<_> = self.waiting.iter().filter(full).map(|w| w.topic.clone()).collect();
-        self.waiting.extract_if(.., |w| !full.contains(&w.topic) && w.is_heard(there(&w.topic))).collect()
+        let held = |w: &&Waiting<T>| w.held.is_some_and(|held| now < held.again);
+        let held: BTreeSet<_> = self.waiting.iter().filter(held).map(|w| w.topic.clone()).collect();
+        self.waiting.extract_if(.., |w| !held.contains(&w.topic) && w.is_heard(there(&w.topic))).collect()
     }
 
-    /// Takes those back, oldest first, that found the queues to `peers` peers full; gives back the waiters of
-    /// those whose time is up.
-    pub(crate) fn hold(&mut self, full: Vec<Waiting<T>>, peers: usize, now: Instant) -> Vec<(T, Error)> {
-        let (late, mut held): (Vec<_>, Vec<_>) =
-            full.into_iter().partition(|w| w.deadline.is_some_and(|at| at <= now));
+    /// Takes those of one topic back that could not be published, oldest first; gives back those whose time is up
+    /// where there is no room, each with what their messages come to.
+    pub(crate) fn hold(
+        &mut self,
+        publishes: impl IntoIterator<Item = Waiting<T>>,
+        why: Hold,
+        now: Instant,
+    ) -> Vec<(Waiting<T>, Error)> {
+        let (again, full) = match why {
+            Hold::Full { peers } => (now + RETRY, Some(peers)),
+            Hold::Turn => (now, None),
+        };
+        let is_late = |w: &Waiting<T>| full.is_some() && w.deadline.is_some_and(|at| at <= now);
+        let (late, mut held): (Vec<_>, Vec<_>) = publishes.into_iter().partition(is_late);
         for w in &mut held {
-            w.congested = Some((peers, now + RETRY));
+            w.held = Some(Held { why, again });
         }
         self.waiting.splice(..0, held);
-        late.into_iter().map(|w| (w.waiter, Error::Congested(peers))).collect()
+        late.into_iter().map(|w| (w, Error::Congested(full.unwrap_or_default()))).collect()
     }
 
-    /// Those whose time is up, each with what to tell.
-    pub(crate) fn take_late(&mut self, now: Instant, there: impl Fn(&str) -> There) -> Vec<(T, Error)> {
+    /// Those whose time is up, each with what their messages come to.
+    pub(crate) fn take_late(
+        &mut self,
+        now: Instant,
+        there: impl Fn(&str) -> There,
+    ) -> Vec<(Waiting<T>, Error)> {
+        let has_turn =
+            |w: &Waiting<T>| w.held.is_some_and(|held| held.why == Hold::Turn) && w.is_heard(there(&w.topic));
         self.waiting
-            .extract_if(.., |w| w.deadline.is_some_and(|at| at <= now))
+            .extract_if(.., |w| w.deadline.is_some_and(|at| at <= now) && !has_turn(w))
             .map(|w| {
                 let there = there(&w.topic);
-                let error = match w.congested {
-                    Some((peers, _)) => Error::Congested(peers),
+                let error = match w.held {
+                    Some(Held { why: Hold::Full { peers }, .. }) => Error::Congested(peers),
                     // It stood behind one that waits for room.
-                    None if w.is_heard(there) => Error::Congested(there.peers),
-                    None => Error::NoPeers {
+                    _ if w.is_heard(there) => Error::Congested(there.peers),
+                    _ => Error::NoPeers {
                         there: there.peers,
                         wanted: w.wanted.unwrap_or(1),
-                        topic: w.topic,
+                        topic: w.topic.clone(),
                         waited: w.patience,
                     },
                 };
-                (w.waiter, error)
+                (w, error)
             })
             .collect()
     }
 
     /// All of them, for a node that ends.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> {
-        std::mem::take(&mut self.waiting).into_iter().map(|w| w.waiter)
+    pub(crate) fn take_all(&mut self) -> Vec<Waiting<T>> {
+        std::mem::take(&mut self.waiting)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let again = |w: &Waiting<T>| w.congested.map(|(_, again)| again);
+        let again = |w: &Waiting<T>| w.held.map(|held| held.again);
         self.waiting.iter().flat_map(|w| [w.deadline, again(w)]).flatten().min()
     }
 
@@ -157,13 +193,17 @@ mod tests {
         There { peers, here: 0 }
     }
 
+    fn waiters_of<T>(late: Vec<(Waiting<T>, Error)>) -> Vec<(T, Error)> {
+        late.into_iter().map(|(w, error)| (w.waiter, error)).collect()
+    }
+
     #[test]
     fn a_publish_goes_out_as_soon_as_enough_have_subscribed() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
-        publishes.push("a".into(), vec![1], options(2, 10), 1, now).unwrap();
-        publishes.push("b".into(), vec![2], options(1, 10), 2, now).unwrap();
-        publishes.push("a".into(), vec![3], options(1, 10), 3, now).unwrap();
+        publishes.push("a".into(), vec![vec![1]], options(2, 10), 1, now).unwrap();
+        publishes.push("b".into(), vec![vec![2]], options(1, 10), 2, now).unwrap();
+        publishes.push("a".into(), vec![vec![3]], options(1, 10), 3, now).unwrap();
         assert!(publishes.take_ready(now, |_| peers(0)).is_empty(), "nobody is never enough");
         let ready = |p: &mut PendingPublishes<i32>, n: usize| -> Vec<i32> {
             p.take_ready(now, |t| peers(if t == "a" { n } else { 0 })).into_iter().map(|w| w.waiter).collect()
@@ -177,7 +217,7 @@ mod tests {
     fn a_publish_that_waits_for_nobody_goes_out_to_whoever_is_there() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
-        publishes.push("a".into(), vec![1], options(0, 0), 1, now).unwrap();
+        publishes.push("a".into(), vec![vec![1]], options(0, 0), 1, now).unwrap();
         assert_eq!(publishes.take_ready(now, |_| peers(0)).len(), 1);
         assert!(publishes.is_empty());
     }
@@ -187,12 +227,12 @@ mod tests {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
         let any = PublishOptions { wait_peers: None, timeout: S(10) };
-        publishes.push("a".into(), vec![1], any, 1, now).unwrap();
-        publishes.push("a".into(), vec![2], options(1, 10), 2, now).unwrap();
+        publishes.push("a".into(), vec![vec![1]], any, 1, now).unwrap();
+        publishes.push("a".into(), vec![vec![2]], options(1, 10), 2, now).unwrap();
         assert!(publishes.take_ready(now, |_| peers(0)).is_empty(), "nobody is never enough");
         let ready = publishes.take_ready(now, |_| There { peers: 0, here: 1 });
         assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1], "the other one asks for a peer");
-        publishes.push("b".into(), vec![3], any, 3, now).unwrap();
+        publishes.push("b".into(), vec![vec![3]], any, 3, now).unwrap();
         assert_eq!(publishes.take_ready(now, |_| peers(1)).len(), 2);
     }
 
@@ -200,10 +240,10 @@ mod tests {
     fn a_late_publish_is_told_how_many_were_there() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
-        publishes.push("a".into(), vec![], options(3, 5), (), now).unwrap();
+        publishes.push("a".into(), vec![vec![]], options(3, 5), (), now).unwrap();
         assert_eq!(publishes.deadline(), Some(now + S(5)));
         assert!(publishes.take_late(now + S(4), |_| peers(1)).is_empty());
-        let late = publishes.take_late(now + S(5), |_| peers(1));
+        let late = waiters_of(publishes.take_late(now + S(5), |_| peers(1)));
         let error = Error::NoPeers { topic: "a".into(), there: 1, wanted: 3, waited: S(5) };
         assert_eq!(late, [((), error)]);
         assert_eq!(publishes.deadline(), None);
@@ -213,34 +253,53 @@ mod tests {
     fn what_finds_full_queues_is_tried_again_in_order_and_holds_up_no_other_topic() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
-        publishes.push("full".into(), vec![1], options(1, 10), 1, now).unwrap();
-        publishes.push("full".into(), vec![2], options(1, 10), 2, now).unwrap();
+        publishes.push("full".into(), vec![vec![1]], options(1, 10), 1, now).unwrap();
+        publishes.push("full".into(), vec![vec![2]], options(1, 10), 2, now).unwrap();
         let ready = publishes.take_ready(now, |_| peers(1));
-        assert_eq!(publishes.hold(ready, 3, now), []);
-        publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
-        publishes.push("other".into(), vec![4], options(1, 10), 4, now).unwrap();
+        assert_eq!(waiters_of(publishes.hold(ready, Hold::Full { peers: 3 }, now)), []);
+        publishes.push("full".into(), vec![vec![3]], options(1, 0), 3, now).unwrap();
+        publishes.push("other".into(), vec![vec![4]], options(1, 10), 4, now).unwrap();
         let waiters = |ready: Vec<Waiting<i32>>| ready.into_iter().map(|w| w.waiter).collect::<Vec<_>>();
         assert_eq!(waiters(publishes.take_ready(now, |_| peers(1))), [4]);
         assert_eq!(publishes.deadline(), Some(now), "the third waits for nothing");
-        assert_eq!(publishes.take_late(now, |_| peers(2)), [(3, Error::Congested(2))]);
-        publishes.push("full".into(), vec![3], options(1, 0), 3, now).unwrap();
+        assert_eq!(waiters_of(publishes.take_late(now, |_| peers(2))), [(3, Error::Congested(2))]);
+        publishes.push("full".into(), vec![vec![3]], options(1, 0), 3, now).unwrap();
         let later = now + RETRY;
         let ready = publishes.take_ready(later, |_| peers(1));
         assert_eq!(ready.iter().map(|w| w.waiter).collect::<Vec<_>>(), [1, 2, 3]);
         // Still full: a publish without time is answered now, the others wait on.
-        assert_eq!(publishes.hold(ready, 3, later), [(3, Error::Congested(3))]);
+        let late = publishes.hold(ready, Hold::Full { peers: 3 }, later);
+        assert_eq!(waiters_of(late), [(3, Error::Congested(3))]);
         assert_eq!(publishes.deadline(), Some(later + RETRY));
-        assert_eq!(publishes.take_late(now + S(10), |_| peers(1)), [1, 2].map(|w| (w, Error::Congested(3))));
+        let late = publishes.take_late(now + S(10), |_| peers(1));
+        assert_eq!(waiters_of(late), [1, 2].map(|w| (w, Error::Congested(3))));
         assert!(publishes.is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_is_published_however_little_time_it_has() {
+        let now = Instant::now();
+        let mut publishes = PendingPublishes::new(8);
+        publishes.push("a".into(), vec![vec![1], vec![2]], options(1, 0), 1, now).unwrap();
+        let mut ready = publishes.take_ready(now, |_| peers(1));
+        ready[0].messages.pop_front();
+        assert_eq!(waiters_of(publishes.hold(ready, Hold::Turn, now)), []);
+        assert_eq!(publishes.deadline(), Some(now));
+        assert_eq!(waiters_of(publishes.take_late(now, |_| peers(1))), [], "it is ready");
+        let ready = publishes.take_ready(now, |_| peers(1));
+        assert_eq!(ready[0].messages, [vec![2]]);
+        publishes.hold(ready, Hold::Turn, now);
+        let late = waiters_of(publishes.take_late(now, |_| peers(0)));
+        assert!(matches!(late[..], [(1, Error::NoPeers { .. })]), "subscribers have gone: {late:?}");
     }
 
     #[test]
     fn waiting_publishes_are_bounded() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(1);
-        publishes.push("a".into(), vec![], options(1, u64::MAX), 1, now).unwrap();
+        publishes.push("a".into(), vec![vec![]], options(1, u64::MAX), 1, now).unwrap();
         assert_eq!(publishes.deadline(), None, "a deadline past the clock's end is never");
-        let (waiter, error) = publishes.push("a".into(), vec![], options(1, 5), 2, now).unwrap_err();
+        let (waiter, error) = publishes.push("a".into(), vec![vec![]], options(1, 5), 2, now).unwrap_err();
         assert_eq!(waiter, 2);
         assert!(matches!(error, Error::Limit { limit: 1, .. }));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, future::join_all, stream};
+use futures::future::join_all;
 use smidge::{Client, Message, PublishOptions, config::TopicRules, gossip::bundle::MAGIC};
 
 use crate::support::{Network, PATIENCE, TOPIC, run};
@@ -12,9 +12,6 @@ async fn nodes(net: &Network, bundling: &[bool]) -> Vec<Client> {
     net.set("all", 2..2 + bundling.len() as u8);
     let node = |(n, bundle): (u8, &bool)| {
         let mut config = net.config(n, &["all"]);
-        config.limits.pending = 1024;
-        // Calls that find the queue full would overtake each other.
-        config.limits.commands = 1024;
         config.topics.insert(TOPIC.into(), TopicRules { bundle: *bundle, ..TopicRules::default() });
         net.spawn(config)
     };
@@ -26,11 +23,11 @@ async fn nodes(net: &Network, bundling: &[bool]) -> Vec<Client> {
     nodes
 }
 
-/// Publishes all of these, many at a time, in their order; returns their ids.
+/// Publishes all of these in their order; returns their ids.
 async fn publish_all(node: &Client, wait_peers: usize, payloads: Vec<Vec<u8>>) -> Vec<String> {
     let options = PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE };
-    let receipts = stream::iter(payloads).map(|payload| node.publish(TOPIC, payload, options)).buffered(256);
-    receipts.map(|receipt| receipt.unwrap().id).collect().await
+    let receipts = node.publish_all(TOPIC, payloads, options).await.unwrap();
+    receipts.into_iter().map(|receipt| receipt.unwrap().id).collect()
 }
 
 /// The id of the message that carried it.

@@ -70,7 +70,7 @@ fn twenty_replicas_behind_one_name_all_meet_and_get_each_message_once_also_after
         net.everyone(&nodes).await;
         exchange(&net, &nodes).await;
         for (n, node) in all.iter().zip(&mut nodes) {
-            node.shutdown().await.unwrap();
+            net.stop(node, *n).await;
             *node = net.node(*n, &["peer"]);
             net.meshed(node, 4).await;
         }
@@ -137,7 +137,7 @@ fn a_new_key_at_an_old_address_is_adopted_with_one_line_about_it() {
         let peer = net.node(3, &["bootstrap"]);
         net.connected(&peer, [old.peer_id()]).await;
         let mut events = peer.events();
-        old.shutdown().await.unwrap();
+        net.stop(&old, 2).await;
         let new = net.node(2, &[]);
         let is_replaced = |e: &Event| match e {
             Event::Dialer(Notice::Replaced { old, new, .. }) => Some((*old, *new)),

@@ -163,7 +163,7 @@ fn a_rolling_change_of_keys_loses_no_message() {
             for n in 0..5 {
                 rings[n].replace(&keyring(round));
                 if n >= 2 {
-                    nodes[n].shutdown().await.unwrap();
+                    net.stop(&nodes[n], n as u8 + 2).await;
                     nodes[n] = start(n);
                     let others: Vec<_> = (0..5).filter(|o| *o != n).map(|o| nodes[o].peer_id()).collect();
                     net.connected(&nodes[n], others).await;

@@ -38,6 +38,7 @@ fn what_a_restarted_node_says_at_once_arrives_once_where_it_had_said_much_before
                 two.shutdown().await.unwrap();
             }
             net.disconnected(&one, id).await;
+            net.vacated(3).await;
         }
         assert_eq!(now(&mut at_one), None, "nothing came twice");
     });

@@ -84,7 +84,9 @@ impl EventLoop {
                 self.leave(&topic);
                 answer(reply, Ok(was));
             }
-            Command::Publish { topic, data, options, reply } => self.publish(topic, data, options, reply),
+            Command::Publish { topic, messages, options, reply } => {
+                self.publish(topic, messages, options, reply);
+            }
             Command::Ping { peer, reply } => self.ping(peer, reply),
             Command::Connect { address, reply } => self.connect(address, reply),
             Command::Apply { config, reply } => {

@@ -43,9 +43,8 @@ impl EventLoop {
             for topic in topics {
                 self.leave(&topic);
             }
-            let waiting: Vec<_> = self.pending_publishes.take_all().collect();
-            for reply in waiting {
-                self.answer_publish(reply, 0, Err(Error::ShuttingDown));
+            for publish in self.pending_publishes.take_all() {
+                self.give_up(publish, &Error::ShuttingDown);
             }
         }
         if let Some(drain) = &mut self.drain {

@@ -1,26 +1,34 @@
 //! Messages that clients publish: one by one, or, in topics that say so, those of a moment in one.
 
-use std::{collections::BTreeMap, iter::Peekable, time::Instant, vec};
+use std::{collections::VecDeque, time::Instant};
 
 use super::{EventLoop, answer, id_text};
 use crate::{
     error::chain,
-    gossip::{PublishError, Topic, bundle},
+    gossip::{self, PublishError, Topic, bundle},
     node::{
         Position,
         command::{Command, PublishOptions, Reply},
         error::Error,
         event::{Event, Receipt},
-        pending_publishes::{There, Waiting},
+        pending_publishes::{Hold, Outcome, There, Waiting},
         publish_policy, topics,
     },
 };
 
-/// Publishes of one topic, in their order.
-type Batch = Vec<Waiting<Reply<Receipt>>>;
+type Publish = Waiting<Reply<Vec<Outcome>>>;
 
-/// Publishes that are taken in together, if so many wait.
+/// Publishes that are taken in together, if so many wait, and messages that are signed in one turn of the loop.
 const BURST: usize = 128;
+
+/// A message that peers were handed.
+struct Handed {
+    id: String,
+    peers: usize,
+    /// As [`Message`](crate::Message) has them.
+    sent: Option<u64>,
+    position: Option<Position>,
+}
 
 impl EventLoop {
     /// A command, and the publishes that wait in line with it: nobody waits for them, but what is there goes out together.
@@ -45,39 +53,61 @@ impl EventLoop {
     pub(super) fn publish(
         &mut self,
         topic: String,
-        data: Vec<u8>,
+        messages: Vec<Vec<u8>>,
         options: PublishOptions,
-        reply: Reply<Receipt>,
+        reply: Reply<Vec<Outcome>>,
     ) {
-        if let Err(e) = topics::check(&topic) {
-            return self.answer_publish(reply, 0, Err(e));
-        }
-        let (bytes, limit) = (data.len(), self.config.gossip.max_message);
-        if bytes > limit {
-            return self.answer_publish(reply, bytes, Err(Error::MessageTooLarge { bytes, limit }));
-        }
-        if !publish_policy::may_publish(&self.config.topics, &topic, Some(self.swarm.local_peer_id())) {
-            return self.answer_publish(reply, bytes, Err(Error::NotAPublisher(topic)));
+        if let Err(e) = self.may_publish(&topic, &messages) {
+            return self.refuse_publish(reply, messages.len(), e);
         }
         // What waits only for others of its bundle takes nobody's place.
         if self.pending_publishes.is_full() {
             self.publish_ready();
         }
-        let gathers = self.bundles(&topic);
-        match self.pending_publishes.push(topic, data, options, reply, self.runtime.now()) {
+        let (count, gathers) = (messages.len(), self.bundles(&topic));
+        match self.pending_publishes.push(topic, messages, options, reply, self.runtime.now()) {
             Ok(()) if gathers => {}
             Ok(()) => self.publish_ready(),
-            Err((reply, e)) => self.answer_publish(reply, bytes, Err(e)),
+            Err((reply, e)) => self.refuse_publish(reply, count, e),
         }
     }
 
-    /// Answers the publisher, and counts the outcome.
-    pub(super) fn answer_publish(&self, reply: Reply<Receipt>, bytes: usize, result: Result<Receipt, Error>) {
-        self.metrics.published(bytes, &result);
-        answer(reply, result);
+    /// Whether these may be published, as far as that is known before enough have subscribed.
+    fn may_publish(&self, topic: &str, messages: &[Vec<u8>]) -> Result<(), Error> {
+        topics::check(topic)?;
+        if let [message] = messages {
+            self.check_size(message)?;
+        }
+        let own = Some(self.swarm.local_peer_id());
+        match publish_policy::may_publish(&self.config.topics, topic, own) {
+            true => Ok(()),
+            false => Err(Error::NotAPublisher(topic.into())),
+        }
     }
 
-    /// Publishes what has enough subscribers by now.
+    fn check_size(&self, message: &[u8]) -> Result<(), Error> {
+        let (bytes, limit) = (message.len(), self.config.gossip.max_message);
+        if bytes > limit { Err(Error::MessageTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// Answers for all messages of a publish that none was tried, and counts them.
+    fn refuse_publish(&self, reply: Reply<Vec<Outcome>>, count: usize, error: Error) {
+        let outcome = Err(error);
+        (0..count).for_each(|_| self.metrics.published(0, &outcome));
+        answer(reply, outcome.map(|_| Vec::new()));
+    }
+
+    /// Answers for a publish whose remaining messages come to `error`.
+    pub(super) fn give_up(&self, mut publish: Publish, error: &Error) {
+        for message in std::mem::take(&mut publish.messages) {
+            let outcome = Err(error.clone());
+            self.metrics.published(message.len(), &outcome);
+            publish.outcomes.push(outcome);
+        }
+        answer(publish.waiter, Ok(publish.outcomes));
+    }
+
+    /// Publishes what has enough subscribers by now, as far as one turn of the loop goes.
     pub(super) fn publish_ready(&mut self) {
         if self.pending_publishes.is_empty() {
             return;
@@ -86,22 +116,19 @@ impl EventLoop {
         let (core, topics) = (self.swarm.behaviour().gossip.core(), &self.topics);
         let there = |topic: &str| There { peers: core.subscriber_count(topic), here: topics.hearers(topic) };
         let ready = self.pending_publishes.take_ready(now, there);
-        let mut full: BTreeMap<String, (usize, Batch)> = BTreeMap::new();
-        let mut ready = ready.into_iter().peekable();
-        while let Some(next) = ready.next() {
-            if let Some((_, held)) = full.get_mut(&next.topic) {
-                held.push(next);
-                continue;
-            }
-            let topic = next.topic.clone();
-            let batch = self.gather(next, &mut ready);
-            if let Some(congested) = self.publish_batch(&topic, batch) {
-                full.insert(topic, congested);
+        let mut topics: Vec<VecDeque<Publish>> = Vec::new();
+        for publish in ready {
+            match topics.iter_mut().find(|of| of.front().is_some_and(|first| first.topic == publish.topic)) {
+                Some(of) => of.push_back(publish),
+                None => topics.push(VecDeque::from([publish])),
             }
         }
-        for (peers, held) in full.into_values() {
-            for (reply, error) in self.pending_publishes.hold(held, peers, now) {
-                self.answer_publish(reply, 0, Err(error));
+        let mut turn = BURST;
+        for mut publishes in topics {
+            if let Some(why) = self.publish_in_order(&mut publishes, &mut turn) {
+                for (publish, error) in self.pending_publishes.hold(publishes, why, now) {
+                    self.give_up(publish, &error);
+                }
             }
         }
     }
@@ -111,75 +138,103 @@ impl EventLoop {
         self.config.topics.get(topic).is_some_and(|rules| rules.bundle)
     }
 
-    /// What goes out together with a publish: those of its topic right behind it, where they travel in bundles.
-    fn gather(
-        &self,
-        first: Waiting<Reply<Receipt>>,
-        ready: &mut Peekable<vec::IntoIter<Waiting<Reply<Receipt>>>>,
-    ) -> Batch {
-        let (topic, limit) = (first.topic.clone(), self.config.gossip.max_message);
-        let core = self.swarm.behaviour().gossip.core();
-        let bundle = core.bundle_len([first.data.len()]).filter(|_| self.bundles(&topic));
-        let mut batch = vec![first];
-        let Some(mut bytes) = bundle else { return batch };
-        while batch.len() < bundle::MOST {
-            let fits = |w: &Waiting<_>| w.topic == topic && bytes + bundle::entry_len(w.data.len()) <= limit;
-            let Some(next) = ready.next_if(fits) else { break };
-            bytes += bundle::entry_len(next.data.len());
-            batch.push(next);
-        }
-        batch
-    }
-
-    /// Publishes all of them in one message. If queues are full, gives them back with how many are.
-    fn publish_batch(&mut self, topic: &str, batch: Batch) -> Option<(usize, Batch)> {
-        let data: Vec<&[u8]> = batch.iter().map(|publish| &publish.data[..]).collect();
-        // What begins like a bundle would be taken for one.
-        let escaped = |data: &[u8]| data.starts_with(&bundle::MAGIC) && self.bundles(topic);
-        let single = data.first().filter(|data| batch.len() == 1 && !escaped(data));
-        let (is_bundle, name) = (single.is_none(), Topic::from(topic));
-        let here = self.topics.hearers(topic) > 0;
-        let is_heard = here || self.keeps(topic);
-        self.number_next();
-        let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), Instant::now());
-        let result = match (single, is_heard) {
-            (Some(data), false) => core.publish(&name, data, now),
-            (Some(data), true) => core.publish_alone(&name, data, now),
-            (None, false) => core.publish_bundle(&name, &data, now),
-            (None, true) => core.publish_bundle_alone(&name, &data, now),
-        };
-        let kept = result.as_ref().ok().map(|receipt| self.keep_own(&receipt.wire));
-        if let Err(PublishError::QueuesFull { peers }) = result {
-            return Some((peers, batch));
-        }
-        for (n, publish) in batch.into_iter().enumerate() {
-            let bytes = publish.data.len();
-            let receipt = match &result {
-                Ok(receipt) => {
-                    let whole = id_text(&receipt.id);
-                    let id = if is_bundle { format!("{whole}/{n}") } else { whole };
-                    let part = u32::try_from(n).unwrap_or(u32::MAX);
-                    let (sent, position) = kept.unwrap_or_default();
-                    let position = position.map(|position| Position { part, ..position });
-                    let local = match here {
-                        true => {
-                            self.deliver_here(&self.own(&id, &publish.topic, &publish.data, sent, position))
-                        }
-                        false => 0,
-                    };
-                    let receipt = Receipt { id, peers: receipt.peers, local };
-                    self.emit(Event::Published { receipt: receipt.clone(), topic: publish.topic });
-                    Ok(receipt)
-                }
-                Err(PublishError::NoPeers) if publish.wanted == Some(0) => Ok(Receipt::to_nobody()),
-                Err(PublishError::TooLarge { bytes, limit }) => {
-                    Err(Error::MessageTooLarge { bytes: *bytes, limit: *limit })
-                }
-                Err(PublishError::Duplicate(_)) => Err(Error::Duplicate),
-                Err(other) => Err(Error::Publish(chain(other))),
-            };
-            self.answer_publish(publish.waiter, bytes, receipt);
+    /// Publishes of one topic, in at most `turn` messages of gossip; takes out what is done, and says why the rest
+    /// has to wait.
+    fn publish_in_order(&mut self, publishes: &mut VecDeque<Publish>, turn: &mut usize) -> Option<Hold> {
+        while let Some(first) = publishes.front() {
+            if *turn == 0 {
+                return Some(Hold::Turn);
+            }
+            *turn -= 1;
+            let topic = first.topic.clone();
+            let count = self.gather(&topic, publishes);
+            let (result, is_bundle) = self.publish_one(&topic, publishes, count);
+            if let Err(PublishError::QueuesFull { peers }) = result {
+                return Some(Hold::Full { peers });
+            }
+            let (sent, position) =
+                result.as_ref().map_or((None, None), |receipt| self.keep_own(&receipt.wire));
+            let result = result.map(|receipt| (id_text(&receipt.id), receipt.peers));
+            for n in 0..count {
+                let id = |id: &str| if is_bundle { format!("{id}/{n}") } else { id.to_owned() };
+                let part = u32::try_from(n).unwrap_or(u32::MAX);
+                let position = position.map(|position| Position { part, ..position });
+                let result = match &result {
+                    Ok((whole, peers)) => Ok(Handed { id: id(whole), peers: *peers, sent, position }),
+                    Err(error) => Err(error),
+                };
+                self.note_published(publishes, result);
+            }
         }
         None
+    }
+
+    /// How many messages go out together, of those that stand in line: more than one where they travel in bundles.
+    fn gather(&self, topic: &str, publishes: &VecDeque<Publish>) -> usize {
+        let limit = self.config.gossip.max_message;
+        let core = self.swarm.behaviour().gossip.core();
+        let mut messages = publishes.iter().flat_map(|publish| &publish.messages).map(Vec::len);
+        let first = messages.next().unwrap_or_default();
+        let bundle = core.bundle_len([first]).filter(|bytes| *bytes <= limit && self.bundles(topic));
+        let Some(mut bytes) = bundle else { return 1 };
+        let fits = |len: &usize| {
+            bytes += bundle::entry_len(*len);
+            bytes <= limit
+        };
+        1 + messages.take_while(fits).take(bundle::MOST - 1).count()
+    }
+
+    /// Publishes the first `count` messages in one of gossip; whether that is a bundle.
+    fn publish_one(
+        &mut self,
+        topic: &str,
+        publishes: &VecDeque<Publish>,
+        count: usize,
+    ) -> (Result<gossip::Receipt, PublishError>, bool) {
+        let data: Vec<&[u8]> =
+            publishes.iter().flat_map(|publish| &publish.messages).take(count).map(Vec::as_slice).collect();
+        // What begins like a bundle would be taken for one.
+        let escaped = |data: &[u8]| data.starts_with(&bundle::MAGIC) && self.bundles(topic);
+        let single = data.first().copied().filter(|data| count == 1 && !escaped(data));
+        let (name, is_heard) = (Topic::from(topic), self.topics.hearers(topic) > 0 || self.keeps(topic));
+        self.number_next();
+        let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), Instant::now());
+        match (single, is_heard) {
+            (Some(data), false) => (core.publish(&name, data, now), false),
+            (Some(data), true) => (core.publish_alone(&name, data, now), false),
+            (None, false) => (core.publish_bundle(&name, &data, now), true),
+            (None, true) => (core.publish_bundle_alone(&name, &data, now), true),
+        }
+    }
+
+    /// Notes what came of the first message that stands in line, and answers if it was the last one of its publish.
+    fn note_published(&mut self, publishes: &mut VecDeque<Publish>, result: Result<Handed, &PublishError>) {
+        let Some(publish) = publishes.front_mut() else { return };
+        let data = publish.messages.pop_front().unwrap_or_default();
+        let outcome = match result {
+            Ok(Handed { id, peers, sent, position }) => {
+                let topic = publish.topic.clone();
+                let local = match self.topics.hearers(&topic) {
+                    0 => 0,
+                    _ => self.deliver_here(&self.own(&id, &topic, &data, sent, position)),
+                };
+                let receipt = Receipt { id, peers, local };
+                self.emit(Event::Published { receipt: receipt.clone(), topic });
+                Ok(receipt)
+            }
+            Err(PublishError::NoPeers) if publish.wanted == Some(0) => Ok(Receipt::to_nobody()),
+            Err(PublishError::TooLarge { bytes, limit }) => {
+                Err(Error::MessageTooLarge { bytes: *bytes, limit: *limit })
+            }
+            Err(PublishError::Duplicate(_)) => Err(Error::Duplicate),
+            Err(other) => Err(Error::Publish(chain(other))),
+        };
+        self.metrics.published(data.len(), &outcome);
+        publish.outcomes.push(outcome);
+        if publish.messages.is_empty()
+            && let Some(publish) = publishes.pop_front()
+        {
+            answer(publish.waiter, Ok(publish.outcomes));
+        }
     }
 }

@@ -104,6 +104,24 @@ impl Network {
         }
     }
 
+    /// Stops replica `n`, and waits until its address can be bound again.
+    pub(crate) async fn stop(&self, node: &Client, n: u8) {
+        node.shutdown().await.unwrap();
+        self.vacated(n).await;
+    }
+
+    /// Waits until the address of replica `n` can be bound: a busy machine may take longer to close a socket than a
+    /// node that ends waits for that.
+    pub(crate) async fn vacated(&self, n: u8) {
+        let addr = SocketAddr::new(self.ip(n), self.port);
+        self.patiently(("a closed socket", addr), async {
+            while UdpSocket::bind(addr).is_err() {
+                self.rt.sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     /// A node that dials `names`.
     pub(crate) fn node(&self, n: u8, names: &[&str]) -> Client {
         self.spawn(self.config(n, names))
