@@ -13,7 +13,7 @@ use super::{
 /// Shows a running node at a glance.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
-                        --json: {\"peer\", \"version\", \"listening\", \"not_listening\", \"same_key\",\n\
+                        --json: {\"peer\", \"name\", \"version\", \"listening\", \"not_listening\", \"same_key\",\n\
                         \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\",\n\
                         \"remembered\": {\"messages\", \"bytes\"}, \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
@@ -27,7 +27,7 @@ pub(crate) struct StatusArgs {
 #[command(
     after_help = "Example:\n  smidge peers\n\nOf several connections with a peer, the oldest direct one is shown. RTT is in milliseconds.\n\n\
                   --json: {\"peers\": [{\"peer\", \"connections\": [{\"address\", \"outbound\", \"relayed\", \"age_s\"}],\n\
-                  \"agent\", \"rtt_us\", \"score\", \"gossip\", \"gossip_trouble\", \"topics\"}]}"
+                  \"agent\", \"name\", \"rtt_us\", \"score\", \"gossip\", \"gossip_trouble\", \"topics\"}]}"
 )]
 pub(crate) struct PeersArgs {
     #[command(flatten)]
@@ -68,6 +68,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
     show(&args.show, "status", "/v1/status", |record, _| {
         let list = |key: &str| items(&record[key]).map(word).collect::<Vec<_>>().join(", ");
         let mut table = Table::new(["peer", &word(&record["peer"])]);
+        if let Some(name) = record["name"].as_str() {
+            table.row(["name".into(), name.into()]);
+        }
         table.row(["version".into(), word(&record["version"])]);
         table.row(["role".into(), word(&record["role"])]);
         let stands = match (&record["live"], &record["ready"]) {

@@ -149,8 +149,8 @@ impl PubArgs {
 #[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
                         Live, not a log: what was said before is not shown. Messages that are no text are\n\
                         printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\n\
-                        --json, for each message: {\"topic\", \"id\", \"source\", \"from\", \"local\", \"bytes\",\n\
-                        \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
+                        --json, for each message: {\"topic\", \"id\", \"source\", \"name\", \"from\", \"local\",\n\
+                        \"bytes\", \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
 pub(crate) struct SubArgs {
     /// A topic (repeatable)
     #[arg(short, long, value_name = "TOPIC", required = true)]

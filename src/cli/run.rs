@@ -67,6 +67,9 @@ pub(crate) struct NodeArgs {
     /// Where the key and the stored records are kept
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// What the node calls itself, for people: all its peers get it
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// A topic to subscribe to (repeatable)
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
@@ -79,6 +82,7 @@ impl NodeArgs {
         options.flag("--dial", "dial.names", &self.dial);
         options.flag("--listen", "listen.addresses", &self.listen);
         options.flag("--topic", "gossip.topics", &self.topic);
+        options.value("--name", "node.name", self.name.clone());
         options.value("--mdns", "mdns.enabled", self.mdns.then(|| "true".into()));
         options.value("--ephemeral", "identity.ephemeral", self.ephemeral.then(|| "true".into()));
         let within = |name| self.data_dir.as_ref().map(|dir| Path::new(dir).join(name).display().to_string());
@@ -120,8 +124,10 @@ impl Daemon<'_> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         log::info!(
             target: "smidge",
-            "starting smidge {} as {}, peer id {}",
-            env!("CARGO_PKG_VERSION"), self.config.role, identity.peer_id()
+            "starting smidge {} as {}{}, peer id {}",
+            env!("CARGO_PKG_VERSION"), self.config.role,
+            self.config.node.name.as_ref().map(|name| format!(", named {name}")).unwrap_or_default(),
+            identity.peer_id()
         );
         if let Origin::Created(file) = identity.origin() {
             log::info!(target: "smidge", "made a new key, {}: keep it, it is who this node is", file.display());

@@ -44,14 +44,14 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, Kad, Limits, Listen, Log, Mdns, Nat, Network, Peers, Publish,
-    Quic, Relay, Runtime, Tcp,
+    Api, Config, Dial, Dns, Gossip, Identity, Kad, Limits, Listen, Log, Mdns, Naming, Nat, Network, Peers,
+    Publish, Quic, Relay, Runtime, Tcp,
 };
 use table::{Key, Visitor};
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
 pub use topic_rules::{Keep, TopicRules, TopicScore};
 pub(crate) use {
-    network::parse_topic,
+    network::{MAX_NAME, may_be_in_name, parse_topic},
     schema::KEYS,
     target::{check_address, dialable},
     units::parse_duration,

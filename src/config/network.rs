@@ -112,6 +112,31 @@ text_kind!(
     |name| name.clone()
 );
 
+/// What a node calls itself.
+pub(crate) enum ShownName {}
+
+/// The longest one, in bytes.
+pub(crate) const MAX_NAME: usize = 64;
+
+/// Whether a character may be part of it: letters and digits of any script, and what host names and the names of services
+/// have beside them. Neither blanks nor what steers a terminal.
+pub(crate) fn may_be_in_name(c: char) -> bool {
+    c.is_alphanumeric() || "-_.@+".contains(c)
+}
+
+text_kind!(
+    ShownName as String,
+    "a name of 1 to 64 bytes: letters, digits, and any of -_.@+",
+    |text| match text {
+        "" => Err("an empty name".into()),
+        _ if text.len() > MAX_NAME => Err(format!("is {} bytes long", text.len())),
+        _ if text.contains("{{") => Err("is a template that nobody filled in".into()),
+        _ if !text.chars().all(may_be_in_name) => Err("has a blank or a special character in it".into()),
+        _ => Ok(text.to_owned()),
+    },
+    |name| name.clone()
+);
+
 /// A DNS search domain.
 pub(crate) enum Domain {}
 

@@ -13,7 +13,7 @@ use super::{
         Validation,
     },
     kind::Size,
-    network::{DialAddr, Domain, ExternalAddr, ListenAddr, NameServer, NodeName, Topic},
+    network::{DialAddr, Domain, ExternalAddr, ListenAddr, NameServer, NodeName, ShownName, Topic},
     peer_rule::PeerRule,
     table::sections,
     target::Target,
@@ -37,6 +37,12 @@ sections! { role;
     top {
         /// Settings of single topics, by name: which peers may publish, and how the topic is scored.
         topics: BTreeMap<String, TopicRules> as TopicTable [live] = BTreeMap::new();
+    }
+
+    /// Who this node is to people.
+    node: Naming {
+        /// What it calls itself: sent to all its peers, shown beside its id, and trusted for nothing. None: no name.
+        name: Option<String> as Option<ShownName> = None;
     }
 
     /// This node's key.

@@ -109,6 +109,7 @@ fn record(message: &Message) -> serde_json::Value {
         "id": message.id,
         "topic": message.topic,
         "source": message.source.map(|p| p.to_string()),
+        "name": message.name.as_deref(),
         "from": message.from.to_string(),
         "local": message.local,
         "bytes": message.data.len(),
@@ -130,6 +131,7 @@ mod tests {
         Delivery::Item(Message {
             id: "1".into(),
             topic: "t".into(),
+            name: None,
             source: None,
             from: peer,
             data: data.into(),

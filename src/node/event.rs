@@ -23,6 +23,8 @@ pub struct Message {
     pub id: String,
     /// Its topic.
     pub topic: String,
+    /// What its author calls itself, if it is connected to this node and has a name. Anybody may call itself anything.
+    pub name: Option<Arc<str>>,
     /// Its author; `None` for anonymous messages, which only `validation = "permissive"` lets in.
     pub source: Option<PeerId>,
     /// The peer that handed it to us.
@@ -125,6 +127,13 @@ pub enum Event {
     NotAdmitted {
         /// The peer.
         peer: PeerId,
+    },
+    /// A peer said what it calls itself, or calls itself something else now. It may call itself anything.
+    Named {
+        /// The peer.
+        peer: PeerId,
+        /// Its name.
+        name: Arc<str>,
     },
     /// The last connection to a peer ended.
     Disconnected {
@@ -280,6 +289,30 @@ impl Event {
         Self::CannotListen { address, reason, retry_in, repeated }
     }
 
+    /// The peer that this event is about, whose name stands at the end of its line.
+    pub(crate) fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::Connected { peer, .. }
+            | Self::NotAdmitted { peer }
+            | Self::Disconnected { peer, .. }
+            | Self::Relayed { peer, .. }
+            | Self::Punched { peer }
+            | Self::NotPunched { peer, .. }
+            | Self::Routable { peer, .. }
+            | Self::JoinedMesh { peer, .. }
+            | Self::LeftMesh { peer, .. }
+            | Self::Subscribed { peer, .. }
+            | Self::SlowPeer(peer)
+            | Self::GossipOff { peer, .. }
+            | Self::GossipBack { peer }
+            | Self::Oversized { peer, .. }
+            | Self::Ping { peer, .. }
+            | Self::Reserved { relay: peer }
+            | Self::NotReserved { relay: peer, .. } => Some(peer),
+            _ => None,
+        }
+    }
+
     /// The target under which this event is logged: messages have one of their own, which says nothing unless it is
     /// asked for.
     pub(crate) fn target(&self) -> &'static str {
@@ -345,6 +378,7 @@ impl fmt::Display for Event {
                 f,
                 "not admitted by {peer}: it is of a private mesh, and this node knows none of its keys (network.key_file)"
             ),
+            Self::Named { peer, name } => write!(f, "name of {peer}: {name}"),
             Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
             Self::Relayed { peer, address, outbound } => {
                 write!(
@@ -378,7 +412,8 @@ impl fmt::Display for Event {
                     Some(source) => write!(f, "{source}")?,
                     None => f.write_str("nobody")?,
                 }
-                write!(f, " on {}, {} bytes{}", m.topic, m.data.len(), if m.late { ", late" } else { "" })
+                write!(f, " on {}, {} bytes{}", m.topic, m.data.len(), if m.late { ", late" } else { "" })?;
+                m.name.as_ref().map_or(Ok(()), |name| write!(f, " [{name}]"))
             }
             Self::Published { receipt, topic } => {
                 write!(f, "published {} to {} peers on {topic}", receipt.id, receipt.peers)?;

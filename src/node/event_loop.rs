@@ -328,11 +328,20 @@ impl EventLoop {
 
     /// Reports what happened once: to the log, and to all listeners.
     fn emit(&mut self, event: Event) {
+        let name = event.peer().and_then(|peer| self.peers.name(peer));
+        self.emit_named(event, name);
+    }
+
+    /// As [`Self::emit`], of a peer that calls itself `name`.
+    fn emit_named(&mut self, event: Event, name: Option<Arc<str>>) {
         // A peer that comes and goes all the time because it does not admit this node was reported once.
         let is_noise = matches!(&event,
             Event::Connected { peer, .. } | Event::Disconnected { peer, .. } if self.refusals.contains(peer));
         let level = if is_noise { log::Level::Debug } else { event.level() };
-        log::log!(target: event.target(), level, "{event}");
+        match name {
+            Some(name) => log::log!(target: event.target(), level, "{event} [{name}]"),
+            None => log::log!(target: event.target(), level, "{event}"),
+        }
         if !log::log_enabled!(target: logging::MESSAGES, log::Level::Info) {
             self.tally.note(&event, self.runtime.now());
         }

@@ -23,6 +23,7 @@ mod forward;
 mod gossip_setup;
 mod listeners;
 mod metrics;
+mod name;
 mod peers;
 mod pending_publishes;
 mod ping;

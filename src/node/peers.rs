@@ -2,14 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use serde::{Serialize, Serializer};
 
-use super::watch::{GossipState, Watch};
-use crate::{gossip, text::steers, transport::multiaddr::is_circuit};
+use super::{
+    name::introduced,
+    watch::{GossipState, Watch},
+};
+use crate::{gossip, transport::multiaddr::is_circuit};
 
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,8 +23,10 @@ pub struct PeerStatus {
     pub peer: PeerId,
     /// Its connections, oldest first.
     pub connections: Vec<ConnectionStatus>,
-    /// What it calls itself (identify's agent version); `None` before identify has it.
+    /// Its program (identify's agent version); `None` before identify has it.
     pub agent: Option<String>,
+    /// What it calls itself, if it has a name. Anybody may call itself anything.
+    pub name: Option<String>,
     /// The last round-trip time, in microseconds.
     pub rtt_us: Option<u64>,
     /// Its gossipsub score, if scores are kept.
@@ -70,11 +76,9 @@ impl Connection {
 struct Peer {
     connections: BTreeMap<ConnectionId, Connection>,
     agent: Option<String>,
+    name: Option<Arc<str>>,
     rtt: Option<Duration>,
 }
-
-/// Longest agent version kept, in characters: it comes from the network.
-const MAX_AGENT: usize = 64;
 
 /// The connected peers.
 #[derive(Debug, Default)]
@@ -176,10 +180,18 @@ impl Peers {
         last
     }
 
-    pub(crate) fn identified(&mut self, peer: &PeerId, agent: &str) {
-        if let Some(peer) = self.0.get_mut(peer) {
-            peer.agent = Some(agent.chars().filter(|c| !steers(*c)).take(MAX_AGENT).collect());
-        }
+    /// Notes how a peer introduced itself; its name, if it has one and that is news.
+    pub(crate) fn identified(&mut self, peer: &PeerId, agent: &str) -> Option<Arc<str>> {
+        let peer = self.0.get_mut(peer)?;
+        let (agent, name) = introduced(agent);
+        peer.agent = Some(agent);
+        let before = std::mem::replace(&mut peer.name, name.clone());
+        name.filter(|name| before.as_ref() != Some(name))
+    }
+
+    /// What a connected peer calls itself.
+    pub(crate) fn name(&self, peer: &PeerId) -> Option<Arc<str>> {
+        self.0.get(peer)?.name.clone()
     }
 
     pub(crate) fn pinged(&mut self, peer: &PeerId, rtt: Duration) {
@@ -243,6 +255,7 @@ impl Peers {
                     })
                     .collect(),
                 agent: peer.agent.clone(),
+                name: peer.name.as_deref().map(Into::into),
                 rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
                 score: core.score(id),
                 gossip: standing,

@@ -24,7 +24,7 @@ use super::{
     boxed_handler::BoxedHandlers,
     catchup, dcutr,
     dial_guard::{DialGuard, Guarded},
-    gossip_setup, ping, places, relay_server, table,
+    gossip_setup, name, ping, places, relay_server, table,
 };
 use crate::{
     config::{self, Backend, Config, KadMode, Target, TransportKind},
@@ -264,7 +264,7 @@ fn behaviour(
     let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
     let resolver = dns::resolver(dns_config(config), runtime.clone())?;
     let identify = identify::Config::new(PROTOCOL_VERSION.into(), key.public())
-        .with_agent_version(AGENT.into())
+        .with_agent_version(name::agent(AGENT, config.node.name.as_deref()))
         .with_push_listen_addr_updates(true)
         // Addresses of peers are learned by the routing table, not guessed from a cache.
         .with_cache_size(0);

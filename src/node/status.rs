@@ -11,6 +11,8 @@ use crate::{config::Role, store::StoreStatus};
 pub struct Status {
     /// Its peer id.
     pub peer: String,
+    /// What it calls itself, if it has a name.
+    pub name: Option<String>,
     /// Its version.
     pub version: &'static str,
     /// Its role.

@@ -82,8 +82,19 @@ mod tests {
     fn message() -> Event {
         let (id, topic, from) = (String::new(), "t".into(), PeerId::random());
         let (data, sent, position) = ([0; 5].into(), None, None);
-        let source = None;
-        Event::Message(Message { id, topic, source, from, data, local: false, sent, late: false, position })
+        let (source, name) = (None, None);
+        Event::Message(Message {
+            id,
+            topic,
+            name,
+            source,
+            from,
+            data,
+            local: false,
+            sent,
+            late: false,
+            position,
+        })
     }
 
     #[test]

@@ -345,8 +345,8 @@ mod tests {
     fn message(topic: &str, n: u8) -> Message {
         let peer = PeerId::random();
         let (id, topic, data) = (n.to_string(), topic.into(), [n].into());
-        let (sent, late, position) = (None, false, None);
-        Message { id, topic, source: Some(peer), from: peer, data, local: false, sent, late, position }
+        let (name, sent, late, position) = (None, None, false, None);
+        Message { id, topic, name, source: Some(peer), from: peer, data, local: false, sent, late, position }
     }
 
     fn next(subscription: &mut Subscription) -> Option<Delivery<Message>> {

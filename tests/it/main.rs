@@ -23,6 +23,7 @@ mod local;
 mod mdns;
 mod mesh;
 mod metrics;
+mod names;
 mod page;
 mod private;
 mod processes;

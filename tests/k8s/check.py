@@ -116,7 +116,8 @@ name = f"{service['metadata']['name']}:{exposed['containerPort']}"
 names = shown["dial.names"]["value"]
 check(name in names, f"the pods look for {name}: {names}")
 fields = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"] if "valueFrom" in entry}
-check(fields == {"SMIDGE__IDENTITY__DERIVE_NAME": "metadata.name"}, "each pod derives its key from its own name")
+check(fields == dict.fromkeys(["SMIDGE__IDENTITY__DERIVE_NAME", "SMIDGE__NODE__NAME"], "metadata.name"),
+      "each pod has its own name, and derives its key from it")
 
 # The probes are commands that smidge has; live never waits for peers. Without a node, exit code 69.
 for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

@@ -173,6 +173,18 @@ fn a_bad_file_is_refused_with_line_key_and_what_was_expected() {
             "[log]\nlevel = \"inof\"",
             "c.toml:2: log.level: \"inof\": no level \"inof\" (did you mean \"info\"?); expected a level, or TARGET=LEVEL with commas between, such as \"info,libp2p_kad=debug\"",
         ),
+        (
+            "[node]\nname = \"living room\"",
+            "c.toml:2: node.name: \"living room\": has a blank or a special character in it; expected a name of 1 to 64 bytes: letters, digits, and any of -_.@+ (or \"\" for none)",
+        ),
+        (
+            "[node]\nname = \"a\\u202eb\"",
+            "c.toml:2: node.name: \"a\\u{202e}b\": has a blank or a special character in it; expected a name of 1 to 64 bytes: letters, digits, and any of -_.@+ (or \"\" for none)",
+        ),
+        (
+            "[node]\nname = \"{{.Task.Slot}}\"",
+            "c.toml:2: node.name: \"{{.Task.Slot}}\": is a template that nobody filled in; expected a name of 1 to 64 bytes: letters, digits, and any of -_.@+ (or \"\" for none)",
+        ),
         // Keys that belong together.
         (
             "[gossip]\nmesh_n_low = 7",

@@ -10,7 +10,9 @@
   const history = { received: [], published: [], received_bytes: [], published_bytes: [] };
 
   // --- words
+  const called = new Map(); // what connected peers call themselves
   const tail = (id) => (id ? "…" + id.slice(-8) : "");
+  const who = (id) => tail(id) + (called.has(id) ? " " + called.get(id) : "");
   const cut = (text, most) => (text.length > most ? text.slice(0, most) + "…" : text);
   const plural = (n, one, many = one + "s") => n + " " + (n === 1 ? one : many);
   const clock = () => new Date().toLocaleTimeString([], { hour12: false });
@@ -167,9 +169,12 @@
     });
   }
   function show(status, at, peers, meshes, names) {
-    document.title = tail(status.peer) + " · smidge";
+    called.clear();
+    for (const { peer, name } of peers) if (name) called.set(peer, name);
+    document.title = (status.name ?? tail(status.peer)) + " · smidge";
     put($("peer"), status.peer);
     badges([
+      ...(status.name ? [[status.name]] : []),
       [status.role],
       status.live ? ["live", "ok"] : ["not live", "bad", "no listener is up"],
       status.ready ? ["ready", "ok"] : ["not ready", "warn", "no peer is connected"],
@@ -196,7 +201,7 @@
       const relayed = link && peer.connections.every((link) => link.relayed);
       const inMesh = all.filter((topic) => meshes.get(topic)?.includes(peer.peer)).length;
       return [
-        [tail(peer.peer), "mono id", peer.peer],
+        [who(peer.peer), "mono id", peer.peer],
         [link ? link.address + (more.length ? ` (+${more.length})` : "") : "", "mono far"],
         [link ? (link.outbound ? "us" : "them") : ""],
         relayed ? ["relayed", "warn", "every connection goes through a relay"] : [link ? "direct" : ""],
@@ -214,7 +219,7 @@
       const next = record.state === "waiting" ? `, again in ${number(record.retry_in_ms / 1000)} s` : "";
       const state = record.state === "own" ? "this node" : record.state + next;
       const error = record.state !== "connected" && record.last_error ? `${record.last_error} (${plural(record.failures, "failure")})` : "";
-      return [[name.name, "mono far"], [record.address, "mono far"], [state, kind], [tail(record.peer), "mono id", record.peer ?? ""], [error, "far"]];
+      return [[name.name, "mono far"], [record.address, "mono far"], [state, kind], [who(record.peer), "mono id", record.peer ?? ""], [error, "far"]];
     });
     if (!names.length) put($("names-more"), "No name is configured: this node waits to be dialed.");
     if (!peers.length) put($("peers-more"), "Nobody is connected.");
@@ -269,7 +274,7 @@
       const [, svg, caption] = figure.children;
       const said = `${plural(mesh.length, "peer")} in the mesh` + (gossip.length ? `, ${gossip.length} gossip only` : "");
       put(caption, said);
-      const drawn = JSON.stringify([self, mesh, gossip]);
+      const drawn = JSON.stringify([self, mesh, gossip, [...called]]);
       if (svg.dataset.drawn !== drawn) {
         svg.dataset.drawn = drawn;
         svg.setAttribute("aria-label", `Mesh of ${cut(topic, 80)}: ${said}`);
@@ -294,7 +299,7 @@
         dot.append(draw("title", {}, peer));
         nodes.append(dot);
         const below = y > cy - 1 ? y + 18 : y - 22; // away from the middle
-        if (few) nodes.append(draw("text", { x, y: below }, tail(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
+        if (few) nodes.append(draw("text", { x, y: below }, called.get(peer) ? cut(called.get(peer), 14) : tail(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
       });
       return peers.length - some.length;
     };
@@ -356,7 +361,7 @@
   function note(name, record) {
     if (name === "message") {
       heard++;
-      messages.unshift([clock(), record.local ? "this node" : tail(record.source), record.base64 ? plural(record.bytes, "byte") + ", no text" : cut(record.data, 300)]);
+      messages.unshift([clock(), record.local ? "this node" : tail(record.source) + (record.name ? " " + record.name : ""), record.base64 ? plural(record.bytes, "byte") + ", no text" : cut(record.data, 300)]);
     } else if (name === "lost") messages.unshift([clock(), "", plural(record.lost, "message") + " lost: this page was too slow"]);
     messages.length = Math.min(messages.length, LOG);
     if (!note.due) note.due = requestAnimationFrame(() => {

@@ -266,6 +266,7 @@ impl EventLoop {
         listening.sort();
         Status {
             peer: self.swarm.local_peer_id().to_string(),
+            name: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
             role: self.config.role,
             listening,

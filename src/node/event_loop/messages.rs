@@ -1,5 +1,7 @@
 //! Messages that arrive: what rules and validator say of them, and who hears of them.
 
+use std::sync::Arc;
+
 use libp2p::PeerId;
 
 use super::{EventLoop, id_text, recovery::place};
@@ -68,6 +70,14 @@ impl EventLoop {
         here
     }
 
+    /// What a connected peer, or this node, calls itself.
+    pub(super) fn name_of(&self, peer: &PeerId) -> Option<Arc<str>> {
+        match peer == self.swarm.local_peer_id() {
+            true => self.config.node.name.as_deref().map(Into::into),
+            false => self.peers.name(peer),
+        }
+    }
+
     /// The messages that one of gossip is, and whether it is to be a bundle and is none. Their positions have their
     /// places in the bundle, and nothing more.
     pub(super) fn unpack(
@@ -78,9 +88,11 @@ impl EventLoop {
     ) -> (Vec<Message>, bool) {
         let sent = message.sequence.and_then(sent);
         let source_is_own = message.source.as_ref() == Some(self.swarm.local_peer_id());
+        let name = message.source.and_then(|author| self.name_of(&author));
         let received = |id: String, part: usize, data: &[u8]| Message {
             id,
             topic: message.topic.to_string(),
+            name: name.clone(),
             source: message.source,
             from,
             data: data.into(),

@@ -1,4 +1,4 @@
-//! Puts: to whom a record is handed, and when.
+//! Puts: which nodes a record is handed to, and when.
 
 use std::{borrow::Cow, num::NonZeroUsize, time::Instant};
 

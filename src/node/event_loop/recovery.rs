@@ -80,7 +80,19 @@ impl EventLoop {
     ) -> Message {
         let own = *self.swarm.local_peer_id();
         let (id, topic, data) = (id.to_owned(), topic.to_owned(), data.into());
-        Message { id, topic, source: Some(own), from: own, data, local: true, sent, late: false, position }
+        let name = self.name_of(&own);
+        Message {
+            id,
+            topic,
+            name,
+            source: Some(own),
+            from: own,
+            data,
+            local: true,
+            sent,
+            late: false,
+            position,
+        }
     }
 
     /// What a neighbour remembered: the rules hold as they are now, and each message is delivered once.

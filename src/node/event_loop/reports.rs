@@ -91,6 +91,7 @@ impl EventLoop {
                 self.ask_former(peer_id, connection_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let name = self.peers.name(&peer_id);
                 let last = self.peers.disconnected(peer_id, connection_id);
                 self.watch.closed(peer_id, connection_id);
                 self.pushes.closed(connection_id);
@@ -107,7 +108,7 @@ impl EventLoop {
                     self.not_admitted(peer_id);
                 }
                 if last {
-                    self.emit(Event::Disconnected { peer: peer_id, reason });
+                    self.emit_named(Event::Disconnected { peer: peer_id, reason }, name);
                     self.connect_anew(peer_id);
                 }
             }
@@ -302,7 +303,9 @@ impl EventLoop {
     /// answered, whatever it announces (a name, an outside address), and what it announces if that can be reached
     /// from here. It is `news` unless the peer said too much lately.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info, news: bool) {
-        self.peers.identified(&peer, &info.agent_version);
+        if let Some(name) = self.peers.identified(&peer, &info.agent_version) {
+            self.emit_named(Event::Named { peer, name }, None);
+        }
         let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
         self.watch.identified(peer, speaks, self.runtime.now());
         let Some(remote) = self.peers.address(&peer, connection) else {
