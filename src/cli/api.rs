@@ -7,6 +7,7 @@ use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use clap::Args;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Failure, exit};
+use super::{Failure, exit, words};
 use crate::{
     config::{Secret, parse_duration},
     gateway::{
@@ -69,10 +70,18 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The node that the caller named before the verb.
+static NAMED: OnceLock<String> = OnceLock::new();
+
+/// Takes note of it, once.
+pub(super) fn name(url: String) {
+    NAMED.get_or_init(|| url);
+}
+
 impl ApiArgs {
     /// The node that the caller named, if any.
     pub(super) fn named(&self) -> Option<String> {
-        self.api.clone().or_else(|| env("SMIDGE_API"))
+        self.api.clone().or_else(|| NAMED.get().cloned()).or_else(|| env("SMIDGE_API"))
     }
 }
 
@@ -351,7 +360,7 @@ impl Api {
         let failure = Failure::new(code, self.verb, why);
         match (status, text("hint")) {
             (401, _) => failure.hint("set SMIDGE__API__TOKEN or SMIDGE__API__TOKEN__FILE as the node has it"),
-            (_, Some(hint)) => failure.hint(hint),
+            (_, Some(hint)) => failure.hint(words::of_verbs(&hint)),
             (_, None) => failure.hint("is this a smidge node?"),
         }
     }

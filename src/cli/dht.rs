@@ -10,7 +10,7 @@ use super::{
     Failure,
     api::{self, ApiArgs, QUERY, duration},
     messages::Input,
-    print,
+    print, short_id,
 };
 use crate::{gateway::encode, text};
 
@@ -102,7 +102,7 @@ struct KeyArgs {
 
 #[derive(Debug, Args)]
 struct PeerArgs {
-    /// The peer's id
+    /// The peer's id; of a connected one, its end as tables print it
     peer: String,
     /// Print a JSON record
     #[arg(long)]
@@ -146,10 +146,12 @@ pub(super) fn run(args: DhtArgs) -> Result<(), Failure> {
                 lines(&record["providers"])
             })
         }
-        DhtVerb::FindPeer(args) => {
-            let path = format!("/v1/peers/{}", encode(args.peer.as_bytes()));
-            show(&args.api, "dht find-peer", "GET", &path, args.json, |record| lines(&record["addresses"]))
-        }
+        DhtVerb::FindPeer(args) => api::ask(&args.api, "dht find-peer", async |mut api| {
+            let peer = short_id::whole(&mut api, &args.peer).await?;
+            let path = format!("/v1/peers/{}", encode(peer.as_bytes()));
+            let body = api.call("GET", &path, b"", QUERY).await?;
+            print_answer(&body, args.json, |record| lines(&record["addresses"]))
+        }),
     }
 }
 
@@ -193,12 +195,16 @@ pub(super) fn show(
 ) -> Result<(), Failure> {
     api::ask(args, verb, async |mut api| {
         let body = api.call(method, path, b"", QUERY).await?;
-        if json {
-            return print(&String::from_utf8_lossy(&body));
-        }
-        let record = serde_json::from_slice(&body).unwrap_or_default();
-        print(&text::lines(&shown(&record)))
+        print_answer(&body, json, shown)
     })
+}
+
+fn print_answer(body: &[u8], json: bool, shown: impl Fn(&Value) -> String) -> Result<(), Failure> {
+    if json {
+        return print(&String::from_utf8_lossy(body));
+    }
+    let record = serde_json::from_slice(body).unwrap_or_default();
+    print(&text::lines(&shown(&record)))
 }
 
 fn lines(list: &Value) -> String {

@@ -1,5 +1,7 @@
 //! `smidge status`, `peers`, `mesh` and `names`: how a running node stands.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -7,7 +9,7 @@ use super::{
     Failure,
     api::{self, ApiArgs},
     print,
-    table::{Table, age, millis, short},
+    table::{Table, age, called, millis},
 };
 
 /// Shows a running node at a glance.
@@ -65,7 +67,7 @@ struct ShowArgs {
 }
 
 pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
-    show(&args.show, "status", "/v1/status", |record, _| {
+    show(&args.show, "status", "/v1/status", |record, _, _| {
         let list = |key: &str| items(&record[key]).map(word).collect::<Vec<_>>().join(", ");
         let mut table = Table::new(["peer", &word(&record["peer"])]);
         if let Some(name) = record["name"].as_str() {
@@ -108,18 +110,18 @@ pub(super) fn status(args: &StatusArgs) -> Result<(), Failure> {
             ]);
         }
         table.row(["up".into(), age(record["uptime_s"].as_u64().unwrap_or_default())]);
-        table.text()
+        table.shown()
     })
 }
 
 pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
-    show(&args.show, "peers", "/v1/peers", |record, full| {
+    show(&args.show, "peers", "/v1/peers", |record, full, _| {
         let mut table = Table::new(["PEER", "ADDRESS", "WAY", "DIALED BY", "AGE", "RTT", "GOSSIP", "AGENT"]);
         for peer in items(&record["peers"]) {
             let direct = items(&peer["connections"]).find(|connection| connection["relayed"] != true);
             let oldest = direct.unwrap_or(&peer["connections"][0]);
             table.row([
-                short(&word(&peer["peer"]), full),
+                called(&word(&peer["peer"]), peer["name"].as_str(), full),
                 word(&oldest["address"]),
                 if direct.is_some() { "direct".into() } else { "relayed".into() },
                 if oldest["outbound"] == true { "us".into() } else { "them".into() },
@@ -129,23 +131,23 @@ pub(super) fn peers(args: &PeersArgs) -> Result<(), Failure> {
                 word(&peer["agent"]),
             ]);
         }
-        table.text()
+        table.shown()
     })
 }
 
 pub(super) fn mesh(args: &MeshArgs) -> Result<(), Failure> {
-    show(&args.show, "mesh", "/v1/mesh", |record, full| {
+    show(&args.show, "mesh", "/v1/mesh", |record, full, names| {
         let mut table = Table::new(["TOPIC", "PEERS", "WHO"]);
         for (topic, peers) in record["topics"].as_object().into_iter().flatten() {
-            let who: Vec<_> = items(peers).map(|peer| short(&word(peer), full)).collect();
-            table.row([topic.clone(), who.len().to_string(), who.join(" ")]);
+            let who: Vec<_> = items(peers).map(|peer| names.of(&word(peer), full)).collect();
+            table.row([topic.clone(), who.len().to_string(), who.join(", ")]);
         }
-        table.text()
+        table.shown()
     })
 }
 
 pub(super) fn names(args: &NamesArgs) -> Result<(), Failure> {
-    show(&args.show, "names", "/v1/names", |record, full| {
+    show(&args.show, "names", "/v1/names", |record, full, names| {
         let mut table = Table::new(["NAME", "RECORD", "STATE", "PEER", "FAILED", "WHY"]);
         for name in items(&record["names"]) {
             let records: Vec<_> = items(&name["records"]).collect();
@@ -164,13 +166,13 @@ pub(super) fn names(args: &NamesArgs) -> Result<(), Failure> {
                     word(&name["name"]),
                     word(&record["address"]),
                     state,
-                    short(&word(&record["peer"]), full),
+                    names.of(&word(&record["peer"]), full),
                     word(&record["failures"]),
                     word(&record["last_error"]).trim_start_matches('-').to_owned(),
                 ]);
             }
         }
-        table.text()
+        table.shown()
     })
 }
 
@@ -178,15 +180,37 @@ fn show(
     args: &ShowArgs,
     verb: &'static str,
     path: &str,
-    text: impl Fn(&Value, bool) -> String,
+    text: impl Fn(&Value, bool, &Called) -> String,
 ) -> Result<(), Failure> {
     api::ask(&args.api, verb, async |mut api| {
         let body = api.get(path).await?;
         if args.json {
             return print(&String::from_utf8_lossy(&body));
         }
-        print(&text(&serde_json::from_slice(&body).unwrap_or_default(), args.full))
+        // Other answers than that about the peers have their ids alone.
+        let called = match path {
+            "/v1/mesh" | "/v1/names" => Called::of_peers(&api.get("/v1/peers").await?),
+            _ => Called::default(),
+        };
+        print(&text(&serde_json::from_slice(&body).unwrap_or_default(), args.full, &called))
     })
+}
+
+/// What connected peers call themselves.
+#[derive(Default)]
+struct Called(BTreeMap<String, String>);
+
+impl Called {
+    fn of_peers(body: &[u8]) -> Self {
+        let record: Value = serde_json::from_slice(body).unwrap_or_default();
+        let named =
+            |peer: &Value| Some((peer["peer"].as_str()?.to_owned(), peer["name"].as_str()?.to_owned()));
+        Self(items(&record["peers"]).filter_map(named).collect())
+    }
+
+    fn of(&self, peer: &str, full: bool) -> String {
+        called(peer, self.0.get(peer).map(String::as_str), full)
+    }
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

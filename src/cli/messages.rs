@@ -1,33 +1,25 @@
 //! `smidge pub` and `smidge sub`: messages in and out of a running node. `lines.rs` publishes many.
 
 mod lines;
+mod sub;
 
 use std::{
     fs,
-    io::{self, BufRead, IsTerminal, Read},
+    io::{self, BufRead, Read},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::Args;
-use futures::{
-    FutureExt, StreamExt,
-    future::{Either, Fuse, FusedFuture, LocalBoxFuture, pending},
-    select, stream,
-};
-use rustix::event::PollFlags;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+pub(super) use self::sub::{SubArgs, subscribe};
 use super::{
     Failure,
-    api::{self, Api, ApiArgs, Follow, OWN_STATE, SseEvent, duration},
-    exit, print, print_patiently, stdout_is, warn,
+    api::{self, Api, ApiArgs, OWN_STATE, duration},
+    exit, print,
 };
-use crate::{
-    gateway::encode,
-    runtime::{Signal, Signals},
-    text,
-};
+use crate::gateway::encode;
 
 /// Publishes a message through a running node.
 #[derive(Debug, Args)]
@@ -144,177 +136,5 @@ impl PubArgs {
     }
 }
 
-/// Prints the messages of topics, as a running node gets them.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
-                        Live, not a log: what was said before is not shown. Messages that are no text are\n\
-                        printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\n\
-                        --json, for each message: {\"topic\", \"id\", \"source\", \"name\", \"from\", \"local\",\n\
-                        \"bytes\", \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
-pub(crate) struct SubArgs {
-    /// A topic (repeatable)
-    #[arg(short, long, value_name = "TOPIC", required = true)]
-    topic: Vec<String>,
-    /// End after so many messages
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// End after so long, in seconds or with a unit; with --count, 75 is the exit code then
-    #[arg(long, value_name = "S", value_parser = duration)]
-    timeout: Option<Duration>,
-    /// Leave out what is published at the node itself
-    #[arg(long)]
-    no_local: bool,
-    /// Print a JSON record for each message
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    api: ApiArgs,
-}
-
 /// How often to check whether the reader of stdout is still there.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Messages that are printed at a time, where that many have come.
-const TOGETHER: usize = 256;
-
-pub(super) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
-    api::ask(&args.api, "sub", async |api| {
-        let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
-        let mut streams = Vec::new();
-        for topic in &args.topic {
-            streams.push(events(api.follow(topic, args.no_local).await?).boxed());
-        }
-        let mut seen = Seen { args, since: Instant::now(), messages: 0, lost: 0 };
-        // What is being printed; no more is taken from the node meanwhile.
-        let mut printing: Fuse<LocalBoxFuture<'_, Result<(), Failure>>> = Fuse::terminated();
-        let (mut last, mut ended) = (false, false);
-        let mut events = stream::select_all(streams).ready_chunks(TOGETHER).fuse();
-        let mut late = match args.timeout {
-            Some(limit) => Either::Left(api.runtime.sleep(limit)),
-            None => Either::Right(pending()),
-        }
-        .fuse();
-        loop {
-            let idle = printing.is_terminated();
-            if idle && last {
-                return Ok(());
-            }
-            if idle && ended {
-                let why = "the node has stopped";
-                return Err(Failure::new(exit::UNAVAILABLE, api.verb, why).hint("start it again: smidge run"));
-            }
-            let mut next = match idle {
-                true => Either::Left(events.next()),
-                false => Either::Right(pending()),
-            }
-            .fuse();
-            select! {
-                printed = printing => printed?,
-                come = next => {
-                    // What came together is printed together.
-                    let mut text = String::new();
-                    ended = come.is_none();
-                    for event in come.into_iter().flatten() {
-                        ended |= event.name == "end";
-                        if ended || last {
-                            break;
-                        }
-                        let more;
-                        (more, last) = seen.event(&event);
-                        text.push_str(&more);
-                    }
-                    if !text.is_empty() {
-                        printing = print_patiently(&api.runtime, text).boxed_local().fuse();
-                    }
-                }
-                signal = signals.next().fuse() => if signal != Some(Signal::Reload) {
-                    seen.summary();
-                    return Ok(());
-                },
-                () = late => return seen.late(),
-                () = api.runtime.sleep(LOOK).fuse() => if nobody_reads() {
-                    return Ok(());
-                },
-            }
-        }
-    })
-}
-
-fn events(follow: Follow) -> impl stream::Stream<Item = SseEvent> {
-    stream::unfold(follow, async |mut follow| Some((follow.next().await?, follow)))
-}
-
-/// Whether the reader of our output is gone: `sub | head -1` ends with the first message then, and
-/// not with the second one.
-fn nobody_reads() -> bool {
-    stdout_is(PollFlags::ERR | PollFlags::HUP)
-}
-
-/// What was seen so far.
-struct Seen<'a> {
-    args: &'a SubArgs,
-    since: Instant,
-    messages: u64,
-    lost: u64,
-}
-
-impl Seen<'_> {
-    /// What to print of an event, and whether it was the last one wanted.
-    fn event(&mut self, event: &SseEvent) -> (String, bool) {
-        let record: Value = serde_json::from_str(&event.data).unwrap_or_default();
-        if event.name == "lost" {
-            let lost = record["lost"].as_u64().unwrap_or_default();
-            self.lost += lost;
-            if self.args.json {
-                return (format!("{}\n", json!({ "lost": lost })), false);
-            }
-            warn(&format!("{lost} messages were lost: they came faster than they were printed"));
-            return (String::new(), false);
-        }
-        self.messages += 1;
-        let text = if self.args.json { format!("{}\n", event.data) } else { self.line(&record) };
-        (text, self.args.count.is_some_and(|count| self.messages >= count))
-    }
-
-    fn line(&self, record: &Value) -> String {
-        let text = |key: &str| record[key].as_str().unwrap_or_default();
-        let mut line = String::new();
-        if self.args.topic.len() > 1 {
-            line.push_str(&format!("{}: ", text("topic")));
-        }
-        if record["base64"] == true {
-            line.push_str("base64:");
-        }
-        line.push_str(text("data"));
-        if io::stdout().is_terminal() {
-            // What others say must not steer this terminal.
-            line = text::lines(&line).into_owned();
-        }
-        line.push('\n');
-        line
-    }
-
-    fn late(&self) -> Result<(), Failure> {
-        match self.args.count {
-            None => {
-                self.summary();
-                Ok(())
-            }
-            Some(count) => {
-                let why = format!("{} of {count} messages came in time", self.messages);
-                Err(Failure::new(exit::TIMED_OUT, "sub", why)
-                    .hint("`smidge mesh` tells who else follows the topic"))
-            }
-        }
-    }
-
-    fn summary(&self) {
-        let Self { messages, lost, since, .. } = self;
-        use io::Write;
-        let _ = writeln!(
-            io::stderr(),
-            "{messages} messages, {lost} lost, in {:.1} s",
-            since.elapsed().as_secs_f64()
-        );
-    }
-}

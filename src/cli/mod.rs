@@ -36,7 +36,9 @@ mod key;
 mod messages;
 mod ping;
 mod run;
+mod short_id;
 mod table;
+mod words;
 
 /// Exit codes, as sysexits has them where it has one.
 pub mod exit {
@@ -59,11 +61,13 @@ pub mod exit {
 #[command(
     name = "smidge",
     version,
-    disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 no node answers, 75 timed out, 78 bad configuration.\n\
                   Configuration: flag > --set > SMIDGE__SECTION__KEY > file > defaults; `smidge config show` tells."
 )]
 struct Cli {
+    /// The node to ask, as behind the verb
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -203,6 +207,17 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
         }
     };
+    if let Some(url) = cli.api {
+        if let Verb::Run(_) | Verb::Demo(_) | Verb::Key(_) | Verb::Config(_) | Verb::Completions(_) = cli.verb
+        {
+            let why = "--api before the verb names the node that a verb asks, and this one asks none";
+            complain(
+                &Failure::new(exit::USAGE, "usage", why).hint("where a node listens: smidge run --api ADDR"),
+            );
+            return ExitCode::from(exit::USAGE);
+        }
+        api::name(url);
+    }
     let done = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Demo(args) => demo::run(&args),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     Failure,
     api::{self, Api, ApiArgs, duration},
-    exit, print,
+    exit, print, short_id,
     table::{millis, short},
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     Ctrl-C ends with the summary. Exit code 1 if no ping was answered.\n\n\
     --json: {\"peer\", \"address\", \"sent\", \"answered\", \"rtt_us\": {\"all\", \"min\", \"avg\", \"max\", \"mdev\"}}")]
 pub(crate) struct PingArgs {
-    /// The peer's id, or an address, with or without /p2p/ID at its end
+    /// The peer's id, or its end as tables print it, or an address, with or without /p2p/ID at its end
     #[arg(value_name = "PEER|ADDR", value_parser = pinged)]
     target: Pinged,
     /// How often
@@ -60,6 +60,8 @@ const BYTES: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pinged {
     Peer(PeerId),
+    /// The beginning or the end of a peer id.
+    Part(String),
     At(Multiaddr),
 }
 
@@ -67,6 +69,7 @@ impl fmt::Display for Pinged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => peer.fmt(f),
+            Self::Part(part) => part.fmt(f),
             Self::At(address) => address.fmt(f),
         }
     }
@@ -81,6 +84,9 @@ fn pinged(text: &str) -> Result<Pinged, String> {
         && let (Some(Protocol::P2p(peer)), 1) = (addr.iter().next(), addr.iter().count())
     {
         return Ok(Pinged::Peer(peer));
+    }
+    if short_id::part(text).is_some() {
+        return Ok(Pinged::Part(text.to_owned()));
     }
     if !text.contains(['/', ':', '.']) {
         return Err("this is neither a peer id nor an address".into());
@@ -101,11 +107,14 @@ pub(super) fn run(args: &PingArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let start = Instant::now();
         let mut times = Times::default();
-        if let Pinged::Peer(peer) = &args.target {
-            times.peer = Some(peer.to_string());
-        }
+        times.peer = match &args.target {
+            Pinged::Peer(peer) => Some(peer.to_string()),
+            Pinged::Part(part) => Some(short_id::whole(&mut api, part).await?),
+            Pinged::At(_) => None,
+        };
         if !args.json {
-            print(&format!("PING {}: {BYTES} bytes of data\n", args.target))?;
+            let target = times.peer.clone().unwrap_or_else(|| args.target.to_string());
+            print(&format!("PING {target}: {BYTES} bytes of data\n"))?;
         }
         let stopped = async { while signals.next().await == Some(Signal::Reload) {} };
         let pinging = pings(&mut api, args, &mut times);
@@ -190,7 +199,7 @@ impl Times {
     fn json(&self, args: &PingArgs) -> String {
         let [min, avg, max, mdev] = summary(&self.rtts).map_or([None; 4], |all| all.map(Some));
         let address = match &args.target {
-            Pinged::Peer(_) => None,
+            Pinged::Peer(_) | Pinged::Part(_) => None,
             Pinged::At(address) => Some(address.to_string()),
         };
         let record = json!({

@@ -59,6 +59,9 @@ impl Route {
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
+/// A slash that is part of a name.
+const SLASH: &str = "a / within a topic, a key or an address is written %2F";
+
 /// What `method` on `path` asks for.
 pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
     let Some(path) = path.strip_prefix('/') else {
@@ -80,6 +83,17 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
             "POST" => Route::Publish(topic(name)?),
             _ => Route::Follow(topic(name)?),
         },
+        // Nothing else begins so; where a part is empty, it may be a slip.
+        [b"v1", b"topics", ref parts @ ..] if parts.len() > 1 => {
+            if parts.iter().any(|part| part.is_empty()) {
+                return Err(Refusal::bad("a topic with an empty part", SLASH));
+            }
+            let name = parts.join(&b'/');
+            match only(method, &["GET", "POST"])? {
+                "POST" => Route::Publish(topic(&name)?),
+                _ => Route::Follow(topic(&name)?),
+            }
+        }
         [b"v1", b"dht", name] => match only(method, &["GET", "PUT", "HEAD"])? {
             "PUT" => Route::Put(key(name)?),
             _ => Route::Get(key(name)?),
@@ -93,6 +107,9 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
             Some(address) => Route::PingAt(address),
             None => Route::Ping(peer(id)?),
         },
+        [b"v1", b"dht" | b"peers", _, _, ..] => {
+            return Err(Refusal::new(404, "there is no such path", format!("{SLASH}; {PATHS}")));
+        }
         _ => return Err(Refusal::new(404, "there is no such path", PATHS)),
     })
 }
@@ -285,6 +302,11 @@ mod tests {
         let id = PeerId::random();
         assert_eq!(route("GET", "/"), Ok(Route::Page));
         assert_eq!(route("GET", "/v1/topics/a%2Fb%20%C3%A9"), Ok(Route::Follow("a/b é".into())));
+        assert_eq!(
+            route("GET", "/v1/topics/home/1.%C3%A9/light"),
+            Ok(Route::Follow("home/1.é/light".into()))
+        );
+        assert_eq!(route("POST", "/v1/topics/a/b%2Fc"), Ok(Route::Publish("a/b/c".into())));
         assert_eq!(route("POST", "/v1/topics/t"), Ok(Route::Publish("t".into())));
         assert_eq!(route("PUT", "/v1/dht/%00%ff"), Ok(Route::Put(vec![0, 255])));
         assert_eq!(route("HEAD", "/v1/dht/k"), Ok(Route::Get(b"k".to_vec())));
@@ -314,6 +336,12 @@ mod tests {
             ("HEAD", "/v1/topics/t", 405),
             ("OPTIONS", "/v1/topics/t", 405),
             ("GET", "/v1/topics/", 400),
+            ("GET", "/v1/topics/a/", 400),
+            ("GET", "/v1/topics/a//b", 400),
+            ("GET", "/v1/topics//a", 400),
+            ("DELETE", "/v1/topics/a/b", 405),
+            ("GET", "/v1/dht/a/b", 404),
+            ("GET", "/v1/dht/a/b/providers", 404),
             ("GET", "/v1/topics/%ff", 400),
             ("GET", "/v1/topics/a%0Ab", 400),
             ("GET", "/v1/topics/%", 400),
@@ -328,6 +356,9 @@ mod tests {
             ("GET", "/v1/peers/%2Fip4%2F10.0.0.1%2Fudp%2F4001%2Fquic-v1", 400),
         ] {
             assert_eq!(status(method, path), expected, "{method} {path}");
+        }
+        for path in ["/v1/topics/a//b", "/v1/dht/a/b"] {
+            assert!(route("GET", path).unwrap_err().hint.contains("%2F"), "{path}");
         }
         assert_eq!(status("GET", &format!("/v1/topics/{}", "x".repeat(257))), 400);
         assert_eq!(status("GET", &format!("/v1/dht/{}", "x".repeat(1025))), 400);

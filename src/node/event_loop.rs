@@ -21,6 +21,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, swarm::ConnectionId};
 use self::drain::Drain;
 use super::{
     Validator,
+    alone::Alone,
     behaviour::Behaviour,
     blame::Blame,
     boxed_handler::BoxedHandlers,
@@ -105,6 +106,7 @@ pub(crate) struct EventLoop {
     /// What gossip gave up to stay within its bounds, as counted.
     shed: Shed,
     shedding: Seldom,
+    alone: Alone,
     /// Messages that have no line each.
     tally: Tally,
     pending_publishes: PendingPublishes<Reply<Vec<Outcome>>>,
@@ -171,6 +173,7 @@ impl EventLoop {
             oversized: Seldom::new(OVERSIZED),
             shed: Shed::default(),
             shedding: Seldom::new(SHEDDING),
+            alone: Alone::new(now),
             tally: Tally::default(),
             pending_publishes: PendingPublishes::new(config.limits.pending),
             queries: Queries::default(),
@@ -254,6 +257,11 @@ impl EventLoop {
         }
         self.take_pushes(now);
         self.listen_again();
+        if self.looks()
+            && let Some(alone) = self.alone.take(now)
+        {
+            self.say_alone(alone);
+        }
         if let Some(counted) = self.tally.take(now) {
             log::info!(target: "smidge", "{counted}");
         }
@@ -322,6 +330,7 @@ impl EventLoop {
             self.blame.deadline(),
             self.pushes.deadline(),
             self.tally.deadline(),
+            self.alone.deadline().filter(|_| self.looks()),
         ];
         self.timer.set(next.into_iter().flatten().min());
     }
@@ -345,8 +354,34 @@ impl EventLoop {
         if !log::log_enabled!(target: logging::MESSAGES, log::Level::Info) {
             self.tally.note(&event, self.runtime.now());
         }
+        match &event {
+            Event::Connected { .. } => self.alone.met(),
+            Event::Disconnected { .. } if self.peers.len() == 0 => self.alone.left(self.runtime.now()),
+            _ => {}
+        }
         self.metrics.note(&event);
         self.events.send(&event);
+    }
+
+    /// Whether it looks for others by itself, and is to go on with it.
+    fn looks(&self) -> bool {
+        let dial = &self.config.dial;
+        let targets =
+            !(dial.names.is_empty() && dial.addresses.is_empty() && self.config.relay.through.is_empty());
+        (targets || self.config.mdns.enabled) && self.drain.is_none()
+    }
+
+    fn say_alone(&self, alone: Duration) {
+        let names: Vec<_> = self.config.dial.names.iter().map(ToString::to_string).collect();
+        let mdns = self.config.mdns.enabled.then(|| "the local network (mdns)".to_owned());
+        let places: Vec<_> = names.into_iter().take(3).chain(mdns).collect();
+        let places = if places.is_empty() { String::new() } else { format!(" at {}", places.join(", ")) };
+        log::info!(
+            target: "smidge",
+            "still looking{places}: nobody is connected for {} s; `smidge names` tells how it stands, `smidge doctor` what is \
+             in the way",
+            alone.as_secs()
+        );
     }
 
     fn table_size(&mut self) -> usize {

@@ -3,6 +3,7 @@
 //! Knows nothing of signals, command lines or HTTP: those are clients.
 
 mod access;
+mod alone;
 mod autonat;
 mod behaviour;
 mod blame;
@@ -160,7 +161,7 @@ fn listen(
 fn cannot_listen(error: &(dyn std::error::Error + 'static)) -> &'static str {
     match errno(error) {
         Some(Errno::ADDRINUSE) => {
-            "another node on this host? each needs a port of its own: with port 0, one is picked and logged"
+            "another node on this host? each needs a port of its own: `--listen 0.0.0.0:0` picks one, and the log says which"
         }
         Some(Errno::ADDRNOTAVAIL) => {
             "no interface of this host has that address now: /ip4/0.0.0.0/… and /ip6/::/… take all that there are"

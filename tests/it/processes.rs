@@ -444,6 +444,17 @@ fn what_a_sender_says_at_intervals_arrives_again_and_again() {
 }
 
 #[test]
+fn a_node_that_finds_nobody_says_that_it_is_still_looking() {
+    sandbox::run(|| {
+        let net = Net::new();
+        let target = net.dial("nowhere");
+        let node = net.start(2, &[&EPHEMERAL[..], &["--dial", &target]].concat());
+        let (_, line) = node.line_from(0, &["still looking at nowhere:", "nobody is connected for"]);
+        assert!(line.contains("INFO  smidge: still looking") && line.contains("`smidge doctor`"), "{line}");
+    });
+}
+
+#[test]
 fn a_node_that_cannot_start_says_why() {
     sandbox::run(|| {
         let net = Net::new();

@@ -422,7 +422,7 @@ fn nobody_there_is_a_time_out_and_a_bad_topic_is_not() {
 }
 
 #[test]
-fn sub_ends_with_its_reader_with_ctrl_c_and_with_its_node() {
+fn sub_ends_with_its_reader_and_with_ctrl_c() {
     let (one, two) = pair("t");
     // As in `smidge sub -t news | head -1`: one message is enough.
     let mut first = sub(&two, &["-t", "news"]);
@@ -435,11 +435,85 @@ fn sub_ends_with_its_reader_with_ctrl_c_and_with_its_node() {
     send(&interrupted, Signal::INT);
     let (code, out, err) = ended(interrupted);
     assert!(code == 0 && out.is_empty() && err.starts_with("0 messages, 0 lost, in "), "{code} {out} {err}");
+    let (code, out, err) = two.ask(&["sub", "-t", "t", "--count", "0"]);
+    assert_eq!((code, &*out, &*err), (0, "", ""));
+}
 
-    let orphan = sub(&two, &["-t", "third"]);
-    assert_eq!(two.stop(), Some(0));
-    let (code, _, err) = ended(orphan);
-    assert_eq!((code, err.lines().next()), (69, Some("smidge: sub: the node has stopped")));
+#[test]
+fn sub_waits_for_its_node_to_come_back_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = format!("unix:{}", dir.path().join("api").display());
+    for killed in [false, true] {
+        let node = Daemon::start_at(&api, &[]);
+        let mut child = sub(&node, &["-t", "b", "--count", "1", "--verbose"]);
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            line
+        };
+        match killed {
+            false => assert_eq!(node.stop(), Some(0)),
+            true => drop(node),
+        }
+        assert_eq!(line(), "smidge: note: the node went away: it is waited for\n");
+        let node = Daemon::start_at(&api, &["--name", "kitchen"]);
+        assert_eq!(line(), "smidge: note: the node is back: what was said meanwhile was missed\n");
+        let (code, _, err) = node.ask(&["pub", "-t", "b", "-m", "hello"]);
+        assert_eq!(code, 0, "{err}");
+        let (code, out, _) = ended(child);
+        assert!(code == 0 && out.ends_with("Z this-node kitchen hello\n"), "{code} {out}");
+    }
+}
+
+#[test]
+fn the_node_is_named_before_the_verb_or_behind_it_and_help_is_a_verb() {
+    let node = Daemon::start(&[]);
+    let live = (0, "live\n".to_owned(), String::new());
+    assert_eq!(run(&mut smidge(&["--api", &node.url, "health"])), live);
+    assert_eq!(run(&mut smidge(&["health", "--api", &node.url])), live);
+    let free = "http://127.0.0.1:1";
+    assert_eq!(
+        run(&mut smidge(&["--api", free, "health", "--api", &node.url])),
+        live,
+        "the nearer one holds"
+    );
+    for verb in [&["run"][..], &["key", "show"], &["demo"]] {
+        let (code, _, err) = run(&mut smidge(&[&["--api", free], verb].concat()));
+        assert!(code == 2 && err.contains("--api before the verb"), "{verb:?}: {err}");
+    }
+    let (code, out, _) = run(&mut smidge(&["help", "pub"]));
+    assert!(code == 0 && out.contains("smidge pub -t some_topic -m hello"), "{out}");
+}
+
+#[test]
+fn a_peer_is_named_as_tables_print_it() {
+    let (one, two) = pair("t");
+    let short = format!("…{}", &two.peer[two.peer.len() - 8..]);
+    let (_, out, _) = one.ask(&["peers"]);
+    assert!(out.contains(&short), "{out}");
+    for part in [&short, &short[3..], &format!("...{}", &two.peer[two.peer.len() - 5..])] {
+        let (code, out, err) = one.ask(&["ping", part, "-c", "1"]);
+        assert!(code == 0 && out.starts_with(&format!("PING {}: ", two.peer)), "{out}{err}");
+    }
+    let (code, out, err) = one.ask(&["dht", "find-peer", &short]);
+    assert!(code == 0 && out.contains(two.addr.rsplit(':').next().unwrap()), "{out}{err}");
+    // All ids begin so.
+    let (code, _, err) = one.ask(&["ping", "12D3KooW", "-c", "1"]);
+    assert!(code == 2 && err.contains("in the ids of 2 peers") && err.contains(&two.peer), "{err}");
+    let (code, _, err) = one.ask(&["ping", "…zzzzzzzz", "-c", "1"]);
+    assert!(code == 2 && err.contains("`smidge peers` tells who is connected"), "{err}");
+}
+
+#[test]
+fn hints_are_in_the_words_of_verbs() {
+    let node = Daemon::start(&[]);
+    let (_, _, err) = node.ask(&["pub", "-t", "lonely", "-m", "x", "--timeout", "0"]);
+    assert!(
+        err.contains("`smidge peers` tells who is connected") && err.contains("--timeout 30 waits longer"),
+        "{err}"
+    );
+    assert!(!err.contains("GET "), "{err}");
 }
 
 #[test]

@@ -1,0 +1,318 @@
+//! `smidge sub`: messages as a running node gets them, also across its restarts.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+use futures::{
+    FutureExt, StreamExt,
+    future::{Either, Fuse, FusedFuture, LocalBoxFuture, pending},
+    select, stream,
+};
+use rustix::event::PollFlags;
+use serde_json::{Value, json};
+
+use super::LOOK;
+use crate::{
+    cli::{
+        Failure,
+        api::{self, Api, ApiArgs, Follow, SseEvent, duration},
+        exit, note, print_patiently, stdout_is,
+        table::short,
+        warn,
+    },
+    runtime::{Signal, Signals},
+    text,
+};
+
+/// Prints the messages of topics, as a running node gets them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
+                        Live, not a log: what was said before is not shown. Messages that are no text are\n\
+                        printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\
+                        When the node goes away, it is waited for; what is said meanwhile is missed.\n\n\
+                        --json, for each message: {\"topic\", \"id\", \"source\", \"name\", \"from\", \"local\",\n\
+                        \"bytes\", \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
+pub(crate) struct SubArgs {
+    /// A topic (repeatable)
+    #[arg(short, long, value_name = "TOPIC", required = true)]
+    topic: Vec<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after so long, in seconds or with a unit; with --count, 75 is the exit code then
+    #[arg(long, value_name = "S", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Leave out what is published at the node itself
+    #[arg(long)]
+    no_local: bool,
+    /// Print when each message was sent (UTC), or came where nobody says when, and its source
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+    /// Print a JSON record for each message
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+/// Messages that are printed at a time, where that many have come.
+const TOGETHER: usize = 256;
+/// How long a node that went away is left alone before it is asked again: doubled, up to the longest.
+const AGAIN: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// What comes of a topic.
+enum Come {
+    Event(SseEvent),
+    /// The node went away, and is asked for again and again.
+    Gone,
+    Back,
+    /// It is there, and refuses.
+    Refused(Failure),
+}
+
+pub(in crate::cli) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
+    api::ask(&args.api, "sub", async |api| {
+        let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
+        let mut streams = Vec::new();
+        for topic in &args.topic {
+            let first = api.follow(topic, args.no_local).await?;
+            streams.push(stream(&api, topic, args.no_local, first).boxed_local());
+        }
+        if args.count == Some(0) {
+            return Ok(());
+        }
+        let mut seen = Seen::new(args);
+        // What is being printed; no more is taken from the node meanwhile.
+        let mut printing: Fuse<LocalBoxFuture<'_, Result<(), Failure>>> = Fuse::terminated();
+        let mut last = false;
+        let mut come = stream::select_all(streams).ready_chunks(TOGETHER).fuse();
+        let mut late = match args.timeout {
+            Some(limit) => Either::Left(api.runtime.sleep(limit)),
+            None => Either::Right(pending()),
+        }
+        .fuse();
+        loop {
+            let idle = printing.is_terminated();
+            if idle && last {
+                return Ok(());
+            }
+            let mut next = match idle {
+                true => Either::Left(come.next()),
+                false => Either::Right(pending()),
+            }
+            .fuse();
+            select! {
+                printed = printing => printed?,
+                come = next => {
+                    // What came together is printed together.
+                    let mut text = String::new();
+                    for come in come.into_iter().flatten() {
+                        if last {
+                            break;
+                        }
+                        last = seen.take(come, &mut text)?;
+                    }
+                    if !text.is_empty() {
+                        printing = print_patiently(&api.runtime, text).boxed_local().fuse();
+                    }
+                }
+                signal = signals.next().fuse() => if signal != Some(Signal::Reload) {
+                    seen.summary();
+                    return Ok(());
+                },
+                () = late => return seen.late(),
+                () = api.runtime.sleep(LOOK).fuse() => if nobody_reads() {
+                    return Ok(());
+                },
+            }
+        }
+    })
+}
+
+/// Where a stream stands.
+enum State {
+    Open(Follow),
+    /// The node is gone; it is asked again after this long.
+    Lost(Duration),
+    Ended,
+}
+
+/// What comes of a topic: it ends only where the node refuses.
+fn stream<'a>(
+    api: &'a Api,
+    topic: &'a str,
+    no_local: bool,
+    first: Follow,
+) -> impl stream::Stream<Item = Come> + 'a {
+    stream::unfold(State::Open(first), move |state| async move {
+        let mut pause = match state {
+            State::Open(mut follow) => {
+                return Some(match follow.next().await.filter(|event| event.name != "end") {
+                    Some(event) => (Come::Event(event), State::Open(follow)),
+                    None => (Come::Gone, State::Lost(AGAIN)),
+                });
+            }
+            State::Lost(pause) => pause,
+            State::Ended => return None,
+        };
+        loop {
+            api.runtime.sleep(pause).await;
+            match api.follow(topic, no_local).await {
+                Ok(follow) => return Some((Come::Back, State::Open(follow))),
+                // It is not there, or is still coming up or going down.
+                Err(failure) if matches!(failure.code, exit::UNAVAILABLE | exit::TIMED_OUT) => {}
+                Err(failure) => return Some((Come::Refused(failure), State::Ended)),
+            }
+            pause = (pause * 2).min(LONGEST);
+        }
+    })
+}
+
+/// Whether the reader of our output is gone: `sub | head -1` ends with the first message then, and
+/// not with the second one.
+fn nobody_reads() -> bool {
+    stdout_is(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// What was seen so far.
+struct Seen<'a> {
+    args: &'a SubArgs,
+    since: Instant,
+    messages: u64,
+    lost: u64,
+    /// Topics whose stream is broken.
+    broken: usize,
+}
+
+impl<'a> Seen<'a> {
+    fn new(args: &'a SubArgs) -> Self {
+        Self { args, since: Instant::now(), messages: 0, lost: 0, broken: 0 }
+    }
+
+    /// Adds what is to be printed to `text`; whether it was the last message wanted.
+    fn take(&mut self, come: Come, text: &mut String) -> Result<bool, Failure> {
+        match come {
+            Come::Event(event) => return Ok(self.event(&event, text)),
+            Come::Gone => {
+                if self.broken == 0 {
+                    note("the node went away: it is waited for");
+                }
+                self.broken += 1;
+            }
+            Come::Back => {
+                self.broken -= 1;
+                if self.broken == 0 {
+                    note("the node is back: what was said meanwhile was missed");
+                }
+            }
+            Come::Refused(failure) => return Err(failure),
+        }
+        Ok(false)
+    }
+
+    fn event(&mut self, event: &SseEvent, text: &mut String) -> bool {
+        let record: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        if event.name == "lost" {
+            let lost = record["lost"].as_u64().unwrap_or_default();
+            self.lost += lost;
+            if self.args.json {
+                text.push_str(&format!("{}\n", json!({ "lost": lost })));
+            } else {
+                warn(&format!("{lost} messages were lost: they came faster than they were printed"));
+            }
+            return false;
+        }
+        self.messages += 1;
+        match self.args.json {
+            true => text.push_str(&format!("{}\n", event.data)),
+            false => text.push_str(&self.line(&record)),
+        }
+        self.args.count.is_some_and(|count| self.messages >= count)
+    }
+
+    fn line(&self, record: &Value) -> String {
+        let text = |key: &str| record[key].as_str().unwrap_or_default();
+        let mut line = String::new();
+        if self.args.verbose {
+            let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let at = record["sent"].as_u64().map_or_else(now, Duration::from_millis);
+            line.push_str(&format!("{} {} ", clock(at), source(record)));
+        }
+        if self.args.topic.len() > 1 {
+            line.push_str(&format!("{}: ", text("topic")));
+        }
+        if record["base64"] == true {
+            line.push_str("base64:");
+        }
+        line.push_str(text("data"));
+        if io::stdout().is_terminal() {
+            // What others say must not steer this terminal.
+            line = text::lines(&line).into_owned();
+        }
+        line.push('\n');
+        line
+    }
+
+    fn late(&self) -> Result<(), Failure> {
+        match self.args.count {
+            None => {
+                self.summary();
+                Ok(())
+            }
+            Some(count) => {
+                let why = format!("{} of {count} messages came in time", self.messages);
+                Err(Failure::new(exit::TIMED_OUT, "sub", why)
+                    .hint("`smidge mesh` tells who else follows the topic"))
+            }
+        }
+    }
+
+    fn summary(&self) {
+        let Self { messages, lost, since, .. } = self;
+        use io::Write;
+        let _ = writeln!(
+            io::stderr(),
+            "{messages} messages, {lost} lost, in {:.1} s",
+            since.elapsed().as_secs_f64()
+        );
+    }
+}
+
+/// The time of day (UTC), `since` the epoch.
+fn clock(since: Duration) -> String {
+    let s = since.as_secs() % 86400;
+    format!("{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
+}
+
+/// Who published a message, as tables have it.
+fn source(record: &Value) -> String {
+    let name = record["name"].as_str().map(|name| format!(" {name}")).unwrap_or_default();
+    match record["source"].as_str() {
+        _ if record["local"] == true => format!("this-node{name}"),
+        Some(source) => format!("{}{name}", short(source, false)),
+        None => "nobody".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_a_time_and_a_source_where_that_is_asked_for() {
+        assert_eq!(clock(Duration::from_secs(20 * 86400 + 3 * 3600 + 4 * 60 + 5)), "03:04:05Z");
+        let peer = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+        for (record, said) in [
+            (json!({ "source": peer, "name": null, "local": false }), "…vnc6iDEp"),
+            (json!({ "source": peer, "name": "kitchen", "local": false }), "…vnc6iDEp kitchen"),
+            (json!({ "source": peer, "name": "kitchen", "local": true }), "this-node kitchen"),
+            (json!({ "source": null }), "nobody"),
+        ] {
+            assert_eq!(source(&record), said);
+        }
+    }
+}
