@@ -7,6 +7,7 @@
 //! the nodes' log lines; nothing is simulated.
 
 mod network;
+mod progress;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use report::Report;
 /// Shows bootstrap, peer and sender finding each other on this machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge demo --nodes 20\n  smidge demo --mdns\n\n\
-                        Takes about five seconds, uses loopback only, and leaves nothing behind.\n\n\
+                        Takes about five seconds, uses loopback only, and leaves nothing behind. Where stderr is a\n\
+                        terminal, it tells what happens meanwhile.\n\n\
                         --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"found_ms\",\n\
                         \"start_to_delivery_ms\", \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}")]
 pub(crate) struct DemoArgs {
@@ -60,17 +62,24 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     result
 }
 
+fn counted(peers: usize) -> String {
+    if peers == 1 { "a peer".into() } else { format!("{peers} peers") }
+}
+
 fn play(network: &mut Network) -> Result<(), Failure> {
     let peers = network.peers();
     let bootstrap = network.bootstrap();
+    network.step(format!("bootstrap and {} start", counted(peers.len())));
     for node in peers.clone().chain([bootstrap]) {
         network.wait(Wait::Line { node, begins: "listening on" }, PATIENCE)?;
     }
     network.publish_name("peer")?;
+    network.step("bootstrap is looked for: its record comes late, on purpose".into());
     let late = LATE.saturating_sub(network.started().elapsed());
     network.listen_until(Instant::now() + late)?;
     network.publish_name("bootstrap")?;
     for node in peers {
+        network.step(format!("bootstrap has its record: {} connects and joins the mesh", network.name(node)));
         network.wait(Wait::Connected { node, to: bootstrap }, PATIENCE)?;
         network.wait(Wait::Line { node, begins: "joined mesh" }, PATIENCE)?;
     }
@@ -81,6 +90,7 @@ fn play(network: &mut Network) -> Result<(), Failure> {
 /// Without names: every node finds every other one by multicast.
 fn play_mdns(network: &mut Network) -> Result<(), Failure> {
     for node in network.nodes() {
+        network.step(format!("{} finds the others by multicast", network.name(node)));
         for to in network.nodes().filter(|to| *to != node) {
             network.wait(Wait::Connected { node, to }, PATIENCE)?;
         }
@@ -91,11 +101,13 @@ fn play_mdns(network: &mut Network) -> Result<(), Failure> {
 
 /// Starts the sender, whose message reaches every other node, once.
 fn deliver(network: &mut Network) -> Result<(), Failure> {
+    network.step("the sender starts, and publishes once somebody listens".into());
     let sender = network.start_sender()?;
     network.wait(Wait::Line { node: sender, begins: "published" }, PATIENCE)?;
     for node in network.nodes() {
         network.wait(Wait::Line { node, begins: "message" }, PATIENCE)?;
     }
+    network.step("the message is everywhere: does it come twice?".into());
     network.listen_until(Instant::now() + SETTLE)?;
     for node in network.nodes() {
         let times = network.lines(node).filter(|l| l.message.starts_with("message ")).count();

@@ -16,6 +16,7 @@ use std::{
 use futures::StreamExt;
 use serde::Deserialize;
 
+use super::progress::{Progress, TICK};
 use crate::{
     cli::{Failure, exit},
     dns::NameServer,
@@ -90,6 +91,7 @@ pub(super) struct Network {
     sender: SyncSender<News>,
     /// When each name got its records.
     pub(super) named: Vec<(&'static str, Duration)>,
+    progress: Progress,
 }
 
 impl Network {
@@ -122,6 +124,7 @@ impl Network {
             news,
             sender,
             named: Vec::new(),
+            progress: Progress::new(),
         };
         if mdns {
             for n in 1..=1 + peers {
@@ -137,6 +140,11 @@ impl Network {
             network.spawn(name, "peer", names)?;
         }
         Ok(network)
+    }
+
+    /// What happens from now on, for whoever watches.
+    pub(super) fn step(&mut self, words: String) {
+        self.progress.step(words, self.started.elapsed());
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -244,6 +252,7 @@ impl Network {
 
     /// Ends all nodes: with SIGTERM, and if that does not do, for certain.
     pub(super) fn stop(&mut self) {
+        self.progress.clear();
         for process in &self.processes {
             if let Some(pid) = rustix::process::Pid::from_raw(process.child.id() as i32) {
                 // An error says that it has ended already.
@@ -279,7 +288,14 @@ impl Network {
 
     /// Takes in one piece of news; says whether there was one before `deadline`.
     fn listen_once(&mut self, deadline: Instant) -> Result<bool, Failure> {
-        match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let news = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.news.recv_timeout(left.min(TICK)) {
+                Err(RecvTimeoutError::Timeout) if left > TICK => self.progress.show(self.started.elapsed()),
+                news => break news,
+            }
+        };
+        match news {
             Ok(News::Line(node, line)) => self.note(node, &line),
             Ok(News::Ended(node)) => {
                 let last = self.lines(node).last().map_or("nothing", |l| l.message.as_str());
