@@ -14,6 +14,8 @@ mod cli;
 mod doctor;
 mod errors;
 mod exposure;
+#[cfg(feature = "mdns")]
+mod first_hour;
 mod floors;
 mod gateway;
 mod hosts;
