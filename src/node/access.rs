@@ -207,6 +207,7 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.here.remove(&closed.connection_id);
+                self.here.shrink_to(64.max(self.here.len() * 2));
             }
             _ => {}
         }

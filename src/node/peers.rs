@@ -176,6 +176,8 @@ impl Peers {
         let last = known.connections.is_empty();
         if last {
             self.0.remove(&peer);
+            // Tables do not shrink by themselves.
+            self.0.shrink_to(64.max(self.0.len() * 2));
         }
         last
     }

@@ -194,6 +194,7 @@ impl NetworkBehaviour for Behaviour {
                     connections.retain(|connection| *connection != e.connection_id);
                     if connections.is_empty() {
                         self.connections.remove(&e.peer_id);
+                        self.connections.shrink_to(64.max(self.connections.len() * 2));
                     }
                 }
                 let lost = self.under_way.extract_if(|_, (_, connection)| *connection == e.connection_id);

@@ -310,6 +310,8 @@ impl NetworkBehaviour for Behaviour {
                 self.held.retain(|held| held.connection != closed.connection_id);
                 self.sources.remove(&closed.connection_id);
                 self.connections.remove(&closed.connection_id);
+                self.sources.shrink_to(64.max(self.sources.len() * 2));
+                self.connections.shrink_to(64.max(self.connections.len() * 2));
             }
             FromSwarm::DialFailure(DialFailure {
                 peer_id: Some(peer),

@@ -95,6 +95,7 @@ impl Watch {
         known.connections.remove(&connection);
         if known.connections.is_empty() {
             self.peers.remove(&peer);
+            self.peers.shrink_to(64.max(self.peers.len() * 2));
         }
     }
 

@@ -364,6 +364,8 @@ impl Score {
     fn forget(&mut self, peer: &PeerId) {
         if let Some(stats) = self.peers.remove(peer) {
             self.numbers.remove(&stats.number);
+            self.peers.shrink_to(64.max(self.peers.len() * 2));
+            self.numbers.shrink_to(64.max(self.numbers.len() * 2));
             for ip in stats.addresses {
                 self.leave(peer, ip);
             }

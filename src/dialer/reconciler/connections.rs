@@ -76,6 +76,8 @@ impl Reconciler {
                 return self.leave(peer, address);
             }
             self.live.remove(&peer);
+            self.live.shrink_to(64.max(self.live.len() * 2));
+            self.connections.shrink_to(64.max(self.connections.len() * 2));
         }
         let lost: Vec<_> = self
             .records

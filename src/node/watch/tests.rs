@@ -202,3 +202,18 @@ fn what_is_remembered_is_bounded() {
     watch.take_late(now);
     assert!(watch.attempts.is_empty());
 }
+
+#[test]
+fn what_many_peers_took_is_given_back_when_they_are_gone() {
+    let (mut scene, peers) = (Scene::new(), (0..500).map(|_| PeerId::random()).collect::<Vec<_>>());
+    for (n, peer) in peers.iter().enumerate() {
+        scene.peer = *peer;
+        scene.connect(n);
+    }
+    assert!(scene.watch.peers.capacity() >= peers.len());
+    for (n, peer) in peers.iter().enumerate() {
+        scene.peer = *peer;
+        scene.close(n);
+    }
+    assert!(scene.watch.peers.capacity() < 128, "{}", scene.watch.peers.capacity());
+}

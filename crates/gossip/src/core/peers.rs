@@ -225,6 +225,8 @@ impl Peers {
         self.get(key)?;
         let peer = self.slots.get_mut(key.slot as usize)?.1.take()?;
         self.keys.remove(&peer.id);
+        // Tables do not shrink by themselves: what many peers took is given back when they are gone.
+        self.keys.shrink_to(64.max(self.keys.len() * 2));
         self.free.push(key.slot);
         Some(peer)
     }
