@@ -56,7 +56,7 @@ pub use config::Config;
 pub use node::{
     Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, Message, Node, NotListening,
     Oversize, PeerStatus, Position, PublishOptions, PutOptions, Quorum, Receipt, Remembered, SpawnError,
-    Status, Stored, Subscription, Traffic, Validator, Verdict,
+    Start, Status, Stored, Subscription, Traffic, Validator, Verdict,
 };
 pub use smidge_gossip as gossip;
 pub use smidge_runtime as runtime;

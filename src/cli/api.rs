@@ -224,10 +224,9 @@ impl Api {
         Ok((head.line, body))
     }
 
-    /// The messages of a topic from now on, perhaps without those that are published there.
-    pub(super) async fn follow(&self, topic: &str, no_local: bool) -> Result<Follow, Failure> {
-        let query = if no_local { "?local=false" } else { "" };
-        let path = format!("/v1/topics/{}{query}", encode(topic.as_bytes()));
+    /// The messages of a topic, as `query` says.
+    pub(super) async fn follow(&self, topic: &str, query: &str) -> Result<Follow, Failure> {
+        let path = format!("/v1/topics/{}?{query}", encode(topic.as_bytes()));
         let opening = async {
             let mut wire = self.connect().await?;
             wire.write_all(self.request("GET", &path, "").as_bytes())

@@ -145,6 +145,9 @@ impl From<Error> for Refusal {
                 403,
                 "GET /v1/status tells its id; the list is topics.\"TOPIC\".publish, the same on all nodes",
             ),
+            Error::NotKept(_) => {
+                (409, "set keep in the topic's table, such as { age = \"10m\" }, or ask for what is live")
+            }
             Error::Publish(_) => (500, "the node's log tells more"),
         };
         Self::new(status, error.to_string(), hint)

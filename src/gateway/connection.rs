@@ -158,7 +158,9 @@ impl Connection {
             return self.answer(&result.unwrap_or_else(Refusal::answer), &head).await;
         }
         if let Route::Follow(topic) = route {
-            return follow::run(self, topic, query).await;
+            // What is no id of ours is none: a reader that comes again cannot help what it was given.
+            let heard = head.all("last-event-id").find_map(|id| id.parse().ok());
+            return follow::run(self, topic, query, heard).await;
         }
         let result = handlers::answer(&context, Request { route, query, body }).await;
         self.answer(&result.unwrap_or_else(Refusal::answer), &head).await

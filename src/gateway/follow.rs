@@ -1,7 +1,10 @@
-//! `GET /v1/topics/TOPIC`: messages as server-sent events (WHATWG HTML, section 9.2), live and not a log.
+//! `GET /v1/topics/TOPIC`: messages as server-sent events (WHATWG HTML, section 9.2), live, and before that, where it is asked
+//! for, what the topic's memory has.
 //!
 //! A reader that keeps up gets everything. What a slow one misses is counted and reported in its place in
 //! the stream; the node keeps no more than `limits.events` messages and `limits.backlog` bytes for it and never waits.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64;
 use futures::{
@@ -16,7 +19,7 @@ use super::{
     target::Query,
 };
 use crate::{
-    node::{Delivery, Message, Subscription},
+    node::{Delivery, Message, Position, Start, Subscription},
     text,
 };
 
@@ -24,27 +27,38 @@ use crate::{
 const BATCH: usize = 64 << 10;
 
 /// Streams the messages of `topic` until the reader or the node goes.
-pub(super) async fn run(connection: &mut Connection, topic: String, mut query: Query) -> Next {
+///
+/// `heard` is the id of the last event that the reader had, of a stream before this one; it goes before what the query says.
+pub(super) async fn run(
+    connection: &mut Connection,
+    topic: String,
+    mut query: Query,
+    heard: Option<Position>,
+) -> Next {
     let context = connection.context.clone();
     let opened = async {
         let local = query.flag("local")?.unwrap_or(true);
-        query.done("local")?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = query.start(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))?;
+        let start = heard.map(Start::Behind).or(start).unwrap_or_default();
+        query.done("local, since and last")?;
         let Some(slot) = context.streams.take() else {
             let limit = context.api.streams;
             let error = format!("too many event streams at once (limit {limit}, config key api.streams)");
             return Err(Refusal::new(429, error, "close one, or raise the key"));
         };
-        let subscription = context.client.subscribe(topic).await?;
-        Ok((slot, if local { subscription } else { subscription.no_local() }))
+        let past = if start == Start::Now { " from now on" } else { "" };
+        let subscription = context.client.subscribe_from(topic, start).await?;
+        Ok((slot, past, if local { subscription } else { subscription.no_local() }))
     };
-    let (slot, mut subscription) = match opened.await {
+    let (slot, past, mut subscription) = match opened.await {
         Ok(opened) => opened,
         Err(refusal) => return connection.refuse(refusal).await,
     };
     context.counters.answered(200);
     // Subscribed before a byte is written: a reader of the head misses nothing from then on.
     let mut start = head(200, "text/event-stream", "close", NO_STORE);
-    start.push_str("\r\n: messages from now on\n\n");
+    start.push_str(&format!("\r\n: messages{past}\n\n"));
     // An error says that the reader is gone, or takes nothing.
     let _ = stream(connection, &mut subscription, start).await;
     drop(slot);
@@ -93,9 +107,13 @@ fn event(delivery: &Delivery<Message>, count: impl Fn(u64) -> u64) -> String {
             count(*lost);
             format!("event: lost\ndata: {{\"lost\":{lost}}}\n\n")
         }
+        Delivery::Gone => {
+            "event: gone\ndata: {\"why\":\"some of what was asked for is remembered no more\"}\n\n".into()
+        }
         // JSON has no line ends outside of strings, and writes those inside as \n: one line it is.
         Delivery::Item(message) => {
-            format!("event: message\ndata: {}\n\n", text::json(&record(message).to_string()))
+            let id = message.position.map(|position| format!("id: {position}\n")).unwrap_or_default();
+            format!("event: message\n{id}data: {}\n\n", text::json(&record(message).to_string()))
         }
     }
 }
@@ -117,6 +135,7 @@ fn record(message: &Message) -> serde_json::Value {
         "data": data,
         "sent": message.sent,
         "late": message.late,
+        "position": message.position.map(|position| position.to_string()),
     })
 }
 
@@ -160,6 +179,10 @@ mod tests {
             assert_eq!((&record["base64"], &record["data"]), (&base64.into(), &shown.into()));
             assert_eq!(record["bytes"], data.len());
         }
+        let Delivery::Item(kept) = message(b"a") else { panic!("a message") };
+        let kept = Message { position: Some("5.6.0.7".parse().unwrap()), ..kept };
+        assert!(event(&Delivery::Item(kept), |n| n).starts_with("event: message\nid: 5.6.0.7\ndata: {"));
+        assert!(event(&Delivery::Gone, |n| n).starts_with("event: gone\ndata: {"));
         assert_eq!(event(&Delivery::Lost(7), |n| n), "event: lost\ndata: {\"lost\":7}\n\n");
     }
 }

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use libp2p::{Multiaddr, PeerId};
 
 use super::{answer::Refusal, split::Split};
-use crate::{config::parse_duration, node::Quorum};
+use crate::{
+    config::parse_duration,
+    node::{Quorum, Start},
+};
 
 /// The longest key of a record or of what is provided, in bytes.
 const MAX_KEY: usize = 1024;
@@ -254,6 +257,17 @@ impl Query {
         })
     }
 
+    /// Where a stream of a topic begins, with `now` in milliseconds since 1970.
+    pub(super) fn start(&mut self, now: u64) -> Result<Option<Start>, Refusal> {
+        let hint = "a time back such as -10m, milliseconds since 1970, or the id of an event that was heard";
+        let since = self.take("since", hint, |text| since(text, now))?;
+        let last = self.number("last")?.map(Start::Last);
+        match (since, last) {
+            (Some(_), Some(_)) => Err(Refusal::bad("since and last", "give one of them")),
+            (since, last) => Ok(since.or(last)),
+        }
+    }
+
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
         self.take(name, "true or false", |text| text.parse().ok())
     }
@@ -282,6 +296,18 @@ impl Query {
     }
 }
 
+/// A number of milliseconds since 1970 is later than this; what is less is meant otherwise.
+const MILLIS: u64 = 100_000_000_000;
+
+fn since(text: &str, now: u64) -> Option<Start> {
+    if let Some(back) = text.strip_prefix('-') {
+        let back = parse_duration(back).ok()?;
+        return Some(Start::At(now.saturating_sub(u64::try_from(back.as_millis()).ok()?)));
+    }
+    let time = text.parse().ok().filter(|time| *time >= MILLIS).map(Start::At);
+    time.or_else(|| text.parse().ok().map(Start::Behind))
+}
+
 fn duration(text: &str) -> Option<Duration> {
     match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -295,6 +321,23 @@ mod tests {
 
     fn status(method: &str, path: &str) -> u16 {
         route(method, path).map_or_else(|refusal| refusal.status, |_| 200)
+    }
+
+    #[test]
+    fn a_stream_begins_where_it_is_asked_to() {
+        let now = 1_795_000_000_000;
+        let start = |query: &str| Query::parse(query).unwrap().start(now).map_err(|refusal| refusal.status);
+        assert_eq!(start(""), Ok(None));
+        assert_eq!(start("since=-10m"), Ok(Some(Start::At(now - 600_000))));
+        assert_eq!(start("since=1794999999999"), Ok(Some(Start::At(now - 1))));
+        assert_eq!(start("last=5"), Ok(Some(Start::Last(5))));
+        let position = "1795000000000.7.0.42";
+        assert_eq!(start(&format!("since={position}")), Ok(Some(Start::Behind(position.parse().unwrap()))));
+        for bad in
+            ["since=10", "since=10m", "since=", "since=-10", "since=1.2.3", "last=-1", "last=5&since=-1m"]
+        {
+            assert_eq!(start(bad), Err(400), "{bad}");
+        }
     }
 
     #[test]

@@ -15,8 +15,10 @@ use super::{
     event::{Event, Receipt},
     feed::Opener,
     peers::PeerStatus,
+    replay::Start,
     status::Status,
-    topics::{Events, Subscription},
+    subscription::Subscription,
+    topics::Events,
 };
 use crate::{
     config::{Config, Target},
@@ -78,7 +80,22 @@ impl Client {
     /// [`Error::BadTopic`]; [`Error::Limit`] with too many subscriptions.
     pub async fn subscribe(&self, topic: impl Into<String>) -> Result<Subscription, Error> {
         let topic = topic.into();
-        self.ask(|reply| Command::Subscribe { topic, reply }).await
+        self.ask(|reply| Command::Subscribe { topic, start: Start::Now, reply }).await
+    }
+
+    /// The same, beginning in the past: with what this node remembers of the topic, and then what is live. Nothing comes
+    /// twice, and where something between is remembered no more, [`Delivery::Gone`](super::Delivery) says so.
+    ///
+    /// # Errors
+    /// [`Error::NotKept`] where the topic is not kept here, unless `start` is [`Start::Behind`] something: all is gone
+    /// then. As [`subscribe`](Self::subscribe).
+    pub async fn subscribe_from(
+        &self,
+        topic: impl Into<String>,
+        start: Start,
+    ) -> Result<Subscription, Error> {
+        let topic = topic.into();
+        self.ask(|reply| Command::Subscribe { topic, start, reply }).await
     }
 
     /// Leaves `topic`, ending all its subscriptions; says whether it was followed.

@@ -6,7 +6,12 @@ use futures::channel::oneshot;
 use libp2p::{Multiaddr, PeerId, kad};
 
 use super::{
-    error::Error, peers::PeerStatus, pending_publishes::Outcome, status::Status, topics::Subscription,
+    error::Error,
+    peers::PeerStatus,
+    pending_publishes::Outcome,
+    replay::{Cursor, Page, Start},
+    status::Status,
+    subscription::Subscription,
 };
 use crate::{
     config::{Config, Target},
@@ -23,7 +28,14 @@ pub(crate) enum Command {
     },
     Subscribe {
         topic: String,
+        start: Start,
         reply: Reply<Subscription>,
+    },
+    /// A page of what is remembered of a topic.
+    Page {
+        topic: String,
+        cursor: Cursor,
+        reply: oneshot::Sender<Page>,
     },
     Unsubscribe {
         topic: String,

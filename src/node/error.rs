@@ -63,6 +63,9 @@ pub enum Error {
     /// A topic's rules do not let this node publish on it.
     #[error("this node may not publish on {0:?}: its peer id is not in the topic's publish list")]
     NotAPublisher(String),
+    /// Nothing is remembered of a topic.
+    #[error("nothing of {0:?} is remembered here: topics.{0:?}.keep is not set")]
+    NotKept(String),
     /// The gossip engine refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),

@@ -36,8 +36,8 @@ pub struct Message {
     /// When it was sent, in milliseconds since 1970, as its author has signed. `None` where authors' programs do not
     /// say it: all but smidge.
     pub sent: Option<u64>,
-    /// Whether it was missed when it was live, and given by a neighbour's memory. Those of one author are in order among
-    /// themselves as far as one neighbour gave them.
+    /// Whether it was missed when it was live: it comes from a memory, a neighbour's or this node's. Those of one author are in
+    /// order among themselves as far as one memory gave them.
     pub late: bool,
     /// Where it is in the memory of a topic that is kept.
     pub position: Option<Position>,

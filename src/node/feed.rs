@@ -26,6 +26,9 @@ pub enum Delivery<T> {
     Item(T),
     /// The subscriber was too slow: this many, the oldest, are lost to it.
     Lost(u64),
+    /// Of a subscription that begins in the past: some of what lay between that and the next message is remembered no more,
+    /// and gone for good.
+    Gone,
 }
 
 /// A bounded stream of what happens, oldest first; it ends when the node does, and only then.
@@ -253,13 +256,16 @@ impl<T> Feed<T> {
         self.lost
     }
 
-    /// Counts what was lost before `first`, the oldest item that is left.
+    /// Passes over what was lost before `first`, the oldest item that is left.
     fn note_lost(&mut self, first: u64) -> u64 {
         let lost = first.saturating_sub(self.next);
         self.next += lost;
+        lost
+    }
+
+    pub(crate) fn count_lost(&mut self, lost: u64) {
         self.lost += lost;
         self.counter.inc_by(lost);
-        lost
     }
 }
 
@@ -270,6 +276,15 @@ impl<T: Clone> Feed<T> {
     }
 
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
+        let next = ready!(self.poll_uncounted(cx));
+        if let Some(Delivery::Lost(lost)) = next {
+            self.count_lost(lost);
+        }
+        Poll::Ready(next)
+    }
+
+    /// The same, where the caller counts what was lost.
+    pub(crate) fn poll_uncounted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
         let shared = self.queue.clone();
         let mut queue = lock(&shared);
         let lost = self.note_lost(queue.first);
@@ -293,7 +308,8 @@ impl<T> Drop for Feed<T> {
     fn drop(&mut self) {
         let shared = self.queue.clone();
         let mut queue = lock(&shared);
-        self.note_lost(queue.first);
+        let lost = self.note_lost(queue.first);
+        self.count_lost(lost);
         queue.wakers.remove(&self.id);
         queue.leave(self.next);
     }
@@ -312,7 +328,7 @@ impl<T: Clone> Stream for Feed<T> {
         loop {
             match ready!(self.poll_delivery(cx)) {
                 Some(Delivery::Item(item)) => return Poll::Ready(Some(item)),
-                Some(Delivery::Lost(_)) => {}
+                Some(Delivery::Lost(_) | Delivery::Gone) => {}
                 None => return Poll::Ready(None),
             }
         }
@@ -424,6 +440,7 @@ mod tests {
                                 *expected += 1;
                             }
                             Some(Delivery::Lost(lost)) => *expected += lost,
+                            Some(Delivery::Gone) => prop_assert!(false, "that is of memories"),
                             None => prop_assert_eq!(*expected, sent),
                         }
                     }

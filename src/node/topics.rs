@@ -5,108 +5,25 @@
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
 };
 
-use futures::Stream;
 use prometheus_client::metrics::counter::Counter;
 
 use super::{
     command::Command,
     error::Error,
     event::{Event, Message},
-    feed::{Bounds, Budget, Delivery, Feed, Sender, Weight, queue},
+    feed::{Bounds, Budget, Feed, Sender, Weight, queue},
+    subscription::Subscription,
 };
 use crate::config::Limits;
 
-/// The messages of one topic, as a [`Feed`]. Dropping the last one leaves the topic, unless the config names it. A
-/// subscription alone does not keep the node running: a client does.
-#[derive(Debug)]
-pub struct Subscription {
-    /// There until this is dropped.
-    messages: Option<Feed<Message>>,
-    topic: String,
-    commands: async_channel::WeakSender<Command>,
-    /// Set where the loop could not be notified that this was dropped.
-    unheard: Arc<AtomicBool>,
-    /// Whether what is published at this node is left out.
-    no_local: bool,
-    /// Those of the topic that leave it out.
-    deaf: Arc<AtomicUsize>,
-}
-
 /// Everything that happens to a node.
 pub type Events = Feed<Event>;
-
-impl Stream for Subscription {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        let no_local = self.no_local;
-        let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
-        loop {
-            match ready!(Pin::new(&mut *messages).poll_next(cx)) {
-                Some(message) if no_local && message.local => {}
-                next => return Poll::Ready(next),
-            }
-        }
-    }
-}
-
-impl Subscription {
-    /// How many messages this subscriber was too slow for so far.
-    pub fn lost(&self) -> u64 {
-        self.messages.as_ref().map_or(0, Feed::lost)
-    }
-
-    /// The next message, or how many were lost before it; `None` when the node has ended or the topic was left.
-    pub async fn next_delivery(&mut self) -> Option<Delivery<Message>> {
-        loop {
-            match self.messages.as_mut()?.next_delivery().await {
-                Some(Delivery::Item(message)) if self.no_local && message.local => {}
-                next => return next,
-            }
-        }
-    }
-
-    /// Without what is published at this node. Such a subscriber is none that a publish here counts, or waits for.
-    /// [`lost`](Self::lost) counts what is left out, too, where it was lost.
-    #[must_use]
-    pub fn no_local(mut self) -> Self {
-        if !std::mem::replace(&mut self.no_local, true) {
-            self.deaf.fetch_add(1, Ordering::Relaxed);
-        }
-        self
-    }
-
-    /// The topic.
-    pub fn topic(&self) -> &str {
-        &self.topic
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        // Before the loop looks who is left.
-        self.messages = None;
-        if self.no_local {
-            self.deaf.fetch_sub(1, Ordering::Relaxed);
-        }
-        let Some(commands) = self.commands.upgrade() else { return };
-        let sent = || commands.try_send(Command::Unfollow { topic: self.topic.clone() }).is_ok();
-        if !sent() {
-            // The queue is full: the loop looks at all topics with the next command. There is one, unless it has just
-            // taken the last.
-            self.unheard.store(true, Ordering::Release);
-            sent();
-        }
-    }
-}
 
 /// Bytes that an event holds beside itself: addresses, a reason.
 const EVENT: usize = 128;
@@ -247,14 +164,9 @@ impl Topics {
         let lost = self.lost.clone();
         let unheard = self.unheard.clone();
         let state = self.open(topic);
-        let subscription = Subscription {
-            messages: Some(state.sender.opener().open(&lost)),
-            topic: topic.to_owned(),
-            commands,
-            unheard,
-            no_local: false,
-            deaf: state.deaf.clone(),
-        };
+        let messages = state.sender.opener().open(&lost);
+        let subscription =
+            Subscription::new(messages, topic.to_owned(), commands, unheard, state.deaf.clone());
         Ok((subscription, fresh))
     }
 
@@ -332,6 +244,7 @@ mod tests {
     use libp2p::PeerId;
 
     use super::*;
+    use crate::node::feed::Delivery;
 
     fn limits() -> Limits {
         crate::config::Config::default().limits

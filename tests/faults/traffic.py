@@ -53,6 +53,8 @@ class Hearer(threading.Thread):
         super().__init__(daemon=True)
         self.node, self.going = node, True
         self.heard = {}
+        # Those that came from a memory, in the order in which they came.
+        self.late = []
         self.lost, self.spans = 0, []
         self.ready = threading.Event()
 
@@ -82,7 +84,10 @@ class Hearer(threading.Thread):
                     if "lost" in told:
                         self.lost += told["lost"]
                     elif "data" in told:
-                        self.heard.setdefault(tuple(json.loads(told["data"])), []).append(time.monotonic())
+                        key = tuple(json.loads(told["data"]))
+                        self.heard.setdefault(key, []).append(time.monotonic())
+                        if told.get("late"):
+                            self.late.append(key)
 
 
 @dataclass

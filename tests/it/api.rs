@@ -22,7 +22,7 @@ fn curl_publishes_streams_puts_and_gets_through_two_nodes() {
     let out = example("sh", "api.sh");
     let lines: Vec<_> = out.lines().collect();
     assert_eq!(lines.len(), 5, "{out}");
-    assert!(lines[0].starts_with("receipt: {\"id\":\"") && lines[0].ends_with("\"peers\":1}"), "{out}");
+    assert!(lines[0].starts_with("receipt: {\"id\":\"") && lines[0].contains("\"peers\":1"), "{out}");
     assert!(lines[1].contains("\"data\":\"hello from the shell\""), "{out}");
     assert_eq!(lines[2..4], ["stored: {\"confirmed\":1}", "found: any bytes"], "{out}");
     assert!(lines[4].starts_with("refused: {\"error\":\"this is no peer id\",\"hint\":"), "{out}");

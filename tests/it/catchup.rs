@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p::{PeerId, identity::Keypair};
 use smidge::{
-    Client, Config, Message, PublishOptions, Subscription,
+    Client, Config, Delivery, Error, Message, PublishOptions, Start, Subscription,
     config::{Keep, PeerRule, TopicRules},
 };
 
-use crate::support::{Network, TOPIC, now, run};
+use crate::support::{Network, TOPIC, daemon::Daemon, http::Api, now, run};
 
 /// A config of a node that keeps [`TOPIC`].
 fn keeping(net: &Network, n: u8, names: &[&str], keep: Keep) -> Config {
@@ -169,5 +169,180 @@ fn a_node_takes_no_more_than_it_keeps_and_nothing_of_who_may_not_speak() {
         }
         // Where 70 was sent in the millisecond of 69, it is left out with that.
         assert!(heard.is_superset(&all(75..100)), "{heard:?}");
+    });
+}
+
+/// The numbers of what comes next, so many.
+async fn numbers(net: &Network, subscription: &mut Subscription, count: usize) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(number(&net.message(subscription).await));
+    }
+    numbers
+}
+
+#[test]
+fn a_subscriber_resumes_where_it_was_and_nothing_comes_twice_or_is_left_out() {
+    run(|net| async move {
+        net.set("all", [2, 3]);
+        let [a, b] = [2, 3].map(|n| net.spawn(keeping(&net, n, &["all"], Keep::default())));
+        net.meshed(&a, 1).await;
+        let mut first = b.subscribe(TOPIC).await.unwrap();
+        say(&a, 0..300).await;
+        let mut position = None;
+        for n in 0..100 {
+            let message = net.message(&mut first).await;
+            assert_eq!(number(&message), n);
+            position = message.position;
+        }
+        drop(first);
+        let start = Start::Behind(position.unwrap());
+        // Also while it is live.
+        let mut again = b.subscribe_from(TOPIC, start).await.unwrap();
+        say(&a, 300..600).await;
+        assert_eq!(numbers(&net, &mut again, 500).await, (100..600).collect::<Vec<_>>());
+        let mut newest = b.subscribe_from(TOPIC, Start::Last(7)).await.unwrap();
+        assert_eq!(numbers(&net, &mut newest, 7).await, (593..600).collect::<Vec<_>>());
+        let mut whole = b.subscribe_from(TOPIC, Start::At(0)).await.unwrap();
+        say(&a, 600..601).await;
+        assert_eq!(numbers(&net, &mut whole, 601).await, (0..601).collect::<Vec<_>>());
+        // The one who said it all remembers it, too.
+        let mut own = a.subscribe_from(TOPIC, Start::Last(2)).await.unwrap();
+        assert_eq!(numbers(&net, &mut own, 2).await, [599, 600]);
+        assert_eq!([now(&mut again), now(&mut newest)].map(|m| m.map(|m| number(&m))), [Some(600); 2]);
+        let unkept = b.subscribe_from("other", Start::Last(1)).await.map(drop);
+        assert_eq!(unkept, Err(Error::NotKept("other".into())));
+    });
+}
+
+#[test]
+fn a_subscriber_hears_that_what_it_asks_for_is_gone() {
+    run(|net| async move {
+        let keep = Keep { messages: Some(50), ..Keep::default() };
+        let a = net.spawn(keeping(&net, 2, &[], keep));
+        let mut first = a.subscribe(TOPIC).await.unwrap();
+        say(&a, 0..1).await;
+        let position = net.message(&mut first).await.position.unwrap();
+        let next = async |subscription: &mut Subscription| {
+            net.patiently("a delivery", subscription.next_delivery()).await.unwrap()
+        };
+        say(&a, 1..51).await;
+        let mut whole = a.subscribe_from(TOPIC, Start::Behind(position)).await.unwrap();
+        assert_eq!(numbers(&net, &mut whole, 50).await, (1..51).collect::<Vec<_>>());
+        say(&a, 51..100).await;
+        let mut late = a.subscribe_from(TOPIC, Start::Behind(position)).await.unwrap();
+        assert_eq!(next(&mut late).await, Delivery::Gone);
+        assert_eq!(numbers(&net, &mut late, 50).await, (50..100).collect::<Vec<_>>());
+        // A position of another node, or of a run before this one.
+        let other = Client::peer_id(&a);
+        let elsewhere = net.spawn(keeping(&net, 3, &[], keep));
+        assert_ne!(elsewhere.peer_id(), other);
+        let mut unknown = elsewhere.subscribe_from(TOPIC, Start::Behind(position)).await.unwrap();
+        assert_eq!(next(&mut unknown).await, Delivery::Gone);
+    });
+}
+
+#[test]
+fn a_slow_subscriber_is_given_what_it_lost_where_it_is_remembered() {
+    run(|net| async move {
+        let mut config = keeping(&net, 2, &[], Keep { messages: Some(100), ..Keep::default() });
+        config.limits.events = 10;
+        let a = net.spawn(config);
+        let mut slow = a.subscribe(TOPIC).await.unwrap();
+        say(&a, 0..90).await;
+        assert_eq!(numbers(&net, &mut slow, 90).await, (0..90).collect::<Vec<_>>());
+        assert_eq!(slow.lost(), 0);
+        // More than is remembered.
+        say(&a, 90..300).await;
+        let (mut heard, mut lost) = (Vec::new(), 0);
+        while heard.last() != Some(&299) {
+            match net.patiently("a delivery", slow.next_delivery()).await.unwrap() {
+                Delivery::Item(message) => heard.push(number(&message)),
+                Delivery::Lost(more) => lost += more,
+                Delivery::Gone => panic!("it is counted"),
+            }
+        }
+        assert_eq!((heard, lost, slow.lost()), ((200..300).collect::<Vec<_>>(), 110, 110));
+    });
+}
+
+#[test]
+fn the_api_and_the_command_line_begin_in_the_past() {
+    let table = format!("topics={{ {TOPIC} = {{ keep = {{ messages = 20 }} }} }}");
+    let node = Daemon::start(&["--set", &table]);
+    for n in 0..30 {
+        let (code, _, err) = node.ask(&["pub", "-t", TOPIC, "-m", &n.to_string(), "--wait-peers", "0"]);
+        assert_eq!(code, 0, "{err}");
+    }
+    let (code, out, err) = node.ask(&["sub", "-t", TOPIC, "--last", "3", "--count", "3"]);
+    assert_eq!((code, out.as_str()), (0, "27\n28\n29\n"), "{err}");
+    let (code, out, err) = node.ask(&["sub", "-t", TOPIC, "--since", "1h", "--count", "20", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let records: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records[0], serde_json::json!({ "gone": true }));
+    assert_eq!((records.len(), &records[1]["data"]), (21, &"10".into()));
+    assert_eq!((&records[1]["late"], &records[1]["local"]), (&true.into(), &true.into()));
+    let position = records[18]["position"].as_str().unwrap();
+    let (code, out, err) = node.ask(&["sub", "-t", TOPIC, "--since", position, "--count", "2"]);
+    assert_eq!((code, out.as_str()), (0, "28\n29\n"), "{err}");
+    let (code, _, err) = node.ask(&["sub", "-t", "other", "--last", "3"]);
+    assert_ne!(code, 0);
+    assert!(err.contains("keep"), "{err}");
+}
+
+#[test]
+fn an_event_stream_goes_on_behind_the_last_event_that_was_heard() {
+    run(|net| async move {
+        let config = keeping(&net, 2, &[], Keep::default());
+        let a = net.spawn(config.clone());
+        let api = Api::serve(&net, &a, config).await;
+        say(&a, 0..30).await;
+        let mut first = api.begin(TOPIC, "?last=30", "").await;
+        let mut last = None;
+        for n in 0..20 {
+            let (id, data) = first.said().await;
+            assert_eq!(data["data"], n.to_string());
+            last = id;
+        }
+        // The header goes before what the address still says.
+        let header = format!("Last-Event-ID: {}\r\n", last.unwrap());
+        let mut again = api.begin(TOPIC, "?last=30", &header).await;
+        for n in 20..30 {
+            assert_eq!(again.said().await.1["data"], n.to_string());
+        }
+        say(&a, 30..31).await;
+        assert_eq!(again.said().await.1["data"], "30");
+    });
+}
+
+#[test]
+fn a_node_that_joins_a_topic_of_10_000_messages_has_them_all() {
+    run(|net| async move {
+        const COUNT: u32 = 10_000;
+        net.set("old", [2]);
+        let keep = Keep { messages: Some(COUNT as usize), ..Keep::default() };
+        let a = net.spawn(keeping(&net, 2, &[], keep));
+        let nobody = PublishOptions { wait_peers: Some(0), ..PublishOptions::default() };
+        for n in 0..COUNT {
+            a.publish(TOPIC, format!("{n:0>100}"), nobody).await.unwrap();
+        }
+        let held = a.status().await.unwrap().remembered;
+        let began = std::time::Instant::now();
+        let mut config = keeping(&net, 3, &["old"], keep);
+        config.limits.events = COUNT as usize;
+        let b = net.spawn(config);
+        let mut subscription = b.subscribe(TOPIC).await.unwrap();
+        let mut first = None;
+        for n in 0..COUNT {
+            assert_eq!(number(&net.message(&mut subscription).await), n);
+            first.get_or_insert_with(|| began.elapsed());
+        }
+        println!(
+            "{COUNT} messages of 100 bytes, {} bytes each as counted: all {:?} after the node was started, the first after {:?}",
+            held.bytes / held.messages,
+            began.elapsed(),
+            first.unwrap(),
+        );
     });
 }

@@ -39,6 +39,16 @@ impl Item {
         Self { time, id: Id([0; 16]) }
     }
 
+    /// The place right below this one; the lowest has none.
+    pub fn before(&self) -> Self {
+        let id = u128::from_be_bytes(self.id.0);
+        match (id.checked_sub(1), self.time.checked_sub(1)) {
+            (Some(id), _) => Self { id: Id(id.to_be_bytes()), ..*self },
+            (None, Some(time)) => Self { time, id: Id([0xff; 16]) },
+            (None, None) => *self,
+        }
+    }
+
     /// The bound between two neighbours that has the shortest encoding: above `before`, not above `after`.
     pub(crate) fn between(before: &Self, after: &Self) -> Self {
         if before.time != after.time {
@@ -55,6 +65,16 @@ impl Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn right_below_an_item_there_is_nothing_else() {
+        let item = |time, id| Item { time, id: Id(id) };
+        let mut one = [0; 16];
+        one[15] = 1;
+        assert_eq!(item(5, one).before(), Item::at(5));
+        assert_eq!(Item::at(5).before(), item(4, [0xff; 16]));
+        assert_eq!(Item::at(0).before(), Item::at(0));
+    }
 
     proptest::proptest! {
         #[test]

@@ -23,6 +23,8 @@ use crate::{
         table::short,
         warn,
     },
+    config::parse_duration,
+    gateway::encode,
     runtime::{Signal, Signals},
     text,
 };
@@ -30,11 +32,12 @@ use crate::{
 /// Prints the messages of topics, as a running node gets them.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge sub -t some_topic --count 1\n\n\
-                        Live, not a log: what was said before is not shown. Messages that are no text are\n\
-                        printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\
+                        Live, not a log: what was said before is shown with --since and --last, of a topic with\n\
+                        keep. Messages that are no text are printed as base64:…; --json tells all there is to tell. Ctrl-C ends with a summary.\n\
                         When the node goes away, it is waited for; what is said meanwhile is missed.\n\n\
                         --json, for each message: {\"topic\", \"id\", \"source\", \"name\", \"from\", \"local\",\n\
-                        \"bytes\", \"base64\", \"data\", \"sent\", \"late\"}; {\"lost\"} where some were lost.")]
+                        \"bytes\", \"base64\", \"data\", \"sent\", \"late\", \"position\"};\n\
+                        {\"lost\"} where some were lost, {\"gone\"} where some are remembered no more.")]
 pub(crate) struct SubArgs {
     /// A topic (repeatable)
     #[arg(short, long, value_name = "TOPIC", required = true)]
@@ -45,6 +48,12 @@ pub(crate) struct SubArgs {
     /// End after so long, in seconds or with a unit; with --count, 75 is the exit code then
     #[arg(long, value_name = "S", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Begin with what the node remembers, of a topic with keep: so long ago (10m), or behind a "position" of --json
+    #[arg(long, value_name = "TIME", conflicts_with = "last")]
+    since: Option<String>,
+    /// Begin with the newest messages that the node remembers, at most so many of each topic
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
     /// Leave out what is published at the node itself
     #[arg(long)]
     no_local: bool,
@@ -56,6 +65,19 @@ pub(crate) struct SubArgs {
     json: bool,
     #[command(flatten)]
     api: ApiArgs,
+}
+
+impl SubArgs {
+    /// Of a stream that begins in the past, if it is to, or with what is live.
+    fn query(&self, past: bool) -> String {
+        let since = self.since.as_ref().filter(|_| past).map(|since| {
+            let back = if parse_duration(since).is_ok() { "-" } else { "" };
+            format!("since={back}{}", encode(since.as_bytes()))
+        });
+        let last = self.last.filter(|_| past).map(|last| format!("last={last}"));
+        let local = self.no_local.then(|| "local=false".to_owned());
+        [since, last, local].into_iter().flatten().collect::<Vec<_>>().join("&")
+    }
 }
 
 /// Messages that are printed at a time, where that many have come.
@@ -79,8 +101,8 @@ pub(in crate::cli) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let mut streams = Vec::new();
         for topic in &args.topic {
-            let first = api.follow(topic, args.no_local).await?;
-            streams.push(stream(&api, topic, args.no_local, first).boxed_local());
+            let first = api.follow(topic, &args.query(true)).await?;
+            streams.push(stream(&api, topic, args.query(false), first).boxed_local());
         }
         if args.count == Some(0) {
             return Ok(());
@@ -145,15 +167,15 @@ enum State {
 fn stream<'a>(
     api: &'a Api,
     topic: &'a str,
-    no_local: bool,
+    query: String,
     first: Follow,
 ) -> impl stream::Stream<Item = Come> + 'a {
-    stream::unfold(State::Open(first), move |state| async move {
+    stream::unfold((State::Open(first), query), move |(state, query)| async move {
         let mut pause = match state {
             State::Open(mut follow) => {
                 return Some(match follow.next().await.filter(|event| event.name != "end") {
-                    Some(event) => (Come::Event(event), State::Open(follow)),
-                    None => (Come::Gone, State::Lost(AGAIN)),
+                    Some(event) => (Come::Event(event), (State::Open(follow), query)),
+                    None => (Come::Gone, (State::Lost(AGAIN), query)),
                 });
             }
             State::Lost(pause) => pause,
@@ -161,11 +183,11 @@ fn stream<'a>(
         };
         loop {
             api.runtime.sleep(pause).await;
-            match api.follow(topic, no_local).await {
-                Ok(follow) => return Some((Come::Back, State::Open(follow))),
+            match api.follow(topic, &query).await {
+                Ok(follow) => return Some((Come::Back, (State::Open(follow), query))),
                 // It is not there, or is still coming up or going down.
                 Err(failure) if matches!(failure.code, exit::UNAVAILABLE | exit::TIMED_OUT) => {}
-                Err(failure) => return Some((Come::Refused(failure), State::Ended)),
+                Err(failure) => return Some((Come::Refused(failure), (State::Ended, query))),
             }
             pause = (pause * 2).min(LONGEST);
         }
@@ -223,6 +245,13 @@ impl<'a> Seen<'a> {
                 text.push_str(&format!("{}\n", json!({ "lost": lost })));
             } else {
                 warn(&format!("{lost} messages were lost: they came faster than they were printed"));
+            }
+            return false;
+        }
+        if event.name == "gone" {
+            match self.args.json {
+                true => text.push_str("{\"gone\":true}\n"),
+                false => warn("some of what was asked for is remembered no more"),
             }
             return false;
         }

@@ -152,6 +152,14 @@ impl Behaviour {
         self.wake();
     }
 
+    /// What a peer gave is kept now: others may lack it, unless it was sent a moment ago.
+    pub(crate) fn learned(&mut self, from: &PeerId, record: &Record) {
+        if self.book.is_settled(&record.item(), wall()) {
+            self.scheduler.learned(record.wire.topic(), from, self.runtime.now());
+            self.wake();
+        }
+    }
+
     fn limits(&self) -> Limits {
         let record = self.settings.max_message + ENVELOPE;
         // As many as there is room for, and some that go while others come.
@@ -327,8 +335,8 @@ impl Behaviour {
         if session.is_ours() || is_done || outcome == Outcome::Hostile {
             self.scheduler.ended(&peer, &session.topic, outcome, now);
         }
-        if session.learned {
-            self.scheduler.learned(&session.topic, &peer, now);
+        if self.sessions.is_empty() {
+            self.verifier.rest();
         }
         if outcome != Outcome::Broke || last.is_some() || session.is_open {
             self.command(key, peer, handler::Command::Finish { stream: key.1, frame: last });
@@ -337,14 +345,13 @@ impl Behaviour {
 
     /// Adds to a snapshot that is not whole; whether there was one.
     fn fill(&mut self, now: Instant) -> bool {
+        let limits = self.limits();
         let filling = self.sessions.iter_mut().find(|(_, session)| session.filling.is_some());
         let Some((key, session)) = filling else { return false };
-        let (key, limits) = (*key, self.settings);
+        let key = *key;
         let Some((snapshot, _)) = &mut session.filling else { return false };
         if self.book.fill(&session.topic, snapshot, ITEMS) {
-            let record = limits.max_message + ENVELOPE;
-            let most = limits.kept / smidge_catchup::Memory::OVERHEAD + 4096;
-            session.begin(Limits { record, rate: RATE, messages: most as u64, ..Limits::default() }, now);
+            session.begin(limits, now);
             self.drive(key, now);
         }
         true
@@ -359,8 +366,6 @@ impl Behaviour {
         let records: Vec<_> = session.fetched.drain(..count).collect();
         let wires: Vec<_> = records.iter().map(|(_, record)| record.wire.clone()).collect();
         let holds = self.verifier.verify_batch(&wires);
-        let wall = wall();
-        session.learned |= records.iter().any(|(item, _)| self.book.is_settled(item, wall));
         session.moved = now;
         let is_whole = session.fetched.is_empty();
         let all = holds.iter().all(|holds| *holds);

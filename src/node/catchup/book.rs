@@ -19,6 +19,8 @@ const AHEAD: Duration = Duration::from_secs(2 * 3600);
 const NO_AGE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// How long a message may be on its way as live.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// Messages remembered of a topic that the rules refused.
+const REFUSED: usize = 1024;
 /// A session begins a little later than what is kept: the other side, a moment later, still keeps all of it.
 const MARGIN: u64 = 500;
 
@@ -84,6 +86,8 @@ struct Kept {
     memory: Memory,
     keep: config::Keep,
     read: Option<BTreeSet<PeerId>>,
+    /// What neighbours keep and the rules here refuse: it counts as there in comparisons, or it would be given each time.
+    refused: BTreeSet<Item>,
 }
 
 /// What this node remembers.
@@ -114,7 +118,9 @@ impl Book {
                 memory: Memory::new(bounds),
                 keep,
                 read: None,
+                refused: BTreeSet::new(),
             });
+            kept.refused.clear();
             (kept.keep, kept.read) = (keep, rules.read.clone());
         }
         self.adjust(now);
@@ -239,15 +245,36 @@ impl Book {
 
     /// Puts up to `most` items behind the last of a snapshot into it; says whether that was all.
     pub(super) fn fill(&self, topic: &str, snapshot: &mut Snapshot, most: usize) -> bool {
-        let Some(memory) = self.memory(topic) else { return true };
+        let Some(kept) = self.topics.get(topic) else { return true };
         let last = snapshot.items().last().copied();
-        let mut pushed = 0;
-        let behind = memory.from(last.unwrap_or(Item::at(0))).filter(|kept| Some(kept.item) != last);
-        for kept in behind.take(most) {
-            snapshot.push(kept.item);
-            pushed += 1;
+        let from = last.unwrap_or(Item::at(0));
+        let mut memory = kept.memory.from(from).map(|kept| kept.item).peekable();
+        let mut refused = kept.refused.range(from..).copied().peekable();
+        for _ in 0..most {
+            let next = match (memory.peek(), refused.peek()) {
+                (Some(one), Some(other)) if one > other => refused.next(),
+                (Some(_), _) => memory.next(),
+                (None, _) => refused.next(),
+            };
+            let Some(next) = next else { return true };
+            // The last of before is passed over.
+            snapshot.push(next);
         }
-        pushed < most
+        false
+    }
+
+    /// The rules refuse a message that a neighbour keeps.
+    pub(crate) fn refuse(&mut self, record: &Record) {
+        let Some(kept) = self.topics.get_mut(record.wire.topic()) else { return };
+        kept.refused.insert(record.item());
+        if kept.refused.len() > REFUSED {
+            kept.refused.pop_first();
+        }
+    }
+
+    /// The name of this memory, in positions.
+    pub(crate) fn name(&self) -> u32 {
+        self.name
     }
 
     /// Whether something was sent before what is still on its way as live.
@@ -358,6 +385,26 @@ mod tests {
         assert!(book.memory("loud").unwrap().len() > 300);
         book.configure(&BTreeMap::new(), NOW);
         assert_eq!(book.held(), (0, 0));
+    }
+
+    #[test]
+    fn what_the_rules_refuse_is_compared_as_if_it_were_there() {
+        let (mut book, mut said) = (book(1 << 20, &[("t", minutes(10))]), Said::new());
+        let all: Vec<_> = (0..10).map(|n| said.at("t", NOW + n)).collect();
+        for (n, record) in all.iter().enumerate() {
+            if n % 3 == 0 { book.refuse(record) } else { assert!(book.insert(record, NOW + 9).is_some()) }
+        }
+        for slice in [1, 2, 3, 100] {
+            let mut snapshot = Snapshot::new(smidge_catchup::Key::new([0; 16]));
+            while !book.fill("t", &mut snapshot, slice + 1) {}
+            let items: Vec<_> = all.iter().map(Record::item).collect();
+            assert_eq!(snapshot.items(), items);
+        }
+        for n in 0..2 * REFUSED as u64 {
+            book.refuse(&said.at("t", NOW + n));
+        }
+        assert_eq!(book.topics["t"].refused.len(), REFUSED);
+        assert_eq!(book.held().0, 6, "and is not kept");
     }
 
     #[test]

@@ -40,8 +40,6 @@ pub(super) struct Session {
     pub(super) moved: Instant,
     /// The stream is open, or being opened.
     pub(super) is_open: bool,
-    /// Something was fetched that others may lack.
-    pub(super) learned: bool,
 }
 
 impl Session {
@@ -61,7 +59,6 @@ impl Session {
             wake: None,
             moved: now,
             is_open: false,
-            learned: false,
         }
     }
 

@@ -14,8 +14,10 @@ use crate::{
         command::{Command, Reply},
         error::Error,
         queries::{self, Query},
+        replay::Start,
         setup,
         status::{Remembered, Status},
+        subscription::Subscription,
         topics::{self, Configured},
     },
     store::Store,
@@ -73,8 +75,12 @@ impl EventLoop {
                 dialer.add_target(target);
                 answer(reply, Ok(()));
             }
-            Command::Subscribe { topic, reply } => {
-                let subscription = self.subscribe(&topic);
+            Command::Page { topic, cursor, reply } => {
+                // Who asked may be gone.
+                let _ = reply.send(self.page(&topic, cursor));
+            }
+            Command::Subscribe { topic, start, reply } => {
+                let subscription = self.subscribe(&topic, start);
                 answer(reply, subscription);
                 // Something may have waited for a subscriber.
                 self.publish_ready();
@@ -97,13 +103,17 @@ impl EventLoop {
         }
     }
 
-    fn subscribe(&mut self, topic: &str) -> Result<topics::Subscription, Error> {
+    fn subscribe(&mut self, topic: &str, start: Start) -> Result<Subscription, Error> {
+        if matches!(start, Start::At(_) | Start::Last(_)) && !self.keeps(topic) {
+            topics::check(topic)?;
+            return Err(Error::NotKept(topic.to_owned()));
+        }
         let commands = self.commander.upgrade().ok_or(Error::Stopped)?;
         let (subscription, fresh) = self.topics.follow(topic, commands.downgrade())?;
         if fresh {
             self.join(topic);
         }
-        Ok(subscription)
+        Ok(self.remembering(subscription, start))
     }
 
     fn unfollow(&mut self, topic: &str) {
@@ -313,6 +323,8 @@ fn refuse_with(command: Command, error: &Error) {
         }
         Command::Provide { reply, .. } | Command::StopProviding { reply, .. } => answer(reply, Err(error)),
         Command::Subscribe { reply, .. } => answer(reply, Err(error)),
+        // Whoever asked for a page hears that there is none.
+        Command::Page { .. } => {}
         Command::Unsubscribe { reply, .. } => answer(reply, Err(error)),
         Command::Publish { reply, .. } => answer(reply, Err(error)),
         Command::Put { reply, .. } => answer(reply, Err(error)),

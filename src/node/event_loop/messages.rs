@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 
-use super::{EventLoop, id_text, recovery::place};
+use super::{EventLoop, id_text, recovery::place_all};
 use crate::{
     config::Validation,
     gossip::{self, MessageId, WireMessage, bundle::Bundle},
@@ -49,7 +49,7 @@ impl EventLoop {
         behaviour.gossip.verdict(id, answer);
         let record = record.filter(|_| answer == gossip::Verdict::Accept);
         let position = record.and_then(|record| behaviour.catchup.book_mut().insert(&record, wall()));
-        place(&mut messages, position);
+        place_all(&mut messages, position);
         for message in messages {
             self.topics.deliver(&message);
             self.emit(Event::Message(message));

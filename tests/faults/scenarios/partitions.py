@@ -2,7 +2,7 @@
 
 import time
 
-from node import until
+from node import TOPIC, until
 from record import scenario
 from traffic import Traffic
 
@@ -23,10 +23,25 @@ def others(world, node, among):
           "each side notices within 9 s and loses nothing within itself; both are one again within 35 s, "
           "and from then on everything reaches everybody")
 def partition(run):
+    cut_and_heal(run, None)
+
+
+@scenario("partition-kept", "the same, of a topic with keep",
+          "each side notices within 9 s and loses nothing within itself; both are one again within 35 s, and 2 s later "
+          "everything that was said meanwhile has come to the other side, each once, and what came late in order per author")
+def partition_kept(run):
+    cut_and_heal(run, f"topics={{ {TOPIC} = {{ keep = {{ messages = 10000, age = \"10m\" }} }} }}")
+
+
+# How long neighbours have to give each other what they missed.
+CAUGHT_UP = 2.0
+
+
+def cut_and_heal(run, keep):
     sides = ("a b c".split(), "d e".split())
     side = {name: n for n, names in enumerate(sides) for name in names}
     with run.world() as world:
-        nodes = world.start()
+        nodes = world.start(settings=[keep] if keep else [])
         with Traffic(nodes, nodes, RATE) as traffic:
             before = world.descriptors()
             time.sleep(3)
@@ -51,10 +66,27 @@ def partition(run):
             across = traffic.settled(since=healed, due=lambda source, hearer: side[source] != side[hearer])
             run.delivery(within + across)
             late = traffic.account(since=began, before=healing, due=lambda source, hearer: side[source] != side[hearer])
+            promised = "all" if keep else "none, without keep"
             run.note(f"noticed after {noticed:.1f} s; of {late.due} messages for the other side while it was cut off, "
-                     f"{late.due - late.lost} came later (promised: none)")
+                     f"{late.due - late.lost} came later (promised: {promised})")
+            if keep:
+                caught_up(run, traffic, late, healed)
             run.leaks(world, before)
         run.bounded(world, 64)
+
+
+def caught_up(run, traffic, late, healed):
+    """All of what was said while the link was cut is there, soon, once, and in order."""
+    run.promise(late.lost == 0 and late.twice == 0, f"{late} of what was said meanwhile came")
+    last = 0.0
+    for hearer in traffic.hearers.values():
+        numbers = {}
+        for source, number in hearer.late:
+            run.promise(numbers.get(source, 0) < number, f"{hearer.node.name} heard {source} {number} out of order")
+            numbers[source] = number
+            last = max(last, hearer.heard[source, number][0] - healed)
+    run.promise(last <= CAUGHT_UP + SLACK, f"the last of it came {last:.1f} s after all were connected")
+    run.note(f"the last of it came {max(last, 0.0):.2f} s after all were connected again")
 
 
 @scenario("one-way", "a's packets do not reach b any more, b's still reach a, for 25 s",

@@ -91,8 +91,14 @@ impl Api {
 
     /// An event stream of `topic`, from its first line on.
     pub(crate) async fn follow(&self, topic: &str) -> Stream {
+        self.begin(topic, "", "").await
+    }
+
+    /// The same, with a query and headers.
+    pub(crate) async fn begin(&self, topic: &str, query: &str, headers: &str) -> Stream {
         let mut stream = self.connect().await;
-        let request = format!("GET /v1/topics/{topic} HTTP/1.1\r\nHost: {}\r\n\r\n", self.addr);
+        let request =
+            format!("GET /v1/topics/{topic}{query} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.addr);
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut stream = Stream { stream, buf: Vec::new() };
         while !stream.line().await.expect("the stream is open").starts_with(": messages") {}
@@ -117,6 +123,19 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// The next event that has data: its id, and that.
+    pub(crate) async fn said(&mut self) -> (Option<String>, Value) {
+        let mut id = None;
+        loop {
+            let line = self.line().await.expect("the stream is open");
+            match line.split_once(": ") {
+                Some(("id", text)) => id = Some(text.to_owned()),
+                Some(("data", data)) => return (id, serde_json::from_str(data).unwrap()),
+                _ => {}
+            }
+        }
+    }
+
     /// The next line without its end; `None` at the end.
     pub(crate) async fn line(&mut self) -> Option<String> {
         loop {
