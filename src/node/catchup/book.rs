@@ -219,7 +219,7 @@ impl Book {
         }
     }
 
-    /// What a session compares: all, or all but what may be on its way as live. The own clock is told as it is.
+    /// What a session compares: all, or all but what may be on its way as live. The own clock is given as it is.
     pub(super) fn span(&mut self, topic: &str, settled: bool, record: usize, now: u64) -> Option<Span> {
         let (earlier, common) = (self.clock.earlier(now), self.clock.common(now));
         let kept = self.topics.get_mut(topic)?;

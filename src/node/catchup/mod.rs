@@ -1,7 +1,7 @@
 //! What topics remember, and how nodes that share one give each other what they lack: `/smidge/catchup/1.0.0`
 //! (docs/CATCHUP.md).
 //!
-//! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`), when to compare with whom
+//! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`), when to compare with which peer
 //! (`scheduler.rs`), and the streams. What is fetched is verified here and judged by the event loop, as what is live.
 //! Never dials, never closes a connection, and never works for longer than a slice at a time.
 

@@ -1,4 +1,4 @@
-//! When to compare with whom. Pure: time is handed in.
+//! When to compare, and with which peer. Pure: time is handed in.
 //!
 //! Two nodes compare when they meet, when one of them may have missed something, and now and then. Of two that meet, the
 //! one with the lower peer id begins; the other waits a moment. Who breaks the protocol waits longer each time.
@@ -58,7 +58,7 @@ struct Wary {
     failures: u32,
 }
 
-/// What is due with whom.
+/// What is due, and with which peer.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     local: PeerId,

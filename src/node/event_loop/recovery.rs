@@ -20,7 +20,7 @@ const PAGE: usize = 128;
 const PAGE_BYTES: usize = 256 << 10;
 
 impl EventLoop {
-    /// What is kept, and of whom it is learned, after the rules changed.
+    /// What is kept, and which peers it is learned from, after the rules changed.
     pub(super) fn keep_configured(&mut self) {
         let behaviour = self.swarm.behaviour_mut();
         let before: Vec<String> = behaviour.catchup.book().topics().cloned().collect();
