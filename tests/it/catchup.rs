@@ -346,3 +346,33 @@ fn a_node_that_joins_a_topic_of_10_000_messages_has_them_all() {
         );
     });
 }
+
+#[test]
+fn a_topic_is_kept_from_when_the_configuration_says_so() {
+    run(|net| async move {
+        net.set("old", [2, 3]);
+        let plain = [2, 3].map(|n| net.config(n, &["old"]));
+        let nodes = plain.map(|config| net.spawn(config));
+        let [a, b] = &nodes;
+        net.everyone(&nodes).await;
+        net.meshed(a, 1).await;
+        say_live(a, 0).await;
+        for (n, node) in [(2, a), (3, b)] {
+            node.apply(keeping(&net, n, &["old"], Keep::default())).await.unwrap();
+        }
+        say(a, 1..20).await;
+        let c = net.spawn(keeping(&net, 4, &["old"], Keep::default()));
+        let mut at_c = c.subscribe(TOPIC).await.unwrap();
+        let mut heard = BTreeSet::new();
+        while !heard.is_superset(&all(1..20)) {
+            heard.insert(number(&net.message(&mut at_c).await));
+        }
+        a.apply(net.config(2, &["old"])).await.unwrap();
+        assert_eq!(a.status().await.unwrap().remembered.messages, 0);
+    });
+}
+
+/// Publishes a number once somebody is there.
+async fn say_live(client: &Client, n: u32) {
+    client.publish(TOPIC, n.to_string(), PublishOptions::default()).await.unwrap();
+}
