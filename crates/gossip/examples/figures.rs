@@ -11,9 +11,12 @@ use std::{
 
 use libp2p::{PeerId, identity::Keypair};
 use smidge_gossip::{
-    Authenticity, Author, DeliveryLimits, Fingerprinter, Frame, Framer, History, HistoryLimits, Limits,
-    Message, MessageIds, Outgoing, PeerScoreParams, Queue, QueueLimits, Rpc, Score, SeenSet, Topic,
-    TopicScoreParams, Validation, Verifier, WireMessage, decode,
+    Authenticity, Author, Message, PeerScoreParams, Topic, TopicScoreParams, Validation, Verifier,
+    WireMessage,
+    parts::{
+        DeliveryLimits, Fingerprinter, Frame, Framer, History, HistoryLimits, Limits, MessageIds, Outgoing,
+        Queue, QueueLimits, Rpc, Score, SeenSet, decode,
+    },
 };
 
 /// Seconds of CPU time that this thread used: what others do on the machine does not count.

@@ -19,6 +19,8 @@ mod pace;
 mod peers;
 mod promises;
 mod publish;
+mod scoring;
+mod state;
 mod strangers;
 mod subscriptions;
 mod topics;
@@ -37,23 +39,22 @@ pub use config::{Config, ConfigError, MeshParams};
 pub use connections::Link;
 pub use incoming::Unverified;
 pub use peers::PeerKind;
+pub use state::{Kept, Shed};
 
 use backoff::Backoffs;
 use incoming::Pending;
-use peers::{PeerKey, Peers};
+use peers::Peers;
 use promises::Promises;
 use topics::Topics;
 use verdicts::Awaiting;
 
 use crate::{
-    Author, DeliveryLimits, Extensions, Fingerprinter, History, MessageIds, ParamError, PeerScoreParams,
-    PeerScoreThresholds, Rpc, Score, SeenSet, Topic, TopicScoreParams, budget::Budget,
+    Author, Fingerprinter, History, MessageIds, PeerScoreThresholds, Rpc, Score, SeenSet, Topic,
+    budget::Budget,
 };
 
 /// By how many heartbeats the next one is put off where nothing happens: an idle node is woken less often.
 const CALM: u32 = 4;
-/// Decays of scores at a time, after a machine slept.
-const DECAYS: u32 = 1000;
 
 /// The state machine of one node.
 #[derive(Debug)]
@@ -114,6 +115,8 @@ pub struct Core {
     next_decay: Option<Instant>,
 }
 
+/// What whoever drives a core calls: [`Behaviour`](crate::Behaviour), or a simulation.
+#[doc(hidden)]
 impl Core {
     /// A node that follows nothing and knows nobody.
     ///
@@ -171,62 +174,6 @@ impl Core {
         self.fingerprinter = fingerprinter;
     }
 
-    /// Scores peers from now on (specification v1.1).
-    ///
-    /// # Errors
-    /// When a parameter makes no sense.
-    pub fn score_peers(
-        &mut self,
-        params: PeerScoreParams,
-        thresholds: PeerScoreThresholds,
-        now: Instant,
-    ) -> Result<(), ParamError> {
-        params.validate()?;
-        thresholds.validate()?;
-        self.next_decay = Some(now + params.decay_interval);
-        let mut score = Score::new(params, DeliveryLimits::default());
-        for (_, peer) in self.peers.iter() {
-            score.add_peer(peer.id);
-            peer.connections.iter().filter_map(|c| c.ip).for_each(|ip| score.add_ip(&peer.id, ip));
-        }
-        for (_, topic) in self.topics.ours() {
-            for peer in topic.mesh.iter().filter_map(|key| self.peers.get(key)) {
-                score.graft(&peer.id, &topic.name, now);
-            }
-        }
-        self.score = Some(score);
-        self.thresholds = thresholds;
-        Ok(())
-    }
-
-    /// How a topic counts. False while scoring is off.
-    ///
-    /// # Errors
-    /// When a parameter makes no sense.
-    pub fn set_topic_params(&mut self, topic: Topic, params: TopicScoreParams) -> Result<bool, ParamError> {
-        params.validate()?;
-        let Some(score) = &mut self.score else { return Ok(false) };
-        score.set_topic_params(topic, params);
-        Ok(true)
-    }
-
-    /// A topic counts no longer; what peers had in it is forgotten.
-    pub fn remove_topic_params(&mut self, topic: &Topic) {
-        if let Some(score) = &mut self.score {
-            score.remove_topic_params(topic);
-        }
-    }
-
-    /// What the application thinks of a peer (P5). False if scoring is off or the peer unknown.
-    pub fn set_application_score(&mut self, peer: &PeerId, score: f64) -> bool {
-        self.score.as_mut().is_some_and(|s| s.set_application_score(peer, score))
-    }
-
-    /// A peer's score, if peers are scored.
-    pub fn score(&self, peer: &PeerId) -> Option<f64> {
-        self.score.as_ref().map(|score| score.score(peer))
-    }
-
     /// What to do next, in the order it was decided.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -252,21 +199,6 @@ impl Core {
         let calm = !stirred && !self.stirred && self.is_calm();
         self.last_heartbeat = now;
         self.next_heartbeat = now + if calm { interval * CALM } else { interval };
-    }
-
-    /// Scores decay along with heartbeats, so that one timer does for both; all those that are due by now in one pass.
-    fn decay(&mut self, now: Instant) {
-        let (Some(score), Some(next)) = (&mut self.score, &mut self.next_decay) else { return };
-        let interval = score.params().decay_interval;
-        for _ in 0..DECAYS {
-            if *next > now {
-                return;
-            }
-            score.refresh(*next);
-            *next += interval;
-        }
-        // The machine slept.
-        *next = now + interval;
     }
 
     /// Something happened that a heartbeat has to look at: it is not put off.
@@ -320,157 +252,9 @@ impl Core {
         }
     }
 
-    /// A peer that is always sent everything, stands outside of meshes and scores, and is connected to again when it
-    /// is gone.
-    pub fn add_explicit(&mut self, peer: PeerId) {
-        self.explicit.insert(peer);
-        match self.peers.find_mut(&peer) {
-            Some(peer) => peer.explicit = true,
-            None => self.actions.push_back(Action::Connect { peer, addresses: Vec::new() }),
-        }
-    }
-
-    /// A peer like any other again.
-    pub fn remove_explicit(&mut self, peer: &PeerId) {
-        self.explicit.remove(peer);
-        if let Some(peer) = self.peers.find_mut(peer) {
-            peer.explicit = false;
-        }
-    }
-
-    /// Messages that this peer brings or has written are rejected.
-    pub fn block(&mut self, peer: PeerId) {
-        self.blocked.insert(peer);
-    }
-
-    /// A peer like any other again.
-    pub fn unblock(&mut self, peer: &PeerId) {
-        self.blocked.remove(peer);
-    }
-
-    /// Where a connected peer can be reached, signed by itself (libp2p/specs RFC 0003): what peer exchange passes on.
-    pub fn set_record(&mut self, peer: &PeerId, envelope: Bytes) {
-        if self.peers.key(peer).is_some() && envelope.len() <= exchange::LONGEST_RECORD {
-            self.records.insert(*peer, envelope);
-        }
-    }
-
-    /// Peers in our mesh of a topic.
-    pub fn mesh(&self, topic: &Topic) -> Vec<PeerId> {
-        self.topics.named(topic.as_str()).map(|t| self.ids(t.mesh.iter())).unwrap_or_default()
-    }
-
-    /// Connected peers that follow a topic.
-    pub fn subscribers(&self, topic: &Topic) -> Vec<PeerId> {
-        self.topics.named(topic.as_str()).map(|t| self.ids(t.peers.iter())).unwrap_or_default()
-    }
-
-    /// How many connected peers follow a topic.
-    pub fn subscriber_count(&self, topic: &str) -> usize {
-        self.topics.named(topic).map_or(0, |topic| topic.peers.len())
-    }
-
-    /// Whether we follow a topic.
-    pub fn is_followed(&self, topic: &str) -> bool {
-        self.topics.followed(topic).is_some()
-    }
-
-    /// The topics that we follow.
-    pub fn followed(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.ours().map(|(_, topic)| &topic.name)
-    }
-
-    /// The topics that a connected peer follows.
-    pub fn topics_of(&self, peer: &PeerId) -> Vec<Topic> {
-        let Some(peer) = self.peers.key(peer).and_then(|key| self.peers.get(key)) else { return Vec::new() };
-        peer.topics.iter().filter_map(|t| Some(self.topics.get(t)?.name.clone())).collect()
-    }
-
-    /// The connected peers, and what they speak.
-    pub fn peers(&self) -> impl Iterator<Item = (&PeerId, Option<PeerKind>)> {
-        self.peers.iter().map(|(_, peer)| (&peer.id, peer.kind))
-    }
-
-    /// What a connected peer announced by v1.3.
-    pub fn extensions_of(&self, peer: &PeerId) -> Option<&Extensions> {
-        self.peers.get(self.peers.key(peer)?)?.extensions.as_ref()
-    }
-
-    /// The largest frame that is read.
-    pub fn max_frame(&self) -> usize {
-        self.config.max_frame()
-    }
-
-    /// What is kept, in bytes of payloads and in ids: for whoever watches the memory.
-    pub fn kept(&self) -> Kept {
-        Kept {
-            seen: self.seen.len(),
-            history: self.history.len(),
-            history_bytes: self.history.bytes(),
-            unverified: self.pending.len(),
-            unverified_bytes: self.pending.bytes(),
-            awaiting_verdict: self.awaiting.len(),
-            awaiting_verdict_bytes: self.awaiting.bytes(),
-            promises: self.promises.len(),
-        }
-    }
-
-    /// What was given up to stay within bounds, since the beginning.
-    pub fn shed(&self) -> Shed {
-        Shed {
-            ids: self.seen.evicted(),
-            payloads: self.history.evicted(),
-            messages: self.refused,
-            forwards: self.dropped,
-        }
-    }
-
-    /// Copies that arrived of messages that were known, since the start.
-    pub fn duplicates(&self) -> u64 {
-        self.duplicates
-    }
-
-    fn ids(&self, keys: impl Iterator<Item = PeerKey>) -> Vec<PeerId> {
-        keys.filter_map(|key| Some(self.peers.get(key)?.id)).collect()
-    }
-
     fn report(&mut self, event: Event) {
         self.actions.push_back(Action::Report(event));
     }
-}
-
-/// How much the engine remembers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// Ids of messages that were delivered.
-    pub seen: usize,
-    /// Messages for those that ask.
-    pub history: usize,
-    /// Their bytes.
-    pub history_bytes: usize,
-    /// Messages whose signature is not checked yet.
-    pub unverified: usize,
-    /// Their bytes.
-    pub unverified_bytes: usize,
-    /// Messages without a verdict.
-    pub awaiting_verdict: usize,
-    /// Their bytes.
-    pub awaiting_verdict_bytes: usize,
-    /// Messages asked for.
-    pub promises: usize,
-}
-
-/// What the engine gave up to stay within its bounds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shed {
-    /// Ids that were forgotten before their time: their messages would be taken for new ones.
-    pub ids: u64,
-    /// Messages that were let go before their time: nobody can ask for them any more.
-    pub payloads: u64,
-    /// Messages that were not looked at.
-    pub messages: u64,
-    /// Messages of others that were not sent to a peer, because it takes them too slowly.
-    pub forwards: u64,
 }
 
 #[cfg(test)]

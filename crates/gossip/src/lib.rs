@@ -25,27 +25,40 @@ mod signature;
 mod topic;
 
 pub use crate::core::{
-    Action, Config, ConfigError, Core, Event, Kept, Link, MeshParams, PeerKind, PublishError, Receipt, Shed,
-    Unverified, Verdict,
+    Config, ConfigError, Core, Event, Kept, Link, MeshParams, PeerKind, PublishError, Receipt, Shed, Verdict,
 };
 pub use behaviour::Behaviour;
-pub use fingerprint::{BuildFingerprintHasher, Fingerprint, FingerprintHasher, Fingerprinter};
-pub use handler::{FromHandler, Handler, ToHandler};
-pub use history::{History, HistoryLimits};
 pub use message::{Authenticity, Author, Claims, Invalid, Message, Validation};
-pub use message_id::{IdFn, IdScheme, MessageId, MessageIds};
-pub use outbox::Outbox;
+pub use message_id::{IdFn, IdScheme, MessageId};
 pub use params::{
     ParamError, PeerScoreParams, PeerScoreThresholds, TopicScoreParams, score_parameter_decay,
     score_parameter_decay_with_base,
 };
-pub use protocol::{Agreed, Protocols};
-pub use queue::{ControlItem, Outgoing, Queue, QueueLimits, Refused, Written};
-pub use rpc::{
-    Choke, Control, DecodeError, Extensions, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF,
-    MessageParts, PeerInfo, Prune, Rpc, Subscription, WireMessage, decode,
-};
-pub use score::{DeliveryLimits, Score};
-pub use seen::SeenSet;
-pub use signature::{DEFAULT_AUTHORS, Verifier};
+pub use rpc::{Extensions, MessageParts, WireMessage};
+pub use signature::Verifier;
 pub use topic::Topic;
+
+use parts::*;
+
+/// What [`Behaviour`] is made of, each usable without the others: for simulations, figures and fuzzing. Any release may
+/// change these.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::{
+        core::{Action, Unverified},
+        fingerprint::{BuildFingerprintHasher, Fingerprint, FingerprintHasher, Fingerprinter},
+        handler::{FromHandler, Handler, ToHandler},
+        history::{History, HistoryLimits},
+        message_id::MessageIds,
+        outbox::Outbox,
+        protocol::{Agreed, Protocols},
+        queue::{ControlItem, Outgoing, Queue, QueueLimits, Refused, Written},
+        rpc::{
+            Choke, Control, DecodeError, Frame, Framer, FramingError, IHave, Limits, MAX_BACKOFF, PeerInfo,
+            Prune, Rpc, Subscription, decode,
+        },
+        score::{DeliveryLimits, Score},
+        seen::SeenSet,
+        signature::DEFAULT_AUTHORS,
+    };
+}

@@ -189,6 +189,7 @@ impl Author {
     ///
     /// # Errors
     /// When the key cannot sign.
+    #[doc(hidden)]
     pub fn compose_bundle(
         &mut self,
         topic: &Topic,
@@ -218,6 +219,7 @@ impl Author {
     ///
     /// # Errors
     /// When the key cannot sign.
+    #[doc(hidden)]
     pub fn compose(
         &mut self,
         topic: &Topic,

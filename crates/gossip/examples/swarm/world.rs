@@ -12,8 +12,8 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair, swarm::ConnectionId};
 use smidge_gossip::{
-    Action, Authenticity, Author, Config, Core, Event, Fingerprinter, Frame, Framer, Limits, PeerKind,
-    PeerScoreParams, PeerScoreThresholds, Rpc, Topic, decode,
+    Authenticity, Author, Config, Core, Event, PeerKind, PeerScoreParams, PeerScoreThresholds, Topic,
+    parts::{Action, Fingerprinter, Frame, Framer, Limits, Rpc, decode},
 };
 
 /// What a run is made of.

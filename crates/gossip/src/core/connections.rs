@@ -37,6 +37,7 @@ pub struct Link {
     pub kind: Option<PeerKind>,
 }
 
+#[doc(hidden)]
 impl Core {
     /// A connection was established.
     pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, outbound: bool, address: &Multiaddr) {

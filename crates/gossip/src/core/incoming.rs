@@ -99,6 +99,7 @@ impl Pending {
     }
 }
 
+#[doc(hidden)]
 impl Core {
     /// Up to `most` messages whose signature is to be checked, the oldest first; hand the outcomes to
     /// [`Self::verified`]. Several batches may be out at a time.

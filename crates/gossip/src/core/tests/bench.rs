@@ -8,8 +8,8 @@ use std::{
 use libp2p::{Multiaddr, PeerId, identity::Keypair, swarm::ConnectionId};
 
 use crate::{
-    Authenticity, Author, Control, Frame, Framer, IHave, Limits, Prune, Rpc, Subscription, Verifier,
-    WireMessage, core::*, decode,
+    Authenticity, Author, Control, Frame, Framer, IHave, Limits, PeerScoreParams, Prune, Rpc, Subscription,
+    Verifier, WireMessage, core::*, decode,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);

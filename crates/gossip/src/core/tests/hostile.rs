@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::bench::*;
 use crate::{
     Control, IHave, Limits, MAX_BACKOFF, MessageId, MessageParts, PeerInfo, Prune, Rpc, Subscription,
-    WireMessage, core::*, decode,
+    TopicScoreParams, WireMessage, core::*, decode,
 };
 
 fn id(n: usize) -> MessageId {

@@ -1,7 +1,7 @@
 use libp2p::identity::Keypair;
 
 use super::bench::*;
-use crate::{Validation, WireMessage, core::*};
+use crate::{PeerScoreParams, TopicScoreParams, Validation, WireMessage, core::*};
 
 /// Following "t", where an invalid message costs something.
 fn bench(config: Config) -> Bench {

@@ -1,7 +1,7 @@
 use libp2p::PeerId;
 
 use super::bench::*;
-use crate::{PeerScoreThresholds, QueueLimits, core::*};
+use crate::{PeerScoreParams, PeerScoreThresholds, QueueLimits, core::*};
 
 #[test]
 fn flood_publishing_goes_to_every_subscriber_above_the_publish_threshold() {
