@@ -3,24 +3,30 @@
 //! Knows how to reach a node and what its refusals mean for an exit code; what is asked, and how an
 //! answer is shown, is the verbs' business. Never prints the token.
 
+mod exchange;
+mod target;
+
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use serde_json::Value;
-use zeroize::Zeroizing;
+
+pub(super) use exchange::{Exchange, Follow, SseEvent};
+pub(super) use target::Where;
+
+use target::Place;
 
 use super::{Failure, exit, words};
 use crate::{
     config::{Secret, parse_duration},
     gateway::{
         encode,
-        wire::{Body, Framing, Wire, WireError},
+        wire::{Framing, Wire, WireError},
     },
     runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
@@ -82,86 +88,6 @@ impl ApiArgs {
     /// The node that the caller named, if any.
     pub(super) fn named(&self) -> Option<String> {
         self.api.clone().or_else(|| NAMED.get().cloned()).or_else(|| env("SMIDGE_API"))
-    }
-}
-
-/// Which node is to be asked, before anything runs.
-pub(super) struct Where {
-    url: String,
-    place: Place,
-    token: Option<Secret>,
-    verb: &'static str,
-}
-
-impl Where {
-    pub(super) fn new(url: String, verb: &'static str) -> Result<Self, Failure> {
-        let place = Place::parse(&url).map_err(|why| {
-            Failure::new(exit::USAGE, verb, format!("--api {url}: {why}"))
-                .hint("write http://HOST:PORT or unix:/PATH")
-        })?;
-        // As the node itself reads its token: a probe in the node's container needs nothing more.
-        let token = match (env("SMIDGE__API__TOKEN"), env("SMIDGE__API__TOKEN__FILE")) {
-            (Some(token), _) => Some(Secret::from(token)),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(&file).map(Zeroizing::new).map_err(|e| {
-                    Failure::new(exit::FAILED, verb, format!("SMIDGE__API__TOKEN__FILE: {file}: {e}"))
-                })?;
-                Some(Secret::from(text.trim().to_owned()))
-            }
-            (None, None) => None,
-        };
-        // Nothing that would end the header early gets into it.
-        let token = token.filter(|token| token.reveal().bytes().all(|b| b.is_ascii_graphic()));
-        Ok(Self { url, place, token, verb })
-    }
-
-    /// With another token than the environment's, where there is one.
-    pub(super) fn token(self, token: Option<Secret>) -> Self {
-        Self { token: token.or(self.token), ..self }
-    }
-
-    pub(super) fn open(self, runtime: Handle) -> Api {
-        let Self { url, place, token, verb } = self;
-        Api { runtime, url, place, token, verb, kept: None }
-    }
-}
-
-enum Place {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
-}
-
-impl Place {
-    fn parse(url: &str) -> Result<Self, String> {
-        if let Some(path) = url.strip_prefix("unix:") {
-            return if path.is_empty() { Err("an empty path".into()) } else { Ok(Self::Unix(path.into())) };
-        }
-        let rest = match url.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some((scheme, _)) => return Err(format!("{scheme} is not spoken")),
-            None => url,
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| format!("{port:?} is no port"))?)
-            }
-            _ => (rest, 80),
-        };
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-        match host {
-            "" => Err("no host".into()),
-            _ if !host.chars().all(plain) => Err(format!("{host:?} is no host")),
-            _ if port == 0 => Err("port 0 cannot be asked".into()),
-            _ => Ok(Self::Tcp { host: host.into(), port }),
-        }
-    }
-
-    fn host(&self) -> String {
-        match self {
-            Self::Tcp { host, port } => format!("{host}:{port}"),
-            Self::Unix(_) => "localhost".into(),
-        }
     }
 }
 
@@ -234,7 +160,7 @@ impl Api {
                 .map_err(|e| self.unreachable(&e))?;
             let head = wire.response(MAX_HEAD).await.map_err(|e| self.garbled(e))?;
             if head.line == 200 {
-                return Ok(Follow { wire });
+                return Ok(Follow::new(wire));
             }
             let framing = head.framing().map_err(|e| self.garbled(e))?.unwrap_or(Framing::UntilClosed);
             let body = wire.body(framing, MAX_ANSWER).await.map_err(|e| self.garbled(e))?;
@@ -274,14 +200,13 @@ impl Api {
             return Ok(Err(self.refused(head.line, &body)));
         }
         let keeps_alive = head.keeps_alive() && framing != Framing::UntilClosed;
-        let answer = Body::new(Some(framing), u64::MAX);
-        Ok(Ok(Exchange { wire, keeps_alive, answer, out: Vec::new(), is_ending: false, said: Vec::new() }))
+        Ok(Ok(Exchange::new(wire, framing, keeps_alive)))
     }
 
     /// Takes back the connection of an answer that was read to its end.
     pub(super) fn keep(&mut self, exchange: Exchange) {
-        if exchange.keeps_alive {
-            self.kept = Some((exchange.wire, Instant::now()));
+        if let Some(wire) = exchange.into_reusable() {
+            self.kept = Some((wire, Instant::now()));
         }
     }
 
@@ -367,128 +292,4 @@ impl Api {
 
 fn length(bytes: usize) -> String {
     format!("Content-Length: {bytes}\r\n")
-}
-
-/// A request that is being made and answered.
-pub(super) struct Exchange {
-    wire: Wire,
-    keeps_alive: bool,
-    answer: Body,
-    /// To be written.
-    out: Vec<u8>,
-    is_ending: bool,
-    /// The beginning of a line of the answer.
-    said: Vec<u8>,
-}
-
-impl Exchange {
-    /// Adds to the body.
-    pub(super) fn say(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-            self.out.extend_from_slice(bytes);
-            self.out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    /// Ends the body.
-    pub(super) fn end(&mut self) {
-        if !std::mem::replace(&mut self.is_ending, true) {
-            self.out.extend_from_slice(b"0\r\n\r\n");
-        }
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        self.is_ending
-    }
-
-    /// Bytes that the node has not taken yet.
-    pub(super) fn queued(&self) -> usize {
-        self.out.len()
-    }
-
-    /// Writes some of what is queued, and reads nothing. May be dropped and called again.
-    pub(super) async fn write(&mut self) -> Result<(), WireError> {
-        let n = self.wire.write(&self.out).await?;
-        self.out.drain(..n);
-        Ok(())
-    }
-
-    /// Writes and reads whatever can be: the lines of the answer that have come, and whether it is at its end. May be
-    /// dropped and called again.
-    pub(super) async fn turn(&mut self) -> Result<(Vec<u8>, bool), WireError> {
-        let is_done = self.wire.decode(&mut self.answer, &mut self.said)?;
-        let whole = self.said.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        if is_done || whole > 0 {
-            let rest = self.said.split_off(whole);
-            return Ok((std::mem::replace(&mut self.said, rest), is_done));
-        }
-        if self.said.len() > MAX_ANSWER {
-            return Err(WireError::BodyTooLarge);
-        }
-        self.wire.both_ways(&mut self.out).await?;
-        Ok((Vec::new(), false))
-    }
-}
-
-/// An event stream.
-pub(super) struct Follow {
-    wire: Wire,
-}
-
-/// One event of it.
-pub(super) struct SseEvent {
-    pub(super) name: String,
-    pub(super) data: String,
-}
-
-impl Follow {
-    /// The next event; `None` when the stream ended.
-    pub(super) async fn next(&mut self) -> Option<SseEvent> {
-        let mut event = SseEvent { name: String::new(), data: String::new() };
-        loop {
-            // A broken stream is one that ended.
-            let line = self.wire.line(MAX_ANSWER).await.ok().flatten()?;
-            match line.split_once(": ") {
-                Some(("event", name)) => event.name = name.to_owned(),
-                Some(("data", data)) => event.data.push_str(data),
-                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
-                _ => {}
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_parsed_or_refused() {
-        for (url, expected) in [
-            ("http://127.0.0.1:4080", "127.0.0.1:4080"),
-            ("http://localhost:1/", "localhost:1"),
-            ("http://[::1]:4080", "[::1]:4080"),
-            ("http://node", "node:80"),
-            ("http://[::1]", "[::1]:80"),
-            ("bootstrap:4080", "bootstrap:4080"),
-            ("unix:/run/smidge.sock", "localhost"),
-        ] {
-            assert_eq!(Place::parse(url).map(|p| p.host()), Ok(expected.into()), "{url}");
-        }
-        for url in [
-            "",
-            "http://",
-            "https://a:1",
-            "http://a:x",
-            "http://a:0",
-            "http://a:99999",
-            "unix:",
-            "http://a b:1",
-            "http://a\r\nb:1",
-            "http://a/b:1",
-        ] {
-            assert!(Place::parse(url).is_err(), "{url:?}");
-        }
-    }
 }

@@ -3,6 +3,8 @@
 //!
 //! Ends every process it started, whatever happens. Never leaves loopback.
 
+mod log;
+
 use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -10,11 +12,14 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
-use serde::Deserialize;
+
+use log::Start;
+
+pub(super) use log::Line;
 
 use super::progress::{Progress, TICK};
 use crate::{
@@ -27,24 +32,6 @@ use crate::{
 const LINES: usize = 4096;
 /// How long a node has to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(6);
-const DAY_US: u64 = 24 * 3600 * 1_000_000;
-
-/// A line of a node's log.
-pub(super) struct Line {
-    /// Since the demo began.
-    pub(super) at: Duration,
-    /// As the node wrote it, in the text format.
-    pub(super) text: String,
-    pub(super) message: String,
-}
-
-#[derive(Deserialize)]
-struct Json {
-    ts: String,
-    level: String,
-    target: String,
-    msg: String,
-}
 
 struct Process {
     name: String,
@@ -77,8 +64,7 @@ enum How {
 }
 
 pub(super) struct Network {
-    started: Instant,
-    started_us: u64,
+    started: Start,
     /// The first three bytes of all addresses.
     net: [u8; 3],
     port: u16,
@@ -111,10 +97,8 @@ impl Network {
         };
         let (sender, news) = sync_channel(LINES);
         watch_signals(&runtime, sender.clone()).map_err(|e| failed("signals", &e))?;
-        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let mut network = Self {
-            started: Instant::now(),
-            started_us: (now_us % u128::from(DAY_US)) as u64,
+            started: Start::now(),
             net,
             port,
             how,
@@ -148,7 +132,7 @@ impl Network {
     }
 
     pub(super) fn started(&self) -> Instant {
-        self.started
+        self.started.at()
     }
 
     /// Whether the nodes do without names.
@@ -310,22 +294,13 @@ impl Network {
 
     fn note(&mut self, node: usize, raw: &str) {
         let process = &mut self.processes[node];
-        let (at, text, message) = match serde_json::from_str::<Json>(raw) {
-            Ok(json) => {
-                let us = day_us(&json.ts).map(|us| (us + DAY_US - self.started_us) % DAY_US);
-                let at = us.map_or_else(|| self.started.elapsed(), Duration::from_micros);
-                let text = format!("{} {:5} {}: {}", json.ts, json.level, json.target, json.msg);
-                (at, text, json.msg)
-            }
-            // Something else than the log, for instance an error on the way out.
-            Err(_) => (self.started.elapsed(), raw.to_owned(), raw.to_owned()),
-        };
+        let line = Line::read(raw, &self.started);
         if process.peer_id.is_none()
-            && let Some((_, peer)) = message.split_once("peer id ")
+            && let Some((_, peer)) = line.message.split_once("peer id ")
         {
             process.peer_id = Some(peer.to_owned());
         }
-        process.lines.push(Line { at, text, message });
+        process.lines.push(line);
     }
 
     fn ip_of(&self, node: usize) -> IpAddr {
@@ -430,15 +405,6 @@ fn ip([a, b, c]: [u8; 3], d: u8) -> IpAddr {
     Ipv4Addr::new(a, b, c, d).into()
 }
 
-/// The microseconds since midnight in an RFC 3339 time in UTC.
-fn day_us(ts: &str) -> Option<u64> {
-    let time = ts.split_once('T')?.1.strip_suffix('Z')?;
-    let mut parts = time.split(':');
-    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
-    let seconds = parts.next()?.parse::<f64>().ok()?;
-    Some((hours * 3600 + minutes * 60) * 1_000_000 + (seconds * 1e6) as u64)
-}
-
 fn watch_signals(runtime: &Handle, news: SyncSender<News>) -> std::io::Result<()> {
     let mut signals = Signals::new()?;
     runtime.spawn(async move {
@@ -450,18 +416,4 @@ fn watch_signals(runtime: &Handle, news: SyncSender<News>) -> std::io::Result<()
         }
     });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_of_day_is_read_to_the_microsecond() {
-        assert_eq!(day_us("2026-11-21T00:00:00.000001Z"), Some(1));
-        assert_eq!(day_us("2026-11-21T01:02:03.5Z"), Some(3_723_500_000));
-        for bad in ["", "T", "2026-11-21T01:02Z", "2026-11-21T01:02:03"] {
-            assert_eq!(day_us(bad), None, "{bad:?}");
-        }
-    }
 }
