@@ -201,7 +201,7 @@ impl Config {
         rules.push(rule(
             &["topics", "gossip.validation"],
             gossip.validation == Validation::Permissive && guarded.is_some(),
-            format!("who publishes on {} cannot be told", super::quoted(guarded.map_or("", |(t, _)| t))),
+            format!("who publishes on {} cannot be known", super::quoted(guarded.map_or("", |(t, _)| t))),
             "gossip.validation = \"strict\", so that authors sign",
         ));
         rules.extend(self.relay_rules());

@@ -54,7 +54,7 @@ pub(crate) struct Behaviour {
 
 /// Why a relayed connection is not made yet. A peer that got no address could not dial us.
 #[derive(Debug, thiserror::Error)]
-#[error("no relay has told yet where it sees this node")]
+#[error("no relay has reported yet where it sees this node")]
 struct NotSeen;
 
 impl Behaviour {

@@ -48,7 +48,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::KeptOut(why) => why.fmt(f),
-            Self::Claim => f.write_str("not dialed: the peer that told of this address could not reach it"),
+            Self::Claim => f.write_str("not dialed: the peer that named this address could not reach it"),
         }
     }
 }

@@ -52,8 +52,8 @@ fn a_port_is_open_to_whom_its_address_can_be_reached_by() {
         for (listen, verdict, who_can) in [
             ("/ip4/127.0.0.1/udp/4001/quic-v1", "ok", "programs on this machine can connect"),
             ("/ip4/10.1.2.3/tcp/4001", "ok", "hosts of the private networks that this one is in can connect"),
-            ("/ip4/203.0.113.7/udp/4001/quic-v1", "warn", "anybody whom no packet filter stops can connect"),
-            ("/ip4/0.0.0.0/udp/4001/quic-v1", "warn", "anybody whom no packet filter stops can connect"),
+            ("/ip4/203.0.113.7/udp/4001/quic-v1", "warn", "anybody that no packet filter stops can connect"),
+            ("/ip4/0.0.0.0/udp/4001/quic-v1", "warn", "anybody that no packet filter stops can connect"),
         ] {
             let said = who(&["--set=api.listen=off", "--listen", listen], listen);
             says(&said, "who reaches the port", verdict, who_can);
@@ -84,7 +84,7 @@ fn a_private_mesh_is_open_to_who_has_its_key() {
             &said,
             "who reaches the port",
             "ok",
-            "anybody whom no packet filter stops can begin a handshake",
+            "anybody that no packet filter stops can begin a handshake",
         );
         assert!(said[2].ends_with("no more past network.key_file"), "{said:?}");
         // A relay is for its own nodes then, and for anybody without.
@@ -113,7 +113,7 @@ fn the_api_and_the_link_are_open_to_whom_the_configuration_lets_in() {
             &said,
             group,
             "warn",
-            "anybody whom no packet filter stops: with the token, everything; without",
+            "anybody that no packet filter stops: with the token, everything; without",
         );
         let (_, text, _) = run(&mut exposure(&token));
         assert!(!text.contains("s3cret"), "{text}");

@@ -52,7 +52,7 @@ impl Reach {
             Self::Machine => "programs on this machine",
             Self::Link => "hosts on the same link",
             Self::Site => "hosts of the private networks that this one is in",
-            Self::World => "anybody whom no packet filter stops",
+            Self::World => "anybody that no packet filter stops",
         }
     }
 }
@@ -113,14 +113,14 @@ fn port(config: &Config, host: &[IpAddr], listening: &[Multiaddr]) -> Vec<Findin
     }
     if !config.peers.deny.is_empty() {
         let ids = config.peers.deny.iter().filter(|rule| matches!(rule, PeerRule::Peer(_))).count();
-        let found = format!("{} rules keep out whom they name", config.peers.deny.len());
+        let found = format!("{} rules keep out those that they name", config.peers.deny.len());
         findings.push(match ids {
             0 => Finding::ok("exposure.deny", "peers.deny", found),
             _ => Finding::warn(
                 "exposure.deny",
                 "peers.deny",
                 format!("{found}; {ids} of them by peer id, which costs nothing to change"),
-                "peers.allow, or a network key, lets in whom it names and nobody else",
+                "peers.allow, or a network key, lets in those that it names and nobody else",
             ),
         });
     }

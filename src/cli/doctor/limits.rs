@@ -76,7 +76,7 @@ fn available(free: Option<u64>, wanted: u64) -> Finding {
     let (check, subject) = ("limits.memory", "free memory");
     let advice = "end something else, or lower limits.memory";
     match free {
-        None => Finding::ok(check, subject, "not told by this kernel"),
+        None => Finding::ok(check, subject, "not reported by this kernel"),
         Some(free) if free < LEAST => Finding::fail(check, subject, size(free), advice),
         Some(free) if free < wanted => {
             let found = format!("{}, less than limits.memory = {}", size(free), size(wanted));

@@ -130,7 +130,7 @@ fn judge(
                     format!("end it (kill {pid}), or set {key} to another port"),
                 ),
                 None => (
-                    "taken by a process that cannot be told from here".into(),
+                    "taken by a process that cannot be seen from here".into(),
                     format!(
                         "find it as root (ss -lnp sport = :{}), or set {key} to another port",
                         socket.port()

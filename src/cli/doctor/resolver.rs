@@ -102,8 +102,7 @@ fn judge(server: SocketAddr, answer: Heard, any: bool) -> Finding {
         }
         Heard::SilentFor(host) => {
             let found = format!("silent for {host}, and answers for other names");
-            let advice =
-                "it does not know the name, or waits for whom it asks itself: look there, not at the network";
+            let advice = "it does not know the name, or waits for the servers that it asks itself: look there, not at the network";
             Finding::warn(SERVER, subject, found, advice)
         }
         Heard::Nothing(why) if any => {

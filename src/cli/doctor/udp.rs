@@ -58,7 +58,7 @@ pub(super) fn check(config: &Config, runtime: &Handle) -> Vec<Finding> {
 /// `granted` is what can be used, `ceiling` what the kernel lets any process ask for, if it says.
 fn judge(buffer: Buffer, wanted: u64, granted: Option<u64>, ceiling: Option<u64>) -> Finding {
     let Buffer { check, subject, sysctl } = buffer;
-    let Some(granted) = granted else { return Finding::ok(check, subject, "not told by this system") };
+    let Some(granted) = granted else { return Finding::ok(check, subject, "not reported by this system") };
     let enough = if wanted == 0 { USUAL } else { wanted };
     let asked = if wanted == 0 { "usual" } else { "asked for (quic.socket_buffer)" };
     let found = format!("{} of {} {asked}", size(granted), size(enough));

@@ -107,7 +107,7 @@ fn a_bad_rule_for_a_topic_is_refused_at_its_line() {
     let unsigned = format!("[gossip]\nvalidation = \"permissive\"\n[topics.t]\npublish = [\"{ONE}\"]");
     assert_eq!(
         refusal(&unsigned),
-        "c.toml:3: topics: who publishes on \"t\" cannot be told; expected gossip.validation = \"strict\", so that authors sign"
+        "c.toml:3: topics: who publishes on \"t\" cannot be known; expected gossip.validation = \"strict\", so that authors sign"
     );
     let many: String = (0..1025).map(|n| format!("[topics.t{n}]\n")).collect();
     assert!(
