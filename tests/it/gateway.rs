@@ -1,14 +1,8 @@
-//! The HTTP API: what it answers, and what it does with callers that are wrong, slow, many or hostile.
+//! The HTTP API: what it answers, and what it refuses.
 
-use std::{fs, time::Duration};
-
-use crate::support::http::{Api, parse};
+use crate::support::http::Api;
 use crate::support::{Network, TOPIC, run};
-use futures::{
-    AsyncReadExt, AsyncWriteExt, StreamExt,
-    future::{join, join_all},
-    stream,
-};
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use libp2p::identity::Keypair;
 use smidge::{
     Config, Message, Node, PublishOptions, Verdict, config::ApiListen, gateway::Bound, runtime::Executor,
@@ -18,7 +12,7 @@ use smidge::{
 const STRANGER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
 /// A node of its own, with an API.
-async fn alone(net: &Network, change: impl FnOnce(&mut Config)) -> (smidge::Client, Api) {
+pub(crate) async fn alone(net: &Network, change: impl FnOnce(&mut Config)) -> (smidge::Client, Api) {
     let mut config = net.config(2, &[]);
     change(&mut config);
     let node = net.spawn(config.clone());
@@ -27,7 +21,7 @@ async fn alone(net: &Network, change: impl FnOnce(&mut Config)) -> (smidge::Clie
 }
 
 /// Two nodes in one mesh, and their APIs.
-async fn pair(net: &Network, change: impl Fn(&mut Config)) -> [(smidge::Client, Api); 2] {
+pub(crate) async fn pair(net: &Network, change: impl Fn(&mut Config)) -> [(smidge::Client, Api); 2] {
     net.set("one", [2]);
     let nodes = [(2, &[][..]), (3, &["one"])].map(|(n, names)| {
         let mut config = net.config(n, names);
@@ -201,66 +195,6 @@ fn every_bad_input_gets_a_status_and_a_hint_and_harms_nobody() {
 }
 
 #[test]
-fn half_open_silent_and_slow_callers_are_let_go() {
-    run(async |net| {
-        let (_node, api) = alone(&net, |config| {
-            config.api.header_timeout = Duration::from_millis(300);
-            config.api.body_timeout = Duration::from_millis(300);
-        })
-        .await;
-        let half = net.patiently("half a head", api.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")).await;
-        assert_eq!(
-            (half.status, half.json()["error"].as_str().unwrap().contains("api.header_timeout")),
-            (408, true)
-        );
-        let request =
-            format!("POST /v1/topics/t HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nhalf", api.addr);
-        let half = net.patiently("half a body", api.raw(request.as_bytes())).await;
-        assert_eq!(
-            (half.status, half.json()["error"].as_str().unwrap().contains("api.body_timeout")),
-            (408, true)
-        );
-
-        let mut silent = api.connect().await;
-        let mut nothing = Vec::new();
-        net.patiently("the end of a silent connection", silent.read_to_end(&mut nothing)).await.unwrap();
-        assert!(nothing.is_empty());
-
-        // A byte at a time buys no more time than a whole head.
-        let (mut answer, mut slow) = api.connect().await.split();
-        let trickle = async {
-            for byte in b"GET /healthz HTTP/1.1\r\nA: ".iter().chain(std::iter::repeat(&b'x')) {
-                if slow.write_all(&[*byte]).await.is_err() {
-                    break;
-                }
-                net.rt.sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let mut answered = Vec::new();
-        let both = join(trickle, answer.read_to_end(&mut answered));
-        let (_, read) = net.patiently("a slow caller to be let go", both).await;
-        read.unwrap();
-        let answered = parse(&answered);
-        assert_eq!(
-            (answered.status, answered.json()["error"].as_str().unwrap().contains("api.header_timeout")),
-            (408, true)
-        );
-
-        // Closing one's own half is no reason not to be answered.
-        let mut closed = api.connect().await;
-        closed
-            .write_all(format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", api.addr).as_bytes())
-            .await
-            .unwrap();
-        closed.close().await.unwrap();
-        let mut answer = Vec::new();
-        closed.read_to_end(&mut answer).await.unwrap();
-        assert_eq!(parse(&answer).status, 200);
-        assert_eq!(api.get("/healthz").await.status, 200);
-    });
-}
-
-#[test]
 fn one_connection_carries_many_requests() {
     run(async |net| {
         let (_node, api) = alone(&net, |_| {}).await;
@@ -369,133 +303,6 @@ fn two_nodes_do_through_http_what_they_do_through_rust() {
     });
 }
 
-/// The lines of an answer of many receipts.
-fn receipts(answer: &crate::support::http::Answer) -> Vec<serde_json::Value> {
-    assert!(answer.head.contains("Transfer-Encoding: chunked"), "{}", answer.head);
-    let (mut rest, mut text) = (answer.body.as_slice(), Vec::new());
-    loop {
-        let end = rest.windows(2).position(|w| w == b"\r\n").expect("a chunk's size");
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
-        rest = &rest[end + 2..];
-        if size == 0 {
-            assert_eq!(rest, b"\r\n");
-            break;
-        }
-        text.extend_from_slice(&rest[..size]);
-        rest = rest[size..].strip_prefix(b"\r\n").unwrap();
-    }
-    text.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect()
-}
-
-#[test]
-fn a_body_of_many_lines_is_as_many_messages_and_each_has_its_receipt_in_order() {
-    const LINES: usize = 3000;
-    run(async |net| {
-        let [(_one, at_one), (two, _)] = pair(&net, |config| {
-            config.limits.events = 2 * LINES;
-            // Fewer than are under way at once.
-            config.limits.pending = 8;
-        })
-        .await;
-        let mut heard = two.subscribe("t").await.unwrap();
-        let body: String = (0..LINES).map(|n| format!("line {n}\n\r\n")).collect();
-        let path = "/v1/topics/t?split=lines&wait_peers=1&timeout=60";
-        let answer = net.patiently("receipts", at_one.ask("POST", path, body.as_bytes())).await;
-        assert_eq!(answer.status, 200);
-        let receipts = receipts(&answer);
-        assert_eq!(receipts.len(), LINES);
-        for (n, receipt) in receipts.iter().enumerate() {
-            let message = net.message(&mut heard).await;
-            assert_eq!(message.data[..], *format!("line {n}").as_bytes());
-            assert_eq!(*receipt, serde_json::json!({ "id": message.id, "peers": 1, "local": 0 }));
-        }
-        assert_eq!(heard.lost(), 0);
-    });
-}
-
-#[test]
-fn what_is_refused_of_many_messages_has_the_refusal_in_its_place() {
-    run(async |net| {
-        let [(_one, at_one), (two, _)] = pair(&net, |config| {
-            config.api.max_body = 1000;
-            config.gossip.max_message = 500;
-        })
-        .await;
-        let mut heard = two.subscribe("t").await.unwrap();
-        let frame = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
-        let path = "/v1/topics/t?split=frames&timeout=60";
-        let body =
-            [frame(b"\n\0"), frame(&[1; 501]), frame(&[2; 1001]), frame(b""), b"\0\0\0\x09cut".to_vec()]
-                .concat();
-        let answer = net.patiently("receipts", at_one.ask("POST", path, &body)).await;
-        let receipts = receipts(&answer);
-        let status = |n: usize| receipts[n]["status"].as_u64();
-        assert_eq!((0..5).map(status).collect::<Vec<_>>(), [None, Some(413), Some(413), None, Some(400)]);
-        let error = |n: usize| receipts[n]["error"].as_str().unwrap();
-        assert!(error(1).contains("gossip.max_message") && error(2).contains("api.max_body"), "{receipts:?}");
-        assert!(error(4).contains("ends within a frame"), "{receipts:?}");
-        assert_eq!(net.message(&mut heard).await.data[..], *b"\n\0");
-        assert_eq!(net.message(&mut heard).await.data[..], *b"");
-
-        // The same connection, chunks that know nothing of lines, and another request after it.
-        let host = format!("Host: {}\r\n", at_one.addr);
-        let start =
-            format!("POST /v1/topics/t?split=lines HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n");
-        let rest = format!(
-            "2\r\nab\r\n4\r\nc\nde\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n{host}Connection: close\r\n\r\n"
-        );
-        let answers = net.patiently("both", at_one.raw([start, rest].concat().as_bytes())).await;
-        let text = answers.text();
-        assert_eq!(
-            (text.matches("\"peers\":1").count(), text.matches("{\"live\":true}").count()),
-            (2, 1),
-            "{text}"
-        );
-        assert_eq!(net.message(&mut heard).await.data[..], *b"abc");
-        assert_eq!(net.message(&mut heard).await.data[..], *b"de");
-
-        for (path, version, status) in
-            [("?split=words", "1.1", 400), ("?split=lines&x=1", "1.1", 400), ("?split=lines", "1.0", 505)]
-        {
-            let request =
-                format!("POST /v1/topics/t{path} HTTP/{version}\r\n{host}Content-Length: 0\r\n\r\n");
-            assert_eq!(at_one.raw(request.as_bytes()).await.status, status, "{path}");
-        }
-    });
-}
-
-#[test]
-fn who_sends_many_messages_and_goes_loses_none_that_has_a_receipt() {
-    run(async |net| {
-        let [(_one, at_one), (two, _)] =
-            pair(&net, |config| config.api.body_timeout = Duration::from_millis(500)).await;
-        let mut heard = two.subscribe("t").await.unwrap();
-        let start = format!(
-            "POST /v1/topics/t?split=lines&timeout=60 HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000000\r\n\r\n",
-            at_one.addr
-        );
-        let mut stream = at_one.connect().await;
-        stream.write_all([start.as_str(), "one\ntwo\nthr"].concat().as_bytes()).await.unwrap();
-        let mut told = Vec::new();
-        while String::from_utf8_lossy(&told).matches("\"peers\":1").count() < 2 {
-            let mut some = [0; 512];
-            let n = net.patiently("receipts", stream.read(&mut some)).await.unwrap();
-            assert!(n > 0, "{:?}", String::from_utf8_lossy(&told));
-            told.extend_from_slice(&some[..n]);
-        }
-        drop(stream);
-        assert_eq!(net.message(&mut heard).await.data[..], *b"one");
-        assert_eq!(net.message(&mut heard).await.data[..], *b"two");
-        // And who stays, and says nothing more, is told so.
-        let mut stream = at_one.connect().await;
-        stream.write_all([start.as_str(), "three\n"].concat().as_bytes()).await.unwrap();
-        let mut told = String::new();
-        net.patiently("the end", stream.read_to_string(&mut told)).await.unwrap();
-        assert!(told.contains("\"peers\":1") && told.contains("api.body_timeout"), "{told}");
-        assert_eq!(net.message(&mut heard).await.data[..], *b"three", "the third line never came whole");
-    });
-}
-
 #[test]
 fn topics_that_were_left_leave_nothing_behind() {
     const TOPICS: usize = 300;
@@ -519,171 +326,6 @@ fn topics_that_were_left_leave_nothing_behind() {
             net.until("the topics to be left", &node, left).await;
         }
         assert!(!api.get("/metrics").await.text().contains("left-"));
-    });
-}
-
-#[test]
-fn a_slow_reader_is_told_what_it_lost_and_holds_up_nobody() {
-    const TOTAL: u64 = 800;
-    run(async |net| {
-        let [(one, _), (_two, at_two)] = pair(&net, |config| config.limits.events = 32).await;
-        let mut slow = at_two.follow("t").await;
-        let mut quick = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
-        for n in 0..TOTAL {
-            // More than the sockets between take in, from a reader that does not read.
-            one.publish("t", format!("{n:0>40000}"), options).await.unwrap();
-            let (name, record) = net.patiently("an event", quick.event()).await.unwrap();
-            let said: u64 = record["data"].as_str().unwrap().parse().unwrap();
-            assert_eq!((name.as_str(), said), ("message", n), "the quick one gets everything");
-        }
-        assert_eq!(at_two.get("/healthz").await.status, 200);
-        let (mut heard, mut lost, mut next) = (0, 0, 0);
-        while heard + lost < TOTAL {
-            let (name, record) = net.patiently("an event", slow.event()).await.unwrap();
-            if name == "lost" {
-                let n = record["lost"].as_u64().unwrap();
-                lost += n;
-                next += n;
-            } else {
-                heard += 1;
-                assert_eq!(
-                    record["data"].as_str().unwrap().parse(),
-                    Ok(next),
-                    "in order, and lost where it says"
-                );
-                next += 1;
-            }
-        }
-        assert!(lost > 0 && heard >= 32, "{heard} heard, {lost} lost");
-        let metrics = at_two.get("/metrics").await.text();
-        for count in
-            ["smidge_api_stream_messages_lost_total", "smidge_events_lost_total{stream=\"messages\"}"]
-        {
-            assert!(metrics.contains(&format!("{count} {lost}\n")), "{metrics}");
-        }
-    });
-}
-
-#[test]
-fn a_reader_that_takes_nothing_is_let_go() {
-    run(async |net| {
-        let [(one, _), (two, at_two)] = pair(&net, |config| {
-            config.limits.events = 32;
-            config.api.write_timeout = Duration::from_millis(300);
-        })
-        .await;
-        let _stuck = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: Duration::from_millis(500) };
-        // Once it is gone nobody follows the topic any more, and nobody is there to publish to.
-        net.patiently("nobody to be there", async {
-            while one.publish("t", vec![b'x'; 40_000], options).await.is_ok() {}
-        })
-        .await;
-        net.until("the topic to be left", &two, |two| async move {
-            !two.status().await.unwrap().topics.contains(&"t".to_owned())
-        })
-        .await;
-    });
-}
-
-#[test]
-fn a_thousand_idle_streams_are_served_and_bounded() {
-    const STREAMS: usize = 1000;
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let more = rustix::process::Rlimit { current: files.maximum, ..files };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, more).unwrap();
-    run(async |net| {
-        let [(one, _), (two, at_two)] = pair(&net, |config| {
-            config.api.connections = STREAMS + 50;
-            config.api.streams = STREAMS;
-            config.limits.subscriptions = STREAMS + 1;
-            config.api.keep_alive = Duration::from_millis(500);
-        })
-        .await;
-        let before = resident();
-        let mut streams: Vec<_> =
-            stream::iter(0..STREAMS).map(|_| at_two.follow("t")).buffer_unordered(20).collect().await;
-        let each = (resident().saturating_sub(before)) / STREAMS;
-        assert!(each < 64 << 10, "{each} bytes for each idle stream, both of its ends counted");
-
-        let refused = at_two.get("/v1/topics/t").await;
-        assert_eq!((refused.status, refused.head.contains("Retry-After: 1")), (429, true));
-        assert!(refused.text().contains("api.streams"), "{}", refused.text());
-        let metrics = at_two.get("/metrics").await.text();
-        assert!(metrics.contains(&format!("smidge_api_streams {STREAMS}\n")), "{metrics}");
-        for stream in streams.iter_mut().take(3) {
-            assert_eq!(net.patiently("a sign of life", stream.line()).await.as_deref(), Some(": still here"));
-        }
-
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
-        one.publish("t", "to all", options).await.unwrap();
-        let all = net
-            .patiently(
-                "a message everywhere",
-                join_all(streams.iter_mut().map(crate::support::http::Stream::event)),
-            )
-            .await;
-        assert!(all.iter().all(|e| e.as_ref().is_some_and(|(_, record)| record["data"] == "to all")));
-
-        drop(streams);
-        net.until("the topic to be left by all", &two, |two| async move {
-            !two.status().await.unwrap().topics.contains(&"t".to_owned())
-        })
-        .await;
-        at_two.follow("t").await;
-    });
-}
-
-/// Memory of this process, in bytes.
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-    kib.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-}
-
-#[test]
-fn connections_are_bounded_and_one_too_many_is_told_but_probes_are_answered() {
-    run(async |net| {
-        let (_node, api) = alone(&net, |config| config.api.connections = 2).await;
-        let idle = [api.follow("t").await, api.follow("t").await];
-        let refused = api.get("/v1/status").await;
-        assert_eq!(refused.status, 503);
-        assert!(refused.text().contains("limit 2, config key api.connections"), "{}", refused.text());
-        assert_eq!(api.get("/healthz").await.json(), serde_json::json!({ "live": true }));
-        let ready = api.get("/readyz").await;
-        assert_eq!((ready.status, ready.text().contains("0 of 1 peers are connected")), (503, true));
-        assert_eq!(api.get("/readyz?min_peers=0").await.status, 200);
-        drop(idle);
-        let answered = async { while api.get("/v1/status").await.status != 200 {} };
-        net.patiently("a connection to be free", answered).await;
-    });
-}
-
-#[test]
-fn idle_connections_give_way_and_keep_no_probe_out() {
-    run(async |net| {
-        // Nobody is let go for being slow.
-        let (_node, api) = alone(&net, |config| config.api.header_timeout = Duration::from_secs(3600)).await;
-        let refused = b"GET / HTTP/9.9\r\n\r\n";
-        for said in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: ", b"GET /", refused] {
-            let open = async || {
-                let mut stream = api.connect().await;
-                // An error says that it was one too many.
-                let _ = stream.write_all(said).await;
-                stream
-            };
-            let mut idle: Vec<_> = stream::iter(0..170).then(|_| open()).collect().await;
-            for probe in ["/healthz", "/readyz?min_peers=0"] {
-                assert_eq!(api.get(probe).await.status, 200, "{probe} beside {said:?}");
-            }
-            let served = async { while api.get("/v1/status").await.status != 200 {} };
-            net.patiently("the oldest to give way", served).await;
-            let mut told = Vec::new();
-            // An error says that what it had said was not read any more.
-            let _ = net.patiently("the end of the oldest", idle[0].read_to_end(&mut told)).await;
-            assert_eq!(told.is_empty(), said != refused, "{:?}", String::from_utf8_lossy(&told));
-        }
     });
 }
 
