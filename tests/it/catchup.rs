@@ -18,6 +18,8 @@ fn keeping(net: &Network, n: u8, names: &[&str], keep: Keep) -> Config {
     config
 }
 
+// Who joins may have been given what it lacks before it subscribes: it begins with what is remembered.
+
 /// Publishes `numbers` as text, whoever is there.
 async fn say(client: &Client, numbers: std::ops::Range<u32>) {
     let nobody = PublishOptions { wait_peers: Some(0), ..PublishOptions::default() };
@@ -73,7 +75,7 @@ fn a_node_that_joins_hears_all_that_was_said_before_each_once_and_in_order() {
         say(&a, 0..200).await;
         say(&b, 1000..1150).await;
         let c = net.spawn(keeping(&net, 4, &["old"], Keep::default()));
-        let mut subscription = c.subscribe(TOPIC).await.unwrap().no_local();
+        let mut subscription = c.subscribe_from(TOPIC, Start::At(0)).await.unwrap().no_local();
         let heard = hear(&net, &mut subscription, 350).await;
         assert_eq!(heard, [(a.peer_id(), all(0..200)), (b.peer_id(), all(1000..1150))].into());
         // What is live goes on.
@@ -138,7 +140,7 @@ fn what_a_node_said_outlives_it_at_its_neighbours_and_comes_back_to_it() {
         b.shutdown().await.unwrap();
         // The one that came again gives all of it to the next.
         let c = net.spawn(keeping(&net, 4, &["all"], Keep::default()));
-        let mut at_c = c.subscribe(TOPIC).await.unwrap().no_local();
+        let mut at_c = c.subscribe_from(TOPIC, Start::At(0)).await.unwrap().no_local();
         let heard = hear(&net, &mut at_c, 26).await;
         assert_eq!(heard, [(a.peer_id(), all(0..25)), (b.peer_id(), all(100..101))].into());
     });
@@ -159,7 +161,7 @@ fn a_node_takes_no_more_than_it_keeps_and_nothing_of_who_may_not_speak() {
         let mut config = keeping(&net, 4, &["old"], keep);
         config.topics.get_mut(TOPIC).unwrap().publish = Some([a.peer_id()].into());
         let c = net.spawn(config);
-        let mut at_c = c.subscribe(TOPIC).await.unwrap().no_local();
+        let mut at_c = c.subscribe_from(TOPIC, Start::At(0)).await.unwrap().no_local();
         let first = net.message(&mut at_c).await;
         let mut heard = BTreeSet::from([number(&first)]);
         while !heard.contains(&99) {
@@ -332,7 +334,7 @@ fn a_node_that_joins_a_topic_of_10_000_messages_has_them_all() {
         let mut config = keeping(&net, 3, &["old"], keep);
         config.limits.events = COUNT as usize;
         let b = net.spawn(config);
-        let mut subscription = b.subscribe(TOPIC).await.unwrap();
+        let mut subscription = b.subscribe_from(TOPIC, Start::At(0)).await.unwrap();
         let mut first = None;
         for n in 0..COUNT {
             assert_eq!(number(&net.message(&mut subscription).await), n);
@@ -362,7 +364,7 @@ fn a_topic_is_kept_from_when_the_configuration_says_so() {
         }
         say(a, 1..20).await;
         let c = net.spawn(keeping(&net, 4, &["old"], Keep::default()));
-        let mut at_c = c.subscribe(TOPIC).await.unwrap();
+        let mut at_c = c.subscribe_from(TOPIC, Start::At(0)).await.unwrap();
         let mut heard = BTreeSet::new();
         while !heard.is_superset(&all(1..20)) {
             heard.insert(number(&net.message(&mut at_c).await));

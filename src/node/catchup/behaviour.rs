@@ -462,6 +462,7 @@ impl NetworkBehaviour for Behaviour {
                 peer.connections.retain(|other| *other != connection);
                 if peer.connections.is_empty() {
                     self.peers.remove(&e.peer_id);
+                    self.peers.shrink_to(64.max(self.peers.len() * 2));
                     self.scheduler.gone(&e.peer_id);
                     self.book.forget(&e.peer_id);
                 } else {
