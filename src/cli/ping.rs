@@ -106,12 +106,12 @@ pub(super) fn run(args: &PingArgs) -> Result<(), Failure> {
     api::ask(&args.api, "ping", async |mut api| {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let start = Instant::now();
-        let mut times = Times::default();
-        times.peer = match &args.target {
+        let peer = match &args.target {
             Pinged::Peer(peer) => Some(peer.to_string()),
             Pinged::Part(part) => Some(short_id::whole(&mut api, part).await?),
             Pinged::At(_) => None,
         };
+        let mut times = Times { peer, ..Times::default() };
         if !args.json {
             let target = times.peer.clone().unwrap_or_else(|| args.target.to_string());
             print(&format!("PING {target}: {BYTES} bytes of data\n"))?;

@@ -68,7 +68,7 @@ pub enum Event {
         /// The message.
         message: Message,
         /// The same as its author made it, for whoever keeps it to be verified again.
-        wire: WireMessage,
+        wire: Box<WireMessage>,
     },
     /// A peer follows a topic.
     Subscribed {

@@ -274,7 +274,7 @@ impl Core {
         let waiting = Waiting { id: id.clone(), wire: wire.clone(), topic, source: message.source, from };
         // Whoever brought it may be gone; the application hears of somebody all the same.
         let bringer = bringer.or(message.source).unwrap_or(self.local);
-        self.report(Event::Message { from: bringer, id, message, wire });
+        self.report(Event::Message { from: bringer, id, message, wire: Box::new(wire) });
         if self.config.validate_messages {
             self.await_verdict(fingerprint, waiting, now);
         } else {

@@ -87,7 +87,7 @@ async fn drive(
         while let Poll::Ready(Some(event)) = swarm.poll_next_unpin(cx) {
             match event {
                 SwarmEvent::ConnectionEstablished { peer_id, .. } => {
-                    swarm.behaviour_mut().follows(peer_id, "t")
+                    swarm.behaviour_mut().follows(peer_id, "t");
                 }
                 SwarmEvent::Behaviour(Event::Recovered { records, .. }) => {
                     given += records.len();
@@ -168,7 +168,9 @@ impl<F: FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static> NetworkBehaviour for H
             let event = handler::Command::Send { stream, frame };
             let handler = NotifyHandler::One(connection);
             self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
-            self.waker.take().map(Waker::wake);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
         }
     }
 
