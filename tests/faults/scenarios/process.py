@@ -167,6 +167,7 @@ def disk_full(run):
         # The log.
         logs, room = full(world, "logs", 64 << 10)
         a.log = os.path.join(logs, "log")
+        a.settings.append("log.level=info,smidge::message=info")  # It has something to say all the time.
         store = store_setting(world, f"{disk}/records")
         if store:
             a.settings.append(store)
