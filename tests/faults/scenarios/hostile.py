@@ -25,7 +25,9 @@ MEMORY, BESIDE = 64, 8
 AT_ONCE, CONFIRMED = 0.05, 0.1
 # MiB that may be there two minutes after an attack beyond what was there before, in a static binary. glibc keeps what is
 # free between what is not.
-KEPT = 3
+KEPT = 4
+# The shortest time, in seconds, over which the processor's share is taken.
+WINDOW = 6
 CONNECTIONS = 10_000
 # limits.per_address, by default: half of limits.inbound, which is three quarters of limits.connections.
 SHARE = 192
@@ -121,6 +123,7 @@ def attack(run, *words, prepare=None, settings=(), others=(), busy=None, padding
             hostile = Hostile(run, world, *words)
             try:
                 yield world, hostile
+                time.sleep(max(0.0, began + WINDOW - time.monotonic()))
                 if hostile.end() is not None:
                     raise RuntimeError(f"the hostile peer ended by itself: {hostile.last}")
                 took = time.monotonic() - began

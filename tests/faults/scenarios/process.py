@@ -14,6 +14,8 @@ from traffic import Traffic
 RATE = 25
 FAKETIME = [f"/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1" for machine in ("x86_64", "aarch64")]
 MIB = 1 << 20
+# A log that goes on while there are messages.
+EACH_MESSAGE = "log.level=info,smidge::message=info"
 
 
 @scenario("frozen", "a node is stopped (SIGSTOP) for 20 s",
@@ -90,7 +92,7 @@ def clock(run):
                 "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
         with open(file, "w") as text:
             text.write("+0d")
-        b = world.nodes["b"] = Node(world, world.hosts["b"], environment=told).start()
+        b = world.nodes["b"] = Node(world, world.hosts["b"], [EACH_MESSAGE], environment=told).start()
         nodes = [*world.start(names="a c d".split())]
         stay = [n for n in nodes if n.name != "d"]
         with Traffic(stay, stay, RATE) as traffic:
@@ -167,7 +169,7 @@ def disk_full(run):
         # The log.
         logs, room = full(world, "logs", 64 << 10)
         a.log = os.path.join(logs, "log")
-        a.settings.append("log.level=info,smidge::message=info")  # It has something to say all the time.
+        a.settings.append(EACH_MESSAGE)
         store = store_setting(world, f"{disk}/records")
         if store:
             a.settings.append(store)
