@@ -108,7 +108,15 @@ impl<T> PendingPublishes<T> {
     pub(crate) fn take_ready(&mut self, now: Instant, there: impl Fn(&str) -> There) -> Vec<Waiting<T>> {
         let held = |w: &&Waiting<T>| w.held.is_some_and(|held| now < held.again);
         let held: BTreeSet<_> = self.waiting.iter().filter(held).map(|w| w.topic.clone()).collect();
-        self.waiting.extract_if(.., |w| !held.contains(&w.topic) && w.is_heard(there(&w.topic))).collect()
+        let ready = self
+            .waiting
+            .extract_if(.., |w| !held.contains(&w.topic) && w.is_heard(there(&w.topic)))
+            .collect();
+        // Whose subscribers have gone meanwhile waits for others, and is no longer due.
+        for w in &mut self.waiting {
+            w.held = w.held.filter(|held| now < held.again);
+        }
+        ready
     }
 
     /// Takes those of one topic back that could not be published, oldest first; gives back those whose time is up
@@ -168,6 +176,11 @@ impl<T> PendingPublishes<T> {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let again = |w: &Waiting<T>| w.held.map(|held| held.again);
         self.waiting.iter().flat_map(|w| [w.deadline, again(w)]).flatten().min()
+    }
+
+    /// Whether what is ready waits for the next turn of the loop.
+    pub(crate) fn awaits_turn(&self) -> bool {
+        self.waiting.iter().any(|w| w.held.is_some_and(|held| held.why == Hold::Turn))
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -284,13 +297,26 @@ mod tests {
         let mut ready = publishes.take_ready(now, |_| peers(1));
         ready[0].messages.pop_front();
         assert_eq!(waiters_of(publishes.hold(ready, Hold::Turn, now)), []);
-        assert_eq!(publishes.deadline(), Some(now));
+        assert_eq!((publishes.deadline(), publishes.awaits_turn()), (Some(now), true));
         assert_eq!(waiters_of(publishes.take_late(now, |_| peers(1))), [], "it is ready");
         let ready = publishes.take_ready(now, |_| peers(1));
         assert_eq!(ready[0].messages, [vec![2]]);
         publishes.hold(ready, Hold::Turn, now);
         let late = waiters_of(publishes.take_late(now, |_| peers(0)));
         assert!(matches!(late[..], [(1, Error::NoPeers { .. })]), "subscribers have gone: {late:?}");
+    }
+
+    #[test]
+    fn what_has_lost_its_subscribers_is_due_no_more_until_its_time_is_up() {
+        let now = Instant::now();
+        for why in [Hold::Turn, Hold::Full { peers: 1 }] {
+            let mut publishes = PendingPublishes::new(8);
+            publishes.push("a".into(), vec![vec![1]], options(1, 10), 1, now).unwrap();
+            let ready = publishes.take_ready(now, |_| peers(1));
+            publishes.hold(ready, why, now);
+            assert!(publishes.take_ready(now + RETRY, |_| peers(0)).is_empty());
+            assert_eq!((publishes.deadline(), publishes.awaits_turn()), (Some(now + S(10)), false));
+        }
     }
 
     #[test]

@@ -137,6 +137,8 @@ fn what_a_node_said_outlives_it_at_its_neighbours_and_comes_back_to_it() {
         assert_eq!(number(&net.message(&mut at_again).await), 100);
         say(&again, 20..25).await;
         assert_eq!(hear(&net, &mut at_b, 5).await, [(a.peer_id(), all(20..25))].into());
+        let has_all = async |c: Client| c.status().await.unwrap().remembered.messages == 26;
+        net.until("what it said before", &again, has_all).await;
         b.shutdown().await.unwrap();
         // The one that came again gives all of it to the next.
         let c = net.spawn(keeping(&net, 4, &["all"], Keep::default()));

@@ -66,7 +66,8 @@ impl EventLoop {
         }
         let (count, gathers) = (messages.len(), self.bundles(&topic));
         match self.pending_publishes.push(topic, messages, options, reply, self.runtime.now()) {
-            Ok(()) if gathers => {}
+            // A turn that is used up is not begun again for each of many callers.
+            Ok(()) if gathers || self.pending_publishes.awaits_turn() => {}
             Ok(()) => self.publish_ready(),
             Err((reply, e)) => self.refuse_publish(reply, count, e),
         }
