@@ -45,6 +45,8 @@ mod status;
 mod subscription;
 mod table;
 mod tally;
+#[cfg(test)]
+mod test_swarm;
 mod topics;
 mod turn;
 mod watch;

@@ -1,18 +1,11 @@
 use futures::{StreamExt, future::Either};
 use libp2p::{
-    Swarm, Transport as _,
-    core::muxing::StreamMuxerBox,
     identity::Keypair,
     swarm::{self, SwarmEvent},
 };
 
 use super::*;
-use crate::{
-    runtime::Executor,
-    transport::quic::{self, Transport},
-};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::node::test_swarm::{PATIENCE, listen, run, swarm};
 
 /// A peer with a monitor that pings beside its user, on a stream of its own.
 #[derive(NetworkBehaviour)]
@@ -20,33 +13,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Monitored {
     user: libp2p::ping::Behaviour,
     monitor: libp2p::ping::Behaviour,
-}
-
-fn swarm<B: NetworkBehaviour>(rt: &Handle, behaviour: B) -> Swarm<B> {
-    let key = Keypair::generate_ed25519();
-    let transport = Transport::new(quic::Config::new(&key).unwrap(), rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
-    let spawner = rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| spawner.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    Swarm::new(transport, behaviour, PeerId::from(key.public()), config)
-}
-
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
-    loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            return address.with_p2p(*swarm.local_peer_id()).unwrap();
-        }
-    }
-}
-
-fn run<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F) {
-    Executor::default()
-        .block_on(1, |rt| async move { rt.clone().timeout(PATIENCE, test(rt)).await.expect("in time") })
-        .unwrap();
 }
 
 fn often() -> Config {
@@ -59,8 +25,10 @@ fn two_streams_of_the_other_side_at_a_time_are_both_answered() {
         let often = || {
             libp2p::ping::Behaviour::new(libp2p::ping::Config::new().with_interval(Duration::from_millis(5)))
         };
-        let mut ours = swarm(&rt, Behaviour::new(Config::default(), rt.clone()));
-        let mut other = swarm(&rt, Monitored { user: often(), monitor: often() });
+        let mut ours =
+            swarm(&rt, &Keypair::generate_ed25519(), Behaviour::new(Config::default(), rt.clone()));
+        let mut other =
+            swarm(&rt, &Keypair::generate_ed25519(), Monitored { user: often(), monitor: often() });
         other.dial(listen(&mut ours).await).unwrap();
         let mut pings = 0;
         while pings < 100 {
@@ -79,8 +47,8 @@ fn two_streams_of_the_other_side_at_a_time_are_both_answered() {
 #[test]
 fn pings_on_request_and_at_an_interval_get_along_with_a_peer_that_answers_one_stream() {
     run(|rt| async move {
-        let mut ours = swarm(&rt, Behaviour::new(often(), rt.clone()));
-        let mut stock = swarm(&rt, libp2p::ping::Behaviour::default());
+        let mut ours = swarm(&rt, &Keypair::generate_ed25519(), Behaviour::new(often(), rt.clone()));
+        let mut stock = swarm(&rt, &Keypair::generate_ed25519(), libp2p::ping::Behaviour::default());
         ours.dial(listen(&mut stock).await).unwrap();
         let stock_id = *stock.local_peer_id();
         let (mut connection, mut asked, mut answered) = (None, 0, 0);
@@ -113,7 +81,7 @@ fn pings_on_request_and_at_an_interval_get_along_with_a_peer_that_answers_one_st
 #[test]
 fn who_is_not_connected_is_dialed_and_who_is_not_there_is_said_to_be() {
     run(|rt| async move {
-        let mut ours = swarm(&rt, Behaviour::new(often(), rt.clone()));
+        let mut ours = swarm(&rt, &Keypair::generate_ed25519(), Behaviour::new(often(), rt.clone()));
         let nobody = PeerId::random();
         let request = ours.behaviour_mut().ping(nobody, PATIENCE);
         loop {
@@ -131,8 +99,9 @@ fn who_is_not_connected_is_dialed_and_who_is_not_there_is_said_to_be() {
 #[test]
 fn a_connection_that_ends_answers_whoever_waits_for_its_ping() {
     run(|rt| async move {
-        let mut ours = swarm(&rt, Behaviour::new(Config::default(), rt.clone()));
-        let mut mute = swarm(&rt, swarm::dummy::Behaviour);
+        let mut ours =
+            swarm(&rt, &Keypair::generate_ed25519(), Behaviour::new(Config::default(), rt.clone()));
+        let mut mute = swarm(&rt, &Keypair::generate_ed25519(), swarm::dummy::Behaviour);
         ours.dial(listen(&mut mute).await).unwrap();
         let peer = *mute.local_peer_id();
         let mut request = None;

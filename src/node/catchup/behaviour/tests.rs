@@ -3,50 +3,18 @@
 use std::future::poll_fn;
 
 use futures::StreamExt;
-use libp2p::{
-    Swarm, Transport as _,
-    core::muxing::StreamMuxerBox,
-    identity::Keypair,
-    swarm::{self, SwarmEvent},
-};
+use libp2p::{Swarm, identity::Keypair, swarm::SwarmEvent};
 use smidge_catchup::frame::{Frame, Verdict};
 
 use super::*;
 use crate::{
     config::{Keep, TopicRules},
     gossip::{Authenticity, Author, Topic},
-    node::catchup::number::Numbers,
-    runtime::Executor,
-    transport::quic::{self, Transport},
+    node::{
+        catchup::number::Numbers,
+        test_swarm::{listen, run, swarm},
+    },
 };
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn swarm<B: NetworkBehaviour>(rt: &Handle, key: &Keypair, behaviour: B) -> Swarm<B> {
-    let transport = Transport::new(quic::Config::new(key).unwrap(), rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
-    let spawner = rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| spawner.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    Swarm::new(transport, behaviour, PeerId::from(key.public()), config)
-}
-
-async fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>) -> Multiaddr {
-    swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
-    loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
-            return address.with_p2p(*swarm.local_peer_id()).unwrap();
-        }
-    }
-}
-
-fn run<F: Future<Output = ()>>(test: impl FnOnce(Handle) -> F) {
-    Executor::default()
-        .block_on(1, |rt| async move { rt.clone().timeout(PATIENCE, test(rt)).await.expect("in time") })
-        .unwrap();
-}
 
 /// Somebody who says things.
 struct Said(Author, Numbers);
