@@ -13,6 +13,7 @@ mod catchup;
 mod cli;
 mod demo;
 mod doctor;
+mod documents;
 mod errors;
 mod exposure;
 #[cfg(feature = "mdns")]
