@@ -7,7 +7,7 @@
 use std::{
     io::{self, BufRead, Read, Write},
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures::{
@@ -18,7 +18,6 @@ use futures::{
 use libp2p::{
     Multiaddr, PeerId,
     core::muxing::SubstreamBox,
-    gossipsub,
     identity::Keypair,
     request_response::{self, Message},
     swarm::SwarmEvent,
@@ -27,13 +26,14 @@ use libp2p::{
 use crate::{
     Kind, Side, Spawner, Tuning,
     driven::Driven,
+    gossip::{self, Load},
     link::{self, Endpoint},
     metric::{Metric, percentile},
-    nodes::{Frames, gossip_behaviour, gossip_config, requests},
+    nodes::{Frames, requests},
     proc::Reading,
 };
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Figures = Result<Vec<Metric>, Failure>;
 
 /// Runs the role that `args` name: `KIND ROLE [ARGUMENT…]`.
@@ -50,7 +50,13 @@ pub fn main(args: &[String]) -> Result<(), Failure> {
     match role.as_str() {
         "serve" => on(&side, serve)?,
         "serve-requests" => on(&side, serve_requests)?,
-        "gossip" => report(on(&side, move |side| gossip(side, quick))?),
+        "gossip" => {
+            let load = match &rest[..] {
+                [small, large] => Load::Rates([small.parse()?, large.parse()?]),
+                _ => Load::Windows,
+            };
+            report(on(&side, move |side| gossip::measure(side, load, quick))?);
+        }
         "hold" => on(&side, move |side| hold(side, rest))?,
         load => {
             let load = load.to_string();
@@ -335,102 +341,6 @@ async fn run_requests(swarm: &mut Requests, peer: PeerId, in_flight: usize, coun
         }
     }
     times
-}
-
-/// Eight nodes in this process, everyone connected to everyone; the first publishes.
-async fn gossip(side: Arc<dyn Side>, quick: bool) -> Figures {
-    const NODES: usize = 8;
-    let topic = gossipsub::IdentTopic::new("bench");
-    let mut nodes = Vec::new();
-    for _ in 0..NODES {
-        let key = Keypair::generate_ed25519();
-        let config = gossip_config().build()?;
-        let mut behaviour = gossip_behaviour(&key, config);
-        behaviour.subscribe(&topic)?;
-        nodes.push(Driven::new(&*side, &key, &Tuning::default(), behaviour, |event| {
-            !matches!(event, SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. }))
-        }));
-    }
-    let mut addresses = Vec::new();
-    for node in &mut nodes {
-        addresses.push(node.listen().await);
-    }
-    for (n, node) in nodes.iter_mut().enumerate() {
-        for address in &addresses[..n] {
-            node.dial(address.clone()).await;
-        }
-    }
-    let publisher = nodes.remove(0);
-    loop {
-        let hash = topic.hash();
-        let ready = publisher.call(move |s| {
-            let gossip = s.behaviour();
-            gossip.all_peers().filter(|(_, topics)| topics.contains(&&hash)).count() == NODES - 1
-                && gossip.mesh_peers(&hash).count() >= 4
-        });
-        if ready.await {
-            break;
-        }
-        async_io::Timer::after(Duration::from_millis(20)).await;
-    }
-    let (arrivals, mut arrived) = futures::channel::mpsc::channel::<u32>(65536);
-    for mut node in nodes {
-        let mut arrivals = arrivals.clone();
-        link::start(&side.spawner(), async move {
-            // All of the node, not its events alone: it ends when it is dropped.
-            let node = &mut node;
-            while let Some(event) = node.events.next().await {
-                if let SwarmEvent::Behaviour(gossipsub::Event::Message { message, .. }) = event {
-                    let number = message.data.first_chunk().map_or(0, |n| u32::from_be_bytes(*n));
-                    let _ = arrivals.try_send(number);
-                }
-            }
-        });
-    }
-    let mut next = 0_u32;
-    let mut figures = Vec::new();
-    for (size, name) in [(100, "100 B"), (4096, "4 KiB")] {
-        for (window, count) in [(1_usize, 300), (32, 3000)] {
-            let count = if quick { count / 5 } else { count };
-            let before = Reading::own()?;
-            let began = Instant::now();
-            let mut under_way = std::collections::HashMap::new();
-            let (mut sent, mut times) = (0, Vec::new());
-            while times.len() < count {
-                while under_way.len() < window && sent < count {
-                    let mut data = vec![0; size];
-                    data[..4].copy_from_slice(&next.to_be_bytes());
-                    under_way.insert(next, (Instant::now(), 0));
-                    next += 1;
-                    sent += 1;
-                    let topic = topic.clone();
-                    publisher.call(move |s| s.behaviour_mut().publish(topic, data).map(drop)).await?;
-                }
-                let number = arrived.next().await.ok_or("the nodes ended")?;
-                if let std::collections::hash_map::Entry::Occupied(mut entry) = under_way.entry(number) {
-                    entry.get_mut().1 += 1;
-                    if entry.get().1 == NODES - 1 {
-                        times.push(entry.remove().0.elapsed().as_secs_f64() * 1e6);
-                    }
-                }
-            }
-            let took = began.elapsed().as_secs_f64();
-            let after = Reading::own()?;
-            let cpu = (after.cpu - before.cpu) * 1e6 / count as f64;
-            let sleeps = after.sleeps.saturating_sub(before.sleeps) as f64 / count as f64;
-            if window == 1 {
-                let of = |what: &str| format!("gossip 8 nodes {name}, to all, {what}");
-                figures.push(Metric::lower(&of("p50"), "µs", percentile(&mut times, 0.5)));
-                figures.push(Metric::lower(&of("p99"), "µs", percentile(&mut times, 0.99)));
-            } else {
-                let of = format!("gossip 8 nodes {name}, 32 under way");
-                figures.push(Metric::higher(&of, "msg/s", count as f64 / took));
-                figures.push(Metric::lower(&format!("{of}, CPU of all"), "µs/msg", cpu));
-                figures.push(Metric::lower(&format!("{of}, wake-ups of all"), "1/msg", sleeps));
-            }
-        }
-    }
-    Ok(figures)
 }
 
 /// Opens as many connections to a server as told, says so, and holds them.

@@ -6,6 +6,7 @@
 
 pub mod child;
 pub mod driven;
+pub mod gossip;
 pub mod link;
 pub mod metric;
 #[allow(missing_docs, reason = "the derive makes items that cannot be documented")]

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use smidge_bench::{
     Kind,
     child::{self, line},
+    gossip::rate_row,
     metric::{Better, Metric, percentile},
     proc::Reading,
 };
@@ -30,12 +31,16 @@ use whole::Programs;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Scenario and what it measures.
-const SCENARIOS: [(&str, &str); 9] = [
+const SCENARIOS: [(&str, &str); 10] = [
     ("stream-1", "one stream, 1 GiB up, then 1 GiB down"),
     ("streams-64", "64 streams of 16 MiB at once"),
     ("requests", "request and response of 64 B, 1 and 64 in flight"),
     ("handshakes", "dial and close, 8 at once"),
     ("gossip", "8 nodes, 1 publishes 100 B and 4 KiB, signed"),
+    (
+        "half-load",
+        "the same at half of what the slower side takes (of gossip, in the same run): times to all",
+    ),
     ("idle", "a whole node, as a program of its own, with 3 peers and nothing to do"),
     ("connections", "200 idle connections at a listener"),
     ("start", "a whole node, as a program of its own, to its listener and to its first connection"),
@@ -95,7 +100,7 @@ fn main() -> Result<(), Failure> {
             let order = if round % 2 == 0 { Kind::ALL } else { [Kind::Stock, Kind::Ours] };
             for kind in order {
                 eprintln!("round {} of {rounds}: {scenario}, {kind}", round + 1);
-                for figure in measure(scenario, kind, quick, &programs)? {
+                for figure in measure(scenario, kind, quick, &programs, &table)? {
                     table.add(scenario, kind, figure);
                 }
             }
@@ -119,13 +124,26 @@ fn load_average() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-fn measure(scenario: &str, kind: Kind, quick: bool, programs: &Programs) -> Result<Vec<Metric>, Failure> {
+fn measure(
+    scenario: &str,
+    kind: Kind,
+    quick: bool,
+    programs: &Programs,
+    table: &Table,
+) -> Result<Vec<Metric>, Failure> {
     match scenario {
         "idle" => whole::idle(programs, kind, quick),
         "connections" => connections(programs, kind),
         "start" => whole::start(programs, kind),
         "size" => whole::size(programs, kind),
         "gossip" => Process::start(programs, kind, &["gossip"], quick)?.figures(),
+        "half-load" => {
+            let rates = [0, 1].map(|size| table.slower(&rate_row(size)).map(|rate| (rate / 2.0).to_string()));
+            let [Some(small), Some(large)] = rates else {
+                return Err("half-load is half of what gossip measured: name gossip before it".into());
+            };
+            Process::start(programs, kind, &["gossip", &small, &large], quick)?.figures()
+        }
         load => {
             let serve = if load == "requests" { "serve-requests" } else { "serve" };
             let mut server = Process::start(programs, kind, &[serve], quick)?;
@@ -241,6 +259,13 @@ impl Table {
             self.0.len() - 1
         });
         self.0[at].values.entry(kind).or_default().push(value);
+    }
+
+    /// The median of the slower side, where both were measured.
+    fn slower(&self, name: &str) -> Option<f64> {
+        let row = self.0.iter().find(|row| row.name == name)?;
+        let [ours, stock] = Kind::ALL.map(|kind| row.values.contains_key(&kind).then(|| row.median(kind)));
+        Some(ours?.min(stock?))
     }
 
     fn text(&self) -> String {
