@@ -48,7 +48,7 @@ pub(crate) struct MeshArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  smidge names\n\n\
                         --json: {\"names\": [{\"name\", \"last_error\", \"records\": [{\"address\", \"peer\", \"state\",\n\
-                        \"retry_in_ms\", \"relayed\", \"failures\", \"last_error\"}]}]}")]
+                        \"hold\", \"retry_in_ms\", \"relayed\", \"failures\", \"last_error\"}]}]}")]
 pub(crate) struct NamesArgs {
     #[command(flatten)]
     show: ShowArgs,
@@ -160,6 +160,11 @@ pub(super) fn names(args: &NamesArgs) -> Result<(), Failure> {
                 let state = match record["retry_in_ms"].as_u64() {
                     Some(ms) => format!("retry in {}s", ms.div_ceil(1000)),
                     None if record["relayed"] == true => "relayed".into(),
+                    None if record["state"] == "connected"
+                        && matches!(record["hold"].as_str(), Some("chosen" | "more")) =>
+                    {
+                        "connected, held".into()
+                    }
                     None => word(&record["state"]),
                 };
                 table.row([

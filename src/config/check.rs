@@ -136,6 +136,12 @@ impl Config {
                 "each transport once",
             ),
             rule(
+                &["dial.neighbours", "dial.neighbours_max"],
+                dial.neighbours > dial.neighbours_max / 2,
+                format!("neighbours is {} and neighbours_max is {}", dial.neighbours, dial.neighbours_max),
+                "twice neighbours ≤ neighbours_max, or nodes refuse each other",
+            ),
+            rule(
                 &["limits.per_peer", "limits.connections"],
                 limits.per_peer > limits.connections,
                 format!("per_peer is {} and connections is {}", limits.per_peer, limits.connections),

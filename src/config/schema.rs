@@ -86,6 +86,12 @@ sections! { role;
         stale: Duration [secs(1)..=secs(DAY)] = secs(600);
         /// Simultaneous dials.
         parallel: usize [1..=1024] = 16;
+        /// A name with as many records, or fewer, is connected in full.
+        full: usize [1..=65536] = 32;
+        /// Neighbours wanted behind a larger name, those that dialed this node counted in.
+        neighbours: usize [2..=1024] = 16;
+        /// Connections beyond which others that only larger names lead to are not taken in, but heard of those there are.
+        neighbours_max: usize [4..=65536] = 40;
         /// What names are dialed over, in order of preference; none: what this node listens on, QUIC first.
         transports: Vec<TransportKind> = Vec::new();
         /// How long a transport is given before the next one is tried beside it.
@@ -254,7 +260,7 @@ sections! { role;
         /// Topics that this node may follow, and any one peer.
         topics: usize [1..=1 << 20] = 1024;
         /// Records taken of one name, and names dialed simultaneously.
-        records: usize [1..=65536] = 1024;
+        records: usize [1..=65536] = 4096;
     }
 
     /// What is logged.

@@ -1,9 +1,13 @@
 //! What the reconciler and the world around it say to each other: plain values.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint};
 
+use super::planner::Neighbours;
 use crate::{
     config::{Family, Target, TransportKind},
     transport::multiaddr::{is_circuit, split_peer},
@@ -30,6 +34,19 @@ pub(crate) struct Policy {
     pub(crate) fallback: Duration,
     /// Records followed per name; more are ignored, and a notice says so.
     pub(crate) max_records: usize,
+    /// Of a large name.
+    pub(crate) neighbours: Neighbours,
+    /// This node's identity, hashed: it ranks the records of large names ([`Policy::hash`]).
+    pub(crate) identity: u64,
+}
+
+impl Policy {
+    /// What ranks: of identities and of records.
+    pub(crate) fn hash(what: impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 impl Default for Policy {
@@ -43,7 +60,9 @@ impl Default for Policy {
             parallel: 16,
             transports: vec![TransportKind::Quic],
             fallback: Duration::from_millis(250),
-            max_records: 1024,
+            max_records: 4096,
+            neighbours: Neighbours { wanted: 16, full: 32 },
+            identity: 0,
         }
     }
 }

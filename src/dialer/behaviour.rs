@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use futures::stream::{BoxStream, SelectAll, StreamExt};
@@ -176,6 +177,26 @@ impl Behaviour {
         self.reconciler.wants_at(ip)
     }
 
+    /// Whether not every record of every target is held.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.reconciler.is_sparse()
+    }
+
+    /// Whether `peer` is one that this node is to stay connected to.
+    pub(crate) fn holds(&self, peer: &PeerId) -> bool {
+        self.reconciler.holds(peer)
+    }
+
+    /// Whether large names lead to `ip`, and no other.
+    pub(crate) fn is_one_of_many(&self, ip: IpAddr) -> bool {
+        self.reconciler.is_one_of_many(ip)
+    }
+
+    /// The moment by which everything here goes.
+    pub(crate) fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
     /// Whether a connection, or a dial that is under way, was made because a target leads there.
     pub(crate) fn has_dialed(&self, connection: ConnectionId) -> bool {
         let stands = self.connections.get(&connection).filter(|connection| connection.dialed);
@@ -285,6 +306,17 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         Ok(dummy::ConnectionHandler)
+    }
+
+    /// Where a record led to a peer that is not connected, it may be again.
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        Ok(peer.filter(|_| addresses.is_empty()).map_or_else(Vec::new, |peer| self.reconciler.ways_to(&peer)))
     }
 
     /// Of two ways to a record that both answered, the first stays.

@@ -25,6 +25,7 @@ mod dialing;
 mod known;
 mod own;
 mod records;
+mod roles;
 
 /// First pause of all backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -40,6 +41,8 @@ struct TargetState {
     /// When a failure was last reported as new.
     reported_at: Option<Instant>,
     records: BTreeSet<Multiaddr>,
+    /// When those that dial this node have had time to, of a large name.
+    settles: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -61,6 +64,11 @@ pub(crate) struct Reconciler {
     host: BTreeSet<IpAddr>,
     /// Records that no name leads to, from an earlier run: the peer that was there, and until when they are dialed.
     known: BTreeMap<Multiaddr, (PeerId, Instant)>,
+    /// Where the records of targets are, and whether only large names lead there.
+    wanted_ips: HashMap<IpAddr, bool>,
+    /// The roles of the records of large names are to be found again: now, or at that moment.
+    replan: bool,
+    replan_at: Option<Instant>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
     unlisted_peers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -82,6 +90,9 @@ impl Reconciler {
             external: BTreeSet::new(),
             host: BTreeSet::new(),
             known: BTreeMap::new(),
+            wanted_ips: HashMap::new(),
+            replan: false,
+            replan_at: None,
             unlisted_peers: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
@@ -97,6 +108,7 @@ impl Reconciler {
                 self.retire(watch.records);
             }
         }
+        self.index();
         for target in wanted {
             self.add_target(target, now);
         }
@@ -127,6 +139,7 @@ impl Reconciler {
             last: None,
             reported_at: None,
             records: BTreeSet::new(),
+            settles: None,
         };
         let fixed = match &target {
             Target::Addr(address) => Some(vec![address.clone()]),
@@ -153,6 +166,7 @@ impl Reconciler {
             watch.asking = true;
             return Some(Action::Lookup(target.clone()));
         }
+        self.assign_roles(now);
         if let Some(dial) = self.next_way(now).or_else(|| self.next_round(now)) {
             return Some(dial);
         }
@@ -173,7 +187,7 @@ impl Reconciler {
         let dial = (self.dialing() < self.policy.parallel).then(|| self.next_dial()).flatten();
         let unlisted_peers = self.unlisted_peers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
         let ways = self.records.values().filter(|r| r.state == State::Dialing).filter_map(|r| r.next_way);
-        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(unlisted_peers).min()
+        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(unlisted_peers).chain(self.replan_at).min()
     }
 
     /// Every target with its records.
@@ -185,6 +199,7 @@ impl Reconciler {
         let record = |address: &Multiaddr| {
             let record = self.records.get(address)?;
             let state = match record.state {
+                State::Waiting(_) if !record.role.is_held() => RecordState::Spare,
                 State::Waiting(at) => {
                     RecordState::Waiting { retry_in_ms: at.saturating_duration_since(now).as_millis() as u64 }
                 }
@@ -198,6 +213,7 @@ impl Reconciler {
                 peer: record.peer,
                 relayed: record.peer.filter(|_| record.state == State::Connected).is_some_and(relayed),
                 state,
+                hold: record.role.into(),
                 failures: record.failures,
                 last_error: record.last.clone(),
             })

@@ -8,6 +8,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::{action::Policy, planner::Role};
 use crate::{config::TransportKind, transport::multiaddr::split_peer};
 
 #[derive(Debug)]
@@ -39,6 +40,12 @@ pub(super) struct Record {
     pub(super) last: Option<String>,
     /// When a failure was last reported as new.
     pub(super) reported_at: Option<Instant>,
+    /// Its address, hashed.
+    pub(super) hash: u64,
+    /// What it is to this node.
+    pub(super) role: Role,
+    /// Since when it is dialed, or was lost.
+    pub(super) missing: Option<Instant>,
 }
 
 /// One address of a record.
@@ -98,7 +105,7 @@ pub(super) fn group(
 }
 
 impl Record {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(address: &Multiaddr, now: Instant) -> Self {
         Self {
             state: State::Waiting(now),
             candidates: Vec::new(),
@@ -115,6 +122,9 @@ impl Record {
             failures: 0,
             last: None,
             reported_at: None,
+            hash: Policy::hash(address),
+            role: Role::All,
+            missing: None,
         }
     }
 

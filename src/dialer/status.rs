@@ -3,6 +3,8 @@
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
+use super::planner::Role;
+
 /// A name with its records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NameStatus {
@@ -27,6 +29,8 @@ pub struct RecordStatus {
     pub state: RecordState,
     /// Whether it is connected through a relay, and not directly.
     pub relayed: bool,
+    /// Whether it is held, and why.
+    pub hold: Hold,
     /// Failed dials in a row.
     pub failures: u32,
     /// Why the last dial failed, if it did.
@@ -48,6 +52,39 @@ pub enum RecordState {
     Connected,
     /// It is this node itself.
     Own,
+    /// Not connected, and not dialed before it is needed: the name is a large one.
+    Spare,
+}
+
+/// What a record is to a node. Those of large names are not all held (`dial.neighbours`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hold {
+    /// Held, as every record of the name is.
+    Full,
+    /// Held: one of those that this node chose.
+    Chosen,
+    /// Held beside the chosen ones, as too few nodes dialed this one.
+    More,
+    /// Dialed again, although others have taken its place.
+    Retried,
+    /// Connected all the same: it dialed this node, or was needed.
+    Connected,
+    /// Not held.
+    Spare,
+}
+
+impl From<Role> for Hold {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::All => Self::Full,
+            Role::Chosen => Self::Chosen,
+            Role::More => Self::More,
+            Role::Retried => Self::Retried,
+            Role::Connected => Self::Connected,
+            Role::Spare => Self::Spare,
+        }
+    }
 }
 
 fn peer<S: serde::Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -12,8 +12,9 @@ use proptest::prelude::*;
 
 use super::{
     action::{Action, Answer, DialFault, Notice, Policy},
+    planner::Neighbours,
     reconciler::Reconciler,
-    status::RecordState,
+    status::{Hold, RecordState},
 };
 use crate::config::Target;
 
@@ -21,6 +22,7 @@ mod answers;
 mod candidates;
 mod dnsaddr;
 mod known;
+mod large;
 mod own;
 mod property;
 mod world;
@@ -63,7 +65,8 @@ fn looking_for_a_name_is_eager_at_first_and_steady_then() {
 
 #[test]
 fn every_record_is_dialed_a_bounded_number_at_a_time() {
-    let mut world = World::new(1);
+    let neighbours = Neighbours { full: 200, ..Policy::default().neighbours };
+    let mut world = World::with(1, Policy { neighbours, ..Policy::default() });
     let peer = name("peer");
     world.names.insert(peer.clone(), records(0..200));
     (0..200).for_each(|n| {

@@ -94,7 +94,7 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("names", "Names to stay connected to", gauge(configured as u64));
     let mut states: BTreeMap<Labels, usize> = BTreeMap::new();
     for name in &names {
-        for state in ["waiting", "dialing", "connected", "own"] {
+        for state in ["waiting", "dialing", "connected", "own", "spare"] {
             states.insert(vec![("name", name.name.clone()), ("state", state.into())], 0);
         }
         for record in &name.records {
@@ -103,6 +103,7 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
                 RecordState::Dialing => "dialing",
                 RecordState::Connected => "connected",
                 RecordState::Own => "own",
+                RecordState::Spare => "spare",
             };
             *states.entry(vec![("name", name.name.clone()), ("state", state.into())]).or_default() += 1;
         }

@@ -15,7 +15,7 @@ use super::{
     schedule::Bucket,
     wire::Claim,
 };
-use crate::dialer::{NameStatus, RecordState, RecordStatus, backoff::Backoff};
+use crate::dialer::{Hold, NameStatus, RecordState, RecordStatus, backoff::Backoff};
 
 /// Most addresses of one peer.
 pub(super) const MAX_ADDRESSES: usize = 16;
@@ -375,6 +375,7 @@ impl Peers {
                         .unwrap_or(u64::MAX),
                 },
             },
+            hold: Hold::Full,
             failures: found.failures,
             last_error: found.last.clone(),
         };

@@ -40,6 +40,7 @@ use super::{
     reservations::Reservations,
     seldom::Seldom,
     setup,
+    surplus::Needed,
     tally::Tally,
     topics::Topics,
     watch::Watch,
@@ -58,6 +59,7 @@ mod connections;
 mod drain;
 mod messages;
 mod nat;
+mod neighbours;
 mod publishing;
 mod puts;
 mod recovery;
@@ -121,6 +123,9 @@ pub(crate) struct EventLoop {
     blame: Blame,
     /// Peers that are dialed there when they are disconnected.
     anew: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Peers that were asked for, and when surplus ones are looked for.
+    needed: Needed,
+    trim_at: Option<Instant>,
     /// What peers say of themselves, again and again.
     pushes: Pushes<identify::Info>,
     dial_requests: DialRequests,
@@ -183,6 +188,8 @@ impl EventLoop {
             watch: Watch::default(),
             blame: Blame::default(),
             anew: HashMap::new(),
+            needed: Needed::default(),
+            trim_at: None,
             pushes: Pushes::default(),
             dial_requests: DialRequests::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
@@ -252,6 +259,7 @@ impl EventLoop {
         }
         self.reserve();
         self.check_connections(now);
+        self.trim(now);
         for (peer, score) in self.blame.tick(now) {
             self.set_own_score(&peer, score);
         }
@@ -320,6 +328,7 @@ impl EventLoop {
         // A node that ends asks for nothing more.
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
         let listen = self.listeners.deadline().filter(|_| self.drain.is_none());
+        let trim = self.trim_deadline();
         let next = [
             self.pending_publishes.deadline(),
             drain,
@@ -327,6 +336,7 @@ impl EventLoop {
             slots,
             listen,
             self.links_deadline(),
+            trim,
             self.blame.deadline(),
             self.pushes.deadline(),
             self.tally.deadline(),

@@ -43,6 +43,7 @@ mod seldom;
 mod setup;
 mod status;
 mod subscription;
+mod surplus;
 mod table;
 mod tally;
 #[cfg(test)]

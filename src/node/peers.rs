@@ -232,6 +232,14 @@ impl Peers {
         self.0.len()
     }
 
+    /// The connected peers: whether this node opened all connections, and since when the newest stands.
+    pub(crate) fn ages(&self) -> impl Iterator<Item = (PeerId, bool, Instant)> {
+        self.0.iter().filter_map(|(id, peer)| {
+            let newest = peer.connections.values().map(|connection| connection.since).max()?;
+            Some((*id, peer.connections.values().all(|connection| connection.outbound), newest))
+        })
+    }
+
     pub(crate) fn status(&self, now: Instant, gossip: &gossip::Behaviour, watch: &Watch) -> Vec<PeerStatus> {
         let core = gossip.core();
         // Those of our topics that it follows as well.

@@ -8,6 +8,7 @@ mod behaviour;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use libp2p::swarm::ConnectionId;
@@ -18,6 +19,9 @@ pub(crate) use behaviour::Behaviour;
 
 /// Connections kept for one address that a name leads to, whoever is there: nobody knows the key of a new replica.
 const BY_ADDRESS: usize = 4;
+/// Visitors at a time, and how long each stays: it asks for the nodes that are close to it in the hash table.
+const VISITORS: usize = 8;
+const VISIT: Duration = Duration::from_secs(5);
 /// Peers remembered that a name led to, and hosts where one that the node wants was.
 const MAX_KNOWN: usize = 1024;
 
@@ -32,11 +36,13 @@ pub(crate) struct Shares {
     all: usize,
     /// Kept for peers that an earlier run knew.
     known: usize,
+    /// Most connections beyond which those that large names lead to are not taken in.
+    neighbours: usize,
 }
 
 impl Shares {
     /// What the config says; 0 stands for three quarters of all, and for half of these.
-    pub(crate) fn new(limits: &config::Limits) -> Self {
+    pub(crate) fn new(limits: &config::Limits, neighbours: usize) -> Self {
         let all = limits.connections;
         let inbound = match limits.inbound {
             0 => (all - all / 4).max(1),
@@ -46,7 +52,13 @@ impl Shares {
             0 => inbound.div_ceil(2),
             per_address => per_address.min(inbound),
         };
-        Self { inbound, per_address, all: inbound + (all - inbound) / 2, known: (all - inbound) / 4 }
+        Self {
+            inbound,
+            per_address,
+            all: inbound + (all - inbound) / 2,
+            known: (all - inbound) / 4,
+            neighbours,
+        }
     }
 }
 
@@ -55,6 +67,8 @@ impl Shares {
 pub(crate) enum Full {
     #[error("{0} connections of strangers stand, and the rest is kept for the node's own (limits.inbound)")]
     All(usize),
+    #[error("{0} connections stand, and large names lead to others enough (dial.neighbours_max)")]
+    Neighbours(usize),
     #[error("{1} connections from {0} stand (limits.per_address)")]
     Address(IpAddr, usize),
 }
@@ -70,6 +84,8 @@ enum Kind {
     Expected(IpAddr),
     /// A peer's that an earlier run knew: a stranger may have been one.
     Known,
+    /// Of one that there is no place for: it stays until it has heard of others.
+    Visitor,
     /// The node's own.
     Own,
 }
@@ -84,12 +100,24 @@ pub(crate) struct Places {
     inbound: usize,
     outbound: usize,
     known: usize,
+    visitors: usize,
+    /// When the connections of visitors are closed.
+    leaving: VecDeque<(Instant, ConnectionId)>,
 }
 
 impl Places {
     pub(crate) fn new(shares: Shares) -> Self {
-        let (all, by_host, expected) = Default::default();
-        Self { shares, all, by_host, expected, inbound: 0, outbound: 0, known: 0 }
+        Self {
+            shares,
+            all: HashMap::new(),
+            by_host: HashMap::new(),
+            expected: HashMap::new(),
+            inbound: 0,
+            outbound: 0,
+            known: 0,
+            visitors: 0,
+            leaving: VecDeque::new(),
+        }
     }
 
     /// Whether a stranger may come in from `from`.
@@ -107,6 +135,22 @@ impl Places {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether those that large names lead to are enough.
+    fn is_crowded(&self) -> bool {
+        self.all.len() - self.visitors >= self.shares.neighbours
+    }
+
+    /// Whether there is room for one who only asks for others.
+    fn lets_visit(&self) -> Result<(), Full> {
+        if self.visitors < VISITORS { Ok(()) } else { Err(Full::Neighbours(self.all.len())) }
+    }
+
+    /// The connections of visitors that are to be closed.
+    fn overdue(&mut self, now: Instant) -> Option<ConnectionId> {
+        self.leaving.front().filter(|(at, _)| *at <= now)?;
+        self.leaving.pop_front().map(|(_, connection)| connection)
     }
 
     /// Whether a claimed peer may be connected to.
@@ -132,6 +176,7 @@ impl Places {
             Kind::Out => self.outbound += 1,
             Kind::Expected(from) => *self.expected.entry(host(from)).or_default() += 1,
             Kind::Known => self.known += 1,
+            Kind::Visitor => self.visitors += 1,
             Kind::Own => {}
         }
         self.all.insert(connection, kind);
@@ -156,6 +201,10 @@ impl Places {
             Some(Kind::Out) => self.outbound -= 1,
             Some(Kind::Expected(from)) => less(&mut self.expected, host(from)),
             Some(Kind::Known) => self.known -= 1,
+            Some(Kind::Visitor) => {
+                self.visitors -= 1;
+                self.leaving.retain(|(_, leaving)| *leaving != connection);
+            }
             Some(Kind::Own) | None => {}
         }
     }
@@ -195,7 +244,8 @@ mod tests {
     use super::*;
 
     fn shares(connections: usize, inbound: usize, per_address: usize) -> Shares {
-        Shares::new(&config::Limits { connections, inbound, per_address, ..config::Config::default().limits })
+        let limits = config::Limits { connections, inbound, per_address, ..config::Config::default().limits };
+        Shares::new(&limits, 40)
     }
 
     fn id(n: usize) -> ConnectionId {
@@ -208,15 +258,21 @@ mod tests {
 
     #[test]
     fn the_shares_leave_a_place_for_the_node_s_own_whatever_the_limits_are() {
-        assert_eq!(shares(512, 0, 0), Shares { inbound: 384, per_address: 192, all: 448, known: 32 });
-        assert_eq!(shares(512, 100, 10), Shares { inbound: 100, per_address: 10, all: 306, known: 103 });
+        assert_eq!(
+            shares(512, 0, 0),
+            Shares { inbound: 384, per_address: 192, all: 448, known: 32, neighbours: 40 }
+        );
+        assert_eq!(
+            shares(512, 100, 10),
+            Shares { inbound: 100, per_address: 10, all: 306, known: 103, neighbours: 40 }
+        );
         assert_eq!(
             shares(8, 100, 100),
-            Shares { inbound: 8, per_address: 8, all: 8, known: 0 },
+            Shares { inbound: 8, per_address: 8, all: 8, known: 0, neighbours: 40 },
             "as it was before"
         );
         for connections in 1..600 {
-            let Shares { inbound, per_address, all, known } = shares(connections, 0, 0);
+            let Shares { inbound, per_address, all, known, .. } = shares(connections, 0, 0);
             assert!((1..=connections).contains(&inbound) && (1..=inbound).contains(&per_address));
             assert!(inbound + known <= connections && known <= connections / 4);
             assert!(all <= connections && (connections < 8 || all < connections), "{connections}: {all}");
@@ -262,6 +318,27 @@ mod tests {
         assert_eq!(places.lets_in(Some(at)), Ok(()), "as a stranger");
         places.remove(id(0));
         assert!(places.expects(at));
+    }
+
+    #[test]
+    fn beyond_the_neighbours_a_few_visit_for_a_while() {
+        let mut places = Places::new(Shares { neighbours: 10, ..shares(512, 0, 0) });
+        (0..9).for_each(|n| places.add(id(n), Kind::Own));
+        assert!(!places.is_crowded());
+        places.add(id(9), Kind::Own);
+        let now = Instant::now();
+        for n in 10..10 + VISITORS {
+            assert!(places.is_crowded());
+            assert_eq!(places.lets_visit(), Ok(()));
+            places.add(id(n), Kind::Visitor);
+            places.leaving.push_back((now + VISIT, id(n)));
+        }
+        assert_eq!(places.lets_visit(), Err(Full::Neighbours(10 + VISITORS)));
+        places.remove(id(10));
+        assert_eq!((places.lets_visit(), places.overdue(now)), (Ok(()), None));
+        assert_eq!(places.overdue(now + VISIT), Some(id(11)));
+        places.remove(id(0));
+        assert!(!places.is_crowded(), "visitors do not count");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Answers are matched to questions by query id. What promises that something is kept waits until the
 //! disk has it. Never talks to the network: kad does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use futures::channel::oneshot;
 use libp2p::{
@@ -47,6 +50,11 @@ pub(crate) enum Query {
         reply: Reply<Vec<PeerId>>,
         found: BTreeSet<PeerId>,
     },
+    /// A peer that is dialed where it is found to be, and perhaps pinged.
+    Reach {
+        peer: PeerId,
+        ping: Option<Reply<Duration>>,
+    },
     /// `known`: where our own table has it. A peer that answers for itself tells no addresses.
     FindPeer {
         reply: Reply<Vec<Multiaddr>>,
@@ -72,7 +80,7 @@ pub(super) enum Promise {
 }
 
 /// What kad's report on a question leads to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     Nothing,
     /// The query has all it wanted and can be ended.
@@ -84,6 +92,12 @@ pub(crate) enum Next {
         key: Vec<u8>,
         peers: Vec<PeerId>,
         enough: usize,
+    },
+    /// A peer was looked for, and may be found there.
+    Reached {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        ping: Option<Reply<Duration>>,
     },
 }
 
@@ -184,6 +198,14 @@ impl Queries {
                 // Who is answered already does not wait: all are to have it.
                 let enough = self.puts.missing(put).unwrap_or(peers.len()).clamp(1, peers.len());
                 Next::Copy { put, key, peers, enough }
+            }
+            (Query::Reach { peer, ping }, QueryResult::GetClosestPeers(result)) if last => {
+                let found = match result {
+                    Ok(found) => found.peers,
+                    Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                let found = found.into_iter().find(|found| found.peer_id == peer);
+                Next::Reached { peer, addresses: found.map(|found| found.addrs).unwrap_or_default(), ping }
             }
             (query, result) => match answer(query, result, last, &mut self.promises) {
                 Some(more) => {

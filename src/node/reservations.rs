@@ -60,6 +60,11 @@ impl Reservations {
         self.relays.entry(relay).or_insert(Relay { address, state, failures: 0 });
     }
 
+    /// Whether a peer is a relay that a slot is wanted at.
+    pub(crate) fn has(&self, peer: &PeerId) -> bool {
+        self.relays.contains_key(peer)
+    }
+
     /// The last direct connection to a peer ended; its slot went with it.
     pub(crate) fn gone(&mut self, relay: &PeerId) {
         self.relays.remove(relay);

@@ -279,8 +279,8 @@ fn behaviour(
         ),
         memory: memory_connection_limits::Behaviour::with_max_bytes(limits.memory),
         dialer: places::Behaviour::new(
-            dialer::Behaviour::new(policy(config), resolver, runtime.clone(), fastrand::Rng::new()),
-            places::Shares::new(limits),
+            dialer::Behaviour::new(policy(config, &peer), resolver, runtime.clone(), fastrand::Rng::new()),
+            places::Shares::new(limits, config.dial.neighbours_max),
         ),
         mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
@@ -303,7 +303,7 @@ fn beside(config: &Config) -> usize {
     if nat.punch { 2 } else { usize::from(nat.probe || nat.answer) }
 }
 
-fn policy(config: &Config) -> dialer::Policy {
+fn policy(config: &Config, peer: &PeerId) -> dialer::Policy {
     let dial = &config.dial;
     dialer::Policy {
         lookup_max: dial.lookup_max,
@@ -313,6 +313,8 @@ fn policy(config: &Config) -> dialer::Policy {
         stale: dial.stale,
         parallel: dial.parallel,
         max_records: config.limits.records,
+        neighbours: dialer::Neighbours { wanted: dial.neighbours, full: dial.full },
+        identity: dialer::Policy::hash(peer),
         transports: config.name_transports(),
         fallback: dial.fallback,
     }

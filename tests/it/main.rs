@@ -37,6 +37,7 @@ mod processes;
 mod relay;
 mod restart;
 mod scores;
+mod size;
 mod store;
 mod strangers;
 mod strangers_claims;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 
 use super::{RETRY_MIN, Reconciler, dialing::is_old_news};
 use crate::{
@@ -23,6 +23,11 @@ use crate::{
     },
     transport::multiaddr::ip,
 };
+
+/// The longest pause between two questions for a large name, unless `dial.refresh` is longer.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Pauses of `dial.refresh` between them, at most.
+const SELDOM: usize = 60;
 
 impl Reconciler {
     /// A lookup ended, or reported what it has so far.
@@ -73,9 +78,13 @@ impl Reconciler {
 
     /// A name that has records is asked again after a while.
     fn ask_again(&mut self, target: &Target, now: Instant) {
-        let pause = self.policy.refresh.mul_f64(0.8 + 0.4 * self.rng.f64());
+        let jitter = 0.8 + 0.4 * self.rng.f64();
         if let Some(watch) = self.watches.get_mut(target) {
-            watch.next = Some(now + pause);
+            // A large answer costs more, and is needed less: those that are new in it dial, too.
+            let refresh = self.policy.refresh;
+            let times = (watch.records.len() / self.policy.neighbours.full.max(1)).clamp(1, SELDOM);
+            let pause = (refresh * u32::try_from(times).unwrap_or(1)).min(LONGEST.max(refresh));
+            watch.next = Some(now + pause.mul_f64(jitter));
         }
     }
 
@@ -151,6 +160,12 @@ impl Reconciler {
             let (target, records) = (target.clone(), fresh.len());
             self.notices.push_back(Notice::Resolved { target, records, changed, recovered });
         }
+        if !changed
+            && self.known.is_empty()
+            && fresh.iter().all(|(address, found)| self.has_all(address, found))
+        {
+            return;
+        }
         let gone = old.into_iter().filter(|a| !fresh.contains_key(a)).collect();
         self.retire(gone);
         for (address, (ways, expected)) in fresh {
@@ -160,6 +175,14 @@ impl Reconciler {
                 self.take_over(record, &address, now);
             }
         }
+        self.index();
+    }
+
+    /// Whether nothing that was found of a record is new.
+    fn has_all(&self, address: &Multiaddr, (ways, expected): &(Vec<Multiaddr>, Option<PeerId>)) -> bool {
+        self.records.get(address).is_some_and(|record| {
+            expected.is_none() && ways.iter().all(|way| record.candidate(way).is_some())
+        })
     }
 
     /// Lets go of the records of a target that were not confirmed for a good while.

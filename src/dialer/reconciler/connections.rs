@@ -100,6 +100,8 @@ impl Reconciler {
                 let backoff = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max);
                 record.state = State::Waiting(now + backoff.delay(record.short.max(1), &mut self.rng));
                 record.vouched = now;
+                record.missing = Some(now);
+                self.replan = true;
             }
             if let Some((_, until)) = self.known.get_mut(&address) {
                 *until = now + self.policy.forget;
@@ -166,6 +168,8 @@ impl Reconciler {
         record.connected_at = None;
         record.failures = 0;
         record.last = None;
+        record.missing = None;
+        self.replan = true;
         let ways = record.all_ways();
         let old = record.peer.replace(peer).filter(|old| *old != peer);
         self.correct_known(address, Some(peer));

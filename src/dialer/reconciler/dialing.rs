@@ -66,6 +66,7 @@ impl Reconciler {
         // A known peer is given up on time.
         let retry = self.known.get(address).map_or(now + retry_in, |(_, until)| (now + retry_in).min(*until));
         record.state = State::Waiting(retry);
+        self.replan = true;
         let retry_in = retry.saturating_duration_since(now);
         let repeated =
             record.failures > 1 && is_old_news(&mut record.reported_at, &record.last, &reason, now);
@@ -89,6 +90,8 @@ impl Reconciler {
         {
             let record = self.records.get_mut(&address)?;
             record.state = State::Dialing;
+            record.missing = record.missing.or(Some(now));
+            self.replan = true;
             for way in &mut record.candidates {
                 if way.failure().is_some() {
                     way.state = CandidateState::Idle;
@@ -124,7 +127,7 @@ impl Reconciler {
         self.records
             .iter()
             .filter_map(|(a, r)| match r.state {
-                State::Waiting(at) => Some((at, a)),
+                State::Waiting(at) => r.role.is_held().then_some((at, a)),
                 State::Own => r.again.map(|at| (at, a)),
                 State::Dialing | State::Connected => None,
             })

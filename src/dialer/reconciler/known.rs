@@ -15,25 +15,43 @@ use crate::{
 };
 
 impl Reconciler {
-    /// The records that a target leads to.
-    fn wanted(&self) -> impl Iterator<Item = &Record> {
-        self.watches.values().flat_map(|watch| &watch.records).filter_map(|address| self.records.get(address))
+    /// Whether a target leads to a record.
+    pub(super) fn is_wanted(&self, record: &Multiaddr) -> bool {
+        self.watches.values().any(|watch| watch.records.contains(record))
+    }
+
+    /// Notes where the records of targets are, which changed.
+    pub(super) fn index(&mut self) {
+        self.wanted_ips.clear();
+        for watch in self.watches.values() {
+            let is_large = self.is_large(watch);
+            let records = watch.records.iter().filter_map(|address| self.records.get(address));
+            for ip in records.flat_map(|record| &record.candidates).filter_map(|way| peer_ip(&way.address)) {
+                self.wanted_ips.entry(ip).and_modify(|large| *large &= is_large).or_insert(is_large);
+            }
+        }
+        self.replan = true;
+    }
+
+    /// Whether large names lead to `ip`, and no other.
+    pub(crate) fn is_one_of_many(&self, ip: IpAddr) -> bool {
+        self.wanted_ips.get(&ip).is_some_and(|is_large| *is_large)
     }
 
     /// Whether a target leads to `peer`, or led to it last, or asks for it.
     pub(crate) fn wants(&self, peer: &PeerId) -> bool {
-        self.wanted().any(|r| r.peer.as_ref() == Some(peer) || r.expected.as_ref() == Some(peer))
+        let is_peer = |r: &Record| r.peer.as_ref() == Some(peer) || r.expected.as_ref() == Some(peer);
+        self.records.iter().any(|(address, record)| is_peer(record) && self.is_wanted(address))
     }
 
     /// Whether a target, and not only an earlier run, leads to an address.
     pub(crate) fn has_target_at(&self, way: &Multiaddr) -> bool {
-        let mut records = self.by_way.get(way).into_iter().flatten();
-        records.any(|record| self.watches.values().any(|watch| watch.records.contains(record)))
+        self.by_way.get(way).into_iter().flatten().any(|record| self.is_wanted(record))
     }
 
     /// Whether a target leads to somebody at `ip`.
     pub(crate) fn wants_at(&self, ip: IpAddr) -> bool {
-        self.wanted().flat_map(|record| &record.candidates).any(|way| peer_ip(&way.address) == Some(ip))
+        self.wanted_ips.contains_key(&ip)
     }
 
     /// Dials the addresses of peers that an earlier run of this node was connected to, until they answer

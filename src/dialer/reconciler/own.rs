@@ -73,6 +73,7 @@ impl Reconciler {
             return;
         };
         record.state = State::Own;
+        self.replan = true;
         record.next_way = None;
         record.peer = None;
         record.failures = 0;

@@ -20,7 +20,7 @@ impl Reconciler {
         now: Instant,
     ) {
         let there = self.records.contains_key(&address);
-        let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(now));
+        let record = self.records.entry(address.clone()).or_insert_with(|| Record::new(&address, now));
         record.expected = expected.or(record.expected);
         for way in ways {
             if record.candidate(&way).is_none() {
@@ -31,6 +31,7 @@ impl Reconciler {
         if there {
             return;
         }
+        self.replan = true;
         if record.is_at(&self.own) {
             self.mark_own(&address, false, None);
         } else if let Some((peer, via)) =
@@ -119,6 +120,6 @@ impl Reconciler {
     }
 
     pub(super) fn is_listed(&self, address: &Multiaddr) -> bool {
-        self.known.contains_key(address) || self.watches.values().any(|w| w.records.contains(address))
+        self.known.contains_key(address) || self.is_wanted(address)
     }
 }

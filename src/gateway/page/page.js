@@ -215,7 +215,7 @@
       name.records.length ? name.records.map((record) => ({ name, record })) : [{ name, record: null }]);
     rows("names", records, ({ name, record }) => name.name + " " + (record?.address ?? ""), ({ name, record }) => {
       if (!record) return [[name.name, "mono far"], ["none", "warn"], ["looking", "warn"], [""], [name.last_error ?? "", "far"]];
-      const kind = { connected: "ok", own: "", dialing: "warn", waiting: "bad" }[record.state] ?? "";
+      const kind = { connected: "ok", own: "", spare: "", dialing: "warn", waiting: "bad" }[record.state] ?? "";
       const next = record.state === "waiting" ? `, again in ${number(record.retry_in_ms / 1000)} s` : "";
       const state = record.state === "own" ? "this node" : record.state + next;
       const error = record.state !== "connected" && record.last_error ? `${record.last_error} (${plural(record.failures, "failure")})` : "";

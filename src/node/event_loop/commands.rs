@@ -174,6 +174,12 @@ impl EventLoop {
             let error = Error::Limit { what: "pings", limit, key: "limits.pending" };
             return answer(reply, Err(error));
         }
+        if let Some(reply) = self.search_for_ping(peer, reply) {
+            self.send_ping(peer, reply);
+        }
+    }
+
+    pub(super) fn send_ping(&mut self, peer: PeerId, reply: Reply<Duration>) {
         let request = self.swarm.behaviour_mut().ping.ping(peer, PING_TIMEOUT);
         self.pings.insert(request, reply);
     }

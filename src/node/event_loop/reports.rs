@@ -198,6 +198,7 @@ impl EventLoop {
                         query.finish();
                     }
                 }
+                Next::Reached { peer, addresses, ping } => self.reached(peer, addresses, ping),
                 Next::Copy { put, key, peers, enough } => self.copy(put, key, peers, enough),
             }
             self.queries.settle(self.swarm.behaviour_mut().kad.store_mut());

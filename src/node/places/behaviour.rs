@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     ops::{Deref, DerefMut},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use libp2p::{
@@ -16,7 +17,7 @@ use libp2p::{
     },
 };
 
-use super::{Kind, Places, Recent, Shares};
+use super::{Kind, Places, Recent, Shares, VISIT};
 use crate::{
     dialer,
     transport::multiaddr::{host, peer_ip},
@@ -49,8 +50,33 @@ impl Behaviour {
         self.known.contains(peer) || self.inner.wants(peer)
     }
 
+    /// Whether there are enough neighbours without one that came in: this node did not choose it.
+    fn is_surplus(&self, peer: &PeerId, endpoint: &ConnectedPoint) -> bool {
+        let from = peer_ip(&dialer::remote(endpoint));
+        self.places.is_crowded()
+            && self.inner.is_sparse()
+            && from.is_some_and(|from| self.inner.is_one_of_many(from))
+            && !self.inner.holds(peer)
+    }
+
+    /// The next connection of a visitor that has had its time.
+    pub(crate) fn overdue(&mut self) -> Option<ConnectionId> {
+        self.places.overdue(self.inner.now())
+    }
+
+    /// When the next one has.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.places.leaving.front().map(|(at, _)| *at)
+    }
+
     fn kind(&self, connection: ConnectionId, peer: &PeerId, endpoint: &ConnectedPoint) -> Kind {
-        if self.inner.has_dialed(connection) || self.is_known(peer) {
+        if self.inner.has_dialed(connection) {
+            return Kind::Own;
+        }
+        if endpoint.is_listener() && self.is_surplus(peer, endpoint) {
+            return Kind::Visitor;
+        }
+        if self.is_known(peer) {
             return Kind::Own;
         }
         if self.remembered.contains(peer) && self.places.known < self.places.shares.known {
@@ -108,8 +134,10 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let endpoint = ConnectedPoint::Listener { local_addr: local.clone(), send_back_addr: remote.clone() };
-        if let Kind::In(from) = self.kind(connection, &peer, &endpoint) {
-            self.places.lets_in(from).map_err(ConnectionDenied::new)?;
+        match self.kind(connection, &peer, &endpoint) {
+            Kind::In(from) => self.places.lets_in(from).map_err(ConnectionDenied::new)?,
+            Kind::Visitor => self.places.lets_visit().map_err(ConnectionDenied::new)?,
+            _ => {}
         }
         self.inner.handle_established_inbound_connection(connection, peer, local, remote)
     }
@@ -150,6 +178,9 @@ impl NetworkBehaviour for Behaviour {
                     && let Some(ip) = peer_ip(&dialer::remote(made.endpoint))
                 {
                     self.hosts.insert(host(ip));
+                }
+                if kind == Kind::Visitor {
+                    self.places.leaving.push_back((self.inner.now() + VISIT, made.connection_id));
                 }
                 self.places.add(made.connection_id, kind);
             }

@@ -1,0 +1,162 @@
+//! Which records of a large name a node holds: a few of them, such that the graph of all nodes is connected, and is
+//! again soon after many of them died.
+//!
+//! Rendezvous hashing over this node's identity and the record's address ranks the records; each node has a ranking of its
+//! own, and it changes only where a record came or went. Half of the wanted neighbours are the first in that
+//! ranking that can be hoped for: a random graph in which each node has chosen a few others is connected. The other half
+//! are those that chose this node, and, where they are too few, the next in the ranking. A record that does not answer is
+//! passed over, and tried again beside those that took its place.
+//!
+//! Pure: standings in, roles out. Never dials, and never gives up a connection.
+
+use std::cmp::Reverse;
+
+/// How many neighbours a node has behind one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbours {
+    /// As many are wanted, those that dialed this node counted in.
+    pub(crate) wanted: usize,
+    /// A name with as many records, or fewer, is connected in full.
+    pub(crate) full: usize,
+}
+
+impl Neighbours {
+    /// As many does a node choose itself.
+    pub(crate) fn chosen(&self) -> usize {
+        self.wanted.div_ceil(2)
+    }
+}
+
+/// How a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is this very node.
+    Own,
+    /// Whoever dialed.
+    Connected,
+    /// Nothing is known against it: not dialed yet, or a moment ago.
+    Hopeful,
+    /// It does not answer, after so many failures in a row.
+    Doubtful(u32),
+}
+
+/// A record, as the planner sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// Its place in this node's ranking, the highest first ([`weight`]).
+    pub(crate) weight: u64,
+    pub(crate) standing: Standing,
+}
+
+/// What a record is to this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    /// Known, and dialed when it is needed.
+    Spare,
+    /// Connected, and not one of those that are chosen: it is not dialed again.
+    Connected,
+    /// Beside the chosen ones, as too few nodes chose this one.
+    More,
+    /// Would be chosen, and does not answer.
+    Retried,
+    /// One of the first in the ranking.
+    Chosen,
+    /// The name is connected in full.
+    #[default]
+    All,
+}
+
+impl Role {
+    /// Whether it is dialed.
+    pub(crate) fn is_held(self) -> bool {
+        matches!(self, Self::More | Self::Retried | Self::Chosen | Self::All)
+    }
+}
+
+/// The place of a record in a node's ranking. Both are hashes.
+pub(crate) fn weight(identity: u64, record: u64) -> u64 {
+    // The finalizer of SplitMix64.
+    let mut mixed = (identity ^ record).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// The role of each record of a name. It is `settled` when those that dial this node have had time to.
+pub(crate) fn plan(entries: &[Entry], neighbours: Neighbours, settled: bool) -> Vec<Role> {
+    let is_other = |entry: &Entry| entry.standing != Standing::Own;
+    let mut order: Vec<usize> = (0..entries.len()).filter(|n| is_other(&entries[*n])).collect();
+    if order.len() <= neighbours.full {
+        return vec![Role::All; entries.len()];
+    }
+    let rank = |n: &usize| (Reverse(entries[*n].weight), *n);
+    // The first in the ranking are nearly always enough.
+    let few = (8 * neighbours.wanted).max(64);
+    if few < order.len() {
+        order.select_nth_unstable_by_key(few, rank);
+        order[..few].sort_unstable_by_key(rank);
+        if let Some(roles) = assign(entries, &order[..few], neighbours, settled) {
+            return roles;
+        }
+    }
+    order.sort_unstable_by_key(rank);
+    assign(entries, &order, neighbours, settled).unwrap_or_else(|| retry_all(entries, &order, neighbours))
+}
+
+fn is_good(entry: &Entry) -> bool {
+    matches!(entry.standing, Standing::Connected | Standing::Hopeful)
+}
+
+/// The roles, unless there are too few in `order` that can be hoped for.
+fn assign(entries: &[Entry], order: &[usize], neighbours: Neighbours, settled: bool) -> Option<Vec<Role>> {
+    let chosen: Vec<usize> = order.iter().copied().filter(|n| is_good(&entries[*n])).collect();
+    let last = *chosen.get(neighbours.chosen().checked_sub(1)?)?;
+    let mut roles = connected(entries);
+    let before = order.iter().position(|n| *n == last).unwrap_or_default();
+    retry(entries, &order[..before], neighbours, &mut roles);
+    let (first, rest) = chosen.split_at(neighbours.chosen());
+    first.iter().for_each(|n| roles[*n] = Role::Chosen);
+    if settled {
+        let there = roles.iter().filter(|role| matches!(role, Role::Chosen | Role::Connected)).count();
+        let hopeful: Vec<_> = rest.iter().filter(|n| roles[**n] == Role::Spare).collect();
+        let missing = neighbours.wanted.saturating_sub(there);
+        hopeful.into_iter().take(missing).for_each(|n| roles[*n] = Role::More);
+    }
+    Some(roles)
+}
+
+/// The roles where too few can be hoped for: those are held, and of the others those that failed least are tried.
+fn retry_all(entries: &[Entry], order: &[usize], neighbours: Neighbours) -> Vec<Role> {
+    let mut roles = connected(entries);
+    retry(entries, order, neighbours, &mut roles);
+    for n in order.iter().filter(|n| is_good(&entries[**n])).take(neighbours.chosen()) {
+        roles[*n] = Role::Chosen;
+    }
+    roles
+}
+
+fn connected(entries: &[Entry]) -> Vec<Role> {
+    let role = |entry: &Entry| match entry.standing {
+        Standing::Connected => Role::Connected,
+        // What leads to this node is asked again in its own time.
+        Standing::Own => Role::All,
+        Standing::Hopeful | Standing::Doubtful(_) => Role::Spare,
+    };
+    entries.iter().map(role).collect()
+}
+
+/// As many as a node chooses are tried again, those first that failed least.
+fn retry(entries: &[Entry], order: &[usize], neighbours: Neighbours, roles: &mut [Role]) {
+    let failures = |n: &usize| match entries[*n].standing {
+        Standing::Doubtful(failures) => Some((failures, *n)),
+        _ => None,
+    };
+    let mut doubtful: Vec<_> = order.iter().filter_map(failures).collect();
+    doubtful.sort_by_key(|(failures, _)| *failures);
+    for (_, n) in doubtful.into_iter().take(neighbours.chosen()) {
+        roles[n] = Role::Retried;
+    }
+}
+
+#[cfg(test)]
+mod tests;
