@@ -7,14 +7,17 @@
 smidge=target/debug/smidge
 static=dist/linux-amd64/smidge
 # Another step may have left one with other features there. What had to be compiled for that is in the step's log.
-built() { cargo test --locked --no-run 2>&1 | { grep -v '^ *Executable' || true; }; }
+built() { linted cargo test --locked --no-run 2>&1 | { grep -v '^ *Executable' || true; }; }
+
+# What is built of ours is linted as it is compiled: cargo clippy would check all that it stands on beside building it. All
+# steps that test have it, or each would compile our crates anew.
+linted() { RUSTC_WORKSPACE_WRAPPER=clippy-driver "$@"; }
 
 # The other runtime and the other resolver.
 other=(--no-default-features --features "async-std,async-dns,cli,mdns,store")
 
-# cargo for bench/, whose dependencies are shared as far as they are the same. What is built of it is linted as it is
-# compiled: cargo clippy would check all that stock libp2p stands on beside building it.
-bench() { RUSTC_WORKSPACE_WRAPPER=clippy-driver CARGO_TARGET_DIR=$PWD/target cargo "$1" --locked --manifest-path bench/Cargo.toml "${@:2}"; }
+# cargo for bench/, whose dependencies are shared as far as they are the same.
+bench() { CARGO_TARGET_DIR=$PWD/target linted cargo "$1" --locked --manifest-path bench/Cargo.toml "${@:2}"; }
 
 # Says in the table that a part of a step was not done, and why.
 left_out() { printf 'LEFT OUT: %s\n' "$1" && printf '%s\n' "$1" >"${logs:?}/${FUNCNAME[1]#step_}.left-out"; }
@@ -23,7 +26,7 @@ left_out() { printf 'LEFT OUT: %s\n' "$1" && printf '%s\n' "$1" >"${logs:?}/${FU
 filtered() {
     local out filter
     out=$(mktemp)
-    cargo test "$@" 2>&1 | tee "$out"
+    linted cargo test "$@" 2>&1 | tee "$out"
     while [ "$1" != -- ]; do shift; done
     shift
     for filter; do
@@ -44,18 +47,6 @@ step_scripts() {
     tests/scripts.sh
 }
 
-# The feature sets that differ in code: everything, the other resolver alone, and a node and its client without the program
-# around them. What each line is compiled with or without is on in one of them and off in another; but all have async-std:
-# libp2p's timers stand on smidge-runtime, and all of it would be checked anew for other features of that. What is there
-# without it are two arms and their error in crates/runtime/src/executor.rs. Warnings of the default set are step_test's,
-# bench/ is linted by step_conformance-build. A name of the standard library that is newer than Cargo.toml's
-# rust-version is a warning (incompatible_msrv).
-step_clippy() {
-    cargo clippy --locked --all-targets --all-features -- -D warnings
-    cargo clippy --locked --all-targets "${other[@]}" -- -D warnings
-    cargo clippy --locked -p smidge --lib --examples --no-default-features --features hickory,async-std -- -D warnings
-}
-
 # cargo's arguments, and that nothing which was compiled for them has a warning.
 without_warnings() {
     local out
@@ -66,9 +57,11 @@ without_warnings() {
     rm "$out"
 }
 
-# The README's command; it may not warn of anything.
-step_test() { without_warnings cargo test --locked; }
+# The README's command; neither the compiler nor clippy may warn of anything. A name of the standard library that is newer
+# than Cargo.toml's rust-version is a warning, too (incompatible_msrv).
+step_test() { without_warnings linted cargo test --locked; }
 
+# With every feature, by the compiler of today.
 step_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features; }
 step_doc-private() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --document-private-items
@@ -97,24 +90,33 @@ step_config() {
 # The other runtime and the other resolver in one build, where they can make a difference; `nightly` runs everything
 # on each. All of the workspace is selected, as for the other steps: another selection would be other dependencies.
 step_alternatives() {
-    cargo test --locked "${other[@]}" --lib
+    linted cargo test --locked "${other[@]}" --lib
     filtered --locked "${other[@]}" --test it -- mesh:: messages:: processes:: demo:: doctor::
 }
 
-# What the step before runs, built while another waits.
-step_alternatives-build() { nice -n 19 cargo test --locked "${other[@]}" --lib --test it --no-run; }
+# What the step above runs, built and linted while another waits; and a node and its client without the program around them.
+# What each line is compiled with or without is on in one feature set and off in another. All but the default have async-std:
+# libp2p's timers stand on smidge-runtime, and all of it would be compiled anew for other features of that. What is there
+# without it are two arms and their error in crates/runtime/src/executor.rs.
+step_alternatives-build() {
+    renice -n 19 $$ >/dev/null
+    without_warnings linted cargo test --locked "${other[@]}" --lib --test it --no-run
+    without_warnings linted cargo test --locked --no-default-features --features hickory,async-std --lib --examples --no-run
+}
 
-# With stock rust-libp2p on tokio: built, and linted, while another waits.
+# With stock rust-libp2p on tokio, built while another waits.
 step_conformance-build() { renice -n 19 $$ >/dev/null && without_warnings bench test --no-run; }
 step_conformance() { bench test; }
 
-# The oldest compiler that Cargo.toml promises.
+# The oldest compiler that Cargo.toml promises; and the documentation, which wants all that we stand on checked, as this does.
 step_msrv() {
     if ! rustup toolchain install "${oldest:?}" --profile minimal; then
+        step_doc
         left_out "Rust $oldest cannot be had here (rustup toolchain install $oldest); clippy looked for newer names alone"
         return
     fi
     nice -n 19 cargo "+$oldest" check --locked
+    RUSTDOCFLAGS="-D warnings" nice -n 19 cargo "+$oldest" doc --locked --no-deps
 }
 
 # Rendered as a cluster's operator would; no cluster is asked.
@@ -192,6 +194,9 @@ step_packages() { cargo publish --locked --workspace --dry-run; }
 
 # The README's command for the demo.
 step_release() { cargo run --release --locked -- demo; }
+
+# Every feature at once, every target.
+step_clippy() { cargo clippy --locked --all-targets --all-features -- -D warnings; }
 
 step_async-std() { cargo test --locked --features async-std; }
 step_async-dns() {
