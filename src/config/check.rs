@@ -6,8 +6,9 @@ mod publish;
 mod relay;
 
 use super::{
-    ApiListen, Backend, Config, MessageIds, Problem, Role, Source, Store, TopicScore, Validation,
+    ApiListen, Backend, Config, MessageIds, Problem, Role, Source, Store, TopicRules, TopicScore, Validation,
     kind::Kind,
+    quoted,
     table::{Visitor, plain},
 };
 
@@ -58,6 +59,9 @@ impl Config {
         let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
         let (low, n, high) = (gossip.mesh_n_low, gossip.mesh_n, gossip.mesh_n_high);
         let outbound = gossip.mesh_outbound_min;
+        let is_durable = |rules: &TopicRules| rules.keep.is_some_and(|keep| keep.durable);
+        let durable =
+            self.topics.iter().find(|(_, rules)| is_durable(rules)).map(|(topic, _)| topic.as_str());
         let mut rules = vec![
             rule(
                 &["gossip.mesh_n_low", "gossip.mesh_n"],
@@ -95,6 +99,15 @@ impl Config {
                     && self.topics.values().any(|rules| rules.keep.is_some()),
                 "a topic has keep, and message_id is \"content\"".into(),
                 "keep with message_id = \"source\": what is remembered is told apart by author and number",
+            ),
+            rule(
+                &["topics", "kad.store"],
+                self.kad.store == Store::Memory && durable.is_some(),
+                format!(
+                    "keep of {} has durable = true, and kad.store is \"memory\"",
+                    quoted(durable.unwrap_or_default())
+                ),
+                "durable = true with kad.store = \"/path/of/a/file\": what topics remember lies beside it",
             ),
             rule(
                 &["gossip.topics", "limits.topics"],
@@ -207,7 +220,7 @@ impl Config {
         rules.push(rule(
             &["topics", "gossip.validation"],
             gossip.validation == Validation::Permissive && guarded.is_some(),
-            format!("who publishes on {} cannot be known", super::quoted(guarded.map_or("", |(t, _)| t))),
+            format!("who publishes on {} cannot be known", quoted(guarded.map_or("", |(t, _)| t))),
             "gossip.validation = \"strict\", so that authors sign",
         ));
         rules.extend(self.relay_rules());

@@ -47,6 +47,8 @@ pub struct Keep {
     pub bytes: Option<usize>,
     /// By the author's time.
     pub age: Option<Duration>,
+    /// Whether it is kept on disk, too, beside the file of `kad.store`.
+    pub durable: bool,
 }
 
 /// A preset, and the parameters that differ from it.
@@ -258,9 +260,14 @@ fn read_keep(value: &Value, leaf: &mut usize) -> At<Keep> {
                 age if age < Duration::from_secs(1) => return outside("1s or more"),
                 age => keep.age = Some(age),
             },
-            other => return Err(at(unknown(other, &["age", "bytes", "messages"]))),
+            "durable" => keep.durable = bool::from_toml(value).map_err(at)?,
+            other => return Err(at(unknown(other, &["age", "bytes", "durable", "messages"]))),
         }
         *leaf += 1;
+    }
+    if table.keys().all(|key| key == "durable") {
+        let why = "keep does not say how much: give messages, bytes or age beside durable";
+        return Err((Refusal::new(why), *leaf - 1));
     }
     Ok(keep)
 }
@@ -316,7 +323,9 @@ fn write_rules(rules: &TopicRules) -> Value {
         let messages = keep.messages.map(|n| ("messages", usize::to_toml(&n)));
         let bytes = keep.bytes.map(|n| ("bytes", Size::to_toml(&n)));
         let age = keep.age.map(|age| ("age", Duration::to_toml(&age)));
-        let bounds = [messages, bytes, age].into_iter().flatten().map(|(key, value)| (key.into(), value));
+        let durable = keep.durable.then_some(("durable", Value::Boolean(true)));
+        let bounds =
+            [messages, bytes, age, durable].into_iter().flatten().map(|(key, value)| (key.into(), value));
         table.insert("keep".into(), Value::Table(bounds.collect()));
     }
     let mut score = toml::Table::new();

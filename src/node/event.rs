@@ -280,6 +280,20 @@ pub enum Event {
         /// How often it had failed.
         failures: u32,
     },
+    /// What topics with `durable` remember cannot be written to the disk: it is in memory only.
+    NotSaved {
+        /// Why.
+        why: String,
+        /// When it is tried again.
+        retry_in: Duration,
+        /// Whether it failed in the same way before.
+        repeated: bool,
+    },
+    /// It was written, after it could not be for a while.
+    SavedAgain {
+        /// How often it had failed.
+        failures: u32,
+    },
     /// The node is about to end.
     Stopping,
 }
@@ -327,6 +341,7 @@ impl Event {
         match self {
             Self::Subscribed { .. } | Self::Ping { .. } => Level::Debug,
             Self::NotStored { repeated: true, .. }
+            | Self::NotSaved { repeated: true, .. }
             | Self::NotReserved { repeated: true, .. }
             | Self::CannotListen { repeated: true, .. }
             | Self::GossipOff { attempt: 2.., again: false, .. } => Level::Debug,
@@ -337,7 +352,8 @@ impl Event {
             | Self::NotListening(..)
             | Self::CannotListen { .. }
             | Self::NotAdmitted { .. }
-            | Self::NotStored { .. } => Level::Warn,
+            | Self::NotStored { .. }
+            | Self::NotSaved { .. } => Level::Warn,
             Self::Dialer(notice) => match notice {
                 Notice::Resolved { changed: false, recovered: false, .. }
                 | Notice::PartlyResolved { repeated: true, .. }
@@ -451,6 +467,14 @@ impl fmt::Display for Event {
             ),
             Self::StoredAgain { failures } => {
                 write!(f, "records are on the disk again, after {failures} failures")
+            }
+            Self::NotSaved { why, retry_in, .. } => write!(
+                f,
+                "retrying in {} ms: what topics remember is in memory only: {why}",
+                retry_in.as_millis()
+            ),
+            Self::SavedAgain { failures } => {
+                write!(f, "what topics remember is on the disk again, after {failures} failures")
             }
             Self::Stopping => f.write_str("stopping"),
         }

@@ -343,6 +343,12 @@ fn catchup_behaviour(config: &Config, peer: PeerId, runtime: &Handle) -> catchup
     let settings = catchup::Settings { max_message: config.gossip.max_message, kept };
     let mut catchup = catchup::Behaviour::new(settings, peer, runtime.clone(), fastrand::Rng::new());
     catchup.book_mut().configure(&config.topics, catchup::wall());
+    if let config::Store::File(records) = &config.kad.store {
+        let mut name = records.file_name().unwrap_or_default().to_owned();
+        name.push(".topics");
+        let file = catchup::File { path: records.with_file_name(name), every: config.kad.commit_every };
+        catchup.save_to(file, peer);
+    }
     catchup
 }
 

@@ -4,7 +4,10 @@ use libp2p::Multiaddr;
 use serde::Serialize;
 
 use super::listeners::NotListening;
-use crate::{config::Role, store::StoreStatus};
+use crate::{
+    config::Role,
+    store::{FileStatus, StoreStatus},
+};
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,12 +49,15 @@ pub struct Status {
 }
 
 /// What a node remembers of its topics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Remembered {
     /// Messages; a bundle is one.
     pub messages: usize,
     /// Their bytes, as they count against `limits.kept`.
     pub bytes: usize,
+    /// The file of topics with `durable`, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileStatus>,
 }
 
 /// Messages of a node since it started; they only ever grow, so that two readings make a rate.

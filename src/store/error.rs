@@ -83,6 +83,6 @@ impl StoreError {
 
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

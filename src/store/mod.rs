@@ -8,6 +8,9 @@
 //! While commits fail, nothing new is stored; pending changes are retried, and nothing is
 //! acknowledged. The file is never replaced by anything less complete than itself.
 //!
+//! Beside that, `log.rs` keeps what topics with `durable` remember, in a file of its own: what was promised and what can
+//! be had again fail differently.
+//!
 //! Files are the feature `store`; without it everything is in memory (`absent.rs`).
 //!
 //! Decides nothing about which node holds which record, and knows nothing of the network.
@@ -38,6 +41,11 @@ mod format;
 pub mod fuzz;
 #[cfg(feature = "store")]
 mod journal;
+#[cfg(feature = "store")]
+mod log;
+#[cfg(not(feature = "store"))]
+#[path = "log_absent.rs"]
+mod log;
 mod memtable;
 mod shares;
 #[cfg(test)]
@@ -49,6 +57,7 @@ mod writer;
 #[path = "absent.rs"]
 mod writer;
 
+pub(crate) use self::log::{Log, Opened, Rows};
 pub use error::StoreError;
 use format::Moment;
 use memtable::Memtable;
@@ -56,7 +65,7 @@ pub(crate) use shares::Source;
 use writer::Writer;
 
 /// What becomes of a key: a value, or nothing.
-type Change = (Vec<u8>, Option<Vec<u8>>);
+pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// Bounds of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,4 +2,5 @@
 
 mod crashes;
 mod files;
+mod log;
 mod memtable;

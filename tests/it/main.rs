@@ -10,6 +10,7 @@ mod api;
 mod blame;
 mod bundles;
 mod catchup;
+mod catchup_durable;
 mod cli;
 mod demo;
 mod doctor;

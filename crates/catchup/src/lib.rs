@@ -18,7 +18,7 @@ mod varint;
 
 pub use item::{Id, Item};
 pub use latest::{Bounds, Change, Full, Latest, Version};
-pub use memory::{Keep, Memory, Remembered, Since, Unkept};
+pub use memory::{Keep, Memory, Remembered, Since, Unkept, Unwritten};
 pub use reconcile::{Comparison, Params, Violation, verdicts};
 pub use session::{End, Initiator, Limits, Output, Request, Responder, Store, Summary};
 pub use siphash::Key;

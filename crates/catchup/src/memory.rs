@@ -5,12 +5,15 @@
 //! hands us again what was. When it came, and from where, decides nothing.
 
 mod authors;
+mod changes;
 mod sorted;
 
 use std::time::Duration;
 
+pub use self::changes::Unwritten;
 use self::{
     authors::Authors,
+    changes::Changes,
     sorted::{Entry, Sorted},
 };
 use crate::{Id, Item, Key, Snapshot, frame::Span};
@@ -95,6 +98,8 @@ pub struct Memory {
     /// The number of the last that came, and the highest of those let go.
     last_number: u64,
     gone_number: u64,
+    /// What a file lacks, if somebody writes one.
+    changes: Option<Changes>,
 }
 
 impl Memory {
@@ -112,6 +117,7 @@ impl Memory {
             let_go: None,
             last_number: 0,
             gone_number: 0,
+            changes: None,
         }
     }
 
@@ -139,6 +145,9 @@ impl Memory {
         }
         self.last_number = number;
         self.bytes += size;
+        if let Some(changes) = &mut self.changes {
+            changes.keep(item);
+        }
         self.trim();
         if self.sorted.get(&item).is_some() { Ok(()) } else { Err(Unkept::NoRoom) }
     }
@@ -182,6 +191,9 @@ impl Memory {
         self.gone_number = self.gone_number.max(self.number(&entry));
         self.authors.let_go(entry.author, &entry.item);
         self.let_go = self.let_go.max(Some(entry.item));
+        if let Some(changes) = &mut self.changes {
+            changes.let_go(&entry.item);
+        }
         true
     }
 
@@ -304,6 +316,91 @@ impl Memory {
     pub fn raise_floor(&mut self, author: Option<Id>, floor: Item) {
         self.let_go = self.let_go.max(Some(floor));
         self.authors.raise(author, floor);
+    }
+
+    /// From now on changes are noted for whoever writes a file. It lacks all that is kept, and the floors, unless it
+    /// `holds` them already.
+    pub fn track(&mut self, holds: bool) {
+        let mut changes = Changes::default();
+        if !holds {
+            changes.kept.extend(self.sorted.skip(0).map(|entry| entry.item));
+        }
+        self.changes = Some(changes);
+        self.authors.track(holds);
+    }
+
+    /// Changes are of interest no more.
+    pub fn untrack(&mut self) {
+        self.changes = None;
+        self.authors.untrack();
+    }
+
+    /// How many messages and floors are not written.
+    pub fn unwritten(&self) -> usize {
+        self.changes
+            .as_ref()
+            .map_or(0, |changes| changes.kept.len() + changes.gone.len() + self.authors.unwritten())
+    }
+
+    /// Whether a message is kept, and was taken to be written.
+    pub fn is_taken(&self, item: &Item) -> bool {
+        self.changes.as_ref().is_some_and(|changes| !changes.kept.contains(item)) && self.get(item).is_some()
+    }
+
+    /// Whether there is a floor of an author's own, or a message of it.
+    pub fn knows(&self, author: Id) -> bool {
+        self.authors.knows(author)
+    }
+
+    /// Takes what is to be written, records of about so many bytes. What is let go goes first, and floors with it: what a
+    /// file lacks of these would be new again.
+    pub fn take_unwritten(&mut self, bytes: usize) -> Unwritten {
+        let Some(changes) = &mut self.changes else { return Unwritten::default() };
+        let gone = std::mem::take(&mut changes.gone).into_iter().collect();
+        let (mut kept, mut taken) = (Vec::new(), 0);
+        while taken < bytes
+            && let Some(item) = changes.kept.pop_first()
+        {
+            taken += self.sorted.get(&item).map_or(0, |entry| entry.record.len()) + Self::OVERHEAD;
+            kept.push(item);
+        }
+        Unwritten { kept, gone, floors: self.authors.take_unwritten() }
+    }
+
+    /// What was taken was not written, or nobody knows.
+    pub fn restore_unwritten(&mut self, unwritten: &Unwritten) {
+        let Some(changes) = &mut self.changes else { return };
+        for item in &unwritten.kept {
+            match self.sorted.get(item) {
+                Some(_) => changes.kept.insert(*item),
+                // It was let go meanwhile, and never written.
+                None => changes.gone.remove(item),
+            };
+        }
+        for item in &unwritten.gone {
+            if self.sorted.get(item).is_none() {
+                changes.gone.insert(*item);
+            }
+        }
+        self.authors.restore_unwritten(unwritten.floors.iter().map(|(author, _)| *author));
+    }
+
+    /// Goes on counting behind `last`, in a memory that is empty; what is numbered up to `gone` may have been let go.
+    pub fn resume(&mut self, last: u64, gone: u64) {
+        (self.last_number, self.gone_number) = (last, gone.min(last));
+    }
+
+    /// Puts a message back that a file had, with the number that it had; whether it was taken. Floors come after all
+    /// messages: of those of a file that was written in order none is at a floor or below.
+    pub fn restore(&mut self, item: Item, author: Id, number: u64, record: &[u8]) -> bool {
+        // Of a number, only the low half is kept.
+        let is_near = self.last_number.checked_sub(number).is_some_and(|back| back <= u64::from(u32::MAX));
+        if !is_near || self.sorted.get(&item).is_some() {
+            return false;
+        }
+        let author = self.authors.kept(author);
+        self.bytes += record.len() + Self::OVERHEAD;
+        self.sorted.insert(Entry { item, author, number: number as u32, record: record.into() })
     }
 
     /// Bytes on the heap, counted by what the collections reserved, each allocation rounded up to 16 bytes behind 8 of

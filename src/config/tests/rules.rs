@@ -109,6 +109,19 @@ fn a_bad_rule_for_a_topic_is_refused_at_its_line() {
         refusal(&unsigned),
         "c.toml:3: topics: who publishes on \"t\" cannot be known; expected gossip.validation = \"strict\", so that authors sign"
     );
+    let durable = "[topics.t]\nkeep = { messages = 5, durable = true }";
+    assert_eq!(
+        refusal(durable),
+        "c.toml:1: topics: keep of \"t\" has durable = true, and kad.store is \"memory\"; expected durable = true with kad.store = \"/path/of/a/file\": what topics remember lies beside it"
+    );
+    let config = load(&format!("{durable}\n[kad]\nstore = \"/var/lib/smidge/records\"")).unwrap();
+    assert!(config.topics["t"].keep.unwrap().durable);
+    assert_eq!(config.changes(&load(&config.toml()).unwrap()), Changes::default(), "{}", config.toml());
+    let nothing = refusal("[topics.t]\nkeep = { durable = true }");
+    assert!(
+        nothing.contains("of \"t\": keep does not say how much: give messages, bytes or age"),
+        "{nothing}"
+    );
     let many: String = (0..1025).map(|n| format!("[topics.t{n}]\n")).collect();
     assert!(
         refusal(&many).starts_with("c.toml:1: topics: 1025 topics, more than 1024"),

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::PathBuf,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
@@ -22,6 +24,7 @@ use smidge_catchup::{
 
 use super::{
     book::Book,
+    durable::{Durable, Report},
     handler::{self, Handler, StreamId},
     record::Record,
     scheduler::{Outcome, Scheduler},
@@ -31,6 +34,7 @@ use super::{
 use crate::{
     gossip::Verifier,
     runtime::{Handle, Timer},
+    store::FileStatus,
 };
 
 /// Items put into a snapshot, and signatures checked, in one turn: what is live goes in between.
@@ -56,6 +60,8 @@ const ENVELOPE: usize = 2048;
 pub(crate) enum Event {
     /// Messages whose signatures hold, in order: to be judged as live ones, kept and delivered.
     Recovered { from: PeerId, records: Vec<Record> },
+    /// What became of a commit of what is durable.
+    Saved(Report),
 }
 
 /// Bounds.
@@ -65,6 +71,14 @@ pub(crate) struct Settings {
     pub(crate) max_message: usize,
     /// Bytes of all memories.
     pub(crate) kept: usize,
+}
+
+/// The file of what is durable.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    /// Least time between two commits.
+    pub(crate) every: Duration,
 }
 
 #[derive(Default)]
@@ -88,6 +102,8 @@ pub(crate) struct Behaviour {
     next: u64,
     actions: VecDeque<ToSwarm<Event, handler::Command>>,
     runtime: Handle,
+    /// Where there is a file.
+    durable: Option<Durable>,
     timer: Box<dyn Timer>,
     /// When the timer rings.
     armed: Option<Instant>,
@@ -106,10 +122,30 @@ impl Behaviour {
             random: SystemRandom::new(),
             next: 0,
             actions: VecDeque::new(),
+            durable: None,
             timer: runtime.timer(),
             runtime,
             armed: None,
             waker: None,
+        }
+    }
+
+    /// Reads what a run before remembered, after [`Book::configure`], and keeps what is durable in that file from now on.
+    /// Blocks until all is read.
+    pub(crate) fn save_to(&mut self, file: File, own: PeerId) {
+        self.durable = Some(Durable::new(file.path, file.every, own, &self.runtime, &mut self.book));
+    }
+
+    /// The file of what is durable, if there is to be one.
+    pub(crate) fn file(&self) -> Option<FileStatus> {
+        self.durable.as_ref()?.status(&self.book)
+    }
+
+    /// Writes what is not written and closes the file.
+    pub(crate) fn close(&mut self) -> BoxFuture<'static, ()> {
+        match self.durable.take() {
+            Some(durable) => durable.close(&mut self.book),
+            None => async {}.boxed(),
         }
     }
 
@@ -503,6 +539,11 @@ impl NetworkBehaviour for Behaviour {
                     return Poll::Pending;
                 }
                 continue;
+            }
+            if let Some(durable) = &mut self.durable
+                && let Poll::Ready(report) = durable.poll(&mut self.book, cx)
+            {
+                return Poll::Ready(ToSwarm::GenerateEvent(Event::Saved(report)));
             }
             if !self.poll_timer(cx) {
                 self.waker = Some(cx.waker().clone());

@@ -14,7 +14,7 @@ use super::{clock::Clock, number::Numbers, record::Record, record::Shelf};
 use crate::config::{self, TopicRules};
 
 /// How far an author's clock may be ahead of everybody's.
-const AHEAD: Duration = Duration::from_secs(2 * 3600);
+pub(super) const AHEAD: Duration = Duration::from_secs(2 * 3600);
 /// A bound that is not set.
 const NO_AGE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// How long a message may be on its way as live.
@@ -82,9 +82,14 @@ pub(crate) enum Judgement {
     Old,
 }
 
-struct Kept {
-    memory: Memory,
-    keep: config::Keep,
+pub(super) struct Kept {
+    pub(super) memory: Memory,
+    pub(super) keep: config::Keep,
+    /// The memory's name in positions: that of the run before, where it is on the disk.
+    pub(super) name: u32,
+    /// Numbers up to here are not given out again by the next run: as it is to be on the disk, and as it is.
+    pub(super) reserved: u64,
+    pub(super) numbered: u64,
     read: Option<BTreeSet<PeerId>>,
     /// What neighbours keep and the rules here refuse: it counts as there in comparisons, or it would be given each time.
     refused: BTreeSet<Item>,
@@ -92,34 +97,63 @@ struct Kept {
 
 /// What this node remembers.
 pub(crate) struct Book {
-    topics: BTreeMap<String, Kept>,
+    pub(super) topics: BTreeMap<String, Kept>,
     /// Bytes of all topics, and how many they may be.
     bytes: usize,
     limit: usize,
     /// Tells this memory from that of another node, and of a run before.
     name: u32,
-    clock: Clock,
-    numbers: Numbers,
+    pub(super) clock: Clock,
+    pub(super) numbers: Numbers,
+    /// Whether there is a file for what is durable.
+    pub(super) writes: bool,
+    /// Keys of rows that are to be taken out of it.
+    pub(super) stale: Vec<Vec<u8>>,
 }
 
 impl Book {
     pub(crate) fn new(name: u32, limit: usize) -> Self {
-        let (clock, numbers) = (Clock::default(), Numbers::default());
-        Self { topics: BTreeMap::new(), bytes: 0, limit, name, clock, numbers }
+        Self {
+            topics: BTreeMap::new(),
+            bytes: 0,
+            limit,
+            name,
+            clock: Clock::default(),
+            numbers: Numbers::default(),
+            writes: false,
+            stale: Vec::new(),
+        }
     }
 
     /// Keeps what the rules say, and nothing else. What is kept already stays as far as it may.
     pub(crate) fn configure(&mut self, rules: &BTreeMap<String, TopicRules>, now: u64) {
+        let durable =
+            |topic: &str| rules.get(topic).and_then(|rules| rules.keep).is_some_and(|keep| keep.durable);
+        let left = self.topics.iter_mut().filter(|(topic, kept)| kept.keep.durable && !durable(topic));
+        for (topic, kept) in left {
+            kept.memory.untrack();
+            if self.writes {
+                self.stale.extend(kept.rows(topic));
+            }
+        }
         self.topics.retain(|topic, _| rules.get(topic).is_some_and(|rules| rules.keep.is_some()));
+        let (name, writes) = (self.name, self.writes);
         for (topic, rules) in rules {
             let Some(keep) = rules.keep else { continue };
             let bounds = bounds(&keep, self.limit, &self.clock);
             let kept = self.topics.entry(topic.clone()).or_insert_with(|| Kept {
                 memory: Memory::new(bounds),
-                keep,
+                // As it was before: it is to be written, all of it.
+                keep: config::Keep { durable: false, ..keep },
+                name,
+                reserved: 0,
+                numbered: 0,
                 read: None,
                 refused: BTreeSet::new(),
             });
+            if keep.durable && !kept.keep.durable && writes {
+                kept.memory.track(false);
+            }
             kept.refused.clear();
             (kept.keep, kept.read) = (keep, rules.read.clone());
         }
@@ -127,7 +161,7 @@ impl Book {
     }
 
     /// Bounds follow the clock's correction.
-    fn adjust(&mut self, now: u64) {
+    pub(super) fn adjust(&mut self, now: u64) {
         let earlier = self.clock.earlier(now);
         for kept in self.topics.values_mut() {
             kept.memory.set_keep(bounds(&kept.keep, self.limit, &self.clock), earlier);
@@ -200,11 +234,19 @@ impl Book {
         self.bytes = self.bytes - before + kept.memory.bytes();
         self.make_room();
         inserted.ok()?;
-        Some(self.position(record.item().time, number, 0))
+        Some(self.position(record.wire.topic(), record.item().time, number, 0))
     }
 
-    pub(crate) fn position(&self, time: u64, number: u64, part: u32) -> Position {
-        Position { time, number, part, memory: self.name }
+    pub(crate) fn position(&self, topic: &str, time: u64, number: u64, part: u32) -> Position {
+        // A number that the next run would give out again does not outlive this one.
+        let kept = self.topics.get(topic).filter(|kept| number <= kept.numbered);
+        Position { time, number, part, memory: kept.map_or(self.name, |kept| kept.name) }
+    }
+
+    /// Whether a position is one of this memory.
+    pub(crate) fn is_own(&self, topic: &str, position: &Position) -> bool {
+        let kept = self.topics.get(topic);
+        position.memory == self.name || kept.is_some_and(|kept| kept.name == position.memory)
     }
 
     fn make_room(&mut self) {
@@ -270,11 +312,6 @@ impl Book {
         if kept.refused.len() > REFUSED {
             kept.refused.pop_first();
         }
-    }
-
-    /// The name of this memory, in positions.
-    pub(crate) fn name(&self) -> u32 {
-        self.name
     }
 
     /// Whether something was sent before what is still on its way as live.

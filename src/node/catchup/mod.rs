@@ -2,23 +2,27 @@
 //! (docs/CATCHUP.md).
 //!
 //! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`), when to compare with which peer
-//! (`scheduler.rs`), and the streams. What is fetched is verified here and judged by the event loop, as what is live.
+//! (`scheduler.rs`), what of them is on the disk (`durable.rs`, `saved.rs`, `rows.rs`), and the streams. What is fetched is verified here and judged by the event loop, as what is live.
 //! Never dials, never closes a connection, and never works for longer than a slice at a time.
 
 mod behaviour;
 mod book;
 mod clock;
+mod durable;
 mod handler;
 mod number;
 mod record;
+mod rows;
+mod saved;
 mod scheduler;
 mod session;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use behaviour::{Behaviour, Event, Settings};
+pub(crate) use behaviour::{Behaviour, Event, File, Settings};
 pub(crate) use book::Judgement;
 pub use book::Position;
+pub(crate) use durable::Report;
 pub(crate) use number::sent;
 pub(crate) use record::Record;
 

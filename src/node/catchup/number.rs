@@ -7,6 +7,8 @@
 use libp2p::PeerId;
 use smidge_catchup::{Id, Item};
 
+use super::book::AHEAD;
+
 /// 2020: no message is older, and no count of nanoseconds before 2179 reads as a later time.
 const EARLIEST: u64 = 1_577_836_800_000;
 const MILLIS: u32 = 42;
@@ -26,6 +28,15 @@ impl Numbers {
         let now = now.min((1 << MILLIS) - 1) << COUNTER;
         self.last = (self.last + 1).max(now);
         (self.last << CHECK) | check(self.last)
+    }
+
+    /// A number of this node from a run before: the next ones are above it, unless it is so far ahead that nobody would keep
+    /// them.
+    pub(crate) fn follow(&mut self, sequence: u64, now: u64) {
+        let is_near = |sent: u64| sent <= now.saturating_add(AHEAD.as_millis() as u64);
+        if sent(sequence).is_some_and(is_near) {
+            self.last = self.last.max(sequence >> CHECK);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::gossip::{Message, Topic, Validation, WireMessage};
 pub(crate) struct Record {
     pub(crate) place: Place,
     pub(crate) author: PeerId,
-    sequence: u64,
+    pub(crate) sequence: u64,
     pub(crate) wire: WireMessage,
 }
 

@@ -293,7 +293,7 @@ impl EventLoop {
             table,
             topics: self.topics.names().cloned().collect(),
             records: store.records,
-            remembered: Remembered { messages, bytes },
+            remembered: Remembered { messages, bytes, file: behaviour.catchup.file() },
             store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
             log_dropped: logging::dropped(),

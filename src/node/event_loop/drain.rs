@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 
 use super::{EventLoop, answer};
 use crate::{
@@ -62,7 +62,9 @@ impl EventLoop {
 
     /// Drops the loop, and waits for what that leaves to do.
     pub(super) fn finish(mut self: Box<Self>) -> impl Future<Output = ()> + Send {
-        let stored = self.swarm.behaviour_mut().kad.store_mut().close();
+        let behaviour = self.swarm.behaviour_mut();
+        let (records, remembered) = (behaviour.kad.store_mut().close(), behaviour.catchup.close());
+        let stored = futures::future::join(records, remembered).map(|((), ())| ()).boxed();
         let this = *self;
         // From here on every call is answered that the node has stopped.
         drop(this.inbox);

@@ -1,5 +1,6 @@
 //! What topics with `keep` remember: what goes into their memories, and what comes from those of neighbours.
 
+use libp2p::PeerId;
 use smidge_catchup::{Id, Item, Memory};
 
 use super::EventLoop;
@@ -103,9 +104,21 @@ impl EventLoop {
         }
     }
 
+    pub(super) fn on_catchup_event(&mut self, event: catchup::Event) {
+        match event {
+            catchup::Event::Recovered { from, records } => self.on_recovered(from, records),
+            catchup::Event::Saved(catchup::Report::Written { after: 0 }) => {}
+            catchup::Event::Saved(catchup::Report::Written { after }) => {
+                self.emit(Event::SavedAgain { failures: after });
+            }
+            catchup::Event::Saved(catchup::Report::Failed { why, retry_in, repeated }) => {
+                self.emit(Event::NotSaved { why, retry_in, repeated });
+            }
+        }
+    }
+
     /// What a neighbour remembered: the rules hold as they are now, and each message is delivered once.
-    pub(super) fn on_recovered(&mut self, event: catchup::Event) {
-        let catchup::Event::Recovered { from, records } = event;
+    fn on_recovered(&mut self, from: PeerId, records: Vec<Record>) {
         for record in records {
             let topic = record.wire.topic();
             if !self.keeps(topic) || self.judge(&record.wire).is_err() {
@@ -159,13 +172,14 @@ impl EventLoop {
             Start::Now => None,
             Start::At(time) => Some(at(Item::at(time), false)),
             Start::Last(count) => Some(last(memory, count, mark)),
-            Start::Behind(position) if position.memory == book.name() => {
+            Start::Behind(position) if book.is_own(subscription.topic(), &position) => {
                 Some(Cursor::behind(&position, mark))
             }
             // Of another memory nobody knows what this one never had.
             Start::Behind(position) => Some(at(Item::at(position.time), true)),
         };
-        subscription.remembering(Some(book.position(0, mark, u32::MAX)), from)
+        let mark = book.position(subscription.topic(), 0, mark, u32::MAX);
+        subscription.remembering(Some(mark), from)
     }
 
     /// A page of what is remembered: judged as live, by the rules of now.
@@ -195,7 +209,7 @@ impl EventLoop {
             bytes += kept.record.len();
             let mut messages = self.remembered(&record);
             let time = record.place.item.time;
-            place_all(&mut messages, Some(book.position(time, kept.number, 0)));
+            place_all(&mut messages, Some(book.position(topic, time, kept.number, 0)));
             page.messages.extend(messages.into_iter().skip(std::mem::take(&mut skip)));
             read += 1;
             if bytes >= PAGE_BYTES {

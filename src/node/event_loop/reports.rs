@@ -164,7 +164,7 @@ impl EventLoop {
             }
             BehaviourEvent::Kad(table::Event::Kad(event)) => self.on_kad_event(*event),
             BehaviourEvent::Kad(table::Event::Store(report)) => self.on_store_report(report),
-            BehaviourEvent::Catchup(event) => self.on_recovered(event),
+            BehaviourEvent::Catchup(event) => self.on_catchup_event(event),
             BehaviourEvent::Ping(event) => self.on_ping(event),
             BehaviourEvent::RelayClient(event) => self.on_reservation(event),
             BehaviourEvent::RelayServer(event) => log::debug!("as a relay: {event:?}"),

@@ -93,6 +93,104 @@ fn no_old_message_is_new_again() {
     assert_eq!(again.insert(item(NOW + 2, 1), author(1), record(9), NOW), Ok(()));
 }
 
+/// A file of a memory: what was written last of each item and floor.
+#[derive(Default)]
+struct File(BTreeMap<Item, (Id, u64, usize)>, BTreeMap<Option<Id>, Item>);
+
+impl File {
+    fn write(&mut self, memory: &Memory, unwritten: &Unwritten, authors: &BTreeMap<Item, Id>) {
+        for item in &unwritten.gone {
+            assert!(self.0.remove(item).is_some(), "what is taken out was there");
+        }
+        for item in &unwritten.kept {
+            let kept = memory.from(*item).next().unwrap();
+            assert_eq!(kept.item, *item);
+            self.0.insert(*item, (authors[item], kept.number, kept.record.len()));
+        }
+        for (author, floor) in &unwritten.floors {
+            match floor {
+                Some(floor) => drop(self.1.insert(*author, *floor)),
+                None => drop(self.1.remove(author)),
+            }
+        }
+    }
+
+    fn read(&self, keep: Keep, last: u64, gone: u64) -> Memory {
+        let mut memory = Memory::new(keep);
+        memory.resume(last, gone);
+        for (item, (author, number, length)) in &self.0 {
+            assert!(memory.restore(*item, *author, *number, record(*length)));
+        }
+        for (author, floor) in self.1.iter().rev() {
+            memory.raise_floor(*author, *floor);
+        }
+        memory.track(true);
+        memory
+    }
+}
+
+proptest! {
+    /// Whatever is written when, and fails: a memory that is read back is what it was, its floors and numbers included.
+    #[test]
+    fn what_a_file_was_given_is_the_memory_again(
+        steps in proptest::collection::vec((0u64..60, 0u8..6, 0usize..100, 0u8..10), 0..200),
+        most in 1usize..30,
+        idle in 0usize..4,
+    ) {
+        let keep = Keep { messages: most, authors: idle, ..Keep::default() };
+        let (mut memory, mut file, mut authors) = (Memory::new(keep), File::default(), BTreeMap::new());
+        memory.track(false);
+        let mut failed = Vec::new();
+        for (time, n, length, what) in steps {
+            let item = item(NOW + time, n);
+            authors.insert(item, author(n));
+            let _ = memory.insert(item, author(n), record(length), NOW);
+            if what < 3 {
+                let unwritten = memory.take_unwritten(200);
+                prop_assert!(unwritten.kept.iter().all(|item| memory.is_taken(item)));
+                if what == 0 { failed.push(unwritten) } else { file.write(&memory, &unwritten, &authors) }
+            }
+            // One commit at a time: a failed one is given back before the next.
+            if let Some(unwritten) = failed.pop() {
+                let _ = memory.insert(Item { time: NOW + 61 + time, ..item }, author(n), record(1), NOW);
+                authors.insert(Item { time: NOW + 61 + time, ..item }, author(n));
+                memory.restore_unwritten(&unwritten);
+            }
+        }
+        while memory.unwritten() > 0 {
+            let unwritten = memory.take_unwritten(500);
+            file.write(&memory, &unwritten, &authors);
+        }
+        let again = file.read(keep, memory.last_number(), memory.gone_number());
+        let all = |memory: &Memory| memory.from(Item::at(0)).map(|kept| (kept.item, kept.number, kept.record.len())).collect::<Vec<_>>();
+        prop_assert_eq!(all(&again), all(&memory));
+        prop_assert_eq!((again.bytes(), again.last_number()), (memory.bytes(), memory.last_number()));
+        let floors = |memory: &Memory| memory.floors().collect::<BTreeMap<_, _>>();
+        prop_assert_eq!(floors(&again), floors(&memory));
+        prop_assert_eq!(again.span(NOW, Duration::ZERO, 9).from, memory.span(NOW, Duration::ZERO, 9).from);
+        prop_assert_eq!(again.unwritten(), 0);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_for_long_is_bounded() {
+    let mut memory = Memory::new(Keep { authors: 3, ..keep(5) });
+    memory.track(false);
+    for n in 0..10_000_u64 {
+        let name = Id::of(&n.to_be_bytes());
+        memory.insert(item(NOW + n, 1), name, record(9), NOW + n).unwrap();
+        if n % 50 == 0 {
+            let unwritten = memory.take_unwritten(usize::MAX);
+            for more in 0..10 {
+                let _ =
+                    memory.insert(item(NOW + n, 2 + more), Id::of(&[1, more, n as u8]), record(9), NOW + n);
+            }
+            memory.restore_unwritten(&unwritten);
+        }
+        assert!(memory.unwritten() < 50, "{}", memory.unwritten());
+    }
+}
+
 #[test]
 fn floors_of_any_number_of_authors_are_bounded_and_refuse_no_less() {
     let mut memory = Memory::new(Keep { authors: 3, ..keep(1) });
