@@ -68,8 +68,8 @@ mod tests {
         ("mdns", super::mdns::packet),
         ("stored", super::stored::file),
     ];
-    /// Those whose corpora crates/transport replays, and crates/gossip and crates/catchup.
-    const ELSEWHERE: [&str; 5] = ["certificate", "noise", "quic", "gossip", "catchup"];
+    /// Those whose corpora crates/transport replays, and crates/gossip, crates/catchup and crates/mqtt.
+    const ELSEWHERE: [&str; 6] = ["certificate", "noise", "quic", "gossip", "catchup", "mqtt"];
 
     fn names(folder: &str) -> BTreeSet<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);

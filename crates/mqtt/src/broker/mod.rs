@@ -1,0 +1,556 @@
+//! The broker: clients in, packets out.
+//!
+//! [`Broker::connect`], [`Broker::received`] and [`Broker::closed`] follow one connection; [`Broker::next_action`] says what
+//! is to be done after each call, and [`Broker::take`] has what is to be written. Each connection has one buffer of what is
+//! to be written, however many messages are in it.
+
+mod connect;
+mod deliver;
+mod publish;
+mod subscribe;
+mod timers;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    fmt, mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use mqtt_proto::{Protocol, TopicName, v5};
+use slab::Slab;
+
+use crate::{
+    access::Access,
+    codec::{self, Fault, Incoming, Reason, fault},
+    limits::Limits,
+    mesh,
+    message::Message,
+    retained::{Rank, Retained},
+    session::Session,
+    trie::{Match, Trie},
+};
+use timers::Timer;
+
+/// One connection of a client, until [`Broker::closed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub(crate) usize);
+
+/// There are as many connections as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} connections are as many as are taken")]
+pub struct Full(pub usize);
+
+/// A user name and a password that were shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The name.
+    pub user: Arc<str>,
+    /// The password; empty where none was.
+    pub password: Bytes,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Whether a password was the user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was.
+    Accepted,
+    /// It was not.
+    Refused,
+}
+
+/// What is to be done for the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// There may be something to [`Broker::take`] for this connection.
+    Wake(ConnectionId),
+    /// [`Users::verify`](crate::Users::verify) is to be asked, elsewhere, and its answer handed to [`Broker::authenticated`].
+    Authenticate(ConnectionId, Credentials),
+    /// A client of this broker published: to the other brokers, as [`mesh::encode`] has it.
+    Publish {
+        /// What it published.
+        message: Arc<Message>,
+        /// [`Rank::stamp`].
+        stamp: u64,
+    },
+}
+
+/// What is to be written, and whether the connection is to be closed then.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// To be written; perhaps nothing.
+    pub bytes: Vec<u8>,
+    /// Whether that is the last of it.
+    pub close: bool,
+}
+
+/// What a broker has, and has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections, those that have not said CONNECT included.
+    pub connections: usize,
+    /// Sessions, of clients that are away included.
+    pub sessions: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Their bytes.
+    pub retained_bytes: usize,
+    /// Bytes that wait for clients.
+    pub queued_bytes: usize,
+    /// PUBLISH packets of clients.
+    pub received: u64,
+    /// PUBLISH packets to clients, repeated ones included.
+    pub sent: u64,
+    /// Messages that came from other brokers.
+    pub from_mesh: u64,
+    /// Messages at QoS 0 that a client did not get, because it reads too slowly.
+    pub dropped_slow: u64,
+    /// Messages at QoS 1 and 2 that a client does not get, because too much waits for it.
+    pub dropped_full: u64,
+    /// Messages that clients did not get because they were larger than they take.
+    pub dropped_large: u64,
+    /// Messages that were not taken, or not retained: not allowed, or one too many.
+    pub refused: u64,
+    /// Connections that were closed for what they sent.
+    pub faults: u64,
+}
+
+/// A connected client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Its client id.
+    pub id: Arc<str>,
+    /// Its user name, if its password was asked for.
+    pub user: Option<Arc<str>>,
+    /// 3, 4 (3.1.1) or 5.
+    pub version: u8,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Messages that wait for it, those in flight included.
+    pub waiting: usize,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// No CONNECT yet.
+    New,
+    /// Its password is looked at.
+    Authenticating(Box<v5::Connect>),
+    /// The session.
+    Open(usize),
+    /// Closed by us, or by the other side; nothing is read any more.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Connection {
+    serial: u64,
+    stage: Stage,
+    protocol: Protocol,
+    /// A packet that is not complete.
+    partial: Vec<u8>,
+    out: Vec<u8>,
+    /// A wake-up is on its way.
+    woken: bool,
+    heard: Instant,
+    /// How long it may be silent; zero: for ever.
+    patience: Duration,
+    aliases: Vec<Option<TopicName>>,
+    /// The largest packet that the client takes.
+    largest: usize,
+    /// Whether it wants to know reasons.
+    wants_reasons: bool,
+}
+
+/// A broker.
+pub struct Broker {
+    limits: Limits,
+    access: Access,
+    random: Box<dyn FnMut() -> u64 + Send>,
+    node: u64,
+    /// A moment, and the time that it was: microseconds since 1970.
+    clock: (Instant, u64),
+    last_stamp: u64,
+    serials: u64,
+    connections: Slab<Connection>,
+    sessions: Slab<Session>,
+    by_client: HashMap<Arc<str>, usize>,
+    subscriptions: Trie,
+    retained: Retained,
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    actions: VecDeque<Action>,
+    /// Sessions with retained messages to look through, by turns.
+    scanning: VecDeque<(usize, u64)>,
+    /// Bytes that wait for clients.
+    queued: usize,
+    /// Kept for the next message.
+    found: Vec<Match>,
+    stats: Stats,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Beyond so many bytes that a client has not taken, further messages at QoS 1 and 2 wait unencoded.
+const HIGH_WATER: usize = 64 << 10;
+
+impl Broker {
+    /// A broker without clients. `node` tells it from the others of its space; `clock` is a moment with its time in
+    /// microseconds since 1970.
+    pub fn new(
+        limits: Limits,
+        access: Access,
+        node: u64,
+        clock: (Instant, u64),
+        random: impl FnMut() -> u64 + Send + 'static,
+    ) -> Self {
+        Self {
+            limits,
+            access,
+            random: Box::new(random),
+            node,
+            clock,
+            last_stamp: 0,
+            serials: 0,
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_client: HashMap::new(),
+            subscriptions: Trie::default(),
+            retained: Retained::default(),
+            timers: BinaryHeap::new(),
+            actions: VecDeque::new(),
+            scanning: VecDeque::new(),
+            queued: 0,
+            found: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Corrects the time: `clock` as in [`new`](Self::new).
+    pub fn set_clock(&mut self, clock: (Instant, u64)) {
+        self.clock = clock;
+    }
+
+    /// A client has opened a connection.
+    ///
+    /// # Errors
+    /// When there are too many: it is to be closed.
+    pub fn connect(&mut self, now: Instant) -> Result<ConnectionId, Full> {
+        if self.connections.len() >= self.limits.connections {
+            return Err(Full(self.limits.connections));
+        }
+        let serial = self.serial();
+        let id = self.connections.insert(Connection {
+            serial,
+            stage: Stage::New,
+            protocol: Protocol::V311,
+            partial: Vec::new(),
+            out: Vec::new(),
+            woken: false,
+            heard: now,
+            patience: self.limits.connect_timeout,
+            aliases: Vec::new(),
+            largest: usize::MAX,
+            wants_reasons: true,
+        });
+        self.set_timer(now, self.limits.connect_timeout, Timer::Silence(id, serial));
+        Ok(ConnectionId(id))
+    }
+
+    /// Bytes came over a connection, as many as there were.
+    pub fn received(&mut self, ConnectionId(id): ConnectionId, bytes: &[u8], now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let mut partial = mem::take(&mut connection.partial);
+        let rest = if partial.is_empty() {
+            self.packets(id, bytes, now)
+        } else {
+            self.queued -= partial.len();
+            partial.extend_from_slice(bytes);
+            self.packets(id, &partial, now)
+        };
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if rest == 0 || matches!(connection.stage, Stage::Closing) {
+            return;
+        }
+        if partial.is_empty() {
+            partial.extend_from_slice(&bytes[bytes.len() - rest..]);
+        } else {
+            partial.drain(..partial.len() - rest);
+            partial.shrink_to(2 * rest);
+        }
+        self.queued += rest;
+        connection.partial = partial;
+        // Packets that never end take the room of those that wait for everybody.
+        if rest > 4096 && self.queued > self.limits.queued_bytes {
+            self.fault(id, fault(Reason::QuotaExceeded, "too much waits for all clients together"), now);
+        }
+    }
+
+    /// Takes packets from the front, and says how many bytes are left.
+    fn packets(&mut self, id: usize, bytes: &[u8], now: Instant) -> usize {
+        let mut rest = bytes;
+        loop {
+            let Some(connection) = self.connections.get_mut(id) else { return 0 };
+            match connection.stage {
+                Stage::Closing => return 0,
+                // What comes behind CONNECT waits until it is answered.
+                Stage::Authenticating(_) => return rest.len(),
+                Stage::New | Stage::Open(_) => {}
+            }
+            // CONNECT is short, and comes from anybody.
+            let (first, head, end) = match codec::frame(rest, self.limits.packet) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return rest.len(),
+                Err(why) => {
+                    self.fault(id, why, now);
+                    return 0;
+                }
+            };
+            if matches!(connection.stage, Stage::New) && first != 0x10 {
+                // [MQTT-3.1.0-1]
+                self.fault(id, fault(Reason::ProtocolError, "the first packet is no CONNECT"), now);
+                return 0;
+            }
+            let Some(body) = rest.get(head..end) else { return rest.len() };
+            connection.heard = now;
+            let (protocol, stage) = (connection.protocol, &connection.stage);
+            match stage {
+                Stage::Open(session) => {
+                    let session = *session;
+                    let outcome = codec::packet(protocol, first, body)
+                        .and_then(|packet| self.packet(id, session, packet, now));
+                    if let Err(why) = outcome {
+                        self.fault(id, why, now);
+                    }
+                }
+                _ => self.hello(id, body, now),
+            }
+            rest = &rest[end..];
+        }
+    }
+
+    fn packet(&mut self, id: usize, session: usize, packet: Incoming, now: Instant) -> Result<(), Fault> {
+        match packet {
+            Incoming::Publish(publish) => self.publish(id, session, publish, now),
+            Incoming::Puback(pid) => {
+                self.acknowledged(session, pid, now);
+                Ok(())
+            }
+            Incoming::Pubrec(pid, code) => {
+                self.pubrec(id, session, pid, code, now);
+                Ok(())
+            }
+            Incoming::Pubrel(pid) => {
+                self.pubrel(id, session, pid);
+                Ok(())
+            }
+            Incoming::Pubcomp(pid) => {
+                self.completed(session, pid, now);
+                Ok(())
+            }
+            Incoming::Subscribe(subscribe) => self.subscribe(id, session, subscribe, now),
+            Incoming::Unsubscribe(unsubscribe) => {
+                self.unsubscribe(id, session, unsubscribe);
+                Ok(())
+            }
+            Incoming::Ping => {
+                self.write(id, codec::put_pong);
+                Ok(())
+            }
+            Incoming::Disconnect(disconnect) => self.disconnect(id, session, &disconnect, now),
+            Incoming::Auth => Err(fault(Reason::ProtocolError, "no authentication is going on")),
+        }
+    }
+
+    /// Whether the connection is to be read from: not while its password is looked at, nor while it does not take what it
+    /// is sent.
+    pub fn wants_more(&self, ConnectionId(id): ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| match connection.stage {
+            Stage::New | Stage::Open(_) => connection.out.len() <= self.limits.queue_bytes,
+            Stage::Authenticating(_) | Stage::Closing => false,
+        })
+    }
+
+    /// What is to be written to a connection now. To be called again once it is written, until there is nothing.
+    pub fn take(&mut self, ConnectionId(id): ConnectionId, now: Instant) -> Output {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Output { close: true, ..Output::default() };
+        };
+        connection.woken = false;
+        if let Stage::Open(session) = connection.stage {
+            self.pump(session, now);
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return Output::default() };
+        let bytes = mem::take(&mut connection.out);
+        connection.woken = false;
+        self.queued -= bytes.len();
+        Output { bytes, close: matches!(connection.stage, Stage::Closing) }
+    }
+
+    /// The connection is gone; its id stands for nothing any more.
+    pub fn closed(&mut self, ConnectionId(id): ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.try_remove(id) else { return };
+        self.queued -= connection.out.len() + connection.partial.len();
+        if let Stage::Open(session) = connection.stage {
+            self.leave(session, now);
+        }
+    }
+
+    /// Closes all connections, as if they had broken: wills are published, and sessions end that do not outlive theirs.
+    pub fn close_all(&mut self, now: Instant) {
+        let open: Vec<_> = self.connections.iter().map(|(id, _)| id).collect();
+        for id in open {
+            self.shut(id, now);
+        }
+    }
+
+    /// The next thing to do. To be called until there is none, after each other call.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// A message came from another broker of the space; `node` is what tells that one from others.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_mesh(&mut self, node: u64, data: &Bytes, now: Instant) -> Result<(), mesh::Unreadable> {
+        let (message, stamp) = mesh::decode(data, now)?;
+        self.stats.from_mesh += 1;
+        // One clock that runs ahead takes the others along by a day at most.
+        self.last_stamp = self.last_stamp.max(stamp.min(self.time(now) + 86_400_000_000));
+        self.take_in(Arc::new(message), None, Rank { stamp, node }, now);
+        Ok(())
+    }
+
+    /// A message that did not come from a client: from elsewhere than the space, for the clients of this broker alone.
+    pub fn inject(&mut self, message: Message, now: Instant) {
+        let rank = Rank { stamp: self.stamp(now), node: self.node };
+        self.take_in(Arc::new(message), None, rank, now);
+    }
+
+    /// Changes who may do what. Clients whose user is there no more are closed.
+    pub fn set_access(&mut self, access: Access, now: Instant) {
+        self.access = access;
+        let gone: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|(id, connection)| {
+                let Stage::Open(session) = connection.stage else { return None };
+                let user = self.sessions.get(session)?.user.as_deref();
+                let stays = match (user, &self.access.users) {
+                    (Some(user), Some(users)) => users.contains(user),
+                    (Some(_), None) | (None, _) => self.access.anonymous,
+                };
+                (!stays).then_some(id)
+            })
+            .collect();
+        for id in gone {
+            self.fault(id, fault(Reason::NotAuthorized, "who may connect has changed"), now);
+        }
+    }
+
+    /// What there is, and was.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            subscriptions: self.sessions.iter().map(|(_, session)| session.subscriptions.len()).sum(),
+            retained: self.retained.len(),
+            retained_bytes: self.retained.bytes(),
+            queued_bytes: self.queued,
+            ..self.stats
+        }
+    }
+
+    /// The connected clients.
+    pub fn clients(&self) -> impl Iterator<Item = ClientInfo> {
+        self.connections.iter().filter_map(|(_, connection)| {
+            let Stage::Open(session) = connection.stage else { return None };
+            let session = self.sessions.get(session)?;
+            Some(ClientInfo {
+                id: session.client.clone(),
+                user: session.user.clone(),
+                version: connection.protocol as u8,
+                subscriptions: session.subscriptions.len(),
+                waiting: session.inflight.len() + session.queue.len(),
+            })
+        })
+    }
+
+    fn serial(&mut self) -> u64 {
+        self.serials += 1;
+        self.serials
+    }
+
+    /// Microseconds since 1970.
+    fn time(&self, now: Instant) -> u64 {
+        let (then, time) = self.clock;
+        let ahead = u64::try_from(now.saturating_duration_since(then).as_micros()).unwrap_or(u64::MAX);
+        let behind = u64::try_from(then.saturating_duration_since(now).as_micros()).unwrap_or(u64::MAX);
+        time.saturating_add(ahead).saturating_sub(behind)
+    }
+
+    fn stamp(&mut self, now: Instant) -> u64 {
+        self.last_stamp = self.time(now).max(self.last_stamp + 1);
+        self.last_stamp
+    }
+
+    /// Appends to what is to be written to a connection.
+    fn write(&mut self, id: usize, put: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if matches!(connection.stage, Stage::Closing) {
+            return;
+        }
+        let before = connection.out.len();
+        put(&mut connection.out);
+        self.queued += connection.out.len() - before;
+        wake(connection, &mut self.actions, id);
+    }
+
+    /// Closes a connection for what it did: an MQTT 5 client is told.
+    fn fault(&mut self, id: usize, why: Fault, now: Instant) {
+        self.stats.faults += 1;
+        self.farewell(id, why, now);
+    }
+
+    /// Closes a connection; an MQTT 5 client is told why.
+    fn farewell(&mut self, id: usize, Fault { reason, why }: Fault, now: Instant) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let (protocol, wants) = (connection.protocol, connection.wants_reasons);
+        // Nothing is said before CONNACK ([MQTT-4.13] lets the server close).
+        if matches!(connection.stage, Stage::Open(_)) {
+            self.write(id, |out| codec::put_disconnect(out, protocol, reason, wants.then_some(why)));
+        }
+        self.shut(id, now);
+    }
+
+    /// Closes a connection once what waits is written, and leaves its session now.
+    fn shut(&mut self, id: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let stage = mem::replace(&mut connection.stage, Stage::Closing);
+        self.queued -= mem::take(&mut connection.partial).len();
+        wake(connection, &mut self.actions, id);
+        if let Stage::Open(session) = stage {
+            self.leave(session, now);
+        }
+    }
+}
+
+fn wake(connection: &mut Connection, actions: &mut VecDeque<Action>, id: usize) {
+    if !mem::replace(&mut connection.woken, true) {
+        actions.push_back(Action::Wake(ConnectionId(id)));
+    }
+}

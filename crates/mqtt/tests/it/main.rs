@@ -1,0 +1,10 @@
+//! Clients of all versions at one broker, packet by packet, in a time of their own. Tests have the numbers of the
+//! specification's statements, where it numbers them: of MQTT 5, unless they say 3.1.1.
+
+mod access;
+mod flow;
+mod hostile;
+mod lasting;
+mod properties;
+mod support;
+mod topics;
