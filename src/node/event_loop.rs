@@ -42,6 +42,7 @@ use super::{
     setup,
     surplus::Needed,
     tally::Tally,
+    topic_discovery::TopicDiscovery,
     topics::Topics,
     watch::Watch,
     yield_now,
@@ -52,10 +53,12 @@ use crate::{
     gossip::{MessageId, Shed},
     logging::{self, Repeats},
     runtime::{Handle, Interface, Interfaces, Timer},
+    transport::admission::Keyring,
 };
 
 mod commands;
 mod connections;
+mod discovery;
 mod drain;
 mod messages;
 mod nat;
@@ -126,6 +129,11 @@ pub(crate) struct EventLoop {
     /// Peers that were asked for, and when surplus ones are looked for.
     needed: Needed,
     trim_at: Option<Instant>,
+    /// Topics that lack subscribers, and when that is looked at.
+    discovery: TopicDiscovery,
+    discover_at: Option<Instant>,
+    /// What hides the names of topics there, in a private mesh.
+    keyring: Option<Keyring>,
     /// What peers say of themselves, again and again.
     pushes: Pushes<identify::Info>,
     dial_requests: DialRequests,
@@ -152,6 +160,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Handle,
     pub(crate) interfaces: Box<dyn Interfaces>,
     pub(crate) validator: Option<Arc<dyn Validator>>,
+    pub(crate) keyring: Option<Keyring>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) listeners: Listeners,
@@ -161,7 +170,7 @@ pub(crate) struct Parts {
 impl EventLoop {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { swarm, closed, commands, events, runtime, interfaces, validator, config, .. } = parts;
-        let Parts { metrics, listeners, missed, .. } = parts;
+        let Parts { metrics, listeners, missed, keyring, .. } = parts;
         let now = runtime.now();
         Self {
             inbox: Inbox(commands.1.clone()),
@@ -190,6 +199,9 @@ impl EventLoop {
             anew: HashMap::new(),
             needed: Needed::default(),
             trim_at: None,
+            discovery: TopicDiscovery::new(fastrand::Rng::new()),
+            discover_at: None,
+            keyring,
             pushes: Pushes::default(),
             dial_requests: DialRequests::default(),
             reservations: Reservations::new(config.dial.retry_max, fastrand::Rng::new()),
@@ -260,6 +272,9 @@ impl EventLoop {
         self.reserve();
         self.check_connections(now);
         self.trim(now);
+        if self.discovery_deadline().is_some_and(|at| at <= now) {
+            self.discover(now);
+        }
         for (peer, score) in self.blame.tick(now) {
             self.set_own_score(&peer, score);
         }
@@ -329,6 +344,7 @@ impl EventLoop {
         let slots = self.reservations.deadline().filter(|_| self.drain.is_none());
         let listen = self.listeners.deadline().filter(|_| self.drain.is_none());
         let trim = self.trim_deadline();
+        let discovery = self.discovery_deadline();
         let next = [
             self.pending_publishes.deadline(),
             drain,
@@ -337,6 +353,7 @@ impl EventLoop {
             listen,
             self.links_deadline(),
             trim,
+            discovery,
             self.blame.deadline(),
             self.pushes.deadline(),
             self.tally.deadline(),

@@ -48,6 +48,7 @@ mod table;
 mod tally;
 #[cfg(test)]
 mod test_swarm;
+mod topic_discovery;
 mod topics;
 mod turn;
 mod watch;
@@ -232,7 +233,7 @@ impl Node {
             }
             (given, _) => given,
         };
-        let (mut swarm, closed) = setup::swarm(&config, &key, keyring, runtime)?;
+        let (mut swarm, closed) = setup::swarm(&config, &key, keyring.clone(), runtime)?;
         let (listeners, missed) = listen(&mut swarm, &config.listen.addresses, runtime)?;
         for address in &config.listen.external {
             swarm.add_external_address(address.clone());
@@ -251,6 +252,7 @@ impl Node {
             runtime: runtime.clone(),
             interfaces,
             validator,
+            keyring,
             config,
             metrics,
             listeners,

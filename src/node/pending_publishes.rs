@@ -183,6 +183,11 @@ impl<T> PendingPublishes<T> {
         self.waiting.iter().any(|w| w.held.is_some_and(|held| held.why == Hold::Turn))
     }
 
+    /// Topics with something that waits for subscribers.
+    pub(crate) fn unheard(&self, there: impl Fn(&str) -> There) -> impl Iterator<Item = &str> {
+        self.waiting.iter().filter(move |w| !w.is_heard(there(&w.topic))).map(|w| w.topic.as_str())
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() >= self.limit
     }

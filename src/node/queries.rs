@@ -55,12 +55,24 @@ pub(crate) enum Query {
         peer: PeerId,
         ping: Option<Reply<Duration>>,
     },
+    /// The subscribers of a topic are looked for, or this node is announced as one.
+    Topic {
+        topic: String,
+        lookup: Lookup,
+    },
     /// `known`: where our own table has it. A peer that answers for itself tells no addresses.
     FindPeer {
         reply: Reply<Vec<Multiaddr>>,
         peer: PeerId,
         known: Vec<Multiaddr>,
     },
+}
+
+/// What the hash table is asked of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Subscribers,
+    Announcement,
 }
 
 impl Query {
@@ -93,6 +105,13 @@ pub(crate) enum Next {
         peers: Vec<PeerId>,
         enough: usize,
     },
+    /// These are said to follow a topic; there is more to come, unless it is the `last`.
+    Topic {
+        topic: String,
+        lookup: Lookup,
+        found: Vec<PeerId>,
+        last: bool,
+    },
     /// A peer was looked for, and may be found there.
     Reached {
         peer: PeerId,
@@ -112,7 +131,10 @@ pub(crate) struct Queries {
 impl Queries {
     /// How many callers wait.
     pub(crate) fn len(&self) -> usize {
-        let others = self.asked.values().filter(|query| query.put().is_none()).count();
+        let waits = |query: &&Query| {
+            query.put().is_none() && !matches!(query, Query::Topic { .. } | Query::Reach { ping: None, .. })
+        };
+        let others = self.asked.values().filter(waits).count();
         others + self.puts.waiting() + self.promises.len()
     }
 
@@ -132,6 +154,12 @@ impl Queries {
         bytes: usize,
     ) -> PutId {
         self.puts.begin(reply, quorum, sequence, bytes)
+    }
+
+    /// Whether the hash table is still asked this of a topic.
+    pub(crate) fn looks_for(&self, topic: &str, what: Lookup) -> bool {
+        let asks = |query: &Query| matches!(query, Query::Topic { topic: of, lookup } if of == topic && *lookup == what);
+        self.asked.values().any(asks)
     }
 
     /// How many puts look for the peers closest to their keys.
@@ -206,6 +234,18 @@ impl Queries {
                 };
                 let found = found.into_iter().find(|found| found.peer_id == peer);
                 Next::Reached { peer, addresses: found.map(|found| found.addrs).unwrap_or_default(), ping }
+            }
+            (Query::Topic { topic, lookup }, result) => {
+                let found = match result {
+                    QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                        providers.into_iter().collect()
+                    }
+                    _ => Vec::new(),
+                };
+                if !last {
+                    self.asked.insert(id, Query::Topic { topic: topic.clone(), lookup });
+                }
+                Next::Topic { topic, lookup, found, last }
             }
             (query, result) => match answer(query, result, last, &mut self.promises) {
                 Some(more) => {

@@ -23,6 +23,7 @@ mod floors;
 mod gateway;
 mod gateway_batches;
 mod gateway_callers;
+mod growth;
 mod hosts;
 mod limits;
 mod limits_wire;

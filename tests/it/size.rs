@@ -1,14 +1,22 @@
 //! Names with more replicas than a node wants as neighbours.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use futures::future::join_all;
-use libp2p::PeerId;
-use smidge::{Client, Config, dialer::Hold, dialer::RecordState};
+use futures::{StreamExt, future::join_all};
+use libp2p::{
+    PeerId,
+    kad::{self, store::RecordStore},
+};
+use sha2::{Digest, Sha256};
+use smidge::{
+    Client, Config,
+    dialer::{Hold, RecordState},
+};
 
 use crate::{
     mesh::wait_for,
-    support::{Network, TOPIC, run, text},
+    strangers_claims::{Stranger, drive, stranger},
+    support::{Network, TOPIC, now, run, text},
 };
 
 /// Replica `n` of a name that is a large one to it.
@@ -22,7 +30,7 @@ fn few(net: &Network, n: u8) -> Config {
 async fn joined(net: &Network, nodes: &[Client]) {
     net.patiently("one graph of all nodes", async {
         while !is_one(nodes).await {
-            net.rt.sleep(std::time::Duration::from_millis(50)).await;
+            net.rt.sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
@@ -45,17 +53,22 @@ async fn is_one(nodes: &[Client]) -> bool {
     seen.len() == nodes.len()
 }
 
-/// What one says, all hear.
+/// What one says, again and again, all hear: nobody knows when the meshes are one.
 async fn say(net: &Network, nodes: &[Client], from: usize, what: &str) {
-    let mut heard = Vec::new();
+    let mut deaf = Vec::new();
     for node in nodes {
-        heard.push(node.subscribe(TOPIC).await.unwrap());
+        deaf.push(node.subscribe(TOPIC).await.unwrap());
     }
-    net.meshed(&nodes[from], 1).await;
-    nodes[from].publish(TOPIC, what, wait_for(1)).await.unwrap();
-    for subscription in &mut heard {
-        assert_eq!(text(&net.message(subscription).await), what);
-    }
+    net.patiently(what, async {
+        while !deaf.is_empty() {
+            nodes[from].publish(TOPIC, what, wait_for(1)).await.unwrap();
+            net.rt.sleep(Duration::from_millis(100)).await;
+            deaf.retain_mut(|subscription| {
+                !std::iter::from_fn(|| now(subscription)).any(|m| text(&m) == what)
+            });
+        }
+    })
+    .await;
 }
 
 #[test]
@@ -103,5 +116,57 @@ fn a_spare_is_reached_when_it_is_pinged_or_looked_for() {
             })
             .await;
         }
+    });
+}
+
+/// Where subscribers of a topic announce themselves, outside of a private mesh.
+fn topic_key(topic: &str) -> kad::RecordKey {
+    let hash = Sha256::digest(format!("/smidge/topic/1.0.0\0{topic}"));
+    [&[0x12, 0x20], hash.as_slice()].concat().into()
+}
+
+/// A node that has a stranger, who knows nobody and passes nothing on, for its only neighbour of many.
+fn beside_a_stranger(net: &Network, n: u8) -> Config {
+    // At the last two is nobody.
+    net.set("many", [2, 248, 249]);
+    let mut config = net.config(n, &["many"]);
+    config.dial.full = 2;
+    config.gossip.topics.clear();
+    config
+}
+
+#[test]
+fn a_publisher_without_a_subscriber_among_its_neighbours_finds_one_that_announced_itself() {
+    run(async |net| {
+        let (mut swarm, _) = stranger(&net.rt, &net.addr(2), Vec::new());
+        let subscriber = net.node(4, &[]);
+        let mut heard = subscriber.subscribe("rare").await.unwrap();
+        let entry = kad::ProviderRecord::new(topic_key("rare"), subscriber.peer_id(), vec![net.addr(4)]);
+        swarm.behaviour_mut().kad.store_mut().add_provider(entry).unwrap();
+        drive(&net.rt, swarm);
+        let publisher = net.spawn(beside_a_stranger(&net, 3));
+        let receipt = publisher.publish("rare", "found", wait_for(1)).await.unwrap();
+        assert_eq!(receipt.peers, 1);
+        assert_eq!(text(&net.message(&mut heard).await), "found");
+    });
+}
+
+#[test]
+fn a_subscriber_without_a_mesh_announces_itself_and_one_that_provides_keeps_nothing_of_that() {
+    run(async |net| {
+        let (mut swarm, _) = stranger(&net.rt, &net.addr(2), Vec::new());
+        let subscriber = net.spawn(beside_a_stranger(&net, 3));
+        let _heard = subscriber.subscribe("rare").await.unwrap();
+        net.patiently("an announcement", async {
+            let announced = |swarm: &mut libp2p::Swarm<Stranger>| {
+                let there = swarm.behaviour_mut().kad.store_mut().providers(&topic_key("rare"));
+                there.iter().any(|entry| entry.provider == subscriber.peer_id())
+            };
+            while !announced(&mut swarm) {
+                swarm.select_next_some().await;
+            }
+        })
+        .await;
+        assert_eq!(subscriber.status().await.unwrap().store.providers, 0);
     });
 }

@@ -48,7 +48,7 @@ use crate::support::{
 #[derive(NetworkBehaviour)]
 pub(crate) struct Stranger {
     identify: identify::Behaviour,
-    kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub(crate) kad: kad::Behaviour<kad::store::MemoryStore>,
     autonat: autonat::Behaviour,
     pushes: Pushes,
 }
@@ -212,7 +212,7 @@ pub(crate) fn stranger(
     (swarm, done)
 }
 
-fn drive(rt: &Handle, mut swarm: Swarm<Stranger>) {
+pub(crate) fn drive(rt: &Handle, mut swarm: Swarm<Stranger>) {
     rt.spawn(async move {
         loop {
             swarm.select_next_some().await;

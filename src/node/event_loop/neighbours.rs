@@ -58,6 +58,17 @@ impl EventLoop {
         self.trim_at.into_iter().chain(self.swarm.behaviour().dialer.deadline()).min()
     }
 
+    /// Has `peer` connected: where the hash table, or a name, has it now, or where it is found to be.
+    pub(super) fn reach(&mut self, peer: PeerId) {
+        let now = self.runtime.now();
+        if self.swarm.is_connected(&peer) || !self.needed.insert(peer, now) {
+            return;
+        }
+        if self.swarm.dial(DialOpts::peer_id(peer).build()).is_err() {
+            self.search(peer, None);
+        }
+    }
+
     fn search(&mut self, peer: PeerId, ping: Option<Reply<Duration>>) {
         let id = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
         self.queries.insert(id, Query::Reach { peer, ping });

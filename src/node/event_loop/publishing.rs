@@ -68,7 +68,12 @@ impl EventLoop {
         match self.pending_publishes.push(topic, messages, options, reply, self.runtime.now()) {
             // A turn that is used up is not begun again for each of many callers.
             Ok(()) if gathers || self.pending_publishes.awaits_turn() => {}
-            Ok(()) => self.publish_ready(),
+            Ok(()) => {
+                self.publish_ready();
+                if !self.pending_publishes.is_empty() {
+                    self.discover(self.runtime.now());
+                }
+            }
             Err((reply, e)) => self.refuse_publish(reply, count, e),
         }
     }

@@ -198,6 +198,7 @@ impl EventLoop {
                         query.finish();
                     }
                 }
+                Next::Topic { topic, lookup, found, last } => self.on_topic(&topic, lookup, found, last),
                 Next::Reached { peer, addresses, ping } => self.reached(peer, addresses, ping),
                 Next::Copy { put, key, peers, enough } => self.copy(put, key, peers, enough),
             }

@@ -165,6 +165,12 @@ impl Keyring {
         self.keys().iter().map(NetworkKey::fingerprint).collect()
     }
 
+    /// 32 bytes from each key, the one that proves first, which say nothing of it: for what only this network's nodes are to
+    /// compute. Another `info` gives others.
+    pub fn derive(&self, info: &[u8]) -> Vec<Zeroizing<[u8; 32]>> {
+        self.keys().iter().map(|key| key.derive(&[b"application/", info].concat())).collect()
+    }
+
     /// The keys, the one that proves first. Never empty.
     pub(super) fn keys(&self) -> Vec<NetworkKey> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
