@@ -43,6 +43,7 @@ mod stream;
 mod tcp;
 mod udp;
 mod unix;
+mod watched;
 mod worker;
 
 pub use alarm::Alarm;
@@ -102,7 +103,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Whatever the operating system says of the address.
     fn bind_tcp(&self, addr: SocketAddr, options: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
-        tcp::bind(addr, options)
+        tcp::bind(watched::AsyncIo, addr, options)
     }
 
     /// Opens a TCP connection to `addr`, without a time limit of its own. One that is to leave from
@@ -113,7 +114,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         addr: SocketAddr,
         options: TcpOptions,
     ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
-        tcp::connect(addr, options)
+        tcp::connect(watched::AsyncIo, addr, options)
     }
 
     /// Binds and starts a listener on a Unix socket at `path`, which only this user may open (mode
@@ -123,12 +124,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::AddrInUse`] when a process listens there, [`io::ErrorKind::AlreadyExists`] when
     /// something else than a socket is there, and whatever the operating system says of the path.
     fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
-        unix::bind(path)
+        unix::bind(watched::AsyncIo, path)
     }
 
     /// Opens a connection to the Unix socket at `path`.
     fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
-        unix::connect(path)
+        unix::connect(watched::AsyncIo, path)
     }
 
     /// Runs `work`, which may block on files, where it stalls no task.

@@ -1,15 +1,16 @@
-//! What the threads of the smol runtime wait on: one epoll for UDP sockets, timers and each other.
+//! What the threads of the smol runtime wait on: one epoll for sockets, timers and each other.
 //!
-//! QUIC's datagrams and timers are nearly all that a node waits for, and here that costs one system
-//! call: sockets are registered once, edge-triggered, for reading only (writing is asked for when a
-//! send did not go through, else every datagram sent would wake us), and time-outs are an argument.
-//! Everything else (TCP, Unix sockets, signals) stays with async-io, whose thread sleeps meanwhile.
+//! Datagrams, connections and timers are nearly all that a node waits for, and here that costs one system
+//! call: sockets are registered once, edge-triggered (those of UDP for reading only: writing is asked for when a
+//! send did not go through, else every datagram sent would wake us), and time-outs are an argument. Signals and
+//! interfaces stay with async-io, whose thread sleeps meanwhile.
 //!
 //! One thread waits in the kernel, for all; the others wait until they are woken. As on tokio, a task that
 //! blocks a thread may hold up the sockets; smidge has none.
 
 use std::{
     collections::HashMap,
+    fmt,
     future::Future,
     io,
     mem::MaybeUninit,
@@ -27,13 +28,14 @@ use rustix::{
     fd::OwnedFd,
 };
 
-use self::{sources::Source, thread::Thread};
+use self::thread::Thread;
 use super::{
     Timer, alarm,
     alarms::{Alarms, Clock, ClockTimer, lock},
 };
 
 mod sources;
+mod streams;
 mod thread;
 
 /// Events taken from the kernel in one call.
@@ -43,12 +45,17 @@ const ALARM: u64 = u64::MAX;
 /// The longest that the kernel is asked to wait.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// What a socket's events are handed to.
+trait Notify: fmt::Debug + Send + Sync {
+    fn notify(&self, epoll: &OwnedFd, flags: epoll::EventFlags);
+}
+
 #[derive(Debug)]
 pub(super) struct Poller {
     epoll: OwnedFd,
     /// Written to, it ends a wait. It is never read: edge-triggered, every write counts.
     alarm: OwnedFd,
-    sources: Mutex<HashMap<u64, Arc<Source>>>,
+    sources: Mutex<HashMap<u64, Arc<dyn Notify>>>,
     /// Their driver is the thread that waits in the kernel.
     alarms: Mutex<Alarms>,
     /// For sockets.

@@ -1,9 +1,9 @@
 //! The default runtime: smol's executor on as many threads as asked for, which on Linux wait at a poller
 //! of their own, elsewhere at async-io's.
 
-#[cfg(target_os = "linux")]
-use std::net::SocketAddr;
 use std::{future::Future, io, sync::Arc, thread};
+#[cfg(target_os = "linux")]
+use std::{net::SocketAddr, path::PathBuf};
 
 use futures::future::{BoxFuture, FutureExt};
 use smol::{
@@ -11,9 +11,12 @@ use smol::{
     channel::{Receiver, Sender, unbounded},
 };
 
-use super::{Handle, Runtime, worker};
 #[cfg(target_os = "linux")]
-use super::{Interface, Timer, UdpOptions, UdpSocket, poller::Poller, udp};
+use super::{
+    ByteStream, Interface, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket, UnixListener,
+    poller::Poller, tcp, udp, unix,
+};
+use super::{Handle, Runtime, worker};
 
 /// smol's executor, on threads of our own.
 #[derive(Debug)]
@@ -121,6 +124,30 @@ impl Runtime for Smol {
             socket.set_nonblocking(true)?;
             self.poller.register(socket)
         })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_tcp(&self, addr: SocketAddr, options: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
+        tcp::bind(self.poller.clone(), addr, options)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn connect_tcp(
+        &self,
+        addr: SocketAddr,
+        options: TcpOptions,
+    ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+        tcp::connect(self.poller.clone(), addr, options)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn bind_unix(&self, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+        unix::bind(self.poller.clone(), path)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+        unix::connect(self.poller.clone(), path)
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

@@ -6,11 +6,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use async_io::Async;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, poll_fn};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{KeepAlive, TcpListener, TcpOptions, TcpStream, stream::ReactorStream};
+use super::{
+    KeepAlive, TcpListener, TcpOptions, TcpStream,
+    stream::Stream,
+    watched::{Reactor, Watched},
+};
 
 fn socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -41,24 +44,33 @@ fn tune(socket: SockRef<'_>, keep_alive: Option<KeepAlive>) -> io::Result<()> {
 }
 
 #[derive(Debug)]
-struct ReactorTcpListener {
-    inner: Async<std::net::TcpListener>,
+struct Listener<R: Reactor> {
+    reactor: R,
+    inner: R::Watched<std::net::TcpListener>,
     local: SocketAddr,
     keep_alive: Option<KeepAlive>,
 }
 
-impl TcpListener for ReactorTcpListener {
+impl<R: Reactor> Listener<R> {
+    /// A connection that was accepted.
+    fn stream(&self, stream: std::net::TcpStream) -> io::Result<Box<dyn TcpStream>> {
+        tune(SockRef::from(&stream), self.keep_alive)?;
+        stream.set_nonblocking(true)?;
+        Ok(Box::new(Stream::new(self.reactor.watch(stream)?)))
+    }
+}
+
+impl<R: Reactor> TcpListener for Listener<R> {
     fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn TcpStream>, SocketAddr)>> {
         loop {
-            match self.inner.get_ref().accept() {
+            self.inner.before_read();
+            match self.inner.socket().accept() {
                 Ok((stream, remote)) => {
-                    let stream =
-                        tune(SockRef::from(&stream), self.keep_alive).and_then(|()| Async::new(stream));
-                    return Poll::Ready(stream.map(|s| (Box::new(ReactorStream(s)) as _, remote)));
+                    return Poll::Ready(self.stream(stream).map(|stream| (stream, remote)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.inner.poll_readable(cx))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -68,7 +80,11 @@ impl TcpListener for ReactorTcpListener {
     }
 }
 
-pub(super) fn bind(addr: SocketAddr, options: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
+pub(super) fn bind(
+    reactor: impl Reactor,
+    addr: SocketAddr,
+    options: TcpOptions,
+) -> io::Result<Box<dyn TcpListener>> {
     let listener = socket(addr)?;
     if options.share {
         if addr.port() != 0 {
@@ -80,12 +96,13 @@ pub(super) fn bind(addr: SocketAddr, options: TcpOptions) -> io::Result<Box<dyn 
     }
     listener.bind(&addr.into())?;
     listener.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    let inner = Async::new_nonblocking(std::net::TcpListener::from(listener))?;
-    let local = inner.get_ref().local_addr()?;
-    Ok(Box::new(ReactorTcpListener { inner, local, keep_alive: options.keep_alive }))
+    let inner = reactor.watch(std::net::TcpListener::from(listener))?;
+    let local = inner.socket().local_addr()?;
+    Ok(Box::new(Listener { reactor, inner, local, keep_alive: options.keep_alive }))
 }
 
 pub(super) fn connect(
+    reactor: impl Reactor,
     addr: SocketAddr,
     options: TcpOptions,
 ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
@@ -101,11 +118,11 @@ pub(super) fn connect(
             Err(e) if is_under_way(&e) => {}
             Err(e) => return Err(e),
         }
-        let stream = Async::new_nonblocking(std::net::TcpStream::from(socket))?;
-        stream.writable().await?;
-        match stream.get_ref().take_error()? {
+        let stream = reactor.watch(std::net::TcpStream::from(socket))?;
+        poll_fn(|cx| stream.poll_writable(cx)).await?;
+        match stream.socket().take_error()? {
             Some(e) => Err(e),
-            None => Ok(Box::new(ReactorStream(stream)) as _),
+            None => Ok(Box::new(Stream::new(stream)) as _),
         }
     }
     .boxed()
@@ -118,17 +135,18 @@ fn is_under_way(e: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
+    use futures::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::watched::AsyncIo;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     #[test]
     fn a_closed_half_is_told_and_the_other_half_still_reads() {
         async_io::block_on(async {
-            let listener = bind(LOOPBACK, TcpOptions::default()).unwrap();
-            let mut near = connect(listener.local_addr(), TcpOptions::default()).await.unwrap();
+            let listener = bind(AsyncIo, LOOPBACK, TcpOptions::default()).unwrap();
+            let mut near = connect(AsyncIo, listener.local_addr(), TcpOptions::default()).await.unwrap();
             let (mut far, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
             near.close().await.unwrap();
             assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
@@ -143,12 +161,13 @@ mod tests {
     fn a_connection_leaves_from_a_shared_listeners_port_and_only_once_to_one_place() {
         async_io::block_on(async {
             let shared = TcpOptions { share: true, ..TcpOptions::default() };
-            let (own, there) = (bind(LOOPBACK, shared).unwrap(), bind(LOOPBACK, shared).unwrap());
+            let (own, there) =
+                (bind(AsyncIo, LOOPBACK, shared).unwrap(), bind(AsyncIo, LOOPBACK, shared).unwrap());
             let from = TcpOptions { from: Some(own.local_addr()), ..TcpOptions::default() };
-            let _near = connect(there.local_addr(), from).await.unwrap();
+            let _near = connect(AsyncIo, there.local_addr(), from).await.unwrap();
             let (_far, remote) = poll_fn(|cx| there.poll_accept(cx)).await.unwrap();
             assert_eq!(remote, own.local_addr());
-            let again = connect(there.local_addr(), from).await.unwrap_err().kind();
+            let again = connect(AsyncIo, there.local_addr(), from).await.unwrap_err().kind();
             assert!(matches!(again, io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse), "{again}");
         });
     }
@@ -156,12 +175,12 @@ mod tests {
     #[test]
     fn a_port_that_is_shared_with_dials_is_not_shared_with_another_listener() {
         let shared = TcpOptions { share: true, ..TcpOptions::default() };
-        let taken = bind(LOOPBACK, shared).unwrap();
-        let second = bind(taken.local_addr(), shared).unwrap_err();
+        let taken = bind(AsyncIo, LOOPBACK, shared).unwrap();
+        let second = bind(AsyncIo, taken.local_addr(), shared).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         let addr = taken.local_addr();
         drop(taken);
-        bind(addr, shared).unwrap();
+        bind(AsyncIo, addr, shared).unwrap();
     }
 
     #[test]
@@ -176,8 +195,8 @@ mod tests {
             assert!(inner.keepalive().unwrap() && inner.tcp_nodelay().unwrap());
             assert_eq!(inner.tcp_keepalive_time().unwrap(), after);
             assert_eq!(inner.tcp_user_timeout().unwrap(), Some(3 * after));
-            let listener = bind(LOOPBACK, options).unwrap();
-            let _near = connect(listener.local_addr(), options).await.unwrap();
+            let listener = bind(AsyncIo, LOOPBACK, options).unwrap();
+            let _near = connect(AsyncIo, listener.local_addr(), options).await.unwrap();
             poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
         });
     }

@@ -16,20 +16,25 @@ use async_io::Async;
 use futures::future::{BoxFuture, FutureExt};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ByteStream, UnixListener, stream::ReactorStream};
+use super::{
+    ByteStream, UnixListener,
+    stream::Stream,
+    watched::{Reactor, Watched},
+};
 
 /// For this user's eyes only.
 const MODE: u32 = 0o600;
 
 #[derive(Debug)]
-struct ReactorUnixListener {
-    inner: Async<net::UnixListener>,
+struct Listener<R: Reactor> {
+    reactor: R,
+    inner: R::Watched<net::UnixListener>,
     path: PathBuf,
     /// Device and inode of our file: another one at the same path is not ours to remove.
     file: (u64, u64),
 }
 
-pub(super) fn bind(path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
+pub(super) fn bind(reactor: impl Reactor, path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
     clear(&path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux makes the file with the socket's own mode, so that there is no moment in which others
@@ -41,9 +46,9 @@ pub(super) fn bind(path: PathBuf) -> io::Result<Box<dyn UnixListener>> {
     fs::set_permissions(&path, fs::Permissions::from_mode(MODE))?;
     socket.listen(1024)?;
     socket.set_nonblocking(true)?;
-    let inner = Async::new_nonblocking(net::UnixListener::from(socket))?;
+    let inner = reactor.watch(net::UnixListener::from(socket))?;
     let file = identity(&path)?;
-    Ok(Box::new(ReactorUnixListener { inner, path, file }))
+    Ok(Box::new(Listener { reactor, inner, path, file }))
 }
 
 /// Makes way for a socket at `path`.
@@ -74,13 +79,20 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-impl UnixListener for ReactorUnixListener {
+impl<R: Reactor> Listener<R> {
+    /// A connection that was accepted.
+    fn stream(&self, stream: net::UnixStream) -> io::Result<Box<dyn ByteStream>> {
+        stream.set_nonblocking(true)?;
+        Ok(Box::new(Stream::new(self.reactor.watch(stream)?)))
+    }
+}
+
+impl<R: Reactor> UnixListener for Listener<R> {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>> {
         loop {
-            match self.inner.get_ref().accept() {
-                Ok((stream, _)) => {
-                    return Poll::Ready(Async::new(stream).map(|s| Box::new(ReactorStream(s)) as _));
-                }
+            self.inner.before_read();
+            match self.inner.socket().accept() {
+                Ok((stream, _)) => return Poll::Ready(self.stream(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.inner.poll_readable(cx))?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Poll::Ready(Err(e)),
@@ -89,7 +101,7 @@ impl UnixListener for ReactorUnixListener {
     }
 }
 
-impl Drop for ReactorUnixListener {
+impl<R: Reactor> Drop for Listener<R> {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|file| file == self.file)
             && let Err(e) = fs::remove_file(&self.path)
@@ -99,10 +111,14 @@ impl Drop for ReactorUnixListener {
     }
 }
 
-pub(super) fn connect(path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
+pub(super) fn connect(
+    reactor: impl Reactor,
+    path: PathBuf,
+) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
     async move {
-        let stream = Async::<net::UnixStream>::connect(path).await?;
-        Ok(Box::new(ReactorStream(stream)) as _)
+        // Where the listener's queue is full, async-io waits for it.
+        let stream = Async::<net::UnixStream>::connect(path).await?.into_inner()?;
+        Ok(Box::new(Stream::new(reactor.watch(stream)?)) as _)
     }
     .boxed()
 }
@@ -112,15 +128,16 @@ mod tests {
     use futures::{AsyncReadExt, AsyncWriteExt, future::poll_fn};
 
     use super::*;
+    use crate::watched::AsyncIo;
 
     #[test]
     fn a_socket_is_private_answers_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let listener = bind(path.clone()).unwrap();
+        let listener = bind(AsyncIo, path.clone()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         async_io::block_on(async {
-            let mut near = connect(path.clone()).await.unwrap();
+            let mut near = connect(AsyncIo, path.clone()).await.unwrap();
             let mut far = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
             near.write_all(b"hello").await.unwrap();
             let mut buf = [0; 5];
@@ -138,14 +155,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let live = net::UnixListener::bind(&path).unwrap();
-        assert_eq!(bind(path.clone()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(AsyncIo, path.clone()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(live); // std leaves the file behind, as a killed process does
         assert!(path.exists());
-        let replaced = bind(path.clone()).unwrap();
+        let replaced = bind(AsyncIo, path.clone()).unwrap();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         drop(replaced);
-        assert_eq!(bind(path.clone()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(AsyncIo, path.clone()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

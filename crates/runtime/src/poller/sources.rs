@@ -1,4 +1,4 @@
-//! The sockets that the poller watches: their readiness, and the tasks that wait for it.
+//! UDP sockets on the poller: their readiness, and the tasks that wait for it.
 
 use std::{
     io, mem,
@@ -15,7 +15,7 @@ use futures::{
 };
 use rustix::{event::epoll, fd::OwnedFd};
 
-use super::Poller;
+use super::{Notify, Poller};
 use crate::{alarms::lock, udp::Readiness};
 
 impl Poller {
@@ -32,7 +32,7 @@ impl Poller {
 
 /// A socket, its readiness, and the tasks that wait for it.
 #[derive(Debug)]
-pub(super) struct Source {
+struct Source {
     socket: std::net::UdpSocket,
     key: u64,
     /// Something arrived since this was cleared.
@@ -60,7 +60,14 @@ impl Source {
         }
     }
 
-    pub(super) fn notify(&self, epoll: &OwnedFd, flags: epoll::EventFlags) {
+    fn watch(&self, epoll: &OwnedFd, flags: epoll::EventFlags) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(self.key);
+        Ok(epoll::modify(epoll, &self.socket, data, flags | epoll::EventFlags::ET)?)
+    }
+}
+
+impl Notify for Source {
+    fn notify(&self, epoll: &OwnedFd, flags: epoll::EventFlags) {
         use epoll::EventFlags as Flags;
         if flags.intersects(Flags::IN | Flags::ERR | Flags::HUP) {
             self.readable.store(true, Ordering::SeqCst);
@@ -78,11 +85,6 @@ impl Source {
             };
             wakers.into_iter().for_each(Waker::wake);
         }
-    }
-
-    fn watch(&self, epoll: &OwnedFd, flags: epoll::EventFlags) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(self.key);
-        Ok(epoll::modify(epoll, &self.socket, data, flags | epoll::EventFlags::ET)?)
     }
 }
 
