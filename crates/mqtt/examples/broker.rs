@@ -24,7 +24,7 @@ use smidge_runtime::{Executor, Handle, TcpOptions, TcpStream};
 struct State {
     broker: Broker,
     tasks: HashMap<ConnectionId, Arc<AtomicWaker>>,
-    /// What is read is taken at once: one buffer is enough for all connections.
+    /// What is read is taken immediately: one buffer is enough for all connections.
     buffer: Box<[u8]>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Bounds of a [`Broker`](crate::Broker). A client that runs into one is told so with the reason code made for it, where its
+/// Bounds of a [`Broker`](crate::Broker). A client that runs into one gets the reason code made for it, where its
 /// version of MQTT has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -14,7 +14,7 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Messages at QoS 1 and 2 that are on their way to one client and not acknowledged.
     pub inflight: u16,
-    /// Messages at QoS 2 on their way from one client; MQTT 5 clients are told (Receive Maximum).
+    /// Messages at QoS 2 on their way from one client; announced to MQTT 5 clients (Receive Maximum).
     pub receive_maximum: u16,
     /// Messages at QoS 1 and 2 that wait for one client beyond those; further ones are dropped, and counted.
     pub queue_messages: usize,
@@ -27,19 +27,19 @@ pub struct Limits {
     pub retained_messages: usize,
     /// Bytes of retained messages.
     pub retained_bytes: usize,
-    /// The largest packet that is taken; MQTT 5 clients are told (Maximum Packet Size).
+    /// The largest packet that is taken; announced to MQTT 5 clients (Maximum Packet Size).
     pub packet: usize,
     /// Levels of a topic name or filter.
     pub levels: usize,
     /// Bytes of a client id.
     pub client_id: usize,
-    /// Topic aliases of one client; MQTT 5 clients are told (Topic Alias Maximum).
+    /// Topic aliases of one client; announced to MQTT 5 clients (Topic Alias Maximum).
     pub aliases: u16,
     /// How long a session is kept after its client went, at most, and that of an MQTT 3 client without a clean session.
     pub session_expiry: Duration,
     /// How long a connection may take to say CONNECT.
     pub connect_timeout: Duration,
-    /// The longest keep-alive; MQTT 5 clients that ask for more are told (Server Keep Alive). 0: any, none included.
+    /// The longest keep-alive; announced to MQTT 5 clients that ask for more (Server Keep Alive). 0: any, none included.
     pub keep_alive: u16,
 }
 

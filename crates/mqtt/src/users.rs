@@ -10,13 +10,14 @@ const MOST_ITERATIONS: u32 = 1_000_000;
 
 /// What is wrong with a password file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}: {problem}")]
+#[error("{file}, line {line}")]
 pub struct UsersError {
     /// The file's name, as it was handed in.
     pub file: String,
     /// Which line, from 1.
     pub line: usize,
     /// What is wrong with it.
+    #[source]
     pub problem: PasswordError,
 }
 
@@ -160,7 +161,7 @@ mod tests {
         ] {
             let error = Users::parse("/etc/p", text).unwrap_err();
             assert_eq!((error.line, error.problem), (line, problem), "{text}");
-            assert!(error.to_string().starts_with(&format!("/etc/p, line {line}: ")), "{error}");
+            assert_eq!(error.to_string(), format!("/etc/p, line {line}"));
         }
         let twice = FILE.to_owned() + FILE;
         assert_eq!(Users::parse("p", &twice).unwrap_err().problem, PasswordError::Twice);

@@ -20,7 +20,7 @@ const LOOKS: usize = 512;
 /// What can be sent to a client now.
 #[derive(Debug)]
 enum Room {
-    /// At once, over this connection.
+    /// Immediately, over this connection.
     Now(usize),
     Later,
 }

@@ -520,13 +520,13 @@ impl Broker {
         wake(connection, &mut self.actions, id);
     }
 
-    /// Closes a connection for what it did: an MQTT 5 client is told.
+    /// Closes a connection for what it did, with the reason where it speaks MQTT 5.
     fn fault(&mut self, id: usize, why: Fault, now: Instant) {
         self.stats.faults += 1;
         self.farewell(id, why, now);
     }
 
-    /// Closes a connection; an MQTT 5 client is told why.
+    /// Closes a connection, with the reason where it speaks MQTT 5.
     fn farewell(&mut self, id: usize, Fault { reason, why }: Fault, now: Instant) {
         let Some(connection) = self.connections.get(id) else { return };
         let (protocol, wants) = (connection.protocol, connection.wants_reasons);

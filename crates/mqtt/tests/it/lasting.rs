@@ -276,9 +276,9 @@ fn mqtt_3_1_2_22_a_client_that_is_silent_for_one_and_a_half_keep_alives_is_close
 #[test]
 fn mqtt_3_2_2_21_a_longer_keep_alive_than_ours_is_said_to_be_ours() {
     let mut world = World::new(Limits { keep_alive: 60, ..Limits::default() });
-    for (asked, told) in [(0, Some(60)), (61, Some(60)), (60, None), (10, None)] {
+    for (asked, announced) in [(0, Some(60)), (61, Some(60)), (60, None), (10, None)] {
         let (_, connack) = world.hello(v5::Connect::new("c".into(), asked));
-        assert_eq!(connack.properties.server_keep_alive, told);
+        assert_eq!(connack.properties.server_keep_alive, announced);
     }
 }
 
