@@ -33,6 +33,9 @@ impl Store for Nine {
 
 /// Frames, each behind its length in one byte.
 pub fn frames(bytes: &[u8]) {
+    if let Ok(keyed) = crate::Keyed::decode(bytes) {
+        assert_eq!(keyed.encode(), bytes, "one encoding");
+    }
     let span = Span { from: 1000, until: 20_000, messages: 9, record: 100, now: 0 };
     let now = Instant::now();
     let mut initiator = Initiator::new(b"t", [0; 16], span, Nine::snapshot(), Limits::default(), now);

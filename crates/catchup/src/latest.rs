@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Id, Item, Key, Snapshot, Stamp};
+use crate::{Id, Item, Key, Snapshot, Stamp, frame::Span};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,12 @@ pub struct Version {
     pub record: Arc<[u8]>,
 }
 
-/// Whatever comes first in this order gives way.
-type Rank = (Stamp, Id, Id);
+/// Whatever comes first in this order gives way, and of one key is older.
+pub type Rank = (Stamp, Id, Id);
 
 impl Version {
-    fn rank(&self) -> Rank {
+    /// Its place in the order that decides.
+    pub fn rank(&self) -> Rank {
         (self.stamp, self.author, self.id)
     }
 
@@ -87,6 +88,8 @@ pub struct Latest {
     items: BTreeMap<Item, Arc<[u8]>>,
     /// Deletions.
     marks: BTreeSet<Rank>,
+    /// Those before are forgotten.
+    cutoff: Stamp,
     bytes: usize,
 }
 
@@ -97,7 +100,7 @@ impl Latest {
     /// Empty.
     pub fn new(bounds: Bounds) -> Self {
         let (keys, ranks, items) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { bounds, keys, ranks, items, marks: BTreeSet::new(), bytes: 0 }
+        Self { bounds, keys, ranks, items, marks: BTreeSet::new(), cutoff: Stamp::default(), bytes: 0 }
     }
 
     /// Whether a set may be made here: others' sets are taken, and what is oldest gives way.
@@ -123,7 +126,12 @@ impl Latest {
         if self.items.get(&version.item()).is_some_and(|known| *known != key) {
             return Change::default();
         }
+        let was = self.keys.contains_key(&key);
         self.remove(&key);
+        if version.mark && version.stamp < self.cutoff {
+            // Forgotten here, or it would be; it still deletes what is older.
+            return Change { newest: was, gave_way: Vec::new() };
+        }
         self.bytes += size(&key, version.record.len());
         self.ranks.insert(rank, Arc::clone(&key));
         self.items.insert(version.item(), Arc::clone(&key));
@@ -146,8 +154,7 @@ impl Latest {
     fn trim(&mut self) -> Vec<Arc<[u8]>> {
         let mut gave_way = Vec::new();
         while self.keys.len() > self.bounds.keys || self.bytes > self.bounds.bytes {
-            let Some(key) = self.ranks.first_key_value().map(|(_, key)| Arc::clone(key)) else { break };
-            self.remove(&key);
+            let Some(key) = self.give_way() else { break };
             gave_way.push(key);
         }
         gave_way
@@ -161,8 +168,8 @@ impl Latest {
 
     /// Forgets deletions that are older than they are kept; `now` is in milliseconds since 1970.
     pub fn expire(&mut self, now: u64) {
-        let cutoff = Stamp::at(now.saturating_sub(millis(self.bounds.marks)));
-        while let Some(rank) = self.marks.first().copied().filter(|rank| rank.0 < cutoff) {
+        self.cutoff = self.cutoff.max(Stamp::at(now.saturating_sub(millis(self.bounds.marks))));
+        while let Some(rank) = self.marks.first().copied().filter(|rank| rank.0 < self.cutoff) {
             self.marks.remove(&rank);
             if let Some(key) = self.ranks.get(&rank).cloned() {
                 self.remove(&key);
@@ -170,14 +177,14 @@ impl Latest {
         }
     }
 
-    /// The node comes back, and was last connected to others at `left`. If deletions may have been made and forgotten
-    /// meanwhile, all that it has goes, rather than that it revives what was deleted; says whether it did.
-    pub fn back(&mut self, left: u64, now: u64) -> bool {
-        let away = now.saturating_sub(left) >= millis(self.bounds.marks);
-        if away {
-            *self = Self::new(self.bounds);
-        }
-        away
+    /// Throws away what was written up to a moment: what others may have deleted, and forgotten, since this node left
+    /// them ([`Presence`](crate::Presence)). What was written here since they cannot have deleted. Gives back the keys.
+    pub fn throw_away(&mut self, left: u64) -> Vec<Arc<[u8]>> {
+        let kept = self.ranks.split_off(&(Stamp::at(left.saturating_add(1)), Id([0; 16]), Id([0; 16])));
+        let gone = std::mem::replace(&mut self.ranks, kept);
+        let gone: Vec<_> = gone.into_values().collect();
+        gone.iter().for_each(|key| self.remove(key));
+        gone
     }
 
     /// The message of a key; none if it was deleted.
@@ -193,6 +200,43 @@ impl Latest {
     /// The key and message of an item, for sessions.
     pub fn by_item(&self, item: &Item) -> Option<(&Arc<[u8]>, &Version)> {
         self.keys.get_key_value(self.items.get(item)?)
+    }
+
+    /// Whether a deletion of then is forgotten.
+    pub fn is_forgotten(&self, stamp: Stamp) -> bool {
+        stamp < self.cutoff
+    }
+
+    /// The lowest of all gives way; whether there was one.
+    pub fn give_way(&mut self) -> Option<Arc<[u8]>> {
+        let (_, key) = self.ranks.first_key_value()?;
+        let key = Arc::clone(key);
+        self.remove(&key);
+        Some(key)
+    }
+
+    /// What is kept of a key, be it a mark.
+    pub fn version(&self, key: &[u8]) -> Option<&Version> {
+        self.keys.get(key)
+    }
+
+    /// What a session compares: from 0 on. `now` is what this node's clock says, `record` the longest record it takes.
+    pub fn span(&self, record: u64, now: u64) -> Span {
+        let fit = match self.len() {
+            0 => self.bounds.keys,
+            len => self.bounds.bytes.saturating_mul(len) / self.bytes.max(1),
+        };
+        Span { from: 0, until: u64::MAX, messages: self.bounds.keys.min(fit) as u64, record, now }
+    }
+
+    /// Items from a place on, for a snapshot that is made in slices.
+    pub fn items_from(&self, from: Item) -> impl Iterator<Item = &Item> {
+        self.items.range(from..).map(|(item, _)| item)
+    }
+
+    /// How many keys are deleted, and remembered to be.
+    pub fn marks(&self) -> usize {
+        self.marks.len()
     }
 
     /// Keys, marks included.

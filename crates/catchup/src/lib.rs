@@ -7,8 +7,10 @@ pub mod frame;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod item;
+pub mod keyed;
 mod latest;
 mod memory;
+mod presence;
 mod reconcile;
 mod session;
 mod siphash;
@@ -17,8 +19,10 @@ mod stamp;
 mod varint;
 
 pub use item::{Id, Item};
-pub use latest::{Bounds, Change, Full, Latest, Version};
+pub use keyed::{Keyed, Unkeyed};
+pub use latest::{Bounds, Change, Full, Latest, Rank, Version};
 pub use memory::{Keep, Memory, Remembered, Since, Unkept, Unwritten};
+pub use presence::{AWAY, Presence};
 pub use reconcile::{Comparison, Params, Violation, verdicts};
 pub use session::{End, Initiator, Limits, Output, Request, Responder, Store, Summary};
 pub use siphash::Key;

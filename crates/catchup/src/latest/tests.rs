@@ -50,16 +50,23 @@ fn what_was_deleted_is_not_revived_by_who_missed_it_within_the_time_of_a_mark() 
     here.merge(b"k", version(b"k", 2 * hour, 1, b""));
     assert_eq!(here.get(b"k"), None);
     here.expire(25 * hour);
-    assert!(!away.back(hour, 24 * hour));
     catch_up(&mut here, &away);
     assert_eq!(here.get(b"k"), None, "the mark is newer");
 
+    let mark = version(b"k", 2 * hour, 1, b"");
     here.expire(27 * hour);
-    assert!(here.is_empty(), "the mark is forgotten");
-    assert!(away.back(hour, 27 * hour), "and who was away for longer throws its copy away");
+    assert!(here.is_empty() && here.is_forgotten(mark.stamp));
+    // Who was away for longer throws its copy away, but for what it wrote since.
+    away.merge(b"new", version(b"new", hour + 1, 1, b"b"));
+    assert_eq!(away.throw_away(hour), vec![b"k"[..].into()]);
     catch_up(&mut here, &away);
-    assert!(here.is_empty());
+    assert_eq!(here.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(), [b"new"]);
+    // A mark that others still have deletes what is older, and is not kept again.
+    here.merge(b"k", version(b"k", hour, 1, b"a"));
+    assert!(here.merge(b"k", mark.clone()).newest && !here.merge(b"k", mark).newest);
+    assert_eq!((here.version(b"k"), here.marks(), here.len()), (None, 0, 1));
     consistent(&here);
+    consistent(&away);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod figures;
 mod hostile;
+mod latest;
 mod support;
 mod swarm;
 mod vectors;
