@@ -54,9 +54,10 @@ mod text;
 
 pub use config::Config;
 pub use node::{
-    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, Message, Node, NotListening,
-    Oversize, PeerStatus, Position, PublishOptions, PutOptions, Quorum, Receipt, Remembered, SpawnError,
-    Start, Status, Stored, Subscription, Traffic, Validator, Verdict,
+    Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, MAX_STATE_KEY, Message,
+    Node, NotListening, Oversize, PeerStatus, Position, PublishOptions, PutOptions, Quorum, Receipt,
+    Remembered, SpawnError, Start, StateEntry, StateEvent, StateHeld, StateWatch, Status, Stored,
+    Subscription, Traffic, Validator, Verdict,
 };
 pub use smidge_gossip as gossip;
 pub use smidge_runtime as runtime;

@@ -152,10 +152,14 @@ impl Api {
 
     /// The messages of a topic, as `query` says.
     pub(super) async fn follow(&self, topic: &str, query: &str) -> Result<Follow, Failure> {
-        let path = format!("/v1/topics/{}?{query}", encode(topic.as_bytes()));
+        self.follow_path(&format!("/v1/topics/{}?{query}", encode(topic.as_bytes()))).await
+    }
+
+    /// The event stream at a path.
+    pub(super) async fn follow_path(&self, path: &str) -> Result<Follow, Failure> {
         let opening = async {
             let mut wire = self.connect().await?;
-            wire.write_all(self.request("GET", &path, "").as_bytes())
+            wire.write_all(self.request("GET", path, "").as_bytes())
                 .await
                 .map_err(|e| self.unreachable(&e))?;
             let head = wire.response(MAX_HEAD).await.map_err(|e| self.garbled(e))?;

@@ -17,7 +17,7 @@ use super::{
 #[command(after_help = "Example:\n  smidge status --api http://127.0.0.1:4080\n\n\
                         --json: {\"peer\", \"name\", \"version\", \"listening\", \"not_listening\", \"same_key\",\n\
                         \"peers\", \"gossip_off\", \"table\", \"topics\", \"records\",\n\
-                        \"remembered\": {\"messages\", \"bytes\"}, \"uptime_s\",\n\
+                        \"remembered\": {\"messages\", \"bytes\"}, \"state\": {\"keys\", \"marks\", \"bytes\"}, \"uptime_s\",\n\
                         \"role\", \"live\", \"ready\", \"store\": {\"place\", …}, \"log_dropped\", \"traffic\": {\"received\", …}}")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]

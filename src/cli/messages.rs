@@ -137,4 +137,4 @@ impl PubArgs {
 }
 
 /// How often to check whether the reader of stdout is still there.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);

@@ -37,6 +37,7 @@ mod messages;
 mod ping;
 mod run;
 mod short_id;
+mod state;
 mod table;
 mod words;
 
@@ -78,6 +79,7 @@ enum Verb {
     Demo(demo::DemoArgs),
     Pub(messages::PubArgs),
     Sub(messages::SubArgs),
+    State(state::StateArgs),
     Dht(dht::DhtArgs),
     Status(inspect::StatusArgs),
     Peers(inspect::PeersArgs),
@@ -223,6 +225,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Pub(args) => messages::publish(&args),
         Verb::Sub(args) => messages::subscribe(&args),
+        Verb::State(args) => state::run(args),
         Verb::Dht(args) => dht::run(args),
         Verb::Status(args) => inspect::status(&args),
         Verb::Peers(args) => inspect::peers(&args),

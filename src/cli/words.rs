@@ -1,7 +1,8 @@
 //! What the API advises, in the words of verbs: who types `smidge pub` calls no `GET`.
 
 /// What the API calls something, and what a person types.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
+    ("PUT /v1/state/TOPIC/KEY", "`smidge state set`"),
     ("GET /v1/peers", "`smidge peers`"),
     ("GET /v1/names", "`smidge names`"),
     ("GET /v1/status", "`smidge status`"),

@@ -95,8 +95,7 @@ impl Config {
             ),
             rule(
                 &["topics", "gossip.message_id"],
-                gossip.message_id == MessageIds::Content
-                    && self.topics.values().any(|rules| rules.keep.is_some()),
+                gossip.message_id == MessageIds::Content && self.topics.values().any(TopicRules::is_kept),
                 "a topic has keep, and message_id is \"content\"".into(),
                 "keep with message_id = \"source\": what is remembered is told apart by author and number",
             ),
@@ -108,6 +107,19 @@ impl Config {
                     quoted(durable.unwrap_or_default())
                 ),
                 "durable = true with kad.store = \"/path/of/a/file\": what topics remember lies beside it",
+            ),
+            rule(
+                &["topics"],
+                self.topics.values().any(|rules| rules.latest.is_some() && rules.bundle),
+                "a topic has keep = \"latest\" and bundle = true".into(),
+                "one of them: each value is a message of its own",
+            ),
+            rule(
+                &["topics", "gossip.validation"],
+                gossip.validation != Validation::Strict
+                    && self.topics.values().any(|rules| rules.latest.is_some()),
+                "a topic has keep = \"latest\", and messages need no signature".into(),
+                "gossip.validation = \"strict\": of what nobody signed, nobody can say which is the newest",
             ),
             rule(
                 &["gossip.topics", "limits.topics"],

@@ -49,7 +49,7 @@ pub use schema::{
 };
 use table::{Key, Visitor};
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};
-pub use topic_rules::{Keep, TopicRules, TopicScore};
+pub use topic_rules::{Keep, Latest, TopicRules, TopicScore};
 pub(crate) use {
     network::{MAX_NAME, may_be_in_name, parse_topic},
     schema::KEYS,

@@ -33,6 +33,8 @@ pub struct TopicRules {
     pub bundle: bool,
     /// How much of it is remembered; `None`: nothing.
     pub keep: Option<Keep>,
+    /// Its values by key, of which the newest is kept each: `keep = "latest"`. Never beside the other.
+    pub latest: Option<Latest>,
     /// Peers that may compare what they remember of it with this node; `None`: whoever shares the topic. Never empty.
     pub read: Option<BTreeSet<PeerId>>,
 }
@@ -49,6 +51,30 @@ pub struct Keep {
     pub age: Option<Duration>,
     /// Whether it is kept on disk, too, beside the file of `kad.store`.
     pub durable: bool,
+}
+
+/// How many values by key are kept of a topic. Nodes of one topic give them the same bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// Keys, those of deleted values included while that is remembered.
+    pub keys: usize,
+    /// Bytes, 352 for each key beside its own.
+    pub bytes: usize,
+    /// How long a deletion is remembered.
+    pub marks: Duration,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self { keys: 10_000, bytes: 4 << 20, marks: Duration::from_secs(7 * 86_400) }
+    }
+}
+
+impl TopicRules {
+    /// Whether anything of the topic is remembered, so that it is followed.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keep.is_some() || self.latest.is_some()
+    }
 }
 
 /// A preset, and the parameters that differ from it.
@@ -213,6 +239,7 @@ fn read_rules(value: &Value, leaf: &mut usize) -> At<TopicRules> {
         match key.as_str() {
             "publish" => rules.publish = Some(read_peers("publish", value, leaf)?),
             "read" => rules.read = Some(read_peers("read", value, leaf)?),
+            "keep" if is_latest(value) => rules.latest = Some(read_latest(value, leaf)?),
             "keep" => rules.keep = Some(read_keep(value, leaf)?),
             "score" => rules.score = read_score(value, leaf)?,
             "bundle" => {
@@ -237,7 +264,10 @@ fn read_peers(key: &str, value: &Value, leaf: &mut usize) -> At<BTreeSet<PeerId>
 }
 
 fn read_keep(value: &Value, leaf: &mut usize) -> At<Keep> {
-    let table = value.as_table().ok_or_else(|| (inside("keep", Refusal::wrong_type(value)), *leaf))?;
+    let table = value.as_table().ok_or_else(|| {
+        let why = format!("{value} is neither \"latest\" nor a table such as {{ age = \"10m\" }}");
+        (inside("keep", Refusal::new(why)), *leaf)
+    })?;
     let mut keep = Keep::default();
     if table.is_empty() {
         let why = "keep says nothing: give messages, bytes or age, or several of them";
@@ -270,6 +300,43 @@ fn read_keep(value: &Value, leaf: &mut usize) -> At<Keep> {
         return Err((Refusal::new(why), *leaf - 1));
     }
     Ok(keep)
+}
+
+/// `keep = "latest"`, or a table that says so.
+fn is_latest(value: &Value) -> bool {
+    value.as_str() == Some("latest") || value.as_table().is_some_and(|table| table.contains_key("latest"))
+}
+
+fn read_latest(value: &Value, leaf: &mut usize) -> At<Latest> {
+    let mut latest = Latest::default();
+    let Some(table) = value.as_table() else {
+        *leaf += 1;
+        return Ok(latest);
+    };
+    for (key, value) in table {
+        let at = |refusal| (inside(&format!("keep.{key}"), refusal), *leaf);
+        let outside =
+            |range: &str| Err(at(Refusal::new(format!("{value} is out of range (expected {range})"))));
+        match key.as_str() {
+            "latest" if bool::from_toml(value).map_err(at)? => {}
+            "latest" => return Err(at(Refusal::new("false says nothing: leave it out, or keep"))),
+            "keys" => match usize::from_toml(value).map_err(at)? {
+                0 | 100_001.. => return outside("1 to 100000"),
+                keys => latest.keys = keys,
+            },
+            "bytes" => match Size::from_toml(value).map_err(at)? {
+                bytes if !(1 << 10..=1 << 30).contains(&bytes) => return outside("1KiB to 1GiB"),
+                bytes => latest.bytes = bytes,
+            },
+            "marks" => match Duration::from_toml(value).map_err(at)? {
+                marks if marks < Duration::from_secs(10) => return outside("10s or more"),
+                marks => latest.marks = marks,
+            },
+            other => return Err(at(unknown(other, &["bytes", "keys", "latest", "marks"]))),
+        }
+        *leaf += 1;
+    }
+    Ok(latest)
 }
 
 fn read_score(value: &Value, leaf: &mut usize) -> At<TopicScore> {
@@ -327,6 +394,16 @@ fn write_rules(rules: &TopicRules) -> Value {
         let bounds =
             [messages, bytes, age, durable].into_iter().flatten().map(|(key, value)| (key.into(), value));
         table.insert("keep".into(), Value::Table(bounds.collect()));
+    }
+    if let Some(latest) = &rules.latest {
+        let bounds = [
+            ("latest", Value::Boolean(true)),
+            ("keys", usize::to_toml(&latest.keys)),
+            ("bytes", Size::to_toml(&latest.bytes)),
+            ("marks", Duration::to_toml(&latest.marks)),
+        ];
+        let bounds = bounds.map(|(key, value)| (key.into(), value));
+        table.insert("keep".into(), Value::Table(bounds.into_iter().collect()));
     }
     let mut score = toml::Table::new();
     score.insert("preset".into(), ScorePreset::to_toml(&rules.score.preset));

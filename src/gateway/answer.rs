@@ -148,6 +148,15 @@ impl From<Error> for Refusal {
             Error::NotKept(_) => {
                 (409, "set keep in the topic's table, such as { age = \"10m\" }, or ask for what is live")
             }
+            Error::NotByKey(_) => {
+                (409, "set keep = \"latest\" in the topic's table, on every node that is to have the values")
+            }
+            Error::ByKey(_) => (409, "PUT /v1/state/TOPIC/KEY sets a value"),
+            Error::BadKey { .. } => (400, "a key is 1 to 1024 bytes"),
+            Error::StateFull { .. } => (
+                507,
+                "the bounds are keep.keys and keep.bytes of the topic, and limits.kept; the same on all nodes",
+            ),
             Error::Publish(_) => (500, "the node's log tells more"),
         };
         Self::new(status, error.to_string(), hint)

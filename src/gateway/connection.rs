@@ -12,7 +12,8 @@ use super::{
     context::Context,
     follow, handlers, page, publish_many,
     slots::{Places, Wait},
-    target::{self, Query, Route},
+    state,
+    target::{self, Query, Route, StateCall},
     wire::{Framing, Head, RequestLine, Wire, WireError},
 };
 use crate::runtime::{ByteStream, Elapsed};
@@ -162,6 +163,9 @@ impl Connection {
             let heard = head.all("last-event-id").find_map(|id| id.parse().ok());
             return follow::run(self, topic, query, heard).await;
         }
+        if let Route::StateWatch(topic, key) = route {
+            return state::watch(self, topic, key, query).await;
+        }
         let result = handlers::answer(&context, Request { route, query, body }).await;
         self.answer(&result.unwrap_or_else(Refusal::answer), &head).await
     }
@@ -181,6 +185,11 @@ impl Connection {
                 Some(split) if head.is_11 => Route::PublishMany(topic, split),
                 Some(_) => return Err(Refusal::new(505, "split needs HTTP/1.1", "use HTTP/1.1")),
                 None => Route::Publish(topic),
+            },
+            Route::State(topic, StateCall::List) if query.set("watch")? => Route::StateWatch(topic, None),
+            Route::State(topic, StateCall::Get(key)) => match query.set("watch")? {
+                true => Route::StateWatch(topic, Some(key)),
+                false => Route::State(topic, StateCall::Get(key)),
             },
             route => route,
         };

@@ -13,7 +13,7 @@ use super::{
     answer::{Answer, Refusal},
     connection::Request,
     context::Context,
-    metrics,
+    metrics, state,
     target::{Query, Route},
 };
 use crate::node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Status};
@@ -48,6 +48,7 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
         return publish(context, topic, query, body).await;
     }
     match route {
+        Route::State(topic, call) => return state::answer(context, topic, call, query, body).await,
         Route::Put(key) => return put(context, key, query, body).await,
         Route::Get(key) => return get(context, key, query).await,
         Route::Ready => return ready(context, query).await,
@@ -91,6 +92,8 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
         }
         Route::Publish(_)
         | Route::PublishMany(..)
+        | Route::State(..)
+        | Route::StateWatch(..)
         | Route::Put(_)
         | Route::Get(_)
         | Route::Ready

@@ -75,6 +75,13 @@ async fn node(registry: &mut Registry, context: &Context) -> Result<(), Refusal>
     own.register("connections", "Connections with peers", gauge(connections));
     own.register("table_peers", "Peers in the routing table", gauge(status.table as u64));
     own.register("dht_records", "Records kept for the hash table", gauge(status.records as u64));
+    own.register(
+        "state_keys",
+        "Keys that have a value, of topics with keep = \"latest\"",
+        gauge(status.state.keys as u64),
+    );
+    let help = "What is kept of values by key, deleted ones included, as it counts against limits.kept";
+    own.register_with_unit("state", help, Unit::Bytes, gauge(status.state.bytes as u64));
     store(own, &status.store);
     let help = "Addresses where this node's own key answers and should not";
     own.register("same_key", help, gauge(status.same_key.len() as u64));

@@ -19,6 +19,7 @@ mod process;
 mod publish_many;
 mod slots;
 mod split;
+mod state;
 mod target;
 pub(crate) mod wire;
 

@@ -12,7 +12,7 @@ use crate::{
     node::{Quorum, Start},
 };
 
-/// The longest key of a record or of what is provided, in bytes.
+/// The longest key of a record, of what is provided, or of a value by key, in bytes.
 const MAX_KEY: usize = 1024;
 /// The longest wait that a request may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
@@ -32,6 +32,9 @@ pub(super) enum Route {
     /// Messages that a body is split into.
     PublishMany(String, Split),
     Follow(String),
+    State(String, StateCall),
+    /// The values of a topic, or that of one key, as they change.
+    StateWatch(String, Option<Vec<u8>>),
     Put(Vec<u8>),
     Get(Vec<u8>),
     Provide(Vec<u8>),
@@ -39,6 +42,15 @@ pub(super) enum Route {
     FindPeer(PeerId),
     Ping(PeerId),
     PingAt(Multiaddr),
+}
+
+/// What is asked of the values by key of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum StateCall {
+    List,
+    Get(Vec<u8>),
+    Set(Vec<u8>),
+    Delete(Vec<u8>),
 }
 
 impl Route {
@@ -60,7 +72,7 @@ impl Route {
 
 /// The paths, for the answer to any other one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
-                     /v1/topics/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
+                     /v1/topics/TOPIC, /v1/state/TOPIC, /v1/state/TOPIC/KEY, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
 /// A slash that is part of a name.
 const SLASH: &str = "a / within a topic, a key or an address is written %2F";
@@ -97,6 +109,17 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
                 _ => Route::Follow(topic(&name)?),
             }
         }
+        [b"v1", b"state", name] => {
+            get().and_then(|_| topic(name)).map(|t| Route::State(t, StateCall::List))?
+        }
+        [b"v1", b"state", name, of] => {
+            let call = match only(method, &["GET", "PUT", "DELETE", "HEAD"])? {
+                "PUT" => StateCall::Set(key(of)?),
+                "DELETE" => StateCall::Delete(key(of)?),
+                _ => StateCall::Get(key(of)?),
+            };
+            Route::State(topic(name)?, call)
+        }
         [b"v1", b"dht", name] => match only(method, &["GET", "PUT", "HEAD"])? {
             "PUT" => Route::Put(key(name)?),
             _ => Route::Get(key(name)?),
@@ -110,7 +133,7 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
             Some(address) => Route::PingAt(address),
             None => Route::Ping(peer(id)?),
         },
-        [b"v1", b"dht" | b"peers", _, _, ..] => {
+        [b"v1", b"dht" | b"peers" | b"state", _, _, ..] => {
             return Err(Refusal::new(404, "there is no such path", format!("{SLASH}; {PATHS}")));
         }
         _ => return Err(Refusal::new(404, "there is no such path", PATHS)),
@@ -272,6 +295,12 @@ impl Query {
         self.take(name, "true or false", |text| text.parse().ok())
     }
 
+    /// A parameter that may stand alone: `?watch`, `?watch=true`.
+    pub(super) fn set(&mut self, name: &str) -> Result<bool, Refusal> {
+        let parse = |text: &str| if text.is_empty() { Some(true) } else { text.parse().ok() };
+        Ok(self.take(name, "nothing, true or false", parse)?.unwrap_or(false))
+    }
+
     /// How a body is split into messages.
     pub(super) fn split(&mut self) -> Result<Option<Split>, Refusal> {
         self.take("split", "lines or frames", |text| match text {
@@ -351,6 +380,11 @@ mod tests {
         );
         assert_eq!(route("POST", "/v1/topics/a/b%2Fc"), Ok(Route::Publish("a/b/c".into())));
         assert_eq!(route("POST", "/v1/topics/t"), Ok(Route::Publish("t".into())));
+        let state = |call| Ok(Route::State("a/b".into(), call));
+        assert_eq!(route("GET", "/v1/state/a%2Fb"), state(StateCall::List));
+        assert_eq!(route("PUT", "/v1/state/a%2Fb/%00%2F"), state(StateCall::Set(vec![0, b'/'])));
+        assert_eq!(route("DELETE", "/v1/state/a%2Fb/k"), state(StateCall::Delete(b"k".to_vec())));
+        assert_eq!(route("HEAD", "/v1/state/a%2Fb/k"), state(StateCall::Get(b"k".to_vec())));
         assert_eq!(route("PUT", "/v1/dht/%00%ff"), Ok(Route::Put(vec![0, 255])));
         assert_eq!(route("HEAD", "/v1/dht/k"), Ok(Route::Get(b"k".to_vec())));
         assert_eq!(route("POST", "/v1/dht/k/providers"), Ok(Route::Provide(b"k".to_vec())));
@@ -375,6 +409,13 @@ mod tests {
             ("GET", "/../healthz", 404),
             ("POST", "/healthz", 405),
             ("DELETE", "/v1/dht/k", 405),
+            ("POST", "/v1/state/t", 405),
+            ("POST", "/v1/state/t/k", 405),
+            ("PUT", "/v1/state/t", 405),
+            ("GET", "/v1/state/", 400),
+            ("PUT", "/v1/state/t/", 400),
+            ("PUT", "/v1/state/a/b/k", 404),
+            ("GET", "/v1/state/%ff/k", 400),
             ("get", "/healthz", 405),
             ("HEAD", "/v1/topics/t", 405),
             ("OPTIONS", "/v1/topics/t", 405),

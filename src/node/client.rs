@@ -16,6 +16,7 @@ use super::{
     feed::Opener,
     peers::PeerStatus,
     replay::Start,
+    state::{StateEntry, StateWatch},
     status::Status,
     subscription::Subscription,
     topics::Events,
@@ -139,6 +140,67 @@ impl Client {
         }
         let topic = topic.into();
         self.ask(|reply| Command::Publish { topic, messages, options, reply }).await
+    }
+
+    /// The newest value of a key in a topic with `keep = "latest"`, as this node has it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::NotByKey`], [`Error::BadKey`], [`Error::BadTopic`].
+    pub async fn state_get(
+        &self,
+        topic: impl Into<String>,
+        key: impl Into<Vec<u8>>,
+    ) -> Result<Option<StateEntry>, Error> {
+        let (topic, key) = (topic.into(), key.into());
+        self.ask(|reply| Command::StateGet { topic, key, reply }).await
+    }
+
+    /// Sets a key, here and at all nodes that keep the topic: those that are there now, and those that come. Nobody has to
+    /// be there. Whatever this node has of the key is older then; of two that are set by different nodes at the same time
+    /// one wins, the same everywhere.
+    ///
+    /// # Errors
+    /// As [`state_get`](Self::state_get); [`Error::StateFull`] over the bounds of the topic, [`Error::NotAPublisher`],
+    /// [`Error::MessageTooLarge`], [`Error::Congested`].
+    pub async fn state_set(
+        &self,
+        topic: impl Into<String>,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<Receipt, Error> {
+        let (topic, key, value) = (topic.into(), key.into(), Some(value.into()));
+        self.ask(|reply| Command::StateSet { topic, key, value, reply }).await
+    }
+
+    /// Deletes a key, in the same way.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if this node has no value of it; as [`state_set`](Self::state_set).
+    pub async fn state_delete(
+        &self,
+        topic: impl Into<String>,
+        key: impl Into<Vec<u8>>,
+    ) -> Result<Receipt, Error> {
+        let (topic, key) = (topic.into(), key.into());
+        self.ask(|reply| Command::StateSet { topic, key, value: None, reply }).await
+    }
+
+    /// All keys with their values, in the order of the keys.
+    ///
+    /// # Errors
+    /// [`Error::NotByKey`], [`Error::BadTopic`].
+    pub async fn state_list(&self, topic: impl Into<String>) -> Result<Vec<StateEntry>, Error> {
+        let topic = topic.into();
+        Ok(self.ask(|reply| Command::StateList { topic, reply }).await?.entries)
+    }
+
+    /// The same, and from then on every change.
+    ///
+    /// # Errors
+    /// As [`state_list`](Self::state_list); [`Error::Limit`] with too many who watch.
+    pub async fn state_watch(&self, topic: impl Into<String>) -> Result<StateWatch, Error> {
+        let topic = topic.into();
+        self.ask(|reply| Command::StateWatch { topic, reply }).await
     }
 
     /// Stores a record here and at the nodes closest to its key. When this returns, this node and those

@@ -7,9 +7,11 @@ use libp2p::{Multiaddr, PeerId, kad};
 
 use super::{
     error::Error,
+    event::Receipt,
     peers::PeerStatus,
     pending_publishes::Outcome,
     replay::{Cursor, Page, Start},
+    state::{Listed, StateEntry, StateWatch},
     status::Status,
     subscription::Subscription,
 };
@@ -51,6 +53,27 @@ pub(crate) enum Command {
         messages: Vec<Vec<u8>>,
         options: PublishOptions,
         reply: Reply<Vec<Outcome>>,
+    },
+    /// The value of a key.
+    StateGet {
+        topic: String,
+        key: Vec<u8>,
+        reply: Reply<Option<StateEntry>>,
+    },
+    /// Sets a key, or deletes it.
+    StateSet {
+        topic: String,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        reply: Reply<Receipt>,
+    },
+    StateList {
+        topic: String,
+        reply: Reply<Listed>,
+    },
+    StateWatch {
+        topic: String,
+        reply: Reply<StateWatch>,
     },
     Put {
         key: Vec<u8>,

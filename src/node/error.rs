@@ -66,6 +66,26 @@ pub enum Error {
     /// Nothing is remembered of a topic.
     #[error("nothing of {0:?} is remembered here: topics.{0:?}.keep is not set")]
     NotKept(String),
+    /// A topic has no values by key.
+    #[error("{0:?} has no values by key here: topics.{0:?}.keep is not \"latest\"")]
+    NotByKey(String),
+    /// A topic takes values by key, and nothing else.
+    #[error("{0:?} takes values by key, and nothing else: topics.{0:?}.keep is \"latest\"")]
+    ByKey(String),
+    /// A key of a value is empty or too long.
+    #[error("a key of {length} bytes: it has 1 to 1024")]
+    BadKey {
+        /// Its length.
+        length: usize,
+    },
+    /// A set would go over the bounds of its topic.
+    #[error("the values of {topic:?} are full: {why}")]
+    StateFull {
+        /// The topic.
+        topic: String,
+        /// Which bound.
+        why: String,
+    },
     /// The gossip engine refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),

@@ -255,6 +255,34 @@ pub enum Event {
         /// How many more there were, of any peer, since the last report.
         others: u64,
     },
+    /// A message in a topic of values by key was none, and was kept out. Reported every 10 s at most.
+    KeptOut {
+        /// The topic.
+        topic: String,
+        /// Who sent it.
+        author: PeerId,
+        /// What is amiss.
+        why: String,
+        /// How many more there were, in any topic, since the last report.
+        others: u64,
+    },
+    /// A value gave way: there are more than the topic's bounds, or `limits.kept`, let be. Reported every 10 s at most.
+    GaveWay {
+        /// The topic.
+        topic: String,
+        /// Its key.
+        key: Arc<[u8]>,
+        /// How many more there were, in any topic, since the last report.
+        others: u64,
+    },
+    /// This node was away for longer than deletions are remembered: its copy of a topic's values was thrown away, but for
+    /// what was set since, and is fetched again from those who were there.
+    ThrownAway {
+        /// The topic.
+        topic: String,
+        /// How many keys.
+        keys: usize,
+    },
     /// A peer answered a ping.
     Ping {
         /// The peer.
@@ -349,6 +377,9 @@ impl Event {
             | Self::SlowPeer(_)
             | Self::Shedding(_)
             | Self::Oversized { .. }
+            | Self::KeptOut { .. }
+            | Self::GaveWay { .. }
+            | Self::ThrownAway { .. }
             | Self::NotListening(..)
             | Self::CannotListen { .. }
             | Self::NotAdmitted { .. }
@@ -372,6 +403,14 @@ impl Event {
             },
             _ => Level::Info,
         }
+    }
+}
+
+/// What happened beside what a line is about.
+fn beside(f: &mut fmt::Formatter<'_>, others: u64) -> fmt::Result {
+    match others {
+        0 => Ok(()),
+        n => write!(f, " ({n} others since this was said last)"),
     }
 }
 
@@ -447,11 +486,26 @@ impl fmt::Display for Event {
             ),
             Self::Oversized { peer, what, others } => {
                 write!(f, "too large from {peer}, and dropped: {what}")?;
-                match others {
-                    0 => Ok(()),
-                    n => write!(f, " ({n} others since this was said last)"),
-                }
+                beside(f, *others)
             }
+            Self::KeptOut { topic, author, why, others } => {
+                write!(f, "kept out of {topic}, a message of {author}: {why}")?;
+                beside(f, *others)
+            }
+            Self::GaveWay { topic, key, others } => {
+                write!(
+                    f,
+                    "gave way in {topic}, the value of \"{}\": there are more than its keep.keys and keep.bytes, or \
+                     limits.kept, let be",
+                    key.escape_ascii()
+                )?;
+                beside(f, *others)
+            }
+            Self::ThrownAway { topic, keys } => write!(
+                f,
+                "threw away {keys} values of {topic}: this node was alone for longer than keep.marks, and cannot know \
+                 what was deleted meanwhile; they are fetched from those who were there"
+            ),
             Self::GossipOff { peer, reason, attempt, again } => {
                 let then = if *again { "it is connected anew" } else { "it cannot be dialed from here" };
                 write!(f, "gossip with {peer} is off: {reason}; {then} (attempt {attempt})")

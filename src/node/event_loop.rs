@@ -40,6 +40,7 @@ use super::{
     reservations::Reservations,
     seldom::Seldom,
     setup,
+    state::Watchers,
     surplus::Needed,
     tally::Tally,
     topic_discovery::TopicDiscovery,
@@ -67,8 +68,9 @@ mod publishing;
 mod puts;
 mod recovery;
 mod reports;
+mod state;
 
-/// The shortest time between two lines about what was too large, and about what gossip gave up.
+/// The shortest time between two lines about what was too large, or was no value by key, or gave way, and about what gossip gave up.
 const OVERSIZED: Duration = Duration::from_secs(10);
 const SHEDDING: Duration = Duration::from_secs(3600);
 /// How often the routing table is refreshed.
@@ -111,6 +113,11 @@ pub(crate) struct EventLoop {
     /// What gossip gave up to stay within its bounds, as counted.
     shed: Shed,
     shedding: Seldom,
+    /// Whoever watches values by key.
+    watchers: Watchers,
+    /// What was no value by key, and values that gave way to bounds, and not reported yet.
+    kept_out: Seldom,
+    giving_way: Seldom,
     alone: Alone,
     /// Messages that have no line each.
     tally: Tally,
@@ -187,6 +194,9 @@ impl EventLoop {
             oversized: Seldom::new(OVERSIZED),
             shed: Shed::default(),
             shedding: Seldom::new(SHEDDING),
+            watchers: Watchers::new(&config.limits),
+            kept_out: Seldom::new(OVERSIZED),
+            giving_way: Seldom::new(OVERSIZED),
             alone: Alone::new(now),
             tally: Tally::default(),
             pending_publishes: PendingPublishes::new(config.limits.pending),

@@ -57,6 +57,8 @@ pub(crate) struct Metrics {
     oversized: Counter,
     duplicates: Counter,
     shed: Labelled,
+    kept_out: Labelled,
+    gave_way: Counter,
     pub(crate) lost: Lost,
 }
 
@@ -136,6 +138,19 @@ impl Metrics {
                 "what",
                 &["ids", "payloads", "messages", "forwards"],
             ),
+            kept_out: labelled(
+                own,
+                "state_refused",
+                "Values by key that were not taken, by why: no room for one that was to be set here, no key, or a time \
+                 that has not come",
+                "why",
+                &["full", "no_key", "ahead"],
+            ),
+            gave_way: counter(
+                own,
+                "state_gave_way",
+                "Values by key that gave way to the bounds of their topic, or of all",
+            ),
             rejected: counter(
                 own,
                 "messages_rejected",
@@ -164,6 +179,16 @@ impl Metrics {
                 self.rejected.inc();
             }
         }
+    }
+
+    /// Counts what is no value of its topic, or has no room.
+    pub(crate) fn kept_out(&self, why: &'static str) {
+        self.kept_out.get_or_create(&[("why", why)]).inc();
+    }
+
+    /// Counts values that gave way.
+    pub(crate) fn gave_way(&self, count: u64) {
+        self.gave_way.inc_by(count);
     }
 
     /// Counts what was larger than this node takes.

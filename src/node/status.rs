@@ -38,6 +38,8 @@ pub struct Status {
     pub records: usize,
     /// What it remembers of topics with `keep`.
     pub remembered: Remembered,
+    /// What it keeps of topics with `keep = "latest"`.
+    pub state: StateHeld,
     /// How its store stands.
     pub store: StoreStatus,
     /// How long it has been running, in seconds.
@@ -58,6 +60,17 @@ pub struct Remembered {
     /// The file of topics with `durable`, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileStatus>,
+}
+
+/// What a node keeps of values by key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StateHeld {
+    /// Keys with a value.
+    pub keys: usize,
+    /// Deleted keys, which count as keys while it is remembered that they are.
+    pub marks: usize,
+    /// Their bytes, as they count against `limits.kept`.
+    pub bytes: usize,
 }
 
 /// Messages of a node since it started; they only ever grow, so that two readings make a rate.

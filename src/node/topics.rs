@@ -47,7 +47,7 @@ pub(crate) fn bounds(limits: &Limits) -> Bounds {
 }
 
 /// Bytes that may wait for all subscribers.
-fn all(limits: &Limits) -> usize {
+pub(crate) fn all(limits: &Limits) -> usize {
     if limits.backlogs == 0 { (limits.memory / 16).min(64 << 20) } else { limits.backlogs }
 }
 

@@ -41,6 +41,7 @@ mod relay;
 mod restart;
 mod scores;
 mod size;
+mod state;
 mod store;
 mod strangers;
 mod strangers_claims;

@@ -153,6 +153,12 @@ fn every_verb_prints_the_fields_that_are_documented() {
     compare("dht provide", &[printed(&one, &["dht", "provide", "k"])]);
     compare("dht providers", &[printed(&two, &["dht", "providers", "k"])]);
     compare("dht find-peer", &[printed(&three, &["dht", "find-peer", &one.peer])]);
+    let keeping = Daemon::start(&["--set", "topics={ s = { keep = \"latest\" } }"]);
+    compare("state set", &[printed(&keeping, &["state", "set", "s", "k", "-m", "v"])]);
+    let listed = [&["state", "list", "s"][..], &["state", "list", "s", "--values"]];
+    compare("state list", &listed.map(|args| printed(&keeping, args)));
+    compare("state watch", &[printed(&keeping, &["state", "watch", "s", "--count", "1"])]);
+    compare("state delete", &[printed(&keeping, &["state", "delete", "s", "k"])]);
     compare("doctor", &[printed(&one, &["doctor", "--dial", &two.addr, "--dial", "127.0.0.1:1"])]);
 
     let mut sub =

@@ -52,6 +52,35 @@ fn topics_have_publishers_and_a_score_of_their_own() {
 }
 
 #[test]
+fn a_topic_keeps_messages_or_the_newest_value_of_each_key() {
+    let latest =
+        |text: &str| load(&format!("[topics.t]\nkeep = {text}")).map(|config| config.topics["t"].clone());
+    let short = latest("\"latest\"").unwrap();
+    assert_eq!((short.latest, short.keep), (Some(Latest::default()), None));
+    assert_eq!(latest("{ latest = true }").unwrap(), short);
+    let bounds = Latest { keys: 9, bytes: 64 << 10, marks: secs(3600) };
+    let own =
+        load("[topics.t]\nkeep = { latest = true, keys = 9, bytes = \"64KiB\", marks = \"1h\" }").unwrap();
+    assert_eq!(own.topics["t"].latest, Some(bounds));
+    assert_eq!(load(&own.toml()).unwrap().topics, own.topics, "{}", own.toml());
+    for (text, said) in [
+        ("\"newest\"", "keep: \"newest\" is neither \"latest\" nor a table such as { age = \"10m\" }"),
+        ("{ latest = false }", "keep.latest: false says nothing"),
+        ("{ latest = true, keys = 0 }", "keep.keys: 0 is out of range (expected 1 to 100000)"),
+        ("{ latest = true, marks = \"1s\" }", "keep.marks: \"1s\" is out of range (expected 10s or more)"),
+        ("{ latest = true, messages = 5 }", "keep.messages: unknown key \"messages\""),
+        ("{ keys = 5 }", "keep.keys: unknown key \"keys\""),
+    ] {
+        let refused = refusal(&format!("[topics.t]\nkeep = {text}"));
+        assert!(refused.starts_with(&format!("c.toml:2: topics: of \"t\": {said}")), "{text}: {refused}");
+    }
+    let refused = refusal("[topics.t]\nkeep = \"latest\"\nbundle = true");
+    assert!(refused.contains("one of them"), "{refused}");
+    let refused = refusal("[gossip]\nvalidation = \"permissive\"\n[topics.t]\nkeep = \"latest\"");
+    assert!(refused.contains("strict"), "{refused}");
+}
+
+#[test]
 fn every_preset_is_valid_and_lets_silence_cost_nothing() {
     for preset in ["default", "strict", "off"] {
         let config = load(&format!("[topics.t.score]\npreset = \"{preset}\"")).unwrap();

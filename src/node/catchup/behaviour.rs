@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -26,6 +27,7 @@ use super::{
     book::Book,
     durable::{Durable, Report},
     handler::{self, Handler, StreamId},
+    maps::{self, Maps},
     record::Record,
     scheduler::{Outcome, Scheduler},
     session::{Key, Machine, Session, outcome},
@@ -62,6 +64,8 @@ pub(crate) enum Event {
     Recovered { from: PeerId, records: Vec<Record> },
     /// What became of a commit of what is durable.
     Saved(Report),
+    /// This node was away for longer than deletions are remembered: these values of it are no more.
+    ThrownAway { topic: String, keys: Vec<Arc<[u8]>> },
 }
 
 /// Bounds.
@@ -196,6 +200,14 @@ impl Behaviour {
         }
     }
 
+    /// The same of a value by key.
+    pub(crate) fn learned_value(&mut self, from: &PeerId, record: &Record) {
+        if Maps::is_settled(record, self.book.times(wall())) {
+            self.scheduler.learned(record.wire.topic(), from, self.runtime.now());
+            self.wake();
+        }
+    }
+
     fn limits(&self) -> Limits {
         let record = self.settings.max_message + ENVELOPE;
         // As many as there is room for, and some that go while others come.
@@ -244,13 +256,15 @@ impl Behaviour {
             let filling = Some((Snapshot::new(SnapshotKey::new(salt)), span));
             let key = (connection, StreamId::Ours(self.next));
             self.next += 1;
-            let session = Session::new(peer, topic, Machine::Beginning { salt }, filling, now);
+            let mut session = Session::new(peer, topic, Machine::Beginning { salt }, filling, now);
+            session.name = self.book.maps.name(&session.topic, self.book.times(wall()));
             self.sessions.insert(key, session);
         }
     }
 
-    fn refusal(&mut self, peer: &PeerId, topic: &str, now: Instant) -> Option<Refusal> {
-        if !self.book.keeps(topic) {
+    /// `theirs` is how far back the peer's copy goes, if it is one of values by key.
+    fn refusal(&mut self, peer: &PeerId, topic: &str, theirs: Option<u64>, now: Instant) -> Option<Refusal> {
+        if !self.book.keeps(topic) || self.book.maps.keeps(topic) != theirs.is_some() {
             return Some(Refusal::NotKept);
         }
         if !self.book.may_read(topic, peer) {
@@ -280,14 +294,28 @@ impl Behaviour {
                 return self.command(key, peer, close);
             }
         };
-        let topic = String::from_utf8(request.topic).unwrap_or_default();
-        if let Some(refusal) = self.refusal(&peer, &topic, now) {
+        let (theirs, topic) = maps::read_name(request.topic);
+        let times = self.book.times(wall());
+        let mut refusal = self.refusal(&peer, &topic, theirs, now);
+        if let Some(theirs) = theirs.filter(|_| refusal.is_none())
+            && self.book.maps.presence(&topic).is_some_and(|ours| ours.goes_before(theirs, times.common))
+            && self.scheduler.hurry(&peer, &topic, now)
+        {
+            refusal = Some(Refusal::Busy);
+            self.wake();
+        }
+        if let Some(refusal) = refusal {
             responder.refuse(refusal);
             let frame = match responder.poll(now) {
                 Output::Send(frame) => Some(frame),
                 _ => None,
             };
             return self.command(key, peer, handler::Command::Finish { stream: key.1, frame });
+        }
+        let gone = theirs.map(|theirs| self.book.maps.greeted(&topic, theirs, times)).unwrap_or_default();
+        if !gone.is_empty() {
+            self.actions
+                .push_back(ToSwarm::GenerateEvent(Event::ThrownAway { topic: topic.clone(), keys: gone }));
         }
         let record = self.limits().record;
         let Some(span) = self.book.span(&topic, false, record, wall()) else {
@@ -296,7 +324,7 @@ impl Behaviour {
         self.scheduler.began(&peer, &topic, now);
         let filling = Some((Snapshot::new(SnapshotKey::new(request.salt)), span));
         let mut session = Session::new(peer, topic, Machine::Responder(responder), filling, now);
-        session.is_open = true;
+        (session.is_open, session.theirs) = (true, theirs);
         self.sessions.insert(key, session);
         self.wake();
     }
@@ -366,6 +394,10 @@ impl Behaviour {
         let is_done = matches!(outcome, Outcome::Done { .. });
         if is_done && summary.frames > 0 {
             self.book.heard(peer, summary.skew, wall());
+            let now = self.book.times(wall()).common;
+            if let Some(presence) = self.book.maps.presence(&session.topic) {
+                presence.met(session.theirs, now);
+            }
         }
         // A session of theirs that did not come to its end says nothing of when to compare with them.
         if session.is_ours() || is_done || outcome == Outcome::Hostile {
@@ -425,8 +457,8 @@ impl Behaviour {
         let due = self.scheduler.deadline(|topic| self.free(topic, now));
         let tick = due.is_some().then_some(now + TICK);
         let at = [sessions, due, tick].into_iter().flatten().min();
-        // A moment that is still to come is not put off.
-        let at = match (self.armed.filter(|armed| *armed > now), at) {
+        // It is not put off, also where it has come: this may be polled before the timer is.
+        let at = match (self.armed, at) {
             (Some(armed), Some(at)) => Some(armed.min(at)),
             (_, at) => at,
         };
@@ -440,6 +472,12 @@ impl Behaviour {
         if self.armed.take().is_some_and(|at| now >= at + FROZEN) {
             log::debug!("this process stood still: neighbours are asked what it missed");
             self.scheduler.missed(None, now);
+        }
+        let common = self.book.times(wall()).common;
+        for topic in self.scheduler.shared() {
+            if let Some(presence) = self.book.maps.presence(topic) {
+                presence.touch(common);
+            }
         }
         let due = |session: &Session| session.wake.is_some_and(|at| at <= now);
         let due: Vec<_> =

@@ -10,7 +10,12 @@ use std::{
 use libp2p::PeerId;
 use smidge_catchup::{Item, Keep, Memory, Snapshot, Unkept, frame::Span};
 
-use super::{clock::Clock, number::Numbers, record::Record, record::Shelf};
+use super::{
+    clock::Clock,
+    maps::{Maps, Times, Values},
+    number::Numbers,
+    record::{Record, Shelf, Shelves},
+};
 use crate::config::{self, TopicRules};
 
 /// How far an author's clock may be ahead of everybody's.
@@ -20,7 +25,7 @@ const NO_AGE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// How long a message may be on its way as live.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Messages remembered of a topic that the rules refused.
-const REFUSED: usize = 1024;
+pub(super) const REFUSED: usize = 1024;
 /// A session begins a little later than what is kept: the other side, a moment later, still keeps all of it.
 const MARGIN: u64 = 500;
 
@@ -98,7 +103,9 @@ pub(super) struct Kept {
 /// What this node remembers.
 pub(crate) struct Book {
     pub(super) topics: BTreeMap<String, Kept>,
-    /// Bytes of all topics, and how many they may be.
+    /// Topics of values by key.
+    pub(super) maps: Maps,
+    /// Bytes of all topics of messages, and how many those of all topics may be.
     bytes: usize,
     limit: usize,
     /// Tells this memory from that of another node, and of a run before.
@@ -115,6 +122,7 @@ impl Book {
     pub(crate) fn new(name: u32, limit: usize) -> Self {
         Self {
             topics: BTreeMap::new(),
+            maps: Maps::new(limit),
             bytes: 0,
             limit,
             name,
@@ -157,6 +165,7 @@ impl Book {
             kept.refused.clear();
             (kept.keep, kept.read) = (keep, rules.read.clone());
         }
+        self.maps.configure(rules, self.times(now));
         self.adjust(now);
     }
 
@@ -186,26 +195,33 @@ impl Book {
         self.clock.forget(peer);
     }
 
+    /// What this node's clock and its neighbours' say.
+    pub(super) fn times(&self, now: u64) -> Times {
+        Times { own: now, common: self.clock.common(now) }
+    }
+
+    /// Whether anything of a topic is kept, be it messages or values by key.
     pub(crate) fn keeps(&self, topic: &str) -> bool {
-        self.topics.contains_key(topic)
+        self.topics.contains_key(topic) || self.maps.keeps(topic)
     }
 
     pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
-        self.topics.keys()
+        self.topics.keys().chain(self.maps.topics())
     }
 
     /// Whether a peer may compare its memory of a topic with ours.
     pub(super) fn may_read(&self, topic: &str, peer: &PeerId) -> bool {
-        let kept = self.topics.get(topic);
-        kept.is_some_and(|kept| kept.read.as_ref().is_none_or(|peers| peers.contains(peer)))
+        let Some(kept) = self.topics.get(topic) else { return self.maps.may_read(topic, peer) };
+        kept.read.as_ref().is_none_or(|peers| peers.contains(peer))
     }
 
     pub(crate) fn memory(&self, topic: &str) -> Option<&Memory> {
         self.topics.get(topic).map(|kept| &kept.memory)
     }
 
-    pub(super) fn shelf<'a>(&'a self, topic: &'a str) -> Option<Shelf<'a>> {
-        self.memory(topic).map(|memory| Shelf { topic, memory })
+    pub(super) fn shelf<'a>(&'a self, topic: &'a str) -> Option<Shelves<'a>> {
+        let messages = self.memory(topic).map(|memory| Shelves::Messages(Shelf { topic, memory }));
+        messages.or_else(|| Some(Shelves::Values(Values { topic, map: self.maps.map(topic)? })))
     }
 
     /// Messages and bytes that are kept of all topics.
@@ -237,6 +253,11 @@ impl Book {
         Some(self.position(record.wire.topic(), record.item().time, number, 0))
     }
 
+    /// Bytes that all topics may have.
+    pub(super) fn bound(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn position(&self, topic: &str, time: u64, number: u64, part: u32) -> Position {
         // A number that the next run would give out again does not outlive this one.
         let kept = self.topics.get(topic).filter(|kept| number <= kept.numbered);
@@ -249,8 +270,9 @@ impl Book {
         position.memory == self.name || kept.is_some_and(|kept| kept.name == position.memory)
     }
 
-    fn make_room(&mut self) {
-        while self.bytes > self.limit {
+    pub(super) fn make_room(&mut self) {
+        let limit = self.limit.saturating_sub(self.maps.bytes());
+        while self.bytes > limit {
             let most = self.topics.values_mut().max_by_key(|kept| kept.memory.bytes());
             let Some(kept) = most else { return };
             let before = kept.memory.bytes();
@@ -264,6 +286,9 @@ impl Book {
     /// What a session compares: all, or all but what may be on its way as live. The own clock is given as it is.
     pub(super) fn span(&mut self, topic: &str, settled: bool, record: usize, now: u64) -> Option<Span> {
         let (earlier, common) = (self.clock.earlier(now), self.clock.common(now));
+        if self.maps.keeps(topic) {
+            return self.maps.span(topic, record, self.times(now));
+        }
         let kept = self.topics.get_mut(topic)?;
         let before = kept.memory.bytes();
         kept.memory.expire(earlier);
@@ -287,7 +312,7 @@ impl Book {
 
     /// Puts up to `most` items behind the last of a snapshot into it; says whether that was all.
     pub(super) fn fill(&self, topic: &str, snapshot: &mut Snapshot, most: usize) -> bool {
-        let Some(kept) = self.topics.get(topic) else { return true };
+        let Some(kept) = self.topics.get(topic) else { return self.maps.fill(topic, snapshot, most) };
         let last = snapshot.items().last().copied();
         let from = last.unwrap_or(Item::at(0));
         let mut memory = kept.memory.from(from).map(|kept| kept.item).peekable();

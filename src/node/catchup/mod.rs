@@ -1,7 +1,7 @@
 //! What topics remember, and how nodes that share one give each other what they lack: `/smidge/catchup/1.0.0`
 //! (docs/CATCHUP.md).
 //!
-//! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`), when to compare with which peer
+//! The protocol itself is the pure crate `smidge-catchup`. Here are the memories (`book.rs`, `maps.rs`), when to compare with which peer
 //! (`scheduler.rs`), what of them is on the disk (`durable.rs`, `saved.rs`, `rows.rs`), and the streams. What is fetched is verified here and judged by the event loop, as what is live.
 //! Never dials, never closes a connection, and never works for longer than a slice at a time.
 
@@ -10,12 +10,14 @@ mod book;
 mod clock;
 mod durable;
 mod handler;
+mod maps;
 mod number;
 mod record;
 mod rows;
 mod saved;
 mod scheduler;
 mod session;
+mod values;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +25,7 @@ pub(crate) use behaviour::{Behaviour, Event, File, Settings};
 pub(crate) use book::Judgement;
 pub use book::Position;
 pub(crate) use durable::Report;
+pub(crate) use maps::{Entry, Value};
 pub(crate) use number::sent;
 pub(crate) use record::Record;
 

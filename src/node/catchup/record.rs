@@ -4,7 +4,10 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use smidge_catchup::{Id, Item, Memory, Store};
 
-use super::number::{Place, place};
+use super::{
+    maps::Values,
+    number::{Place, place},
+};
 use crate::gossip::{Message, Topic, Validation, WireMessage};
 
 /// A signed message with its place. The signature is not looked at here.
@@ -70,6 +73,28 @@ impl Store for Shelf<'_> {
     fn item(&self, record: &[u8]) -> Option<Item> {
         // A message of another topic, however well signed, is none of this one's.
         Record::decode(record).filter(|record| record.wire.topic() == self.topic).map(|record| record.item())
+    }
+}
+
+/// What is kept of a topic, of either kind.
+pub(crate) enum Shelves<'a> {
+    Messages(Shelf<'a>),
+    Values(Values<'a>),
+}
+
+impl Store for Shelves<'_> {
+    fn record(&self, item: &Item) -> Option<&[u8]> {
+        match self {
+            Self::Messages(shelf) => shelf.record(item),
+            Self::Values(values) => values.record(item),
+        }
+    }
+
+    fn item(&self, record: &[u8]) -> Option<Item> {
+        match self {
+            Self::Messages(shelf) => shelf.item(record),
+            Self::Values(values) => values.item(record),
+        }
     }
 }
 

@@ -120,6 +120,19 @@ impl Scheduler {
         }
     }
 
+    /// This node is to begin, in the place of a peer that did; whether it will.
+    pub(super) fn hurry(&mut self, peer: &PeerId, topic: &str, now: Instant) -> bool {
+        let Some(pair) = self.pair(peer, topic) else { return false };
+        (pair.due, pair.failures) = (now, 0);
+        true
+    }
+
+    /// Topics that neighbours share, as far as they are known to keep them.
+    pub(super) fn shared(&self) -> impl Iterator<Item = &String> {
+        let kept = |pairs: &BTreeMap<PeerId, Pair>| pairs.values().any(|pair| pair.failures == 0);
+        self.topics.iter().filter(move |(_, pairs)| kept(pairs)).map(|(topic, _)| topic)
+    }
+
     /// Something was learned that other neighbours may lack.
     pub(super) fn learned(&mut self, topic: &str, from: &PeerId, now: Instant) {
         for (peer, pair) in self.topics.get_mut(topic).into_iter().flatten() {

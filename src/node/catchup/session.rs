@@ -10,7 +10,7 @@ use smidge_catchup::{
 
 use super::{
     handler::StreamId,
-    record::{Record, Shelf},
+    record::{Record, Shelves},
     scheduler::Outcome,
 };
 
@@ -40,6 +40,10 @@ pub(super) struct Session {
     pub(super) moved: Instant,
     /// The stream is open, or being opened.
     pub(super) is_open: bool,
+    /// What the topic is called in our greeting, where that is not its name.
+    pub(super) name: Option<Vec<u8>>,
+    /// How far back the copy goes of a peer that greeted us about values by key.
+    pub(super) theirs: Option<u64>,
 }
 
 impl Session {
@@ -59,10 +63,12 @@ impl Session {
             wake: None,
             moved: now,
             is_open: false,
+            name: None,
+            theirs: None,
         }
     }
 
-    pub(super) fn poll(&mut self, shelf: &Shelf<'_>, now: Instant) -> Option<Output> {
+    pub(super) fn poll(&mut self, shelf: &Shelves<'_>, now: Instant) -> Option<Output> {
         match &mut self.machine {
             Machine::Beginning { .. } => None,
             Machine::Initiator(initiator) => Some(initiator.poll(shelf, now)),
@@ -71,7 +77,7 @@ impl Session {
     }
 
     /// Takes a frame; what it fetched waits to be verified.
-    pub(super) fn receive(&mut self, frame: &[u8], shelf: &Shelf<'_>) -> Result<(), End> {
+    pub(super) fn receive(&mut self, frame: &[u8], shelf: &Shelves<'_>) -> Result<(), End> {
         let fetched = match &mut self.machine {
             Machine::Beginning { .. } => return Err(End::Violation(smidge_catchup::Violation::Unexpected)),
             Machine::Initiator(initiator) => initiator.receive(frame, shelf)?,
@@ -87,7 +93,7 @@ impl Session {
         let Some((snapshot, span)) = self.filling.take() else { return };
         match &mut self.machine {
             Machine::Beginning { salt } => {
-                let topic = self.topic.as_bytes();
+                let topic = self.name.as_deref().unwrap_or(self.topic.as_bytes());
                 let initiator = Initiator::new(topic, *salt, span, snapshot, limits, now);
                 self.machine = Machine::Initiator(initiator);
             }

@@ -16,7 +16,7 @@ use crate::{
         queries::{self, Query},
         replay::Start,
         setup,
-        status::{Remembered, Status},
+        status::{Remembered, StateHeld, Status},
         subscription::Subscription,
         topics::{self, Configured},
     },
@@ -90,6 +90,10 @@ impl EventLoop {
                 self.leave(&topic);
                 answer(reply, Ok(was));
             }
+            state @ (Command::StateGet { .. }
+            | Command::StateSet { .. }
+            | Command::StateList { .. }
+            | Command::StateWatch { .. }) => self.on_state_command(state),
             Command::Publish { topic, messages, options, reply } => {
                 self.publish(topic, messages, options, reply);
             }
@@ -153,8 +157,7 @@ impl EventLoop {
     pub(super) fn follow_configured(&mut self) {
         // What is to be remembered is followed.
         let mut wanted = self.config.gossip.topics.clone();
-        let kept =
-            self.config.topics.iter().filter(|(_, rules)| rules.keep.is_some()).map(|(topic, _)| topic);
+        let kept = self.config.topics.iter().filter(|(_, rules)| rules.is_kept()).map(|(topic, _)| topic);
         wanted.extend(kept.filter(|topic| !self.config.gossip.topics.contains(topic)).cloned());
         let Configured { fresh, idle, left_out } = self.topics.configure(&wanted);
         for topic in idle {
@@ -277,6 +280,7 @@ impl EventLoop {
         let store = self.swarm.behaviour_mut().kad.store_mut().status();
         let behaviour = self.swarm.behaviour();
         let (messages, bytes) = behaviour.catchup.book().held();
+        let (keys, marks, state_bytes) = behaviour.catchup.book().values_held();
         let same_key = [behaviour.dialer.same_key(), behaviour.mdns.same_key()].concat();
         let mut listening: Vec<_> = self.swarm.listeners().cloned().collect();
         listening.sort();
@@ -294,6 +298,7 @@ impl EventLoop {
             topics: self.topics.names().cloned().collect(),
             records: store.records,
             remembered: Remembered { messages, bytes, file: behaviour.catchup.file() },
+            state: StateHeld { keys, marks, bytes: state_bytes },
             store,
             uptime_s: self.runtime.now().saturating_duration_since(self.started).as_secs(),
             log_dropped: logging::dropped(),
@@ -332,6 +337,10 @@ fn refuse_with(command: Command, error: &Error) {
         // Whoever asked for a page hears that there is none.
         Command::Page { .. } => {}
         Command::Unsubscribe { reply, .. } => answer(reply, Err(error)),
+        Command::StateGet { reply, .. } => answer(reply, Err(error)),
+        Command::StateSet { reply, .. } => answer(reply, Err(error)),
+        Command::StateList { reply, .. } => answer(reply, Err(error)),
+        Command::StateWatch { reply, .. } => answer(reply, Err(error)),
         Command::Publish { reply, .. } => answer(reply, Err(error)),
         Command::Put { reply, .. } => answer(reply, Err(error)),
         Command::Get { reply, .. } => answer(reply, Err(error)),

@@ -27,6 +27,9 @@ impl EventLoop {
         message: gossip::Message,
         wire: &WireMessage,
     ) {
+        if self.is_by_key(wire.topic()) {
+            return self.on_value(from, id, &message, wire);
+        }
         let (mut messages, is_broken) = self.unpack(from, &id_text(id), &message);
         if let Some(verdict) = messages.first().and_then(|first| self.refused(first, is_broken)) {
             // A reject would blame each peer that brings it, in whatever order: the author's account is charged instead.
@@ -86,21 +89,7 @@ impl EventLoop {
         whole: &str,
         message: &gossip::Message,
     ) -> (Vec<Message>, bool) {
-        let sent = message.sequence.and_then(sent);
-        let source_is_own = message.source.as_ref() == Some(self.swarm.local_peer_id());
-        let name = message.source.and_then(|author| self.name_of(&author));
-        let received = |id: String, part: usize, data: &[u8]| Message {
-            id,
-            topic: message.topic.to_string(),
-            name: name.clone(),
-            source: message.source,
-            from,
-            data: data.into(),
-            local: source_is_own,
-            sent,
-            late: false,
-            position: Some(Position::of_part(part)),
-        };
+        let received = |id, part, data: &[u8]| self.received(from, id, message, part, data);
         match Bundle::of(message) {
             Some(Ok(bundle)) => {
                 let one = |(n, data): (usize, &[u8])| received(format!("{whole}/{n}"), n, data);
@@ -111,6 +100,29 @@ impl EventLoop {
                 let is_broken = bundle.is_some() && self.bundles(message.topic.as_str());
                 (vec![received(whole.to_owned(), 0, &message.data)], is_broken)
             }
+        }
+    }
+
+    /// A message of gossip, or one of the messages that it is.
+    pub(super) fn received(
+        &self,
+        from: PeerId,
+        id: String,
+        message: &gossip::Message,
+        part: usize,
+        data: &[u8],
+    ) -> Message {
+        Message {
+            id,
+            topic: message.topic.to_string(),
+            name: message.source.and_then(|author| self.name_of(&author)),
+            source: message.source,
+            from,
+            data: data.into(),
+            local: message.source.as_ref() == Some(self.swarm.local_peer_id()),
+            sent: message.sequence.and_then(sent),
+            late: false,
+            position: Some(Position::of_part(part)),
         }
     }
 
@@ -136,7 +148,7 @@ impl EventLoop {
 
     /// What the rules say of a message, if they refuse it. The account of the peer that is to blame is charged. It
     /// `is_broken` if it is to be a bundle and is none.
-    fn refused(&mut self, message: &Message, is_broken: bool) -> Option<Verdict> {
+    pub(super) fn refused(&mut self, message: &Message, is_broken: bool) -> Option<Verdict> {
         let Message { id, topic, source, from, .. } = message;
         let access = self.swarm.behaviour().access.access();
         // Without a signature, any peer could put another one's id there.

@@ -81,9 +81,17 @@ impl EventLoop {
     /// Whether these may be published, as far as that is known before enough have subscribed.
     fn may_publish(&self, topic: &str, messages: &[Vec<u8>]) -> Result<(), Error> {
         topics::check(topic)?;
+        if self.is_by_key(topic) {
+            return Err(Error::ByKey(topic.into()));
+        }
         if let [message] = messages {
             self.check_size(message)?;
         }
+        self.may_author(topic)
+    }
+
+    /// Whether the topic's rules let this node publish.
+    pub(super) fn may_author(&self, topic: &str) -> Result<(), Error> {
         let own = Some(self.swarm.local_peer_id());
         match publish_policy::may_publish(&self.config.topics, topic, own) {
             true => Ok(()),

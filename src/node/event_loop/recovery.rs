@@ -27,6 +27,7 @@ impl EventLoop {
         let before: Vec<String> = behaviour.catchup.book().topics().cloned().collect();
         behaviour.catchup.book_mut().configure(&self.config.topics, wall());
         behaviour.catchup.configured();
+        self.watchers.retain(|topic| behaviour.catchup.book().is_by_key(topic));
         let fresh: Vec<String> =
             behaviour.catchup.book().topics().filter(|topic| !before.contains(topic)).cloned().collect();
         for topic in fresh {
@@ -36,8 +37,9 @@ impl EventLoop {
         }
     }
 
+    /// Whether messages of a topic are kept.
     pub(super) fn keeps(&self, topic: &str) -> bool {
-        self.swarm.behaviour().catchup.book().keeps(topic)
+        self.swarm.behaviour().catchup.book().memory(topic).is_some()
     }
 
     /// What is to be remembered of a live message, if anything; or what becomes of one that is not new.
@@ -107,6 +109,7 @@ impl EventLoop {
     pub(super) fn on_catchup_event(&mut self, event: catchup::Event) {
         match event {
             catchup::Event::Recovered { from, records } => self.on_recovered(from, records),
+            catchup::Event::ThrownAway { topic, keys } => self.on_thrown_away(topic, keys),
             catchup::Event::Saved(catchup::Report::Written { after: 0 }) => {}
             catchup::Event::Saved(catchup::Report::Written { after }) => {
                 self.emit(Event::SavedAgain { failures: after });
@@ -121,6 +124,10 @@ impl EventLoop {
     fn on_recovered(&mut self, from: PeerId, records: Vec<Record>) {
         for record in records {
             let topic = record.wire.topic();
+            if self.is_by_key(topic) {
+                self.on_value_recovered(from, &record);
+                continue;
+            }
             if !self.keeps(topic) || self.judge(&record.wire).is_err() {
                 continue;
             }

@@ -94,6 +94,16 @@ impl Api {
         self.begin(topic, "", "").await
     }
 
+    /// An event stream at any path, behind its first lines.
+    pub(crate) async fn begin_at(&self, path: &str) -> Stream {
+        let mut stream = self.connect().await;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.addr);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut stream = Stream { stream, buf: Vec::new() };
+        while !stream.line().await.expect("the stream is open").starts_with(": ") {}
+        stream
+    }
+
     /// The same, with a query and headers.
     pub(crate) async fn begin(&self, topic: &str, query: &str, headers: &str) -> Stream {
         let mut stream = self.connect().await;
