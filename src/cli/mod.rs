@@ -34,6 +34,9 @@ mod health;
 mod inspect;
 mod key;
 mod messages;
+mod notify;
+#[cfg(test)]
+mod pages;
 mod ping;
 mod run;
 mod short_id;

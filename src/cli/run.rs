@@ -13,7 +13,7 @@ use futures::{
     pin_mut,
 };
 
-use super::{ConfigArgs, Failure, exit};
+use super::{ConfigArgs, Failure, exit, notify::Notify};
 use crate::{
     config::{Config, ConfigError, LoadOptions, Publish},
     error::chain,
@@ -144,6 +144,9 @@ impl Daemon<'_> {
         }
         let client = node.spawn(&self.runtime).map_err(Failure::from)?;
         drop(identity);
+        let notify = Notify::from_env();
+        let listens = !self.config.listen.addresses.is_empty();
+        self.runtime.spawn(notify.clone().follow(client.clone(), listens, self.runtime.clone()));
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
         if self.config.publish.topic.is_some() {
@@ -154,6 +157,7 @@ impl Daemon<'_> {
             let read = match signal {
                 Signal::Stop => None,
                 Signal::Reload => {
+                    notify.reloading();
                     let stopped = std::pin::pin!(stop_signal(&mut signals));
                     match select(std::pin::pin!(self.read_again()), stopped).await {
                         Either::Left((read, _)) => Some(read),
@@ -163,8 +167,10 @@ impl Daemon<'_> {
             };
             if let Some(read) = read {
                 self.reload(read, &client).await;
+                notify.reloaded();
                 continue;
             }
+            notify.stopping();
             let stopped = stop(&client, signals).await;
             if let Some(gateway) = gateway {
                 gateway.close().await;

@@ -33,6 +33,7 @@ mod mesh;
 mod messages;
 mod metrics;
 mod names;
+mod notify;
 mod openapi;
 mod page;
 mod private;
