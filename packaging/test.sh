@@ -3,7 +3,7 @@
 # directory that is gone afterwards (an overlay in memory), installed over an older version, used as the unit's user, removed
 # and purged. The unit is looked at by systemd-analyze, the completions by their shells. Needs root, Debian and
 # dist/linux-amd64/smidge (or this machine's); says what is missing.
-#   packaging/test.sh
+#   packaging/test.sh [--pages DIR]       # with manual pages and completions that were made before
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,15 +22,20 @@ if [ "${1:-}" != --inside ]; then
     # Mounts and networks of its own, which end with it.
     room=$(mktemp -d)
     trap 'rm -rf "$room"' EXIT
-    mkdir "$room/pages" "$room/out"
-    SMIDGE_PAGES=$room/pages cargo test --locked --lib cli::pages >"$room/made" 2>&1 || die "$(cat "$room/made")"
-    build() { packaging/deb.sh --pages "$room/pages" "$arch" >"$room/said" || die "$(cat "$room/said")"; }
+    mkdir "$room/out"
+    pages=$room/pages
+    if [ "${1:-}" = --pages ]; then
+        pages=$2
+    else
+        SMIDGE_PAGES=$pages cargo test --locked --lib cli::pages >"$room/made" 2>&1 || die "$(cat "$room/made")"
+    fi
+    build() { packaging/deb.sh --pages "$pages" "$arch" >"$room/said" || die "$(cat "$room/said")"; }
     package=dist/smidge_$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)-1_$arch.deb
     build && cp "$package" "$room/out/first.deb"
     # As somebody else, later.
     (umask 077 && build)
     cmp "$package" "$room/out/first.deb" || die "built twice, $package is not the same"
-    SMIDGE_DEB_VERSION=0.0.1-1 packaging/deb.sh --pages "$room/pages" "$arch" >/dev/null
+    SMIDGE_DEB_VERSION=0.0.1-1 packaging/deb.sh --pages "$pages" "$arch" >/dev/null
     mv "dist/smidge_0.0.1-1_$arch.deb" "$room/out/older.deb"
     say "$package, $(stat -c %s "$package") bytes, the same when built twice"
 
@@ -38,12 +43,12 @@ if [ "${1:-}" != --inside ]; then
     lintian --allow-root --fail-on error,warning --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs \
         "$room/out/first.deb" || die "lintian"
     say "lintian has nothing to say"
-    bash -n "$room/pages/smidge.bash" && zsh -n "$room/pages/_smidge" && fish -n "$room/pages/smidge.fish"
-    for page in "$room"/pages/*.1; do
+    bash -n "$pages/smidge.bash" && zsh -n "$pages/_smidge" && fish -n "$pages/smidge.fish"
+    for page in "$pages"/*.1; do
         warned=$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>&1 >/dev/null)
         [ -z "$warned" ] || die "$page: $warned"
     done
-    say "$(find "$room/pages" -name '*.1' | wc -l) manual pages without a warning; completions for three shells"
+    say "$(find "$pages" -name '*.1' | wc -l) manual pages without a warning; completions for three shells"
     unshare --mount --net --pid --fork --kill-child "$0" --inside "$room/out"
     exit
 fi

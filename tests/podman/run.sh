@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # podman and its own name server: the image is built by it, three containers behind one alias become a mesh, a fourth is
-# found, one that is gone is missed, and a message reaches all of the others; then packaging/compose.yml as it stands. Needs root
-# and dist/linux-amd64/smidge (or this machine's). Whatever it made is gone afterwards, also when it fails.
+# found, one that is gone is missed, and a message reaches all of the others; a container says itself that it is ready, as
+# podman/smidge.container asks; then packaging/compose.yml as it stands. Needs root and dist/linux-amd64/smidge (or this
+# machine's). Whatever it made is gone afterwards, also when it fails.
 #   tests/podman/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,7 +10,7 @@ cd "$(dirname "$0")/../.."
 say() { printf 'podman: %s\n' "$*"; }
 die() { printf 'podman: FAILED: %s\n' "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "this must run as root"
-for tool in podman podman-compose /usr/lib/podman/netavark /usr/lib/podman/aardvark-dns iptables; do
+for tool in podman podman-compose python3 /usr/lib/podman/netavark /usr/lib/podman/aardvark-dns iptables; do
     command -v "$tool" >/dev/null || die "$tool is not here: apt-get install podman netavark aardvark-dns iptables; pip install podman-compose"
 done
 case $(uname -m) in
@@ -26,9 +27,9 @@ clean() {
     local code=$?
     trap - EXIT INT TERM
     if [ "$code" != 0 ]; then
-        for n in 1 2 3 4; do podman logs --tail 15 "$name-$n" 2>&1 | sed "s/^/$n: /" || true; done
+        for n in 1 2 3 4 5; do podman logs --tail 15 "$name-$n" 2>&1 | sed "s/^/$n: /" || true; done
     fi
-    podman rm -f -v -t 0 "$name-1" "$name-2" "$name-3" "$name-4" >/dev/null 2>&1 || true
+    podman rm -f -v -t 0 "$name-1" "$name-2" "$name-3" "$name-4" "$name-5" >/dev/null 2>&1 || true
     podman rm -f -v -t 0 "${name}_peer_1" "${name}_peer_2" "${name}_peer_3" >/dev/null 2>&1 || true
     composed down -v >/dev/null 2>&1 || true
     for network in "$name" "${name}_mesh"; do podman network rm "$network" >/dev/null 2>&1 || true; done
@@ -98,6 +99,22 @@ done
 wait
 for n in 1 3 4; do [ "$(cat "$room/heard-$n")" = hello ] || die "node $n heard: $(cat "$room/heard-$n")"; done
 say "one ended with 0 and is missed by the others; what one says, all hear; in $SECONDS s"
+
+# The service manager's end of Notify=true.
+python3 - "$room/notify" >"$room/heard" <<'MANAGER' &
+import socket, sys
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.bind(sys.argv[1])
+manager.settimeout(60)
+while b"READY=1" not in manager.recv(4096).split(b"\n"):
+    pass
+print("ready")
+MANAGER
+manager=$!
+for _ in $(seq 100); do [ ! -S "$room/notify" ] || break; sleep 0.1; done
+NOTIFY_SOCKET=$room/notify podman run -d --no-healthcheck --sdnotify=container --name "$name-5" "$image" run >/dev/null
+wait "$manager" || die "a container of --sdnotify=container does not say that it is ready"
+say "a container says itself that it is ready"
 
 composed up -d --scale peer=3 >"$room/said/compose" 2>&1 || die "compose: $(cat "$room/said/compose")"
 for n in 1 2 3; do
