@@ -84,7 +84,7 @@ step_deny() {
 step_config() {
     local file
     built
-    for file in config/*.toml k8s/config.toml; do "$smidge" config check "$file"; done
+    for file in config/*.toml k8s/config.toml packaging/config.toml; do "$smidge" config check "$file"; done
 }
 
 # The other runtime and the other resolver in one build, where they can make a difference; `nightly` runs everything
@@ -199,7 +199,11 @@ step_podman() { tests/podman/run.sh; }
 step_swarm() { tests/swarm/run.sh --native; }
 
 # Every package, built from what would be uploaded, without what only this workspace has ([patch]).
-step_packages() { cargo publish --locked --workspace --dry-run; }
+step_packages() {
+    ! cargo package --list --allow-dirty --workspace --exclude futures-timer 2>/dev/null | grep -E '^tests/|\.(png|sh)$' ||
+        fail "these are packaged"
+    cargo publish --locked --workspace --dry-run
+}
 
 # The README's command for the demo.
 step_release() { cargo run --release --locked -- demo; }
