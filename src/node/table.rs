@@ -10,7 +10,7 @@
 //! it is counted ([`DialBudget`]). Of a peer, the table has what is claimed now and what was dialed and answered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     ops::{Deref, DerefMut},
     task::{Context, Poll, ready},
     time::Instant,
@@ -35,6 +35,8 @@ mod answers;
 
 /// Peers of which is kept where they were dialed and answered.
 const MAX_PROVEN: usize = 1024;
+/// Peers remembered that could not be reached; beyond, more are not.
+const MAX_UNREACHABLE: usize = 1024;
 /// Addresses of each.
 const MAX_PROVEN_ADDRESSES: usize = 4;
 
@@ -73,6 +75,8 @@ pub(crate) struct Behaviour {
     connections: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// Where peers were dialed and answered, the last at the end.
     proven: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Peers that were dialed in vain since they were connected last.
+    unreachable: HashSet<PeerId>,
 }
 
 impl Behaviour {
@@ -87,6 +91,7 @@ impl Behaviour {
             budget: DialBudget::default(),
             connections: HashMap::new(),
             proven: HashMap::new(),
+            unreachable: HashSet::new(),
         }
     }
 
@@ -115,6 +120,9 @@ impl Behaviour {
         wanted.truncate(claims::OWN);
         let held = self.addresses(&peer);
         // One that waits for a place in its bucket does not show in `held`.
+        if held.is_empty() && !self.has_room(&peer) {
+            return Vec::new();
+        }
         if held.is_empty() || held.iter().any(|address| !wanted.contains(address)) {
             self.inner.remove_peer(&peer);
         }
@@ -126,6 +134,24 @@ impl Behaviour {
             }
         }
         new
+    }
+
+    /// Whether a peer that is new has a place in its bucket; one that could not be reached makes room. (kad dials one that
+    /// is not connected instead, to see whether it is there: where nodes connect to few of many, each of these dials
+    /// would lead to the next.)
+    fn has_room(&mut self, peer: &PeerId) -> bool {
+        let gone = match self.inner.kbucket(*peer) {
+            None => return false,
+            Some(bucket) if bucket.num_entries() < kad::K_VALUE.get() => return true,
+            Some(bucket) => {
+                let mut members = bucket.iter().map(|entry| *entry.node.key.preimage());
+                members.find(|member| self.unreachable.contains(member))
+            }
+        };
+        let Some(gone) = gone else { return false };
+        self.unreachable.remove(&gone);
+        self.inner.remove_peer(&gone);
+        true
     }
 
     fn prove(&mut self, peer: PeerId, found: &[Multiaddr]) {
@@ -148,6 +174,9 @@ impl Behaviour {
 
     /// Forgets that a peer was found at an address, or anywhere.
     pub(crate) fn disprove(&mut self, peer: &PeerId, address: Option<&Multiaddr>) {
+        if address.is_none() {
+            self.unreachable.remove(peer);
+        }
         if let Some(known) = self.proven.get_mut(peer) {
             known.retain(|other| address.is_some_and(|gone| gone != other));
             if known.is_empty() {
@@ -301,6 +330,7 @@ impl NetworkBehaviour for Behaviour {
                 self.sources.insert(made.connection_id, source);
                 let remote = dialer::remote(made.endpoint);
                 self.connections.insert(made.connection_id, (made.peer_id, remote));
+                self.unreachable.remove(&made.peer_id);
             }
             FromSwarm::AddressChange(moved) => {
                 let remote = dialer::remote(moved.new);
@@ -318,6 +348,10 @@ impl NetworkBehaviour for Behaviour {
                 error: DialError::Transport(failed),
                 ..
             }) => {
+                // What is made up by others is not in the table.
+                if self.unreachable.len() < MAX_UNREACHABLE && !self.addresses(peer).is_empty() {
+                    self.unreachable.insert(*peer);
+                }
                 for (address, _) in failed {
                     self.disprove(peer, Some(&split_peer(address.clone()).0));
                 }

@@ -222,6 +222,12 @@ fn who_chose_this_node_counts_and_the_rest_is_filled_up_once_that_is_known() {
     let count =
         |all: &[Entry], settled, of: Role| plan(all, DEFAULT, settled).iter().filter(|r| **r == of).count();
     assert_eq!((count(&all, false, Role::Chosen), count(&all, false, Role::More)), (8, 0));
+    assert_eq!(
+        (count(&all, true, Role::Chosen), count(&all, true, Role::More)),
+        (8, 0),
+        "they are dialed first"
+    );
+    all[..8].iter_mut().for_each(|entry| entry.standing = Standing::Connected);
     assert_eq!((count(&all, true, Role::Chosen), count(&all, true, Role::More)), (8, 8));
     all[50..55].iter_mut().for_each(|entry| entry.standing = Standing::Connected);
     assert_eq!((count(&all, true, Role::Connected), count(&all, true, Role::More)), (5, 3));

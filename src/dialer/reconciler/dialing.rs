@@ -8,6 +8,7 @@ use super::{RETRY_MIN, Reconciler};
 use crate::dialer::{
     action::{Action, DialFault, Notice},
     backoff::Backoff,
+    planner::Role,
     record::{Candidate, CandidateState, Record, State},
 };
 
@@ -124,9 +125,14 @@ impl Reconciler {
     }
 
     pub(super) fn next_dial(&self) -> Option<(Instant, Multiaddr)> {
+        // Where all are slow, more dials make them slower: of large names, no more are under way than are chosen.
+        let is_of_many = |record: &Record| record.role != Role::All;
+        let under_way = self.records.values().filter(|r| r.state == State::Dialing && is_of_many(r)).count();
+        let is_busy = under_way >= self.policy.neighbours.chosen();
         self.records
             .iter()
             .filter_map(|(a, r)| match r.state {
+                State::Waiting(_) if is_busy && is_of_many(r) => None,
                 State::Waiting(at) => r.role.is_held().then_some((at, a)),
                 State::Own => r.again.map(|at| (at, a)),
                 State::Dialing | State::Connected => None,

@@ -15,8 +15,8 @@ use crate::dialer::{
 
 /// How long a record may be dialed, or be lost, until another one is dialed in its place.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long others have to dial this node until it looks for more neighbours itself.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long others have, about, to dial this node until it looks for more neighbours itself.
+const SETTLE: Duration = Duration::from_secs(4);
 
 impl Reconciler {
     /// Whether not every record of every target is held.
@@ -55,7 +55,7 @@ impl Reconciler {
                 roles.extend(watch.records.iter().map(|address| (address, Role::All)));
                 continue;
             }
-            let wait = SETTLE.mul_f64(0.75 + 0.5 * self.rng.f64());
+            let wait = SETTLE.mul_f64(0.5 + self.rng.f64());
             let settles = *watch.settles.get_or_insert(now + wait);
             if settles > now {
                 at(settles);
