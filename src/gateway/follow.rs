@@ -7,24 +7,18 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64;
-use futures::{
-    FutureExt,
-    future::{Either, select},
-};
+use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 
 use super::{
-    answer::{NO_STORE, Refusal, head},
     connection::{Connection, Next},
+    events::{self, Events},
     target::Query,
 };
 use crate::{
     node::{Delivery, Message, Position, Start, Subscription},
     text,
 };
-
-/// Bytes gathered before they are written: many small messages cost few system calls.
-const BATCH: usize = 64 << 10;
 
 /// Streams the messages of `topic` until the reader or the node goes.
 ///
@@ -42,62 +36,42 @@ pub(super) async fn run(
         let start = query.start(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))?;
         let start = heard.map(Start::Behind).or(start).unwrap_or_default();
         query.done("local, since and last")?;
-        let Some(slot) = context.streams.take() else {
-            let limit = context.api.streams;
-            let error = format!("too many event streams at once (limit {limit}, config key api.streams)");
-            return Err(Refusal::new(429, error, "close one, or raise the key"));
-        };
+        let slot = events::place(&context)?;
         let past = if start == Start::Now { " from now on" } else { "" };
         let subscription = context.client.subscribe_from(topic, start).await?;
         Ok((slot, past, if local { subscription } else { subscription.no_local() }))
     };
-    let (slot, past, mut subscription) = match opened.await {
+    let (slot, past, subscription) = match opened.await {
         Ok(opened) => opened,
         Err(refusal) => return connection.refuse(refusal).await,
     };
-    context.counters.answered(200);
-    // Subscribed before a byte is written: a reader of the head misses nothing from then on.
-    let mut start = head(200, "text/event-stream", "close", NO_STORE);
-    start.push_str(&format!("\r\n: messages{past}\n\n"));
+    let mut messages = Messages { subscription, lost: context.counters.lost.clone() };
     // An error says that the reader is gone, or takes nothing.
-    let _ = stream(connection, &mut subscription, start).await;
+    let _ = events::stream(connection, &mut messages, &format!("messages{past}")).await;
     drop(slot);
     Next::Close
 }
 
-async fn stream(
-    connection: &mut Connection,
-    subscription: &mut Subscription,
-    start: String,
-) -> std::io::Result<()> {
-    connection.write(start.as_bytes()).await?;
-    let context = connection.context.clone();
-    loop {
-        let next = {
-            let gone = std::pin::pin!(connection.wire.closed());
-            let next = context.runtime.timeout(context.api.keep_alive, subscription.next_delivery());
-            match select(gone, std::pin::pin!(next)).await {
-                Either::Left(_) => return Ok(()),
-                Either::Right((next, _)) => next,
-            }
-        };
-        let text = match next {
-            Err(_) => ": still here\n\n".to_owned(),
-            Ok(None) => {
-                return connection.write(b"event: end\ndata: {\"why\":\"the node has stopped\"}\n\n").await;
-            }
-            Ok(Some(first)) => {
-                let count = |lost| context.counters.lost.inc_by(lost);
-                let mut text = event(&first, count);
-                while text.len() < BATCH
-                    && let Some(Some(more)) = subscription.next_delivery().now_or_never()
-                {
-                    text.push_str(&event(&more, count));
-                }
-                text
-            }
-        };
-        connection.write(text.as_bytes()).await?;
+/// The messages of a subscription.
+struct Messages {
+    subscription: Subscription,
+    /// Messages that readers lost.
+    lost: Counter,
+}
+
+impl Events for Messages {
+    type Event = Delivery<Message>;
+
+    fn next(&mut self) -> impl Future<Output = Option<Delivery<Message>>> + Send {
+        self.subscription.next_delivery()
+    }
+
+    fn write(&self, delivery: &Delivery<Message>, text: &mut String) {
+        text.push_str(&event(delivery, |lost| self.lost.inc_by(lost)));
+    }
+
+    fn end(&self) -> &'static str {
+        "the node has stopped"
     }
 }
 
@@ -110,7 +84,6 @@ fn event(delivery: &Delivery<Message>, count: impl Fn(u64) -> u64) -> String {
         Delivery::Gone => {
             "event: gone\ndata: {\"why\":\"some of what was asked for is remembered no more\"}\n\n".into()
         }
-        // JSON has no line ends outside of strings, and writes those inside as \n: one line it is.
         Delivery::Item(message) => {
             let id = message.position.map(|position| format!("id: {position}\n")).unwrap_or_default();
             format!("event: message\n{id}data: {}\n\n", text::json(&record(message).to_string()))

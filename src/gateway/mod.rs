@@ -8,6 +8,7 @@
 mod answer;
 mod connection;
 mod context;
+mod events;
 mod follow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

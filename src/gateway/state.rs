@@ -5,25 +5,19 @@
 //! subscriber, and never waits.
 
 use data_encoding::BASE64;
-use futures::{
-    FutureExt,
-    future::{Either, select},
-};
 use serde_json::{Map, Value, json};
 
 use super::{
-    answer::{Answer, NO_STORE, Refusal, head},
+    answer::{Answer, Refusal},
     connection::{Connection, Next},
     context::Context,
+    events::{self, Events},
     target::{Query, StateCall},
 };
 use crate::{
     node::{Error, StateEntry, StateEvent, StateWatch},
     text,
 };
-
-/// Bytes gathered before they are written.
-const BATCH: usize = 64 << 10;
 
 /// Answers what is no stream.
 pub(super) async fn answer(
@@ -65,65 +59,42 @@ pub(super) async fn watch(
     let context = connection.context.clone();
     let opened = async {
         query.done("watch")?;
-        let Some(slot) = context.streams.take() else {
-            let limit = context.api.streams;
-            let error = format!("too many event streams at once (limit {limit}, config key api.streams)");
-            return Err(Refusal::new(429, error, "close one, or raise the key"));
-        };
+        let slot = events::place(&context)?;
         if let Some(key) = &key {
             // A key that nothing can have is refused.
             context.client.state_get(topic.clone(), key.clone()).await?;
         }
         Ok((slot, context.client.state_watch(topic).await?))
     };
-    let (slot, mut watch) = match opened.await {
+    let (slot, watch) = match opened.await {
         Ok(opened) => opened,
         Err(refusal) => return connection.refuse(refusal).await,
     };
-    context.counters.answered(200);
-    let mut start = head(200, "text/event-stream", "close", NO_STORE);
-    start.push_str("\r\n: values\n\n");
     // An error says that the reader is gone, or takes nothing.
-    let _ = stream(connection, &mut watch, key.as_deref(), start).await;
+    let _ = events::stream(connection, &mut Changes { watch, key }, "values").await;
     drop(slot);
     Next::Close
 }
 
-async fn stream(
-    connection: &mut Connection,
-    watch: &mut StateWatch,
-    key: Option<&[u8]>,
-    start: String,
-) -> std::io::Result<()> {
-    connection.write(start.as_bytes()).await?;
-    let context = connection.context.clone();
-    loop {
-        let next = {
-            let gone = std::pin::pin!(connection.wire.closed());
-            let next = context.runtime.timeout(context.api.keep_alive, watch.next());
-            match select(gone, std::pin::pin!(next)).await {
-                Either::Left(_) => return Ok(()),
-                Either::Right((next, _)) => next,
-            }
-        };
-        let text = match next {
-            Err(_) => ": still here\n\n".to_owned(),
-            Ok(None) => {
-                let why = "the node has stopped, or keeps the topic no longer";
-                let end = format!("event: end\ndata: {}\n\n", json!({ "why": why }));
-                return connection.write(end.as_bytes()).await;
-            }
-            Ok(Some(first)) => {
-                let mut text = event(&first, key);
-                while text.len() < BATCH
-                    && let Some(Some(more)) = watch.next().now_or_never()
-                {
-                    text.push_str(&event(&more, key));
-                }
-                text
-            }
-        };
-        connection.write(text.as_bytes()).await?;
+/// The changes of a topic's values, or of one.
+struct Changes {
+    watch: StateWatch,
+    key: Option<Vec<u8>>,
+}
+
+impl Events for Changes {
+    type Event = StateEvent;
+
+    fn next(&mut self) -> impl Future<Output = Option<StateEvent>> + Send {
+        self.watch.next()
+    }
+
+    fn write(&self, change: &StateEvent, text: &mut String) {
+        text.push_str(&event(change, self.key.as_deref()));
+    }
+
+    fn end(&self) -> &'static str {
+        "the node has stopped, or keeps the topic no longer"
     }
 }
 
@@ -144,7 +115,6 @@ fn event(event: &StateEvent, key: Option<&[u8]>) -> String {
         StateEvent::Current => ("current", Map::new()),
         StateEvent::Again => ("again", Map::new()),
     };
-    // One line: JSON has no line ends outside of strings, and writes those inside as \n.
     format!("event: {name}\ndata: {}\n\n", text::json(&Value::Object(data).to_string()))
 }
 

@@ -378,3 +378,24 @@ fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_a
         net.patiently("a ready node", async { while api.get("/readyz").await.status != 200 {} }).await;
     });
 }
+
+#[test]
+fn an_event_stream_passes_a_proxy_as_it_comes() {
+    run(|net| async move {
+        let (_node, api) = alone(&net, |_| {}).await;
+        let mut stream = api.connect().await;
+        let request = format!("GET /v1/topics/{TOPIC} HTTP/1.1\r\nHost: {}\r\n\r\n", api.addr);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\n\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let (headers, opening) = head.split_once("\r\n\r\n").unwrap();
+        // nginx gathers an answer for as long as it likes, unless told not to; a browser comes again after this long.
+        assert!(headers.lines().any(|line| line == "X-Accel-Buffering: no"), "{headers}");
+        assert_eq!(opening, "retry: 1000\n: messages from now on\n\n");
+    });
+}
