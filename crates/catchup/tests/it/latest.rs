@@ -56,6 +56,9 @@ impl Side for Node {
     }
 }
 
+/// A key, when its value was written, and the record of it.
+type Held = (Arc<[u8]>, Stamp, Arc<[u8]>);
+
 impl Node {
     fn new(author: u8, bounds: Bounds, ahead: i64) -> Self {
         let (map, clock) = (Latest::new(bounds), Clock::new(DRIFT, None));
@@ -80,7 +83,7 @@ impl Node {
         Some(record)
     }
 
-    fn state(&self) -> Vec<(Arc<[u8]>, Stamp, Arc<[u8]>)> {
+    fn state(&self) -> Vec<Held> {
         self.map.iter().map(|(key, v)| (key.clone(), v.stamp, v.record.clone())).collect()
     }
 
