@@ -32,6 +32,9 @@ use crate::{
 /// How often a node that starts is asked whether it listens.
 const STARTING: Duration = Duration::from_millis(100);
 
+/// The least time between two pings: each asks the event loop.
+const PING_MIN: Duration = Duration::from_millis(10);
+
 /// The service manager, if there is one that wants to know.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notify(Option<Arc<Manager>>);
@@ -166,6 +169,7 @@ fn ping_interval(usec: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Result<
     };
     let Some(usec) = usec else { return Ok(None) };
     let half = Duration::from_micros(number("WATCHDOG_USEC", usec)?) / 2;
+    let half = half.max(PING_MIN);
     match pid {
         Some(pid) if number("WATCHDOG_PID", pid)? != u64::from(own) => Ok(None),
         _ => Ok(Some(half)),
@@ -193,6 +197,7 @@ mod tests {
         assert_eq!(read(Some("30000000"), None), Ok(Some(Duration::from_secs(15))));
         assert_eq!(read(Some("30000000"), Some("7")), Ok(Some(Duration::from_secs(15))));
         assert_eq!(read(Some("30000000"), Some("8")), Ok(None));
+        assert_eq!(read(Some("1"), None), Ok(Some(PING_MIN)), "the loop has other work");
         for bad in ["", "0", "-1", "30s", "99999999999999999999999"] {
             assert_eq!(read(Some(bad), None), Err(format!("WATCHDOG_USEC={bad} is not a number above 0")));
             assert!(read(Some("1"), Some(bad)).is_err(), "{bad}");
