@@ -39,7 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             chats.push(node.subscribe("chat").await?.no_local());
         }
         // A publish can wait for those who should hear it.
-        let all = PublishOptions { wait_peers: Some(2), timeout: Duration::from_secs(10) };
+        let all = PublishOptions {
+            wait_peers: Some(2),
+            timeout: Duration::from_secs(10),
+            ..PublishOptions::default()
+        };
         for (n, line) in ["hello", "two\nlines", "how are you?"].into_iter().enumerate() {
             let receipt = nodes[n].publish("chat", line, all).await?;
             println!("{n} says {line:?}, handed to {} peers", receipt.peers);

@@ -27,7 +27,9 @@ use crate::gateway::encode;
                         Without -m and -f, stdin is published. \"to N peers\" means handed to them, not more;\n\
                         those who subscribe at the node itself hear it, too.\n\
                         With --lines, Ctrl-C ends with a summary; where stderr is a terminal, it shows progress.\n\n\
-                        --json, for each message: {\"id\", \"peers\", \"local\"}")]
+                        With --confirm 2, it is done when two other nodes have said that they keep the message; if they have\n\
+                        not in time, it ends with 75, and says who did.\n\n\
+                        --json, for each message: {\"id\", \"peers\", \"local\", \"confirmed\"}")]
 pub(crate) struct PubArgs {
     /// The topic
     #[arg(short, long, value_name = "TOPIC")]
@@ -40,6 +42,9 @@ pub(crate) struct PubArgs {
     /// Peers that follow the topic to wait for; 0: publish even if nobody is there [default: one, or a subscriber here]
     #[arg(long, value_name = "N")]
     wait_peers: Option<usize>,
+    /// Other nodes that have to say that they keep it, of a topic with keep; on disk, where they keep it there
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    confirm: usize,
     /// How long they are waited for, in seconds or with a unit
     #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
     timeout: Duration,
@@ -114,7 +119,8 @@ impl PubArgs {
     fn path(&self) -> String {
         let (topic, millis) = (encode(self.topic.as_bytes()), self.timeout.as_millis());
         let wait = self.wait_peers.map(|n| format!("wait_peers={n}&")).unwrap_or_default();
-        format!("/v1/topics/{topic}?{wait}timeout={millis}ms")
+        let confirm = if self.confirm > 0 { format!("confirm={}&", self.confirm) } else { String::new() };
+        format!("/v1/topics/{topic}?{wait}{confirm}timeout={millis}ms")
     }
 
     /// What is to be printed of a receipt, which ends in a line break.
@@ -124,6 +130,10 @@ impl PubArgs {
         }
         let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
         let (id, peers) = (receipt["id"].as_str().unwrap_or_default(), &receipt["peers"]);
+        if let Some(confirmed) = receipt["confirmed"].as_array() {
+            let names: Vec<_> = confirmed.iter().filter_map(Value::as_str).collect();
+            return format!("published {id} to {peers} peers, and kept by {}\n", names.join(", "));
+        }
         match receipt["local"].as_u64().unwrap_or(0) {
             0 if *peers == 0 && !id.is_empty() => {
                 format!("published {id} to 0 peers: it is kept for those that come\n")

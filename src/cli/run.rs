@@ -296,7 +296,11 @@ async fn say(client: Client, publish: Publish, runtime: Handle) {
         Ok(data) => data,
         Err(e) => return log::error!(target: "smidge", "publish.data: {e}"),
     };
-    let options = PublishOptions { wait_peers: Some(publish.wait_peers), timeout: publish.wait_timeout };
+    let options = PublishOptions {
+        wait_peers: Some(publish.wait_peers),
+        timeout: publish.wait_timeout,
+        ..PublishOptions::default()
+    };
     let mut due = Instant::now();
     loop {
         match client.publish(topic, data.clone(), options).await {

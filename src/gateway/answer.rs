@@ -145,9 +145,6 @@ impl From<Error> for Refusal {
                 403,
                 "GET /v1/status tells its id; the list is topics.\"TOPIC\".publish, the same on all nodes",
             ),
-            Error::NotKept(_) => {
-                (409, "set keep in the topic's table, such as { age = \"10m\" }, or ask for what is live")
-            }
             Error::NotByKey(_) => {
                 (409, "set keep = \"latest\" in the topic's table, on every node that is to have the values")
             }
@@ -156,6 +153,14 @@ impl From<Error> for Refusal {
             Error::StateFull { .. } => (
                 507,
                 "the bounds are keep.keys and keep.bytes of the topic, and limits.kept; the same on all nodes",
+            ),
+            Error::NotKept(_) => (
+                409,
+                "set keep in the topic's table, such as { age = \"10m\" }; without it, there is what is live, unconfirmed",
+            ),
+            Error::Unconfirmed { .. } => (
+                504,
+                "it is on its way all the same; timeout=30 waits longer, and more nodes may have to keep the topic",
             ),
             Error::Publish(_) => (500, "the node's log tells more"),
         };

@@ -126,8 +126,9 @@ pub(super) fn publish_options(mut query: Query) -> Result<PublishOptions, Refusa
     let options = PublishOptions {
         wait_peers: query.number("wait_peers")?.or(usual.wait_peers),
         timeout: query.wait("timeout")?.unwrap_or(usual.timeout),
+        confirm: query.number("confirm")?.unwrap_or(usual.confirm),
     };
-    query.done("wait_peers, timeout and split")?;
+    query.done("wait_peers, timeout, confirm and split")?;
     Ok(options)
 }
 

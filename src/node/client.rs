@@ -109,7 +109,8 @@ impl Client {
     /// this node hear it, too.
     ///
     /// # Errors
-    /// [`Error::NoPeers`] when they have not within the time limit; [`Error::MessageTooLarge`],
+    /// [`Error::NoPeers`] when they have not within the time limit; [`Error::Unconfirmed`] when it went out, and too few
+    /// confirmed it; [`Error::NotKept`] where confirmations are asked for in a topic that is not kept; [`Error::MessageTooLarge`],
     /// [`Error::Duplicate`], [`Error::Congested`], [`Error::BadTopic`], [`Error::Limit`].
     pub async fn publish(
         &self,

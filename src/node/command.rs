@@ -137,14 +137,17 @@ pub struct PublishOptions {
     /// Peers to wait for that have subscribed to the topic. `None`: one, or a subscriber at this node, whichever is first;
     /// 0: nobody has to be there, and the receipt may say that the message was handed to no peer.
     pub wait_peers: Option<usize>,
-    /// How long they are waited for.
+    /// How long they are waited for, and how long others have to confirm.
     pub timeout: Duration,
+    /// How many other nodes have to say that they keep the message, in a topic that is kept: on their disks, where they keep it
+    /// there. The receipt names them.
+    pub confirm: usize,
 }
 
 impl Default for PublishOptions {
-    /// One subscriber, here or elsewhere, and ten seconds for it to come.
+    /// One subscriber, here or elsewhere, and ten seconds for it to come; nobody has to confirm.
     fn default() -> Self {
-        Self { wait_peers: None, timeout: Duration::from_secs(10) }
+        Self { wait_peers: None, timeout: Duration::from_secs(10), confirm: 0 }
     }
 }
 

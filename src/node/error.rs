@@ -86,6 +86,18 @@ pub enum Error {
         /// Which bound.
         why: String,
     },
+    /// A message went out, and too few others said in time that they keep it. They may have it all the same.
+    #[error("message {id} was published, and {} of {wanted} nodes confirmed within {waited:?} that they keep it{}", by.len(), names(by))]
+    Unconfirmed {
+        /// The message's id.
+        id: String,
+        /// Who did.
+        by: Vec<PeerId>,
+        /// How many had to.
+        wanted: usize,
+        /// How long they had, with what went before.
+        waited: Duration,
+    },
     /// The gossip engine refused for another reason.
     #[error("the message was not published: {0}")]
     Publish(String),
@@ -124,6 +136,11 @@ pub enum Error {
         /// What went wrong.
         why: String,
     },
+}
+
+fn names(peers: &[PeerId]) -> String {
+    let names: Vec<_> = peers.iter().map(PeerId::to_string).collect();
+    if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
 }
 
 /// What rust-libp2p reads of a question or answer of the table by default, less what stands around a record.

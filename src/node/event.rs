@@ -53,6 +53,14 @@ pub struct Receipt {
     pub peers: usize,
     /// How many subscribers at this node it was given to.
     pub local: usize,
+    /// Who said that they keep it ([`PublishOptions::confirm`](crate::PublishOptions)): in memory, or, where they keep the
+    /// topic on disk, there. None unless that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
+    pub confirmed: Vec<PeerId>,
+}
+
+fn texts<S: serde::Serializer>(peers: &[PeerId], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(peers.iter().map(PeerId::to_string))
 }
 
 /// What was larger than this node takes.
@@ -91,7 +99,7 @@ impl fmt::Display for Oversize {
 impl Receipt {
     /// Of a message without a peer to hand it to, which did not have to wait for one.
     pub(crate) fn to_nobody() -> Self {
-        Self { id: String::new(), peers: 0, local: 0 }
+        Self { id: String::new(), peers: 0, local: 0, confirmed: Vec::new() }
     }
 }
 

@@ -26,6 +26,7 @@ use super::{
     blame::Blame,
     boxed_handler::BoxedHandlers,
     command::{Command, Reply},
+    confirmations::Confirmations,
     dial_requests::DialRequests,
     error::Error,
     event::Event,
@@ -122,6 +123,7 @@ pub(crate) struct EventLoop {
     /// Messages that have no line each.
     tally: Tally,
     pending_publishes: PendingPublishes<Reply<Vec<Outcome>>>,
+    confirmations: Confirmations<Reply<Vec<Outcome>>>,
     queries: Queries,
     /// The caller that waits for each ping.
     pings: HashMap<ping::Request, Reply<Duration>>,
@@ -200,6 +202,7 @@ impl EventLoop {
             alone: Alone::new(now),
             tally: Tally::default(),
             pending_publishes: PendingPublishes::new(config.limits.pending),
+            confirmations: Confirmations::default(),
             queries: Queries::default(),
             pings: HashMap::new(),
             asked: HashMap::new(),

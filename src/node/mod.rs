@@ -12,6 +12,7 @@ mod catchup;
 mod claims;
 mod client;
 mod command;
+mod confirmations;
 mod dcutr;
 mod dial_budget;
 mod dial_guard;

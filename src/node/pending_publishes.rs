@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{command::PublishOptions, error::Error, event::Receipt};
+use smidge_catchup::Item;
+
+use super::{catchup::Ticket, command::PublishOptions, error::Error, event::Receipt};
 
 /// A publish that waits, of one message or of several in their order, with `T` for who waits for their outcomes.
 #[derive(Debug)]
@@ -21,8 +23,13 @@ pub(crate) struct Waiting<T> {
     pub(crate) waiter: T,
     /// Peers to wait for; `None`: one, or a subscriber at this node.
     pub(crate) wanted: Option<usize>,
-    patience: Duration,
-    deadline: Option<Instant>,
+    /// How many others are to confirm each message, and what is known of those that went out, by their outcomes.
+    pub(crate) confirm: usize,
+    pub(crate) tickets: Vec<(usize, Ticket)>,
+    /// What the last of them is about.
+    pub(crate) last: Option<Item>,
+    pub(crate) patience: Duration,
+    pub(crate) deadline: Option<Instant>,
     held: Option<Held>,
 }
 
@@ -96,6 +103,9 @@ impl<T> PendingPublishes<T> {
             outcomes: Vec::new(),
             waiter,
             wanted: options.wait_peers,
+            confirm: options.confirm,
+            tickets: Vec::new(),
+            last: None,
             patience: options.timeout,
             deadline: now.checked_add(options.timeout),
             held: None,
@@ -204,7 +214,7 @@ mod tests {
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn options(wait_peers: usize, timeout: u64) -> PublishOptions {
-        PublishOptions { wait_peers: Some(wait_peers), timeout: S(timeout) }
+        PublishOptions { wait_peers: Some(wait_peers), timeout: S(timeout), confirm: 0 }
     }
 
     fn peers(peers: usize) -> There {
@@ -244,7 +254,7 @@ mod tests {
     fn a_subscriber_here_is_enough_where_no_number_of_peers_is_asked_for() {
         let now = Instant::now();
         let mut publishes = PendingPublishes::new(8);
-        let any = PublishOptions { wait_peers: None, timeout: S(10) };
+        let any = PublishOptions { timeout: S(10), ..PublishOptions::default() };
         publishes.push("a".into(), vec![vec![1]], any, 1, now).unwrap();
         publishes.push("a".into(), vec![vec![2]], options(1, 10), 2, now).unwrap();
         assert!(publishes.take_ready(now, |_| peers(0)).is_empty(), "nobody is never enough");

@@ -110,7 +110,7 @@ mod tests {
         for n in 1..=600 {
             tally.note(&message(), at(n / 60));
         }
-        let receipt = Receipt { id: "1".into(), peers: 1, local: 0 };
+        let receipt = Receipt { id: "1".into(), peers: 1, local: 0, confirmed: Vec::new() };
         tally.note(&Event::Published { receipt, topic: "t".into() }, at(20));
         assert_eq!(tally.deadline(), Some(at(60)));
         assert_eq!(tally.take(at(59)), None);

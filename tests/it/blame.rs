@@ -8,7 +8,7 @@ use smidge::{
 use crate::support::{Network, PATIENCE, TOPIC, run, text};
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE }
+    PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE, ..PublishOptions::default() }
 }
 
 async fn score(of: &Client, at: &Client) -> Option<f64> {

@@ -25,7 +25,8 @@ async fn nodes(net: &Network, bundling: &[bool]) -> Vec<Client> {
 
 /// Publishes all of these in their order; returns their ids.
 async fn publish_all(node: &Client, wait_peers: usize, payloads: Vec<Vec<u8>>) -> Vec<String> {
-    let options = PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE };
+    let options =
+        PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE, ..PublishOptions::default() };
     let receipts = node.publish_all(TOPIC, payloads, options).await.unwrap();
     receipts.into_iter().map(|receipt| receipt.unwrap().id).collect()
 }

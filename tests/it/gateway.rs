@@ -365,7 +365,11 @@ fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_a
             .spawn(&rt)
             .unwrap();
         let api = Api::serve(&net, &stuck, Config::default()).await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         one.publish(TOPIC, "x", options).await.unwrap();
         net.patiently("a stuck node", async { while api.get("/healthz").await.status != 503 {} }).await;
         let paths = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/peers", "/v1/names", "/v1/mesh"];

@@ -80,7 +80,11 @@ fn a_slow_reader_is_told_what_it_lost_and_holds_up_nobody() {
         let [(one, _), (_two, at_two)] = pair(&net, |config| config.limits.events = 32).await;
         let mut slow = at_two.follow("t").await;
         let mut quick = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         for n in 0..TOTAL {
             // More than the sockets between take in, from a reader that does not read.
             one.publish("t", format!("{n:0>40000}"), options).await.unwrap();
@@ -125,7 +129,11 @@ fn a_reader_that_takes_nothing_is_let_go() {
         })
         .await;
         let _stuck = at_two.follow("t").await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: Duration::from_millis(500) };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: Duration::from_millis(500),
+            ..PublishOptions::default()
+        };
         // Once it is gone nobody follows the topic any more, and nobody is there to publish to.
         net.patiently("nobody to be there", async {
             while one.publish("t", vec![b'x'; 40_000], options).await.is_ok() {}
@@ -167,7 +175,11 @@ fn a_thousand_idle_streams_are_served_and_bounded() {
             assert_eq!(net.patiently("a sign of life", stream.line()).await.as_deref(), Some(": still here"));
         }
 
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         one.publish("t", "to all", options).await.unwrap();
         let all = net
             .patiently(

@@ -28,7 +28,7 @@ enum Over {
 }
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE }
+    PublishOptions { wait_peers: Some(wait_peers), timeout: PATIENCE, ..PublishOptions::default() }
 }
 
 /// Replica `n`, which is to dial `names`, over QUIC or TCP.

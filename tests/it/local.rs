@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 fn patient(wait_peers: Option<usize>) -> PublishOptions {
-    PublishOptions { wait_peers, timeout: PATIENCE }
+    PublishOptions { wait_peers, timeout: PATIENCE, ..PublishOptions::default() }
 }
 
 #[test]

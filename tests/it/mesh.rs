@@ -12,7 +12,11 @@ use smidge::{
 };
 
 pub(crate) fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers: Some(wait_peers), timeout: crate::support::PATIENCE }
+    PublishOptions {
+        wait_peers: Some(wait_peers),
+        timeout: crate::support::PATIENCE,
+        ..PublishOptions::default()
+    }
 }
 
 #[test]

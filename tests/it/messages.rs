@@ -70,7 +70,11 @@ fn equal_payloads_are_two_messages_by_source_and_one_by_content() {
 fn a_publish_says_how_many_were_there_when_it_was_too_few() {
     run(async |net| {
         let lonely = net.node(2, &[]);
-        let options = PublishOptions { wait_peers: Some(2), timeout: Duration::from_millis(20) };
+        let options = PublishOptions {
+            wait_peers: Some(2),
+            timeout: Duration::from_millis(20),
+            ..PublishOptions::default()
+        };
         let refused = lonely.publish(TOPIC, "x", options).await;
         assert!(matches!(refused, Err(Error::NoPeers { there: 0, wanted: 2, .. })), "{refused:?}");
         assert!(matches!(lonely.publish("", "x", options).await, Err(Error::BadTopic { .. })));

@@ -203,7 +203,11 @@ fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_node_shows() {
 
     run(async |net| {
         let nodes = pair(&net).await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         nodes[0].1.publish(TOPIC, "x", options).await.unwrap();
         // The first ping of libp2p comes with the connection, and its round trip with the first answer.
         net.until("a round trip", &nodes[1].1, |node| async move {
@@ -248,7 +252,11 @@ fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_node_shows() {
 fn metrics_are_openmetrics_and_tell_how_the_node_stands() {
     run(async |net| {
         let [(at_one, one), (at_two, _two)] = pair(&net).await;
-        let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let options = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         let mut stream = at_two.follow(TOPIC).await;
         one.publish(TOPIC, "12345", options).await.unwrap();
         net.patiently("an event", stream.event()).await.unwrap();

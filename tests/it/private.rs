@@ -152,7 +152,11 @@ fn a_rolling_change_of_keys_loses_no_message() {
         net.rt.spawn(Box::pin(async move {
             let mut sent = 0_u32;
             while stopped.try_recv() == Ok(None) {
-                let options = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+                let options = PublishOptions {
+                    wait_peers: Some(1),
+                    timeout: crate::support::PATIENCE,
+                    ..PublishOptions::default()
+                };
                 speaker.publish(TOPIC, sent.to_string(), options).await.unwrap();
                 sent += 1;
                 rt.sleep(Duration::from_millis(20)).await;

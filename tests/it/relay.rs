@@ -213,7 +213,11 @@ fn a_relayed_connection_without_a_time_limit_stands_and_carries() {
         net.connected(&node, [hidden.peer_id()]).await;
         let mut events = node.events();
         // libp2p's own limit of zero would cut the connection in the first pause.
-        let wait = PublishOptions { wait_peers: Some(1), timeout: crate::support::PATIENCE };
+        let wait = PublishOptions {
+            wait_peers: Some(1),
+            timeout: crate::support::PATIENCE,
+            ..PublishOptions::default()
+        };
         for _ in 0..3 {
             let large = "x".repeat(60_000);
             node.publish(TOPIC, large.clone(), wait).await.unwrap();

@@ -10,7 +10,11 @@ use smidge::{
 };
 
 fn wait_for(wait_peers: usize) -> PublishOptions {
-    PublishOptions { wait_peers: Some(wait_peers), timeout: crate::support::PATIENCE }
+    PublishOptions {
+        wait_peers: Some(wait_peers),
+        timeout: crate::support::PATIENCE,
+        ..PublishOptions::default()
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! and by [`MAX_RANGES`]. Bounds are relative to the time that the session starts from, which is handed in.
 
 use crate::{
-    Item,
+    Id, Item,
     varint::{Reader, put, put_bound},
 };
 
@@ -18,6 +18,9 @@ pub const MAX_RANGES: usize = 4096;
 
 /// The longest name of a topic in a greeting, bytes.
 pub const MAX_TOPIC: usize = 1024;
+
+/// Messages that one frame asks about.
+pub const MAX_ASKED: usize = 64;
 
 /// What one side keeps of a topic, and of which part of it the session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +123,17 @@ pub enum Frame<'a> {
     Taken(u64),
     /// Of either side: enough for now.
     Goodbye,
+    /// No part of a session: which of these does the other side keep?
+    Ask {
+        /// The topic's name.
+        topic: &'a [u8],
+        /// How long the answer may wait for one of them, milliseconds.
+        wait: u64,
+        /// In order, each once, [`MAX_ASKED`] at most.
+        items: Vec<Item>,
+    },
+    /// To an [`Ask`](Self::Ask): the indices of those that are kept.
+    Kept(Vec<u32>),
 }
 
 const SKIP: u8 = 0;
@@ -173,14 +187,7 @@ impl<'a> Frame<'a> {
             Self::Answer { lacks, records, stopped } => {
                 out.push(6);
                 put(&mut out, lacks.len() as u64);
-                for indices in lacks {
-                    put(&mut out, indices.len() as u64);
-                    let mut next = 0;
-                    for index in indices {
-                        put(&mut out, u64::from(index.saturating_sub(next)));
-                        next = index.saturating_add(1);
-                    }
-                }
+                lacks.iter().for_each(|indices| put_indices(&mut out, indices));
                 put_records(&mut out, records);
                 if let Some((range, bound)) = stopped {
                     put(&mut out, *range as u64);
@@ -196,6 +203,23 @@ impl<'a> Frame<'a> {
                 put(&mut out, *count);
             }
             Self::Goodbye => out.push(9),
+            Self::Ask { topic, wait, items } => {
+                out.extend_from_slice(&[10, 1]);
+                put(&mut out, topic.len() as u64);
+                out.extend_from_slice(topic);
+                put(&mut out, *wait);
+                put(&mut out, items.len() as u64);
+                let mut time = 0;
+                for item in items {
+                    put(&mut out, item.time.saturating_sub(time));
+                    out.extend_from_slice(&item.id.0);
+                    time = item.time;
+                }
+            }
+            Self::Kept(indices) => {
+                out.push(11);
+                put_indices(&mut out, indices);
+            }
         }
         out
     }
@@ -261,11 +285,55 @@ impl<'a> Frame<'a> {
             7 => Self::Deliver(records(&mut reader)?),
             8 => Self::Taken(reader.number()?),
             9 => Self::Goodbye,
+            10 => {
+                if reader.byte()? != 1 {
+                    return Err(DecodeError::Unknown);
+                }
+                let length = reader.count()?;
+                if length > MAX_TOPIC {
+                    return Err(DecodeError::Number);
+                }
+                let (topic, wait) = (reader.take(length)?, reader.number()?);
+                Self::Ask { topic, wait, items: items(&mut reader)? }
+            }
+            11 => Self::Kept(indices(&mut reader)?),
             _ => return Err(DecodeError::Unknown),
         };
         reader.end()?;
         Ok(frame)
     }
+}
+
+/// Whether bytes are an [`Frame::Ask`], if they are a frame at all.
+pub fn is_ask(frame: &[u8]) -> bool {
+    frame.first() == Some(&10)
+}
+
+fn put_indices(out: &mut Vec<u8>, indices: &[u32]) {
+    put(out, indices.len() as u64);
+    let mut next = 0;
+    for index in indices {
+        put(out, u64::from(index.saturating_sub(next)));
+        next = index.saturating_add(1);
+    }
+}
+
+fn items(reader: &mut Reader<'_>) -> Result<Vec<Item>, DecodeError> {
+    let count = reader.count()?;
+    if count > MAX_ASKED {
+        return Err(DecodeError::Number);
+    }
+    let mut items: Vec<Item> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let before = items.last().map_or(0, |item| item.time);
+        let time = before.checked_add(reader.number()?).ok_or(DecodeError::Number)?;
+        let item = Item { time, id: Id(reader.array()?) };
+        if items.last() >= Some(&item) {
+            return Err(DecodeError::Order);
+        }
+        items.push(item);
+    }
+    Ok(items)
 }
 
 fn put_span(out: &mut Vec<u8>, span: &Span) {

@@ -1,5 +1,7 @@
 //! The sessions of a node among its other behaviours.
 
+mod confirming;
+
 use std::{
     collections::{HashMap, VecDeque},
     path::PathBuf,
@@ -20,11 +22,12 @@ use libp2p::{
 use ring::rand::{SecureRandom, SystemRandom};
 use smidge_catchup::{
     End, Key as SnapshotKey, Limits, Output, Responder, Snapshot,
-    frame::{FRAME, Refusal},
+    frame::{FRAME, Refusal, is_ask},
 };
 
 use super::{
     book::Book,
+    confirm::{Confirmed, Confirms},
     durable::{Durable, Report},
     handler::{self, Handler, StreamId},
     maps::{self, Maps},
@@ -66,6 +69,8 @@ pub(crate) enum Event {
     Saved(Report),
     /// This node was away for longer than deletions are remembered: these values of it are no more.
     ThrownAway { topic: String, keys: Vec<Arc<[u8]>> },
+    /// What came of a message that others were to confirm.
+    Confirmed(Confirmed),
 }
 
 /// Bounds.
@@ -108,6 +113,13 @@ pub(crate) struct Behaviour {
     runtime: Handle,
     /// Where there is a file.
     durable: Option<Durable>,
+    confirms: Confirms,
+    /// Streams of questions about our messages, and what they are about.
+    asking: HashMap<Key, (PeerId, String)>,
+    asks_soon: bool,
+    /// Questions of others that wait, and when it was looked whether they still have to.
+    held: HashMap<Key, confirming::Held>,
+    looked: Instant,
     timer: Box<dyn Timer>,
     /// When the timer rings.
     armed: Option<Instant>,
@@ -127,6 +139,11 @@ impl Behaviour {
             next: 0,
             actions: VecDeque::new(),
             durable: None,
+            confirms: Confirms::default(),
+            asking: HashMap::new(),
+            asks_soon: false,
+            held: HashMap::new(),
+            looked: runtime.now(),
             timer: runtime.timer(),
             runtime,
             armed: None,
@@ -333,8 +350,9 @@ impl Behaviour {
         let now = self.runtime.now();
         let Some(session) = self.sessions.get_mut(&key) else {
             return match key.1 {
+                StreamId::Theirs(_) if is_ask(frame) => self.asked(key, peer, frame, now),
                 StreamId::Theirs(_) => self.greeted(key, peer, frame, now),
-                StreamId::Ours(_) => {}
+                StreamId::Ours(_) => drop(self.on_answer(key, frame, now)),
             };
         };
         (session.moved, session.wake) = (now, None);
@@ -456,7 +474,8 @@ impl Behaviour {
         let sessions = self.sessions.values().filter_map(|session| session.wake).min();
         let due = self.scheduler.deadline(|topic| self.free(topic, now));
         let tick = due.is_some().then_some(now + TICK);
-        let at = [sessions, due, tick].into_iter().flatten().min();
+        let confirming = self.confirming_deadline(now);
+        let at = [sessions, due, tick, confirming].into_iter().flatten().min();
         // It is not put off, also where it has come: this may be polled before the timer is.
         let at = match (self.armed, at) {
             (Some(armed), Some(at)) => Some(armed.min(at)),
@@ -489,6 +508,7 @@ impl Behaviour {
             self.drive(key, now);
         }
         self.begin(now);
+        self.on_confirming_timer(now);
     }
 }
 
@@ -532,12 +552,14 @@ impl NetworkBehaviour for Behaviour {
                     }
                     self.finish(key, None, Outcome::Broke);
                 }
+                self.forget_asking(connection, self.runtime.now());
                 let Some(peer) = self.peers.get_mut(&e.peer_id) else { return };
                 peer.connections.retain(|other| *other != connection);
                 if peer.connections.is_empty() {
                     self.peers.remove(&e.peer_id);
                     self.peers.shrink_to(64.max(self.peers.len() * 2));
                     self.scheduler.gone(&e.peer_id);
+                    self.confirms.gone(&e.peer_id);
                     self.book.forget(&e.peer_id);
                 } else {
                     // What was on its way over the one that closed may be lost.
@@ -556,8 +578,13 @@ impl NetworkBehaviour for Behaviour {
     ) {
         match event {
             handler::Report::Frame { stream, frame } => self.on_frame((connection, stream), peer, &frame),
-            handler::Report::Failed { stream } => self.finish((connection, stream), None, Outcome::Broke),
+            handler::Report::Failed { stream } => {
+                if !self.lost_asking((connection, stream), self.runtime.now()) {
+                    self.finish((connection, stream), None, Outcome::Broke);
+                }
+            }
             handler::Report::Unsupported { stream } => {
+                self.lost_asking((connection, stream), self.runtime.now());
                 self.finish((connection, stream), None, Outcome::Broke);
                 self.scheduler.gone(&peer);
             }
@@ -578,9 +605,15 @@ impl NetworkBehaviour for Behaviour {
                 }
                 continue;
             }
+            if std::mem::take(&mut self.asks_soon) {
+                self.ask(now);
+                continue;
+            }
             if let Some(durable) = &mut self.durable
                 && let Poll::Ready(report) = durable.poll(&mut self.book, cx)
             {
+                // What was asked about may be on the disk now.
+                self.answer_held(now);
                 return Poll::Ready(ToSwarm::GenerateEvent(Event::Saved(report)));
             }
             if !self.poll_timer(cx) {

@@ -1,6 +1,7 @@
 //! Writes what durable topics remember to their file, a batch at a time, and opens that again where it could not be.
 //!
-//! Never in the way: while nothing can be written, topics remember in memory alone, and that is said.
+//! Never in the way: while nothing can be written, topics remember in memory alone, and that is said. What is on the
+//! disk is asked of [`Durable::is_kept`].
 
 use std::{
     path::PathBuf,
@@ -13,6 +14,7 @@ use futures::{
     future::{BoxFuture, ready as done},
 };
 use libp2p::PeerId;
+use smidge_catchup::Item;
 
 use super::{book::Book, saved::Batch, wall};
 use crate::{
@@ -181,6 +183,15 @@ impl Durable {
                 state => *state = State::Opening(Log::open_later(self.path.clone(), &self.runtime)),
             }
         }
+    }
+
+    /// Whether a message is kept: on the disk, where that is asked for.
+    pub(super) fn is_kept(&self, book: &Book, topic: &str, item: &Item) -> bool {
+        let batch = match &self.state {
+            State::Open { under_way, .. } => under_way.as_ref(),
+            _ => None,
+        };
+        book.is_kept(topic, item, batch)
     }
 
     /// The file at a glance; `None` where nothing is to be in one.

@@ -22,7 +22,7 @@ use libp2p::{
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/smidge/catchup/1.0.0");
 /// Streams that the other side has open, and ours that are being closed; of more, the oldest is dropped.
-const STREAMS: usize = 4;
+const STREAMS: usize = 8;
 /// Bytes of a frame's length.
 const LENGTH: usize = 5;
 

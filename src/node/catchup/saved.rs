@@ -205,7 +205,6 @@ impl Book {
 
     /// Whether a message is kept for as long as it is not let go: on the disk where that is asked for, with `batch` still
     /// on its way there.
-    #[cfg(test)]
     pub(super) fn is_kept(&self, topic: &str, item: &Item, batch: Option<&Batch>) -> bool {
         let Some(kept) = self.topics.get(topic) else { return false };
         if !kept.keep.durable {

@@ -143,6 +143,11 @@ impl Scheduler {
         }
     }
 
+    /// Connected peers that follow a topic, in order.
+    pub(super) fn peers(&self, topic: &str) -> impl Iterator<Item = &PeerId> {
+        self.topics.get(topic).into_iter().flat_map(BTreeMap::keys)
+    }
+
     /// Whether a peer broke the protocol not long ago.
     pub(super) fn is_wary(&self, peer: &PeerId, now: Instant) -> bool {
         self.wary.get(peer).is_some_and(|wary| now < wary.until)

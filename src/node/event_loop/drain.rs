@@ -46,6 +46,9 @@ impl EventLoop {
             for publish in self.pending_publishes.take_all() {
                 self.give_up(publish, &Error::ShuttingDown);
             }
+            for confirmed in self.swarm.behaviour_mut().catchup.give_up_confirms() {
+                self.on_confirmed(confirmed);
+            }
         }
         if let Some(drain) = &mut self.drain {
             drain.replies.extend(reply);

@@ -1,6 +1,11 @@
 //! Messages that clients publish: one by one, or, in topics that say so, those of a moment in one.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use smidge_catchup::Item;
 
 use super::{EventLoop, answer, id_text};
 use crate::{
@@ -8,7 +13,9 @@ use crate::{
     gossip::{self, PublishError, Topic, bundle},
     node::{
         Position,
+        catchup::Confirmed,
         command::{Command, PublishOptions, Reply},
+        confirmations::Wanted,
         error::Error,
         event::{Event, Receipt},
         pending_publishes::{Hold, Outcome, There, Waiting},
@@ -21,6 +28,11 @@ type Publish = Waiting<Reply<Vec<Outcome>>>;
 /// Publishes that are taken in together, if so many wait, and messages that are signed in one turn of the loop.
 const BURST: usize = 128;
 
+/// Messages that wait to be confirmed, for each publish that may wait.
+const CONFIRMING: usize = 16;
+/// How long they are waited for, at most.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// A message that peers were handed.
 struct Handed {
     id: String,
@@ -28,6 +40,8 @@ struct Handed {
     /// As [`Message`](crate::Message) has them.
     sent: Option<u64>,
     position: Option<Position>,
+    /// What others are asked about, where the topic is kept.
+    item: Option<Item>,
 }
 
 impl EventLoop {
@@ -57,7 +71,7 @@ impl EventLoop {
         options: PublishOptions,
         reply: Reply<Vec<Outcome>>,
     ) {
-        if let Err(e) = self.may_publish(&topic, &messages) {
+        if let Err(e) = self.may_publish(&topic, &messages).and_then(|()| self.may_confirm(&topic, options)) {
             return self.refuse_publish(reply, messages.len(), e);
         }
         // What waits only for others of its bundle takes nobody's place.
@@ -99,6 +113,21 @@ impl EventLoop {
         }
     }
 
+    /// Whether others can confirm what is published, if that is asked for, and may be waited for.
+    fn may_confirm(&self, topic: &str, options: PublishOptions) -> Result<(), Error> {
+        if options.confirm == 0 {
+            return Ok(());
+        }
+        if !self.keeps(topic) {
+            return Err(Error::NotKept(topic.into()));
+        }
+        let limit = self.config.limits.pending * CONFIRMING;
+        if self.confirmations.len() >= limit {
+            return Err(Error::Limit { what: "messages to be confirmed", limit, key: "limits.pending" });
+        }
+        Ok(())
+    }
+
     fn check_size(&self, message: &[u8]) -> Result<(), Error> {
         let (bytes, limit) = (message.len(), self.config.gossip.max_message);
         if bytes > limit { Err(Error::MessageTooLarge { bytes, limit }) } else { Ok(()) }
@@ -112,13 +141,28 @@ impl EventLoop {
     }
 
     /// Answers for a publish whose remaining messages come to `error`.
-    pub(super) fn give_up(&self, mut publish: Publish, error: &Error) {
+    pub(super) fn give_up(&mut self, mut publish: Publish, error: &Error) {
         for message in std::mem::take(&mut publish.messages) {
             let outcome = Err(error.clone());
             self.metrics.published(message.len(), &outcome);
             publish.outcomes.push(outcome);
         }
-        answer(publish.waiter, Ok(publish.outcomes));
+        self.answer_publish(publish);
+    }
+
+    /// Answers for a publish of which nothing is to go out any more, when others have confirmed what they are to.
+    fn answer_publish(&mut self, publish: Publish) {
+        let Publish { waiter, outcomes, tickets, confirm: count, patience, .. } = publish;
+        let wanted = Wanted { count, patience };
+        if let Some((waiter, outcomes)) = self.confirmations.wait(waiter, outcomes, tickets, wanted) {
+            answer(waiter, Ok(outcomes));
+        }
+    }
+
+    pub(super) fn on_confirmed(&mut self, confirmed: Confirmed) {
+        if let Some((waiter, outcomes)) = self.confirmations.note(confirmed) {
+            answer(waiter, Ok(outcomes));
+        }
     }
 
     /// Publishes what has enough subscribers by now, as far as one turn of the loop goes.
@@ -166,15 +210,15 @@ impl EventLoop {
             if let Err(PublishError::QueuesFull { peers }) = result {
                 return Some(Hold::Full { peers });
             }
-            let (sent, position) =
-                result.as_ref().map_or((None, None), |receipt| self.keep_own(&receipt.wire));
+            let (sent, position, item) =
+                result.as_ref().map_or((None, None, None), |receipt| self.keep_own(&receipt.wire));
             let result = result.map(|receipt| (id_text(&receipt.id), receipt.peers));
             for n in 0..count {
                 let id = |id: &str| if is_bundle { format!("{id}/{n}") } else { id.to_owned() };
                 let part = u32::try_from(n).unwrap_or(u32::MAX);
                 let position = position.map(|position| Position { part, ..position });
                 let result = match &result {
-                    Ok((whole, peers)) => Ok(Handed { id: id(whole), peers: *peers, sent, position }),
+                    Ok((whole, peers)) => Ok(Handed { id: id(whole), peers: *peers, sent, position, item }),
                     Err(error) => Err(error),
                 };
                 self.note_published(publishes, result);
@@ -226,13 +270,16 @@ impl EventLoop {
         let Some(publish) = publishes.front_mut() else { return };
         let data = publish.messages.pop_front().unwrap_or_default();
         let outcome = match result {
-            Ok(Handed { id, peers, sent, position }) => {
+            Ok(Handed { id, peers, sent, position, item }) => {
                 let topic = publish.topic.clone();
                 let local = match self.topics.hearers(&topic) {
                     0 => 0,
                     _ => self.deliver_here(&self.own(&id, &topic, &data, sent, position)),
                 };
-                let receipt = Receipt { id, peers, local };
+                if publish.confirm > 0 {
+                    self.confirm(publish, item);
+                }
+                let receipt = Receipt { id, peers, local, confirmed: Vec::new() };
                 self.emit(Event::Published { receipt: receipt.clone(), topic });
                 Ok(receipt)
             }
@@ -248,7 +295,23 @@ impl EventLoop {
         if publish.messages.is_empty()
             && let Some(publish) = publishes.pop_front()
         {
-            answer(publish.waiter, Ok(publish.outcomes));
+            self.answer_publish(publish);
         }
+    }
+
+    /// Has others asked about the message of a publish whose outcome comes next.
+    fn confirm(&mut self, publish: &mut Publish, item: Option<Item>) {
+        let now = self.runtime.now();
+        let until = publish.deadline.unwrap_or(now + LONGEST).min(now + LONGEST);
+        // A message without an author or a number has no place in a memory: nobody can confirm it.
+        let (item, until) = item.map_or((Item::at(0), now), |item| (item, until));
+        let before = publish.tickets.last().copied().filter(|_| publish.last == Some(item));
+        let ticket = match before {
+            // The same bundle.
+            Some((_, ticket)) => ticket,
+            None => self.swarm.behaviour_mut().catchup.confirm(&publish.topic, item, publish.confirm, until),
+        };
+        publish.last = Some(item);
+        publish.tickets.push((publish.outcomes.len(), ticket));
     }
 }

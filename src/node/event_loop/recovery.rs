@@ -71,13 +71,13 @@ impl EventLoop {
         behaviour.gossip.core_mut().number_above(number - 1);
     }
 
-    /// Remembers a message of this node, where its topic is kept; when it was sent, and its position.
-    pub(super) fn keep_own(&mut self, wire: &WireMessage) -> (Option<u64>, Option<Position>) {
+    /// Remembers a message of this node, where its topic is kept; when it was sent, its position, and its place.
+    pub(super) fn keep_own(&mut self, wire: &WireMessage) -> (Option<u64>, Option<Position>, Option<Item>) {
         let number = wire.seqno().and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
         let sent = number.and_then(catchup::sent);
         let record = self.keeps(wire.topic()).then(|| Record::of(wire)).flatten();
-        let book = self.swarm.behaviour_mut().catchup.book_mut();
-        (sent, record.and_then(|record| book.insert(&record, wall())))
+        let (book, item) = (self.swarm.behaviour_mut().catchup.book_mut(), record.as_ref().map(Record::item));
+        (sent, record.and_then(|record| book.insert(&record, wall())), item)
     }
 
     /// A message of this node as its own subscribers get it.
@@ -110,6 +110,7 @@ impl EventLoop {
         match event {
             catchup::Event::Recovered { from, records } => self.on_recovered(from, records),
             catchup::Event::ThrownAway { topic, keys } => self.on_thrown_away(topic, keys),
+            catchup::Event::Confirmed(confirmed) => self.on_confirmed(confirmed),
             catchup::Event::Saved(catchup::Report::Written { after: 0 }) => {}
             catchup::Event::Saved(catchup::Report::Written { after }) => {
                 self.emit(Event::SavedAgain { failures: after });

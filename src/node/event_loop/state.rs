@@ -223,7 +223,7 @@ impl EventLoop {
             if self.topics.hearers(topic) > 0 {
                 local += self.deliver_here(&self.own(&id, topic, &payload, sent, None));
             }
-            let receipt = Receipt { id, peers: receipt.peers, local };
+            let receipt = Receipt { id, peers: receipt.peers, local, confirmed: Vec::new() };
             self.emit(Event::Published { receipt: receipt.clone(), topic: topic.to_owned() });
             Ok(receipt)
         });

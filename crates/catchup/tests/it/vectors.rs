@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use smidge_catchup::{
-    End, Id, Initiator, Item, Key, Limits, Output, Responder, Snapshot, Store, frame::Span,
+    End, Id, Initiator, Item, Key, Limits, Output, Responder, Snapshot, Store,
+    frame::{Frame, Span},
 };
 
 struct Bare(Vec<(Item, Vec<u8>)>);
@@ -62,4 +63,17 @@ fn the_specification_has_the_frames_that_both_sides_make() {
     let lines: String = said.iter().map(|(_, frame)| format!("{}\n", hex(frame))).collect();
     println!("{lines}");
     assert!(specification.contains(&lines), "the frames are\n{lines}");
+
+    let ask = Frame::Ask { topic: b"t", wait: 200, items: vec![item(0), item(1)] };
+    let kept = Frame::Kept(vec![1]);
+    for frame in [&ask, &kept] {
+        assert_eq!(Frame::decode(&frame.encode(0), 0).as_ref(), Ok(frame));
+    }
+    let lines = format!("{}\n{}\n", hex(&ask.encode(0)), hex(&kept.encode(0)));
+    assert!(specification.contains(&lines), "the frames are\n{lines}");
+    let backwards = Frame::Ask { topic: b"t", wait: 0, items: vec![item(1), item(0)] };
+    let many = Frame::Ask { topic: b"t", wait: 0, items: (0..65).map(Item::at).collect() };
+    for bad in [backwards, many] {
+        assert!(Frame::decode(&bad.encode(0), 0).is_err(), "{bad:?}");
+    }
 }
