@@ -49,9 +49,11 @@ class Publisher(threading.Thread):
 class Hearer(threading.Thread):
     """Follows the topic at a node, also after its restarts."""
 
-    def __init__(self, node):
+    def __init__(self, node, resume=False):
         super().__init__(daemon=True)
         self.node, self.going = node, True
+        # Whether it goes on where it was, and where that is.
+        self.resume, self.position = resume, None
         self.heard = {}
         # Those that came from a memory, in the order in which they came.
         self.late = []
@@ -71,7 +73,8 @@ class Hearer(threading.Thread):
     def follow(self):
         with socket.socket(socket.AF_UNIX) as stream:
             stream.connect(self.node.socket)
-            stream.sendall(f"GET /v1/topics/{TOPIC}?local=false HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            resumes = f"Last-Event-ID: {self.position}\r\n" if self.resume and self.position else ""
+            stream.sendall(f"GET /v1/topics/{TOPIC}?local=false HTTP/1.1\r\nHost: localhost\r\n{resumes}\r\n".encode())
             for line in stream.makefile("rb"):
                 if not self.going:
                     return
@@ -79,6 +82,8 @@ class Hearer(threading.Thread):
                     # From when on it hears; until when, once that is known.
                     self.spans.append([time.monotonic(), None])
                     self.ready.set()
+                elif line.startswith(b"id: "):
+                    self.position = line[4:].strip().decode()
                 elif line.startswith(b"data: "):
                     told = json.loads(line[6:])
                     if "lost" in told:
@@ -119,11 +124,12 @@ class Account:
 
 
 class Traffic:
-    """`rate` messages a second in all from `publishers`, with `padding` bytes each, followed at `hearers`."""
+    """`rate` messages a second in all from `publishers`, with `padding` bytes each, followed at `hearers`, which go on where they
+    were if they `resume`."""
 
-    def __init__(self, publishers, hearers, rate, padding=0):
+    def __init__(self, publishers, hearers, rate, padding=0, resume=False):
         self.sent, self.refused = {}, []
-        self.hearers = {node.name: Hearer(node) for node in hearers}
+        self.hearers = {node.name: Hearer(node, resume) for node in hearers}
         self.publishers = [Publisher(self, node, rate / len(publishers), padding) for node in publishers]
 
     def __enter__(self):
