@@ -116,8 +116,9 @@ fn assign(entries: &[Entry], order: &[usize], neighbours: Neighbours, settled: b
     retry(entries, &order[..before], neighbours, &mut roles);
     let (first, rest) = chosen.split_at(neighbours.chosen());
     first.iter().for_each(|n| roles[*n] = Role::Chosen);
-    // While a chosen one is being dialed, so are others: this node may yet be chosen.
-    if settled && first.iter().all(|n| entries[*n].standing == Standing::Connected) {
+    // While most of the chosen ones are being dialed, so are those of others: this node may yet be chosen.
+    let stand = first.iter().filter(|n| entries[**n].standing == Standing::Connected).count();
+    if settled && 2 * stand >= first.len() {
         let there = roles.iter().filter(|role| matches!(role, Role::Chosen | Role::Connected)).count();
         let hopeful: Vec<_> = rest.iter().filter(|n| roles[**n] == Role::Spare).collect();
         let missing = neighbours.wanted.saturating_sub(there);
