@@ -59,9 +59,8 @@ impl Config {
         let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
         let (low, n, high) = (gossip.mesh_n_low, gossip.mesh_n, gossip.mesh_n_high);
         let outbound = gossip.mesh_outbound_min;
-        let is_durable = |rules: &TopicRules| rules.keep.is_some_and(|keep| keep.durable);
         let durable =
-            self.topics.iter().find(|(_, rules)| is_durable(rules)).map(|(topic, _)| topic.as_str());
+            self.topics.iter().find(|(_, rules)| rules.is_durable()).map(|(topic, _)| topic.as_str());
         let mut rules = vec![
             rule(
                 &["gossip.mesh_n_low", "gossip.mesh_n"],

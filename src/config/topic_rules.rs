@@ -62,15 +62,22 @@ pub struct Latest {
     pub bytes: usize,
     /// How long a deletion is remembered.
     pub marks: Duration,
+    /// On disk, too, beside `kad.store`.
+    pub durable: bool,
 }
 
 impl Default for Latest {
     fn default() -> Self {
-        Self { keys: 10_000, bytes: 4 << 20, marks: Duration::from_secs(7 * 86_400) }
+        Self { keys: 10_000, bytes: 4 << 20, marks: Duration::from_secs(7 * 86_400), durable: false }
     }
 }
 
 impl TopicRules {
+    /// Whether what is remembered is to be on disk.
+    pub(super) fn is_durable(&self) -> bool {
+        self.keep.is_some_and(|keep| keep.durable) || self.latest.is_some_and(|latest| latest.durable)
+    }
+
     /// Whether anything of the topic is remembered, so that it is followed.
     pub(crate) fn is_kept(&self) -> bool {
         self.keep.is_some() || self.latest.is_some()
@@ -332,7 +339,8 @@ fn read_latest(value: &Value, leaf: &mut usize) -> At<Latest> {
                 marks if marks < Duration::from_secs(10) => return outside("10s or more"),
                 marks => latest.marks = marks,
             },
-            other => return Err(at(unknown(other, &["bytes", "keys", "latest", "marks"]))),
+            "durable" => latest.durable = bool::from_toml(value).map_err(at)?,
+            other => return Err(at(unknown(other, &["bytes", "durable", "keys", "latest", "marks"]))),
         }
         *leaf += 1;
     }
@@ -401,6 +409,7 @@ fn write_rules(rules: &TopicRules) -> Value {
             ("keys", usize::to_toml(&latest.keys)),
             ("bytes", Size::to_toml(&latest.bytes)),
             ("marks", Duration::to_toml(&latest.marks)),
+            ("durable", Value::Boolean(latest.durable)),
         ];
         let bounds = bounds.map(|(key, value)| (key.into(), value));
         table.insert("keep".into(), Value::Table(bounds.into_iter().collect()));

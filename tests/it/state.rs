@@ -281,6 +281,37 @@ fn a_node_that_was_away_for_longer_than_deletions_are_remembered_revives_nothing
     });
 }
 
+#[test]
+fn values_that_are_durable_are_there_after_a_restart_and_deletions_too() {
+    run(|net| async move {
+        net.set("all", [2, 3]);
+        let (dir, key) = (tempfile::tempdir().unwrap(), libp2p::identity::Keypair::generate_ed25519());
+        let mut config = keeping(&net, 2, &["all"], Latest { durable: true, ..Latest::default() });
+        config.kad.store = smidge::config::Store::File(dir.path().join("records"));
+        config.check().unwrap();
+        let a = net.spawn_as(config.clone(), &key);
+        set(&a, "lamp", "on").await;
+        set(&a, "door", "shut").await;
+        a.state_delete(TOPIC, "door").await.unwrap();
+        let saved = |c: Client| async move {
+            c.status()
+                .await
+                .unwrap()
+                .remembered
+                .file
+                .is_some_and(|file| file.unsynced == 0 && file.commits > 0)
+        };
+        net.until("a commit", &a, saved).await;
+        net.stop(&a, 2).await;
+        let again = net.spawn_as(config, &key);
+        assert_eq!(map(&again).await, expected(&[("lamp", "on")]), "as soon as it is there");
+        assert_eq!(again.status().await.unwrap().state.marks, 1);
+        set(&again, "lamp", "off").await;
+        let b = net.spawn(keeping(&net, 3, &["all"], Latest::default()));
+        has(&net, &b, &[("lamp", "off")]).await;
+    });
+}
+
 /// `--set` of a topic that keeps the newest.
 fn table(topic: &str, more: &str) -> String {
     format!("topics={{ \"{topic}\" = {{ keep = {{ latest = true{more} }} }} }}")

@@ -10,6 +10,9 @@ use std::{
     time::Duration,
 };
 
+use changes::Changes;
+pub use changes::Unsaved;
+
 use crate::{Id, Item, Key, Snapshot, Stamp, frame::Span};
 
 /// How much is kept.
@@ -91,6 +94,8 @@ pub struct Latest {
     /// Those before are forgotten.
     cutoff: Stamp,
     bytes: usize,
+    /// What a file of this lacks, where there is one.
+    changes: Option<Changes>,
 }
 
 impl Latest {
@@ -100,7 +105,16 @@ impl Latest {
     /// Empty.
     pub fn new(bounds: Bounds) -> Self {
         let (keys, ranks, items) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { bounds, keys, ranks, items, marks: BTreeSet::new(), cutoff: Stamp::default(), bytes: 0 }
+        Self {
+            bounds,
+            keys,
+            ranks,
+            items,
+            marks: BTreeSet::new(),
+            cutoff: Stamp::default(),
+            bytes: 0,
+            changes: None,
+        }
     }
 
     /// Whether a set may be made here: others' sets are taken, and what is oldest gives way.
@@ -139,16 +153,22 @@ impl Latest {
             self.marks.insert(rank);
         }
         self.keys.insert(Arc::clone(&key), version);
+        if let Some(changes) = &mut self.changes {
+            changes.note(&key, true);
+        }
         let gave_way = self.trim();
         Change { newest: self.keys.contains_key(&key), gave_way }
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let Some(version) = self.keys.remove(key) else { return };
+        let Some((key, version)) = self.keys.remove_entry(key) else { return };
+        if let Some(changes) = &mut self.changes {
+            changes.note(&key, false);
+        }
         self.ranks.remove(&version.rank());
         self.items.remove(&version.item());
         self.marks.remove(&version.rank());
-        self.bytes -= size(key, version.record.len());
+        self.bytes -= size(&key, version.record.len());
     }
 
     fn trim(&mut self) -> Vec<Arc<[u8]>> {
@@ -239,6 +259,56 @@ impl Latest {
         self.marks.len()
     }
 
+    /// Notes from now on which keys change, for a file that has them: all that are there now, if `is_written`, or none.
+    pub fn track(&mut self, is_written: bool) {
+        let changes = self.changes.insert(Changes::default());
+        for key in self.keys.keys() {
+            if is_written { changes.wrote(key) } else { changes.note(key, true) }
+        }
+    }
+
+    /// The file that this is tracked for has a row of a key, be it an old one.
+    pub fn has_row(&mut self, key: &[u8]) {
+        if let Some(changes) = &mut self.changes {
+            changes.wrote(key);
+        }
+    }
+
+    /// A file has no more to do with this; gives back what its rows are called.
+    pub fn untrack(&mut self) -> Vec<Id> {
+        self.changes.take().map_or(Vec::new(), |changes| changes.rows().copied().collect())
+    }
+
+    /// Keys whose change is not taken.
+    pub fn unwritten(&self) -> usize {
+        self.changes.as_ref().map_or(0, Changes::len)
+    }
+
+    /// Takes changes until their records have `room` bytes, and one at least: what each row is called, and its key.
+    pub fn take_unwritten(&mut self, mut room: usize) -> Vec<Unsaved> {
+        let Some(changes) = &mut self.changes else { return Vec::new() };
+        let mut taken = Vec::new();
+        while taken.is_empty() || room > 0 {
+            let Some((id, key)) = changes.take() else { break };
+            let version = self.keys.get(&key);
+            room = room.saturating_sub(64 + version.map_or(0, |version| version.record.len()));
+            taken.push(Unsaved { id, is_kept: version.is_some(), key });
+        }
+        taken
+    }
+
+    /// What was taken is written.
+    pub fn written(&mut self, taken: &[Unsaved]) {
+        let Some(changes) = &mut self.changes else { return };
+        taken.iter().for_each(|taken| changes.written(taken, self.keys.contains_key(&taken.key)));
+    }
+
+    /// What was taken is not written.
+    pub fn restore_unwritten(&mut self, taken: &[Unsaved]) {
+        let Some(changes) = &mut self.changes else { return };
+        taken.iter().for_each(|taken| changes.note(&taken.key, self.keys.contains_key(&taken.key)));
+    }
+
     /// Keys, marks included.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -272,5 +342,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+mod changes;
 #[cfg(test)]
 mod tests;

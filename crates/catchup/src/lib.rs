@@ -20,7 +20,7 @@ mod varint;
 
 pub use item::{Id, Item};
 pub use keyed::{Keyed, Unkeyed};
-pub use latest::{Bounds, Change, Full, Latest, Rank, Version};
+pub use latest::{Bounds, Change, Full, Latest, Rank, Unsaved, Version};
 pub use memory::{Keep, Memory, Remembered, Since, Unkept, Unwritten};
 pub use presence::{AWAY, Presence};
 pub use reconcile::{Comparison, Params, Violation, verdicts};

@@ -31,6 +31,16 @@ impl Presence {
         self.marks = millis(marks);
     }
 
+    /// Since when this copy is whole, and when others were there last: to be kept on a disk.
+    pub fn state(&self) -> (u64, Option<u64>) {
+        (self.since, self.left)
+    }
+
+    /// The copy of a run before goes on.
+    pub fn resume(&mut self, since: u64, left: Option<u64>) {
+        (self.since, self.left) = (since.min(self.since), left);
+    }
+
     /// Whether it was alone for so long that deletions of others may be forgotten.
     pub fn is_away(&self, now: u64) -> bool {
         self.left.is_some_and(|left| now.saturating_sub(left) >= self.marks)

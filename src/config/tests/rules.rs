@@ -58,7 +58,7 @@ fn a_topic_keeps_messages_or_the_newest_value_of_each_key() {
     let short = latest("\"latest\"").unwrap();
     assert_eq!((short.latest, short.keep), (Some(Latest::default()), None));
     assert_eq!(latest("{ latest = true }").unwrap(), short);
-    let bounds = Latest { keys: 9, bytes: 64 << 10, marks: secs(3600) };
+    let bounds = Latest { keys: 9, bytes: 64 << 10, marks: secs(3600), durable: false };
     let own =
         load("[topics.t]\nkeep = { latest = true, keys = 9, bytes = \"64KiB\", marks = \"1h\" }").unwrap();
     assert_eq!(own.topics["t"].latest, Some(bounds));
@@ -74,6 +74,8 @@ fn a_topic_keeps_messages_or_the_newest_value_of_each_key() {
         let refused = refusal(&format!("[topics.t]\nkeep = {text}"));
         assert!(refused.starts_with(&format!("c.toml:2: topics: of \"t\": {said}")), "{text}: {refused}");
     }
+    let refused = refusal("[topics.t]\nkeep = { latest = true, durable = true }");
+    assert!(refused.contains("kad.store"), "{refused}");
     let refused = refusal("[topics.t]\nkeep = \"latest\"\nbundle = true");
     assert!(refused.contains("one of them"), "{refused}");
     let refused = refusal("[gossip]\nvalidation = \"permissive\"\n[topics.t]\nkeep = \"latest\"");

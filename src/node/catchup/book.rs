@@ -165,7 +165,7 @@ impl Book {
             kept.refused.clear();
             (kept.keep, kept.read) = (keep, rules.read.clone());
         }
-        self.maps.configure(rules, self.times(now));
+        self.stale.extend(self.maps.configure(rules, writes, self.times(now)));
         self.adjust(now);
     }
 

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use libp2p::PeerId;
@@ -19,6 +20,7 @@ use smidge_catchup::{
 use super::{
     book::{AHEAD, REFUSED, SETTLE},
     record::Record,
+    rows::{self, Row},
 };
 use crate::config::{self, TopicRules};
 
@@ -82,6 +84,11 @@ struct Kept {
     read: Option<BTreeSet<PeerId>>,
     clock: Clock,
     presence: Presence,
+    marks: Duration,
+    /// It is on disk, too.
+    durable: bool,
+    /// When others were there last, as the disk has it.
+    saved: Option<u64>,
     /// What neighbours keep and the rules here refuse, and what is of a time that has not come: it counts as there in
     /// comparisons, or it would be given each time.
     refused: BTreeSet<Item>,
@@ -100,17 +107,35 @@ impl Maps {
         Self { topics: BTreeMap::new(), limit }
     }
 
-    /// Keeps what the rules say, and nothing else.
-    pub(super) fn configure(&mut self, rules: &BTreeMap<String, TopicRules>, times: Times) {
-        self.topics.retain(|topic, _| rules.get(topic).is_some_and(|rules| rules.latest.is_some()));
+    /// Keeps what the rules say, and nothing else. Where there is a file, it is written if that is asked for; gives back rows
+    /// of it that are of no use any more.
+    pub(super) fn configure(
+        &mut self,
+        rules: &BTreeMap<String, TopicRules>,
+        is_written: bool,
+        times: Times,
+    ) -> Vec<Vec<u8>> {
+        let latest = |topic: &str| rules.get(topic).and_then(|rules| rules.latest);
+        let mut stale = Vec::new();
+        for (topic, kept) in self.topics.iter_mut().filter(|(_, kept)| kept.durable) {
+            if !latest(topic).is_some_and(|latest| latest.durable) {
+                kept.durable = false;
+                let rows = kept.map.untrack().into_iter().map(Row::Value).chain([Row::Presence]);
+                stale.extend(rows.map(|row| rows::key(&rows::tag(topic), &row)));
+            }
+        }
+        self.topics.retain(|topic, _| latest(topic).is_some());
         for (topic, rules) in rules {
-            let Some(config::Latest { keys, bytes, marks }) = rules.latest else { continue };
+            let Some(config::Latest { keys, bytes, marks, durable }) = rules.latest else { continue };
             let bounds = Bounds { keys, bytes: bytes.min(self.limit), marks };
             let kept = self.topics.entry(topic.clone()).or_insert_with(|| Kept {
                 map: Latest::new(bounds),
                 read: None,
                 clock: Clock::new(AHEAD, None),
                 presence: Presence::new(marks, times.common),
+                marks,
+                durable: false,
+                saved: None,
                 refused: BTreeSet::new(),
                 ahead: BTreeSet::new(),
             });
@@ -118,7 +143,12 @@ impl Maps {
             kept.map.set_bounds(bounds);
             kept.presence.set_marks(marks);
             kept.read.clone_from(&rules.read);
+            if durable && !kept.durable && is_written {
+                kept.map.track(false);
+            }
+            (kept.durable, kept.marks) = (durable, marks);
         }
+        if is_written { stale } else { Vec::new() }
     }
 
     pub(super) fn keeps(&self, topic: &str) -> bool {
@@ -365,5 +395,8 @@ impl Store for Values<'_> {
     }
 }
 
+mod saved;
 #[cfg(test)]
 mod tests;
+
+pub(super) use saved::Taken;

@@ -2,7 +2,8 @@
 //!
 //! A key begins with a letter and the first 8 bytes of the topic's [`Id`]; numbers are little-endian. A topic (`t`) has its
 //! head, a message (`m`, and its item) its number and the record, a floor (`f`, and its author, or nothing for that of all
-//! others) an item.
+//! others) an item. Of values by key there are the values (`v`, and what the key's [`Id`] is) and since when this node's copy
+//! is whole (`p`).
 
 use smidge_catchup::{Id, Item};
 
@@ -17,6 +18,9 @@ pub(super) enum Row {
     Topic,
     Message(Item),
     Floor(Option<Id>),
+    /// Of a key.
+    Value(Id),
+    Presence,
 }
 
 /// What is kept of a topic beside its messages.
@@ -43,6 +47,8 @@ pub(super) fn key(tag: &Tag, row: &Row) -> Vec<u8> {
         Row::Topic => (b't', Vec::new()),
         Row::Message(item) => (b'm', put_item(item).to_vec()),
         Row::Floor(author) => (b'f', author.map(|id| id.0.to_vec()).unwrap_or_default()),
+        Row::Value(id) => (b'v', id.0.to_vec()),
+        Row::Presence => (b'p', Vec::new()),
     };
     [&[letter], &tag[..], &rest].concat()
 }
@@ -55,6 +61,8 @@ pub(super) fn read_key(key: &[u8]) -> Option<(Tag, Row)> {
         (b'm', item) => Row::Message(read_item(item)?),
         (b'f', []) => Row::Floor(None),
         (b'f', author) => Row::Floor(Some(Id(author.try_into().ok()?))),
+        (b'v', id) => Row::Value(Id(id.try_into().ok()?)),
+        (b'p', []) => Row::Presence,
         _ => return None,
     };
     Some((*tag, row))
@@ -74,6 +82,17 @@ pub(super) fn read_item(bytes: &[u8]) -> Option<Item> {
 
 pub(super) fn put_message(number: u64, record: &[u8]) -> Vec<u8> {
     [&number.to_le_bytes(), record].concat()
+}
+
+/// Since when a copy is whole, and when others were there last, 0 if never: milliseconds since 1970.
+pub(super) fn put_presence(since: u64, left: Option<u64>) -> Vec<u8> {
+    [since.to_le_bytes(), left.unwrap_or(0).to_le_bytes()].concat()
+}
+
+pub(super) fn read_presence(bytes: &[u8]) -> Option<(u64, Option<u64>)> {
+    let (since, left) = bytes.split_first_chunk::<8>()?;
+    let left = u64::from_le_bytes(left.try_into().ok()?);
+    Some((u64::from_le_bytes(*since), (left > 0).then_some(left)))
 }
 
 /// A message's number and record, if it is what its key says, of that topic.
@@ -118,17 +137,19 @@ mod tests {
         fn rows_are_read_as_they_are_written(time: u64, id: [u8; 16], number: u64, name: u32, is_whole: bool) {
             let item = Item { time, id: Id(id) };
             let tag = tag("prices");
-            for row in [Row::Topic, Row::Message(item), Row::Floor(None), Row::Floor(Some(item.id))] {
+            for row in [Row::Topic, Row::Message(item), Row::Floor(None), Row::Floor(Some(item.id)), Row::Value(item.id), Row::Presence] {
                 assert_eq!(read_key(&key(&tag, &row)), Some((tag, row)));
             }
             assert_eq!(read_item(&put_item(&item)), Some(item));
+            assert_eq!(read_presence(&put_presence(time, Some(number.max(1)))), Some((time, Some(number.max(1)))));
+            assert_eq!(read_presence(&put_presence(time, None)), Some((time, None)));
             let head = Head { name, is_whole, last: number, gone: time };
             assert_eq!(Head::decode(&head.encode()), Some(head));
         }
 
         #[test]
         fn no_bytes_are_more_than_no_row(key: Vec<u8>, value: Vec<u8>) {
-            let _ = (read_key(&key), Head::decode(&value));
+            let _ = (read_key(&key), Head::decode(&value), read_presence(&value));
             let _ = read_message(&Item::at(0), "t", &value);
         }
     }

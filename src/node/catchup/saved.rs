@@ -7,6 +7,7 @@ use smidge_catchup::{Id, Item, Unwritten};
 
 use super::{
     book::{Book, Kept},
+    maps::Taken,
     record::Record,
     rows::{self, Head, Row, Tag},
 };
@@ -24,6 +25,7 @@ pub(super) struct Batch {
     /// How many they are.
     pub(super) changed: usize,
     topics: Vec<(String, Unwritten, u64)>,
+    values: Vec<Taken>,
     stale: Vec<Vec<u8>>,
 }
 
@@ -57,6 +59,8 @@ impl Found {
                 }
                 None => false,
             },
+            // Of the other kind of topic.
+            Row::Value(_) | Row::Presence => false,
         };
         if !is_read {
             self.stale.push(key);
@@ -67,7 +71,7 @@ impl Found {
 impl Book {
     /// Whether anything is to be on the disk.
     pub(super) fn is_durable(&self) -> bool {
-        self.topics.values().any(|kept| kept.keep.durable)
+        self.topics.values().any(|kept| kept.keep.durable) || self.maps.is_durable()
     }
 
     /// A file was opened: takes what it has, and notes changes from now on. At the `start`, positions of the run before go
@@ -82,7 +86,14 @@ impl Book {
             .collect();
         let mut found: BTreeMap<String, Found> =
             tags.values().map(|topic| (topic.clone(), Found::default())).collect();
+        let mut values = self.maps.found();
         for (key, value) in rows {
+            if let Some((tag, row)) = rows::read_key(&key)
+                && let Some(of) = values.get_mut(&tag)
+            {
+                of.add(row, key, &value);
+                continue;
+            }
             let known = rows::read_key(&key).and_then(|(tag, row)| Some((tags.get(&tag)?, row)));
             match known.and_then(|(topic, row)| Some((found.get_mut(topic)?, topic, row))) {
                 Some((of, topic, row)) => of.add(topic, row, key, &value),
@@ -104,6 +115,10 @@ impl Book {
                 Some(head) => kept.restore(&topic, head, found),
                 None => kept.merge(&topic, found, earlier),
             };
+            self.stale.extend(stale);
+        }
+        for found in values.into_values() {
+            let stale = self.maps.restore(found, start, self.times(now));
             self.stale.extend(stale);
         }
         self.writes = true;
@@ -129,7 +144,7 @@ impl Book {
     /// Rows that are not written.
     pub(super) fn unwritten(&self) -> usize {
         let of_topics: usize = self.topics.values().map(|kept| kept.memory.unwritten()).sum();
-        of_topics + self.stale.len()
+        of_topics + self.maps.unwritten() + self.stale.len()
     }
 
     /// Takes what is to be written, as much as goes into a commit.
@@ -168,6 +183,7 @@ impl Book {
             batch.changes.push((rows::key(&tag, &Row::Topic), Some(head)));
             batch.topics.push((topic.clone(), unwritten, kept.reserved));
         }
+        batch.values = self.maps.take(&mut room, is_end, &mut batch.changes);
         if !batch.stale.is_empty() {
             // A key comes once: a topic may be durable again.
             let said: HashSet<&[u8]> = batch.changes.iter().map(|(key, _)| &key[..]).collect();
@@ -185,6 +201,7 @@ impl Book {
 
     /// A commit did what it was to do.
     pub(super) fn written(&mut self, batch: Batch) {
+        self.maps.written(&batch.values);
         for (topic, _, reserved) in batch.topics {
             if let Some(kept) = self.topics.get_mut(&topic) {
                 kept.numbered = kept.numbered.max(reserved);
@@ -195,6 +212,7 @@ impl Book {
     /// It did not, or nobody knows.
     pub(super) fn not_written(&mut self, batch: Batch) {
         self.stale.extend(batch.stale);
+        self.maps.not_written(&batch.values);
         for (topic, unwritten, _) in &batch.topics {
             match self.topics.get_mut(topic) {
                 Some(kept) => kept.memory.restore_unwritten(unwritten),

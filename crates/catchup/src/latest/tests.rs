@@ -84,6 +84,60 @@ fn over_a_bound_a_set_is_refused_where_it_is_made_and_others_make_the_oldest_giv
     consistent(&latest);
 }
 
+/// A commit to a file of rows; `between` is what happens while it is under way.
+fn commit(
+    latest: &mut Latest,
+    file: &mut BTreeMap<Id, Arc<[u8]>>,
+    room: usize,
+    between: impl FnOnce(&mut Latest),
+) {
+    let taken = latest.take_unwritten(room);
+    for Unsaved { id, key, is_kept } in &taken {
+        match latest.version(key) {
+            Some(version) => drop(file.insert(*id, version.record.clone())),
+            None => assert!(file.remove(id).is_some(), "nothing is taken out that was never there"),
+        }
+        assert_eq!(latest.version(key).is_some(), *is_kept);
+    }
+    between(latest);
+    latest.written(&taken);
+}
+
+proptest! {
+    #[test]
+    fn what_is_taken_makes_a_file_of_what_is_kept(
+        versions in versions(), keys in 1usize..6, steps in proptest::collection::vec(0u8..5, 60),
+    ) {
+        let bounds = Bounds { keys, marks: Duration::from_millis(5), ..Bounds::default() };
+        let (mut latest, mut file) = (Latest::new(bounds), BTreeMap::new());
+        latest.track(false);
+        for (n, ((key, version), step)) in versions.into_iter().zip(steps).enumerate() {
+            let merge = |latest: &mut Latest| drop(latest.merge(&[key], version));
+            match step {
+                0 => commit(&mut latest, &mut file, 1, merge),
+                1 => commit(&mut latest, &mut file, usize::MAX, merge),
+                // It fails.
+                2 => {
+                    let taken = latest.take_unwritten(500);
+                    merge(&mut latest);
+                    latest.restore_unwritten(&taken);
+                }
+                3 => {
+                    merge(&mut latest);
+                    latest.expire(n as u64);
+                }
+                _ => merge(&mut latest),
+            }
+            prop_assert!(latest.unwritten() <= keys + file.len());
+        }
+        commit(&mut latest, &mut file, usize::MAX, |_| {});
+        let kept: BTreeMap<_, _> = latest.iter().map(|(key, v)| (Id::of(key), v.record.clone())).collect();
+        prop_assert_eq!(&file, &kept);
+        prop_assert_eq!(latest.unwritten(), 0);
+        prop_assert_eq!(latest.untrack().len(), kept.len());
+    }
+}
+
 fn versions() -> impl Strategy<Value = Vec<(u8, Version)>> {
     let one = (0u8..12, 0u64..20, 0u8..3, proptest::collection::vec(any::<u8>(), 0..40));
     let one = one.prop_map(|(key, millis, author, value)| (key, version(&[key], millis, author, &value)));

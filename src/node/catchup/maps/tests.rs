@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::{
     gossip::{Authenticity, Author, Topic},
@@ -36,8 +34,14 @@ fn times(now: u64) -> Times {
 fn maps(latest: config::Latest) -> Maps {
     let mut maps = Maps::new(1 << 20);
     let rules = TopicRules { latest: Some(latest), ..TopicRules::default() };
-    maps.configure(&[("t".to_owned(), rules)].into(), times(NOW));
+    maps.configure(&[("t".to_owned(), rules)].into(), false, times(NOW));
     maps
+}
+
+impl Maps {
+    fn map_mut(&mut self, topic: &str) -> &mut Latest {
+        &mut self.topics.get_mut(topic).unwrap().map
+    }
 }
 
 fn value(entry: &Entry) -> &[u8] {
@@ -139,4 +143,95 @@ fn a_record_that_is_cut_anywhere_is_none() {
         assert!(cut.is_none_or(|cut| value(&cut) == b"value"), "{length}");
     }
     assert_eq!(field(0x0a, &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
+}
+
+/// What a file has, written by what is taken; whether each commit succeeded is up to the caller.
+type File = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn commit(maps: &mut Maps, file: &mut File, is_end: bool) {
+    let mut changes = Vec::new();
+    let taken = maps.take(&mut usize::MAX.clone(), is_end, &mut changes);
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(file.insert(key, value)),
+            None => drop(file.remove(&key)),
+        }
+    }
+    maps.written(&taken);
+}
+
+/// Another run, with that file.
+fn again(file: &File, latest: config::Latest, now: u64) -> (Maps, Vec<Vec<u8>>) {
+    let mut maps = maps(latest);
+    let mut found = maps.found();
+    for (key, value) in file {
+        let (tag, row) = rows::read_key(key).unwrap();
+        found.get_mut(&tag).unwrap().add(row, key.clone(), value);
+    }
+    let stale = found.into_values().flat_map(|found| maps.restore(found, true, times(now))).collect();
+    (maps, stale)
+}
+
+#[test]
+fn a_run_has_the_values_marks_and_presence_of_the_one_before() {
+    let latest = config::Latest { durable: true, ..config::Latest::default() };
+    let (mut maps, mut writer, mut file) = (again(&File::new(), latest, NOW).0, Writer::new(), File::new());
+    for n in 0..5u8 {
+        maps.merge(&writer.write(&[n], Some(b"v"), NOW + u64::from(n)), times(NOW));
+        commit(&mut maps, &mut file, false);
+    }
+    maps.merge(&writer.write(&[1], None, NOW + 10), times(NOW));
+    maps.merge(&writer.write(&[2], Some(b"w"), NOW + 11), times(NOW));
+    assert!(maps.unwritten() >= 2);
+    maps.presence("t").unwrap().met(Some(NOW - HOUR), NOW + 20);
+    commit(&mut maps, &mut file, false);
+    assert_eq!((maps.unwritten(), file.len()), (0, 6), "five keys, and how it stands");
+    let (mut second, stale) = again(&file, latest, NOW + 30);
+    assert_eq!((second.list("t"), second.held(), stale), (maps.list("t"), maps.held(), vec![]));
+    assert_eq!(second.presence("t").unwrap().state(), (NOW - HOUR, Some(NOW + 20)));
+    assert_eq!(second.unwritten(), 0);
+    // What this node writes next is newer than all that it finds, whatever its clock says.
+    assert!(second.stamp("t", times(NOW - HOUR)).unwrap() > Stamp::at(NOW + 11));
+    // A mark that is forgotten is taken out, and a damaged row, and one of another topic.
+    let mut damaged = file.clone();
+    let row = rows::key(&rows::tag("t"), &Row::Value(Id::of(&[3])));
+    damaged.get_mut(&row).unwrap()[20] ^= 1;
+    damaged.get_mut(&row).unwrap().pop();
+    let (third, stale) = again(&damaged, latest, NOW + 8 * 24 * HOUR);
+    let forgotten = rows::key(&rows::tag("t"), &Row::Value(Id::of(&[1])));
+    let gone: BTreeSet<_> = stale.into_iter().collect();
+    assert_eq!(gone, [row, forgotten].into());
+    assert_eq!(third.held().0, 3);
+    // No longer durable: nothing of it stays.
+    let rules = TopicRules { latest: Some(config::Latest::default()), ..TopicRules::default() };
+    let stale = second.configure(&[("t".to_owned(), rules)].into(), true, times(NOW));
+    assert_eq!(stale.into_iter().collect::<BTreeSet<_>>(), file.into_keys().collect());
+    assert!(!second.is_durable());
+}
+
+#[test]
+fn a_commit_that_failed_is_made_again() {
+    let latest = config::Latest { durable: true, ..config::Latest::default() };
+    let (mut maps, mut writer, mut file) = (again(&File::new(), latest, NOW).0, Writer::new(), File::new());
+    maps.merge(&writer.write(b"a", Some(b"v"), NOW), times(NOW));
+    let taken = maps.take(&mut usize::MAX.clone(), false, &mut Vec::new());
+    assert_eq!(maps.unwritten(), 0);
+    maps.not_written(&taken);
+    maps.merge(&writer.write(b"b", Some(b"v"), NOW), times(NOW));
+    assert_eq!(maps.unwritten(), 2);
+    commit(&mut maps, &mut file, true);
+    assert_eq!(again(&file, latest, NOW).0.list("t"), maps.list("t"));
+    // A file that is opened late has nothing that this run does not.
+    let mut late = self::maps(latest);
+    late.merge(&writer.write(b"a", None, NOW + 1), times(NOW));
+    let mut found = late.found();
+    for (key, value) in &file {
+        let (tag, row) = rows::read_key(key).unwrap();
+        found.get_mut(&tag).unwrap().add(row, key.clone(), value);
+    }
+    found.into_values().for_each(|found| assert!(late.restore(found, false, times(NOW)).is_empty()));
+    // Before it is written, what was in the file is gone.
+    late.map_mut("t").throw_away(NOW + HOUR);
+    commit(&mut late, &mut file, true);
+    assert_eq!(again(&file, latest, NOW).0.held(), (0, 0, 0));
 }
