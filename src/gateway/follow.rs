@@ -4,7 +4,7 @@
 //! A reader that keeps up gets everything. What a slow one misses is counted and reported in its place in
 //! the stream; the node keeps no more than `limits.events` messages and `limits.backlog` bytes for it and never waits.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use data_encoding::BASE64;
 use prometheus_client::metrics::counter::Counter;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     node::{Delivery, Message, Position, Start, Subscription},
-    text,
+    runtime, text,
 };
 
 /// Streams the messages of `topic` until the reader or the node goes.
@@ -32,7 +32,7 @@ pub(super) async fn run(
     let context = connection.context.clone();
     let opened = async {
         let local = query.flag("local")?.unwrap_or(true);
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = runtime::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = query.start(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))?;
         let start = heard.map(Start::Behind).or(start).unwrap_or_default();
         query.done("local, since and last")?;

@@ -21,7 +21,7 @@ use libp2p::{
 };
 
 use super::{dial_guard::DialGuard, forward::ask_inner_of_connections};
-use crate::transport::multiaddr::is_circuit;
+use crate::{runtime, transport::multiaddr::is_circuit};
 
 /// Addresses that are asked about in a node's life. A peer that we dial can invent some; each is asked about once.
 const MAX_CANDIDATES: usize = 64;
@@ -103,7 +103,7 @@ impl NetworkBehaviour for Client {
         let event = self.inner.poll(cx);
         if let Poll::Ready(ToSwarm::NotifyHandler { peer_id, .. }) = &event {
             self.asked.retain(|_, at| at.elapsed() < EXPECTED);
-            self.asked.insert(*peer_id, Instant::now());
+            self.asked.insert(*peer_id, runtime::now());
         }
         event
     }

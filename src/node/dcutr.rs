@@ -21,7 +21,7 @@ use libp2p::{
 };
 
 use super::dial_guard::DialGuard;
-use crate::transport::multiaddr::is_circuit;
+use crate::{runtime, transport::multiaddr::is_circuit};
 
 /// Dials for one relayed connection: libp2p's own three attempts, and as many that the peer may ask for.
 const MAX_DIALS: u8 = 6;
@@ -62,7 +62,7 @@ impl Behaviour {
     pub(crate) fn new(local: PeerId, hold: Duration, guard: DialGuard) -> Self {
         Self {
             guard,
-            hold: Instant::now() + hold,
+            hold: runtime::now() + hold,
             local,
             candidates: VecDeque::new(),
             punches: HashMap::new(),
@@ -117,7 +117,7 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let relayed = !addresses.is_empty() && addresses.iter().all(is_circuit);
-        if relayed && self.candidates.is_empty() && Instant::now() < self.hold {
+        if relayed && self.candidates.is_empty() && runtime::now() < self.hold {
             return Err(ConnectionDenied::new(NotSeen));
         }
         if let Some(punch) = self.dials.get(&connection).and_then(|relayed| self.punches.get(relayed)) {

@@ -1,6 +1,6 @@
 //! The gossip engine, set up as the config says. Nothing runs yet when this is done.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use libp2p::{PeerId, identity::Keypair};
 
@@ -11,6 +11,7 @@ use crate::{
         self, Authenticity, Author, Behaviour, IdScheme, MeshParams, PeerScoreParams, PeerScoreThresholds,
         Validation,
     },
+    runtime,
 };
 
 /// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or a reader
@@ -102,11 +103,12 @@ pub(crate) fn engine(config: &Config) -> gossip::Config {
 /// The engine of a node with this key.
 pub(crate) fn behaviour(config: &Config, key: &Keypair) -> Result<Behaviour, SpawnError> {
     let refused = |e: &dyn std::error::Error| SpawnError::Gossip(e.to_string());
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = runtime::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     let sequence = u64::try_from(since_1970.as_nanos()).unwrap_or_default();
     let author = Author::new(Authenticity::Signed(key.clone()), sequence);
     let mut behaviour =
-        Behaviour::new(engine(config), PeerId::from(key.public()), author).map_err(|e| refused(&e))?;
+        Behaviour::with_clock(engine(config), PeerId::from(key.public()), author, runtime::now)
+            .map_err(|e| refused(&e))?;
     if config.gossip.scoring {
         let params = PeerScoreParams {
             // The account in `blame.rs` has its weights already.
@@ -117,7 +119,7 @@ pub(crate) fn behaviour(config: &Config, key: &Keypair) -> Result<Behaviour, Spa
             slow_peer_weight: 0.0,
             ..PeerScoreParams::default()
         };
-        let now = std::time::Instant::now();
+        let now = runtime::now();
         let core = behaviour.core_mut();
         core.score_peers(params, PeerScoreThresholds::default(), now).map_err(|e| refused(&e))?;
     }

@@ -13,7 +13,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     ops::{Deref, DerefMut},
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use libp2p::{
@@ -26,7 +25,7 @@ use libp2p::{
 
 use super::{claims, dial_budget::DialBudget, dial_guard::DialGuard, forward::ask_inner_of_connections};
 use crate::{
-    dialer,
+    dialer, runtime,
     store::{Report, Sequence, Source, Store},
     transport::multiaddr::{ip, over, relay, split_peer},
 };
@@ -191,7 +190,7 @@ impl Behaviour {
         let (Some(peer), true) = (peer, asked.is_empty()) else {
             return Vec::new();
         };
-        let (now, proven) = (Instant::now(), self.proven.get(&peer));
+        let (now, proven) = (runtime::now(), self.proven.get(&peer));
         let mut chosen: Vec<Multiaddr> = Vec::new();
         for address in known.into_iter().filter(|address| over(address).is_some()) {
             let bare = split_peer(address.clone()).0;

@@ -3,12 +3,14 @@
 //! Numbers are little-endian. What expires has the time of its writing and what was left of its life
 //! then: a clock that is set back cannot make it live longer than that.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use libp2p::{
     Multiaddr, PeerId,
     kad::{ProviderRecord, Record, RecordKey},
 };
+
+use crate::runtime;
 
 /// What something is stored under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +47,7 @@ pub(super) struct Moment {
 impl Moment {
     pub(super) fn now() -> Self {
         // A clock before 1970 counts as 1970.
-        Self { now: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+        Self { now: runtime::now(), unix: runtime::wall().duration_since(UNIX_EPOCH).unwrap_or_default() }
     }
 }
 

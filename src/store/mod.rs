@@ -21,7 +21,7 @@ use std::{
     fmt,
     path::Path,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::future::{BoxFuture, FutureExt};
@@ -31,7 +31,7 @@ use libp2p::{
 };
 use serde::Serialize;
 
-use crate::runtime::Handle;
+use crate::runtime::{self, Handle};
 
 #[cfg(feature = "store")]
 mod disk;
@@ -276,7 +276,7 @@ impl RecordStore for Store {
         if self.refuse() {
             return Err(kad::store::Error::MaxRecords);
         }
-        self.memtable.put(record, self.source, Instant::now())
+        self.memtable.put(record, self.source, runtime::now())
     }
 
     fn remove(&mut self, key: &RecordKey) {
@@ -291,7 +291,7 @@ impl RecordStore for Store {
         if self.refuse() {
             return Err(kad::store::Error::MaxProvidedKeys);
         }
-        self.memtable.add_provider(entry, self.source, Instant::now())
+        self.memtable.add_provider(entry, self.source, runtime::now())
     }
 
     fn providers(&self, key: &RecordKey) -> Vec<ProviderRecord> {

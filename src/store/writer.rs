@@ -16,7 +16,7 @@ use super::{
     journal::{FIRST, Fault, Journal},
     memtable::Memtable,
 };
-use crate::runtime::{Handle, Timer};
+use crate::runtime::{self, Handle, Timer};
 
 /// First pause after a commit that failed; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -213,7 +213,7 @@ impl Writer {
                 self.status.failures += 1;
                 let retry_in = RETRY_MAX.min(RETRY_MIN * 2_u32.saturating_pow(self.failures));
                 self.failures = self.failures.saturating_add(1);
-                self.next = Instant::now() + retry_in;
+                self.next = runtime::now() + retry_in;
                 let why = format!("{}: {error}", self.path.display());
                 let repeated = self.status.last_error.replace(why.clone()).as_ref() == Some(&why);
                 Report::Failed { why, retry_in, repeated }

@@ -52,6 +52,7 @@ pub struct Behaviour {
     due: Instant,
     /// Something arrived since the last poll: more may be on its way, and is checked together with it.
     fresh: bool,
+    now: fn() -> Instant,
 }
 
 impl Behaviour {
@@ -60,7 +61,20 @@ impl Behaviour {
     /// # Errors
     /// When the configuration contradicts itself.
     pub fn new(config: Config, local: PeerId, author: Author) -> Result<Self, ConfigError> {
-        let now = Instant::now();
+        Self::with_clock(config, local, author, Instant::now)
+    }
+
+    /// As [`new`](Self::new), by another clock: that of the program's timers, where time is simulated.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_clock(
+        config: Config,
+        local: PeerId,
+        author: Author,
+        clock: fn() -> Instant,
+    ) -> Result<Self, ConfigError> {
+        let now = clock();
         let protocols = Protocols::new(config.newest, config.floodsub);
         let limits = Limits::default();
         let subscriptions = limits.subscriptions.max(config.max_topics_per_peer);
@@ -77,6 +91,7 @@ impl Behaviour {
             timer: Delay::new(due.saturating_duration_since(now)),
             due,
             fresh: false,
+            now: clock,
         })
     }
 
@@ -93,12 +108,12 @@ impl Behaviour {
 
     /// Follows a topic. Whether it was not followed yet.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        self.core.subscribe(topic, Instant::now())
+        self.core.subscribe(topic, (self.now)())
     }
 
     /// Follows a topic no longer. Whether it was followed.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
-        self.core.unsubscribe(topic, Instant::now())
+        self.core.unsubscribe(topic, (self.now)())
     }
 
     /// Publishes a message.
@@ -106,7 +121,7 @@ impl Behaviour {
     /// # Errors
     /// When it was handed to nobody.
     pub fn publish(&mut self, topic: &Topic, data: &[u8]) -> Result<Receipt, PublishError> {
-        self.core.publish(topic, data, Instant::now())
+        self.core.publish(topic, data, (self.now)())
     }
 
     /// Publishes several messages as one bundle.
@@ -114,12 +129,12 @@ impl Behaviour {
     /// # Errors
     /// When it was handed to nobody.
     pub fn publish_bundle(&mut self, topic: &Topic, messages: &[&[u8]]) -> Result<Receipt, PublishError> {
-        self.core.publish_bundle(topic, messages, Instant::now())
+        self.core.publish_bundle(topic, messages, (self.now)())
     }
 
     /// The application's verdict over a message, if it waits for one.
     pub fn verdict(&mut self, id: &MessageId, verdict: Verdict) -> bool {
-        self.core.verdict(id, verdict, Instant::now())
+        self.core.verdict(id, verdict, (self.now)())
     }
 
     /// Where a peer can be reached, signed by itself: identify's signed peer record.
@@ -177,7 +192,7 @@ impl Behaviour {
     fn verify_batch(&mut self) -> bool {
         let Some(batch) = self.core.unverified(BATCH) else { return false };
         let holds = self.verifier.verify_batch(&batch.messages);
-        self.core.verified(batch.ticket, &holds, Instant::now());
+        self.core.verified(batch.ticket, &holds, (self.now)());
         true
     }
 
@@ -185,15 +200,15 @@ impl Behaviour {
         let deadline = self.core.next_deadline();
         if deadline != self.due {
             self.due = deadline;
-            self.timer.reset(deadline.saturating_duration_since(Instant::now()));
+            self.timer.reset(deadline.saturating_duration_since((self.now)()));
         }
         if Pin::new(&mut self.timer).poll(cx).is_pending() {
             return false;
         }
         // The timer's clock and ours may differ by a little: what is due by either is done.
-        self.core.tick(Instant::now().max(self.due));
+        self.core.tick((self.now)().max(self.due));
         self.due = self.core.next_deadline();
-        self.timer.reset(self.due.saturating_duration_since(Instant::now()));
+        self.timer.reset(self.due.saturating_duration_since((self.now)()));
         let kept = self.core.kept();
         if kept.history == 0 && kept.unverified == 0 {
             self.verifier.rest();
@@ -239,7 +254,7 @@ impl NetworkBehaviour for Behaviour {
                 self.core.connected(peer_id, connection_id, endpoint.is_dialer(), address);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
-                self.core.disconnected(&peer_id, connection_id, Instant::now());
+                self.core.disconnected(&peer_id, connection_id, (self.now)());
             }
             FromSwarm::AddressChange(AddressChange { peer_id, connection_id, new, .. }) => {
                 self.core.moved(&peer_id, connection_id, new.get_remote_address());
@@ -257,7 +272,7 @@ impl NetworkBehaviour for Behaviour {
     ) {
         match event {
             FromHandler::Received(rpcs) => {
-                let now = Instant::now();
+                let now = (self.now)();
                 self.fresh |= rpcs.iter().any(|rpc| !rpc.publish.is_empty());
                 for rpc in rpcs {
                     self.core.received(&peer, rpc, now);

@@ -1,10 +1,11 @@
-//! An alarm for code that has no [`Handle`](super::Handle), as libp2p's behaviours have none.
+//! Time for code that has no [`Handle`](super::Handle), as libp2p's behaviours have none: the present moment, what the clock on
+//! the wall says, and an alarm.
 
 use std::{
     cell::RefCell,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -36,6 +37,17 @@ impl Drop for Entered {
 
 fn current() -> Option<Arc<dyn Clock>> {
     CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+}
+
+/// The present moment: on a thread of a simulated world on its clock, everywhere else [`Instant::now`].
+pub fn now() -> Instant {
+    current().map_or_else(Instant::now, |clock| clock.now())
+}
+
+/// What the clock on the wall says, which may be set: on a thread of a simulated world that of the host whose task runs,
+/// everywhere else [`SystemTime::now`].
+pub fn wall() -> SystemTime {
+    current().map_or_else(SystemTime::now, |clock| clock.wall())
 }
 
 /// An alarm that rings wherever it is polled: on a thread of a runtime of this crate as one of its timers, on a
@@ -91,8 +103,7 @@ impl Alarm {
     }
 
     fn from_now(duration: Duration) -> Option<Instant> {
-        let now = current().map_or_else(Instant::now, |clock| clock.now());
-        now.checked_add(duration)
+        now().checked_add(duration)
     }
 
     /// Ready once the alarm's moment has passed; then the alarm is off, and pending, with no wake-up to come,

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use super::Timer;
@@ -31,6 +31,11 @@ pub(super) trait Clock: fmt::Debug + Send + Sync {
 
     /// Wakes the driver: an alarm is due before it would wake.
     fn interrupt(&self);
+
+    /// What the clock on the wall says.
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 /// Alarms by time; the second part of the key tells timers apart.

@@ -46,7 +46,7 @@ mod unix;
 mod watched;
 mod worker;
 
-pub use alarm::Alarm;
+pub use alarm::{Alarm, now, wall};
 #[cfg(feature = "async-std")]
 pub use async_std::AsyncStd;
 pub use executor::Executor;

@@ -21,7 +21,7 @@ mod scheduler;
 mod session;
 mod values;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 pub(crate) use behaviour::{Behaviour, Event, File, Settings};
 pub(crate) use book::Judgement;
@@ -32,6 +32,8 @@ pub(crate) use maps::{Entry, Value};
 pub(crate) use number::sent;
 pub(crate) use record::Record;
 
+use crate::runtime;
+
 /// Of a test that needs tickets.
 #[cfg(test)]
 pub(crate) fn confirms() -> confirm::Confirms {
@@ -40,6 +42,6 @@ pub(crate) fn confirms() -> confirm::Confirms {
 
 /// Milliseconds since 1970, as this node's clock has it.
 pub(crate) fn wall() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = runtime::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

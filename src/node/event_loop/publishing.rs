@@ -1,9 +1,6 @@
 //! Messages that clients publish: one by one, or, in topics that say so, those of a moment in one.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use smidge_catchup::Item;
 
@@ -21,6 +18,7 @@ use crate::{
         pending_publishes::{Hold, Outcome, There, Waiting},
         publish_policy, topics,
     },
+    runtime,
 };
 
 type Publish = Waiting<Reply<Vec<Outcome>>>;
@@ -256,7 +254,7 @@ impl EventLoop {
         let single = data.first().copied().filter(|data| count == 1 && !escaped(data));
         let (name, is_heard) = (Topic::from(topic), self.topics.hearers(topic) > 0 || self.keeps(topic));
         self.number_next();
-        let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), Instant::now());
+        let (core, now) = (self.swarm.behaviour_mut().gossip.core_mut(), runtime::now());
         match (single, is_heard) {
             (Some(data), false) => (core.publish(&name, data, now), false),
             (Some(data), true) => (core.publish_alone(&name, data, now), false),

@@ -1,6 +1,6 @@
 //! Topics of values by key: what arrives, what this node sets, and whoever reads and watches it.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use libp2p::PeerId;
 use smidge_catchup::{Keyed, Stamp};
@@ -19,6 +19,7 @@ use crate::{
         state::{Listed, MAX_STATE_KEY, StateEntry, StateEvent},
         topics,
     },
+    runtime,
 };
 
 /// What a signed message has beside its payload and its topic, at most.
@@ -210,7 +211,7 @@ impl EventLoop {
             self.number_next();
             let core = self.swarm.behaviour_mut().gossip.core_mut();
             let receipt =
-                core.publish_alone(&Topic::from(topic), &payload, Instant::now()).map_err(|e| match e {
+                core.publish_alone(&Topic::from(topic), &payload, runtime::now()).map_err(|e| match e {
                     PublishError::QueuesFull { peers } => Error::Congested(peers),
                     other => Error::Publish(chain(&other)),
                 })?;

@@ -1,15 +1,18 @@
 //! A single-threaded executor that runs tasks in the order in which they were woken.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Wake, Waker},
 };
 
 use futures::future::BoxFuture;
 
-/// The id of the future given to `block_on`.
-const MAIN: u64 = 0;
+use super::lock;
 
 #[derive(Default)]
 pub(super) struct Executor {
@@ -19,97 +22,133 @@ pub(super) struct Executor {
 
 #[derive(Default)]
 struct Tasks {
-    /// `None` while a task is being polled.
-    by_id: HashMap<u64, Option<BoxFuture<'static, ()>>>,
+    by_id: BTreeMap<u64, Task>,
     last: u64,
 }
 
+struct Task {
+    host: usize,
+    /// `None` while the task is being polled.
+    future: Option<BoxFuture<'static, ()>>,
+    waker: Waker,
+}
+
 #[derive(Default)]
-struct Ready(Mutex<VecDeque<u64>>);
+struct Ready {
+    queue: Mutex<VecDeque<Arc<TaskWaker>>>,
+    /// The future given to `block_on` is woken.
+    main: AtomicBool,
+    /// Of so many wake-ups of tasks one is lost; 0: none.
+    lose: AtomicU64,
+    wake_ups: AtomicU64,
+}
 
 impl Ready {
-    fn push(&self, id: u64) {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !queue.contains(&id) {
-            queue.push_back(id);
-        }
-    }
-
-    fn pop_task(&self) -> Option<u64> {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = queue.iter().position(|id| *id != MAIN)?;
-        queue.remove(at)
-    }
-
-    fn take(&self, id: u64) -> bool {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = queue.len();
-        queue.retain(|other| *other != id);
-        queue.len() < before
+    fn is_lost(&self) -> bool {
+        let lose = self.lose.load(Ordering::Relaxed);
+        lose > 0 && self.wake_ups.fetch_add(1, Ordering::Relaxed) % lose == lose - 1
     }
 }
 
 struct TaskWaker {
     id: u64,
+    queued: AtomicBool,
     ready: Arc<Ready>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.ready.push(self.id);
+        if !self.ready.is_lost() && !self.queued.swap(true, Ordering::Relaxed) {
+            lock(&self.ready.queue).push_back(self.clone());
+        }
+    }
+}
+
+struct MainWaker(Arc<Ready>);
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.0.main.store(true, Ordering::Relaxed);
     }
 }
 
 impl Executor {
-    fn waker(&self, id: u64) -> Waker {
-        Arc::new(TaskWaker { id, ready: self.ready.clone() }).into()
-    }
-
-    pub(super) fn spawn(&self, task: BoxFuture<'static, ()>) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A task that runs on `host`.
+    pub(super) fn spawn(&self, host: usize, task: BoxFuture<'static, ()>) {
+        let mut tasks = lock(&self.tasks);
         tasks.last += 1;
         let id = tasks.last;
-        tasks.by_id.insert(id, Some(task));
-        self.ready.push(id);
+        let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready: self.ready.clone() });
+        tasks.by_id.insert(id, Task { host, future: Some(task), waker: waker.clone().into() });
+        drop(tasks);
+        waker.wake();
+    }
+
+    pub(super) fn lose_wake_ups(&self, one_of: u64) {
+        self.ready.lose.store(one_of, Ordering::Relaxed);
     }
 
     /// Marks the future of `block_on` as ready, and gives the waker for it.
     pub(super) fn main_waker(&self) -> Waker {
-        self.ready.push(MAIN);
-        self.waker(MAIN)
+        let waker = Arc::new(MainWaker(self.ready.clone()));
+        waker.clone().wake();
+        waker.into()
     }
 
     pub(super) fn take_main(&self) -> bool {
-        self.ready.take(MAIN)
+        self.ready.main.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn main_is_woken(&self) -> bool {
-        self.ready.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&MAIN)
+        self.ready.main.load(Ordering::Relaxed)
     }
 
     /// Drops all tasks. They may hold on to the world that this is a part of.
     pub(super) fn clear(&self) {
-        let tasks = std::mem::take(&mut self.tasks.lock().unwrap_or_else(PoisonError::into_inner).by_id);
+        let tasks = mem::take(&mut lock(&self.tasks).by_id);
         // Some of them end others, or start new ones.
         drop(tasks);
     }
 
-    /// Polls one task that is ready; false when there is none.
-    pub(super) fn run_ready(&self) -> bool {
-        let Some(id) = self.ready.pop_task() else { return false };
-        let task = {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.by_id.get_mut(&id).and_then(Option::take)
-        };
-        let Some(mut task) = task else { return true };
-        let waker = self.waker(id);
-        let done = task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Drops the tasks of `host`, and those that they start as they are dropped.
+    pub(super) fn clear_host(&self, host: usize) {
+        loop {
+            let taken: Vec<_> = {
+                let mut tasks = lock(&self.tasks);
+                let ids: Vec<_> =
+                    tasks.by_id.iter().filter(|(_, t)| t.host == host).map(|(id, _)| *id).collect();
+                ids.iter().filter_map(|id| tasks.by_id.remove(id)).collect()
+            };
+            if taken.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// How many tasks of `host` there are.
+    pub(super) fn count(&self, host: usize) -> usize {
+        lock(&self.tasks).by_id.values().filter(|task| task.host == host).count()
+    }
+
+    /// Polls one task that is ready, calling `enter` with its host before; false when there is none.
+    pub(super) fn run_ready(&self, enter: impl FnOnce(usize)) -> bool {
+        let Some(woken) = lock(&self.ready.queue).pop_front() else { return false };
+        // It may be woken again while it runs.
+        woken.queued.store(false, Ordering::Relaxed);
+        let taken = lock(&self.tasks)
+            .by_id
+            .get_mut(&woken.id)
+            .and_then(|task| Some((task.host, task.future.take()?, task.waker.clone())));
+        let Some((host, mut future, waker)) = taken else { return true };
+        enter(host);
+        let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let mut tasks = lock(&self.tasks);
         if done {
-            tasks.by_id.remove(&id);
+            let task = tasks.by_id.remove(&woken.id);
             drop(tasks);
-        } else if let Some(slot) = tasks.by_id.get_mut(&id) {
-            *slot = Some(task);
+            drop((task, future));
+        } else if let Some(task) = tasks.by_id.get_mut(&woken.id) {
+            task.future = Some(future);
         }
         true
     }

@@ -3,33 +3,68 @@
 //! A [`World`] holds one executor, one clock and one network. Each [`host`](World::host) of it is
 //! a runtime of its own with its own addresses, so that several nodes run in one world.
 //! [`World::block_on`] runs tasks until none can go on, then moves the clock to the next timer or
-//! datagram: a simulated minute costs what the work in it costs, and no task ever waits.
+//! datagram: a simulated minute costs what the work in it costs, and no task ever waits. What asks
+//! [`now`](crate::now) and [`wall`](crate::wall) while it runs in a world is answered by it: each host has a wall
+//! clock that can be wrong. A host can [crash](Host::crash), and what is started on it then finds nothing of what ran before.
 //!
-//! What is not simulated: TCP, threads, the kernel's own queues. What is random outside of this
-//! module (keys, nonces) stays random; it changes bytes, hardly ever their number.
+//! What is not simulated: TCP (a listener can be bound; whoever connects is refused), threads, the kernel's own
+//! queues. What is random outside of this module (keys, nonces, the order of hash maps) stays random; it changes bytes, hardly
+//! ever their number. Code that asks the operating system for the time, as most of libp2p does (`web-time`), sees hardly any
+//! pass.
 
 mod executor;
+mod host;
 mod net;
 
 use std::{
+    cell::Cell,
+    collections::HashMap,
     fmt,
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
-
-use futures::future::{BoxFuture, FutureExt, ready};
 
 use super::{
-    Handle, Interface, Interfaces, Runtime, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket,
-    alarm,
-    alarms::{Alarms, Clock, ClockTimer, lock},
+    Interface, alarm,
+    alarms::{Alarms, Clock, lock},
 };
 
+pub use host::Host;
 pub use net::Link;
+
+/// When a world begins, by the clocks on its walls: 2026-11-18.
+const EPOCH: Duration = Duration::from_secs(1_795_000_000);
+/// Polls of tasks without any time passing, for a world and for each of its hosts, before it is said to go in circles.
+const POLLS: u64 = 100_000;
+/// The host of what runs on none.
+const NOWHERE: usize = usize::MAX;
+
+thread_local! {
+    /// What runs on this thread: how long its world has been, and the number of its host.
+    static HERE: Cell<Option<Here>> = const { Cell::new(None) };
+}
+
+/// Where in a simulated world something happens, for those who log it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Simulated time since the world began.
+    pub elapsed: Duration,
+    /// The [number](Host::number) of the host whose task runs; `None` for the future of [`World::block_on`].
+    pub host: Option<usize>,
+}
+
+/// What of a simulated world runs on this thread, if it is one.
+pub fn here() -> Option<Here> {
+    HERE.get()
+}
+
+fn enter(host: usize) {
+    HERE.set(HERE.get().map(|here| Here { host: (host != NOWHERE).then_some(host), ..here }));
+}
 
 /// A simulated world.
 #[derive(Clone)]
@@ -47,6 +82,8 @@ struct State {
     start: Instant,
     net: net::Net,
     hosts: Vec<HostState>,
+    /// The first host that has each address.
+    by_ip: HashMap<IpAddr, usize>,
 }
 
 struct HostState {
@@ -54,11 +91,15 @@ struct HostState {
     /// Counts changes, so that each watch knows what it has seen.
     generation: u64,
     watchers: Vec<Waker>,
+    /// How far its wall clock is from the right one, in milliseconds.
+    skew: i64,
+    /// What it sends goes nowhere: it is about to end.
+    is_down: bool,
 }
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -79,6 +120,14 @@ impl Clock for Inner {
 
     /// Nothing sleeps here.
     fn interrupt(&self) {}
+
+    fn wall(&self) -> SystemTime {
+        let state = self.lock();
+        let skew = here().and_then(|here| here.host).map_or(0, |host| state.hosts[host].skew);
+        let since = i64::try_from((EPOCH + (state.now - state.start)).as_millis()).unwrap_or(i64::MAX);
+        let since = u64::try_from(since.saturating_add(skew)).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_millis(since)
+    }
 }
 
 impl fmt::Debug for World {
@@ -92,7 +141,13 @@ impl World {
     pub fn new(seed: u64, link: Link) -> Self {
         let start = Instant::now();
         Self(Arc::new(Inner {
-            state: Mutex::new(State { now: start, start, net: net::Net::new(seed, link), hosts: Vec::new() }),
+            state: Mutex::new(State {
+                now: start,
+                start,
+                net: net::Net::new(seed, link),
+                hosts: Vec::new(),
+                by_ip: HashMap::new(),
+            }),
             alarms: Mutex::default(),
             executor: executor::Executor::default(),
         }))
@@ -102,7 +157,13 @@ impl World {
     pub fn host(&self, addrs: &[&str]) -> Host {
         let mut state = self.0.lock();
         let host = state.hosts.len();
-        state.hosts.push(HostState { interfaces: Vec::new(), generation: 0, watchers: Vec::new() });
+        state.hosts.push(HostState {
+            interfaces: Vec::new(),
+            generation: 0,
+            watchers: Vec::new(),
+            skew: 0,
+            is_down: false,
+        });
         drop(state);
         let host = Host { world: self.clone(), host };
         host.set_addrs(addrs);
@@ -112,23 +173,43 @@ impl World {
     /// Runs the world until `future` is done.
     ///
     /// # Panics
-    /// When nothing can go on any more, or `limit` of simulated time has passed.
+    /// When nothing can go on any more, `limit` of simulated time has passed, or tasks wake each other without end and no
+    /// time passes.
     pub fn block_on<F: Future>(&self, limit: Duration, future: F) -> F::Output {
         let _entered = alarm::enter(self.0.clone());
+        let _left = Left(HERE.replace(Some(Here { elapsed: self.elapsed(), host: None })));
         let end = self.0.lock().now + limit;
+        let mut polls = 0;
         let mut future = std::pin::pin!(future);
         let main = self.0.executor.main_waker();
         let mut cx = Context::from_waker(&main);
         loop {
-            if self.0.executor.take_main()
-                && let Poll::Ready(out) = future.as_mut().poll(&mut cx)
-            {
-                return out;
+            if self.0.executor.take_main() {
+                enter(NOWHERE);
+                if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
+                    return out;
+                }
             }
-            if self.0.executor.run_ready() || self.0.executor.main_is_woken() {
+            if self.0.executor.run_ready(enter) || self.0.executor.main_is_woken() {
+                polls += 1;
+                if polls > POLLS {
+                    let hosts = self.0.lock().hosts.len() as u64;
+                    assert!(
+                        polls <= POLLS * (hosts + 1),
+                        "tasks wake each other without end at {:?}",
+                        self.elapsed()
+                    );
+                }
                 continue;
             }
-            let woken = self.0.lock().advance(end, &mut lock(&self.0.alarms));
+            let (stands, woken) = {
+                let mut state = self.0.lock();
+                let before = state.now;
+                let woken = state.advance(end, &mut lock(&self.0.alarms));
+                HERE.set(Some(Here { elapsed: state.now - state.start, host: None }));
+                (state.now == before, woken)
+            };
+            polls = if stands { polls } else { 0 };
             match woken {
                 Some(wakers) => wakers.into_iter().for_each(Waker::wake),
                 None => panic!("stuck after {:?} of simulated time (limit {limit:?})", self.elapsed()),
@@ -139,6 +220,12 @@ impl World {
     /// Ends whatever still runs in it: a world is not forgotten as long as a task holds a host of it.
     pub fn end(self) {
         self.0.executor.clear();
+    }
+
+    /// From now on one of `one_of` wake-ups of tasks is lost, none with 0: a fault put in on purpose, for checks that have to
+    /// find it.
+    pub fn lose_wake_ups(&self, one_of: u64) {
+        self.0.executor.lose_wake_ups(one_of);
     }
 
     /// Changes how the network behaves from now on.
@@ -155,6 +242,34 @@ impl World {
         } else {
             state.net.cut.remove(&ip);
         }
+    }
+
+    /// From now on the network behaves as `link` says for what is sent from `ip`, and for what is sent to it by who has no
+    /// link of its own; `None`: as for everybody.
+    pub fn set_link_of(&self, ip: &str, link: Option<Link>) {
+        let ip: IpAddr = ip.parse().expect("an address in a test");
+        let links = &mut self.0.lock().net.links;
+        match link {
+            Some(link) => links.insert(ip, link),
+            None => links.remove(&ip),
+        };
+    }
+
+    /// Puts `ip` on a side of a divided network: only those of one side reach each other. All are on side 0 at first.
+    pub fn set_side(&self, ip: &str, side: u32) {
+        let ip: IpAddr = ip.parse().expect("an address in a test");
+        self.0.lock().net.sides.insert(ip, side);
+    }
+
+    /// From now on `to` hears nothing from `from`, or hears it again.
+    pub fn set_deaf(&self, from: &str, to: &str, deaf: bool) {
+        let [from, to] = [from, to].map(|ip| ip.parse::<IpAddr>().expect("an address in a test"));
+        let pairs = &mut self.0.lock().net.deaf;
+        if deaf {
+            pairs.insert((from, to))
+        } else {
+            pairs.remove(&(from, to))
+        };
     }
 
     /// From now on others see what is sent from `inside` come from `outside`, and reach `inside`
@@ -182,7 +297,26 @@ impl World {
     }
 }
 
+/// Restores what was here before.
+struct Left(Option<Here>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        HERE.set(self.0);
+    }
+}
+
 impl State {
+    /// Which of all hosts an address leads to.
+    fn index(&mut self) {
+        self.by_ip.clear();
+        for (number, host) in self.hosts.iter().enumerate() {
+            for interface in &host.interfaces {
+                self.by_ip.entry(interface.addr).or_insert(number);
+            }
+        }
+    }
+
     /// Moves the clock to the next thing that happens; `None` when nothing does before `end`.
     fn advance(&mut self, end: Instant, alarms: &mut Alarms) -> Option<Vec<Waker>> {
         let next = match (alarms.next(), self.net.next()) {
@@ -194,133 +328,8 @@ impl State {
         }
         self.now = self.now.max(next);
         let mut wakers = alarms.take_due(self.now);
-        wakers.extend(self.net.deliver(self.now, &self.hosts));
+        wakers.extend(self.net.deliver(self.now, &self.hosts, &self.by_ip));
         Some(wakers)
-    }
-}
-
-/// A host of a simulated world: the runtime of what runs on it.
-#[derive(Clone, Debug)]
-pub struct Host {
-    world: World,
-    host: usize,
-}
-
-impl Host {
-    /// The runtime to hand to what runs on this host.
-    pub fn handle(&self) -> Handle {
-        self.clone().into()
-    }
-
-    /// Replaces the host's addresses; watchers of the interfaces are notified.
-    pub fn set_addrs(&self, addrs: &[&str]) {
-        let wakers = {
-            let mut state = self.world.0.lock();
-            let host = &mut state.hosts[self.host];
-            host.interfaces = addrs
-                .iter()
-                .enumerate()
-                .map(|(n, addr)| Interface {
-                    name: format!("eth{n}"),
-                    index: n as u32 + 1,
-                    addr: addr.parse().expect("an address in a test"),
-                    prefix_len: 24,
-                })
-                .collect();
-            host.generation += 1;
-            std::mem::take(&mut host.watchers)
-        };
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Runtime for Host {
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        self.world.0.executor.spawn(task);
-    }
-
-    fn now(&self) -> Instant {
-        self.world.0.lock().now
-    }
-
-    fn timer(&self) -> Box<dyn Timer> {
-        Box::new(ClockTimer::new(self.world.0.clone()))
-    }
-
-    fn bind_udp(&self, addr: SocketAddr, _: UdpOptions) -> io::Result<Arc<dyn UdpSocket>> {
-        net::bind(&self.world.0, self.host, addr)
-    }
-
-    fn join_multicast(&self, group: SocketAddr, interface: &Interface) -> io::Result<Arc<dyn UdpSocket>> {
-        net::join(&self.world.0, self.host, group, interface)
-    }
-
-    fn bind_tcp(&self, _: SocketAddr, _: TcpOptions) -> io::Result<Box<dyn TcpListener>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn connect_tcp(
-        &self,
-        _: SocketAddr,
-        _: TcpOptions,
-    ) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
-        ready(Err(io::ErrorKind::Unsupported.into())).boxed()
-    }
-
-    fn bind_unix(&self, _: std::path::PathBuf) -> io::Result<Box<dyn super::UnixListener>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn connect_unix(
-        &self,
-        _: std::path::PathBuf,
-    ) -> BoxFuture<'static, io::Result<Box<dyn super::ByteStream>>> {
-        ready(Err(io::ErrorKind::Unsupported.into())).boxed()
-    }
-
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        work();
-        ready(()).boxed()
-    }
-
-    fn interfaces(&self) -> io::Result<Box<dyn Interfaces>> {
-        let seen = self.world.0.lock().hosts[self.host].generation;
-        Ok(Box::new(SimInterfaces { host: self.clone(), seen }))
-    }
-
-    fn links(&self) -> io::Result<Vec<super::Link>> {
-        let interfaces = self.world.0.lock().hosts[self.host].interfaces.clone();
-        let link = |i: Interface| super::Link {
-            name: i.name,
-            index: i.index,
-            mtu: 1500,
-            up: true,
-            loopback: false,
-            multicast: true,
-        };
-        Ok(interfaces.into_iter().map(link).collect())
-    }
-}
-
-struct SimInterfaces {
-    host: Host,
-    seen: u64,
-}
-
-impl Interfaces for SimInterfaces {
-    fn list(&self) -> io::Result<Vec<Interface>> {
-        Ok(self.host.world.0.lock().hosts[self.host.host].interfaces.clone())
-    }
-
-    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.host.world.0.lock();
-        let host = &mut state.hosts[self.host.host];
-        if host.generation != self.seen {
-            self.seen = host.generation;
-            return Poll::Ready(());
-        }
-        host.watchers.push(cx.waker().clone());
-        Poll::Pending
     }
 }
 
@@ -328,8 +337,10 @@ impl Interfaces for SimInterfaces {
 mod tests {
     use std::io::IoSliceMut;
 
+    use futures::future::FutureExt;
+
     use super::*;
-    use crate::{RecvMeta, Transmit};
+    use crate::{RecvMeta, Runtime, Transmit, UdpOptions, UdpSocket};
 
     fn datagram(to: SocketAddr, contents: &[u8]) -> Transmit<'_> {
         Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None }
@@ -411,5 +422,98 @@ mod tests {
         assert_ne!(first, other);
         assert!(first.len() > 50 && first.len() < 100, "{}", first.len());
         assert!(!first.is_sorted(), "jitter reorders");
+    }
+
+    #[test]
+    fn a_crash_says_nothing_and_leaves_the_host_as_new() {
+        /// Says goodbye when it is dropped.
+        struct Polite(Arc<dyn UdpSocket>, SocketAddr);
+        impl Drop for Polite {
+            fn drop(&mut self) {
+                self.0.try_send(&datagram(self.1, b"goodbye")).unwrap();
+            }
+        }
+        let world = World::new(1, Link::default());
+        let (a, b) = (world.host(&["10.0.0.1"]), world.host(&["10.0.0.2"]));
+        let to: SocketAddr = "10.0.0.2:9".parse().unwrap();
+        let receiver = b.bind_udp(to, UdpOptions::default()).unwrap();
+        let bind = || a.bind_udp("10.0.0.1:1".parse().unwrap(), UdpOptions::default());
+        let (polite, kept) = (Polite(bind().unwrap(), to), bind());
+        assert_eq!(kept.err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+        let outside = polite.0.clone();
+        a.handle().spawn(async move {
+            let _polite = polite;
+            futures::future::pending::<()>().await;
+        });
+        let rt = b.handle();
+        world.block_on(Duration::from_secs(1), rt.sleep(Duration::from_millis(1)));
+        assert_eq!(a.tasks(), 1);
+        a.crash();
+        assert_eq!(a.tasks(), 0);
+        let again = bind().unwrap();
+        drop(outside); // the socket that was there before takes nothing with it
+        again.try_send(&datagram(to, b"hello")).unwrap();
+        let (bytes, _) = world.block_on(Duration::from_secs(1), receive(&receiver));
+        assert_eq!(bytes, b"hello");
+    }
+
+    #[test]
+    fn sides_and_links_are_each_hosts_own() {
+        let world = World::new(1, Link::default());
+        let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+        let hosts = ips.map(|ip| world.host(&[ip]));
+        let sockets: Vec<_> = (ips.iter().zip(&hosts))
+            .map(|(ip, host)| {
+                host.bind_udp(format!("{ip}:9").parse().unwrap(), UdpOptions::default()).unwrap()
+            })
+            .collect();
+        let rt = hosts[0].handle();
+        let heard = |from: usize, to: usize| {
+            sockets[from].try_send(&datagram(sockets[to].local_addr(), b"x")).unwrap();
+            let before = world.elapsed();
+            let heard = rt.timeout(Duration::from_secs(1), receive(&sockets[to]));
+            let heard = world.block_on(Duration::from_secs(2), heard).is_ok();
+            heard.then(|| (world.elapsed() - before).as_millis())
+        };
+        world.set_side(ips[2], 1);
+        assert_eq!([heard(0, 1), heard(0, 2), heard(2, 0)], [Some(1), None, None]);
+        world.set_side(ips[2], 0);
+        world.set_deaf(ips[0], ips[1], true);
+        assert_eq!([heard(0, 1), heard(1, 0), heard(0, 2)], [None, Some(1), Some(1)]);
+        world.set_deaf(ips[0], ips[1], false);
+        let slow = Link { latency: Duration::from_millis(300), ..Link::default() };
+        world.set_link_of(ips[1], Some(slow));
+        assert_eq!([heard(0, 1), heard(1, 0), heard(0, 2)], [Some(300), Some(300), Some(1)]);
+    }
+
+    #[test]
+    fn each_host_has_a_clock_on_its_wall() {
+        let world = World::new(1, Link::default());
+        let (a, b) = (world.host(&["10.0.0.1"]), world.host(&["10.0.0.2"]));
+        b.set_wall_skew(-3_600_000);
+        let read = |host: &Host| {
+            let (sender, receiver) = futures::channel::oneshot::channel();
+            host.spawn(async { sender.send((crate::wall(), here().unwrap().host)).unwrap() }.boxed());
+            world.block_on(Duration::from_secs(1), receiver).unwrap()
+        };
+        let rt = a.handle();
+        world.block_on(Duration::from_secs(100), rt.sleep(Duration::from_secs(50)));
+        let ((one, first), (other, second)) = (read(&a), read(&b));
+        assert_eq!(one, SystemTime::UNIX_EPOCH + EPOCH + Duration::from_secs(50));
+        assert_eq!(one.duration_since(other).unwrap(), Duration::from_secs(3600));
+        assert_eq!((first, second), (Some(a.number()), Some(b.number())));
+        let now = world.block_on(Duration::from_secs(1), async { crate::now() });
+        assert_eq!((now, here()), (rt.now(), None));
+    }
+
+    #[test]
+    #[should_panic(expected = "tasks wake each other without end")]
+    fn tasks_that_go_in_circles_are_found_out() {
+        let world = World::new(1, Link::default());
+        world.host(&["10.0.0.1"]).handle().spawn(futures::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        world.block_on(Duration::from_secs(1), futures::future::pending::<()>());
     }
 }

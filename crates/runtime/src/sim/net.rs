@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
+    ops::Range,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -19,6 +20,8 @@ use super::{
 
 /// Datagrams that wait in a socket before more are dropped.
 const QUEUE: usize = 4096;
+/// Ports of sockets that asked for any.
+const EPHEMERAL: Range<u16> = 40_000..60_000;
 
 /// How the network treats each datagram.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,6 +71,12 @@ struct Datagram {
 pub(super) struct Net {
     rng: Rng,
     pub(super) link: Link,
+    /// Of addresses whose link is another.
+    pub(super) links: HashMap<IpAddr, Link>,
+    /// Of addresses that are not on side 0.
+    pub(super) sides: HashMap<IpAddr, u32>,
+    /// Who does not hear whom: from, to.
+    pub(super) deaf: HashSet<(IpAddr, IpAddr)>,
     pub(super) cut: HashSet<IpAddr>,
     /// What is seen outside of what is sent from inside.
     pub(super) nat: HashMap<SocketAddr, SocketAddr>,
@@ -77,12 +86,15 @@ pub(super) struct Net {
     members: BTreeMap<u64, Member>,
     on_the_way: BTreeMap<(Instant, u64), Datagram>,
     sent: u64,
-    joined: u64,
+    /// Numbers of sockets.
+    opened: u64,
     next_port: u16,
 }
 
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
+    /// Of the socket it belongs to.
+    id: u64,
     queue: VecDeque<Datagram>,
     reader: Option<Waker>,
     /// What the next receive fails with.
@@ -142,6 +154,9 @@ impl Net {
         Self {
             rng: Rng::with_seed(seed),
             link,
+            links: HashMap::new(),
+            sides: HashMap::new(),
+            deaf: HashSet::new(),
             cut: HashSet::new(),
             nat: HashMap::new(),
             delivered: 0,
@@ -149,8 +164,8 @@ impl Net {
             members: BTreeMap::new(),
             on_the_way: BTreeMap::new(),
             sent: 0,
-            joined: 0,
-            next_port: 40_000,
+            opened: 0,
+            next_port: EPHEMERAL.start,
         }
     }
 
@@ -166,23 +181,60 @@ impl Net {
         ecn: Option<EcnCodepoint>,
         bytes: &[u8],
     ) {
-        let copies = 1 + usize::from(self.rng.f64() < self.link.duplicate);
+        let link = self.link_of(from.ip(), to.ip());
+        let copies = 1 + usize::from(self.rng.f64() < link.duplicate);
         for _ in 0..copies {
-            let lost = self.rng.f64() < self.link.loss;
-            let late = self.link.jitter.mul_f64(self.rng.f64());
-            if lost || bytes.len() > self.link.mtu {
+            let lost = self.rng.f64() < link.loss;
+            let late = link.jitter.mul_f64(self.rng.f64());
+            if lost || bytes.len() > link.mtu {
                 continue;
             }
             self.sent += 1;
             let from = self.nat.get(&from).copied().unwrap_or(from);
             let mut bytes = bytes.to_vec();
-            if self.rng.f64() < self.link.corrupt && !bytes.is_empty() {
+            if self.rng.f64() < link.corrupt && !bytes.is_empty() {
                 let at = self.rng.usize(..bytes.len());
                 bytes[at] ^= self.rng.u8(1..);
             }
             let datagram = Datagram { from, to, ecn, bytes };
-            self.on_the_way.insert((now + self.link.latency + late, self.sent), datagram);
+            self.on_the_way.insert((now + link.latency + late, self.sent), datagram);
         }
+    }
+
+    /// A port that no socket on `host` has at `ip`.
+    fn free_port(&mut self, host: usize, ip: IpAddr) -> Option<u16> {
+        for _ in EPHEMERAL {
+            self.next_port =
+                if EPHEMERAL.contains(&self.next_port) { self.next_port + 1 } else { EPHEMERAL.start };
+            if !self.sockets.contains_key(&(host, SocketAddr::new(ip, self.next_port))) {
+                return Some(self.next_port);
+            }
+        }
+        None
+    }
+
+    /// How the network treats what is sent from one to the other.
+    fn link_of(&self, from: IpAddr, to: IpAddr) -> Link {
+        *self.links.get(&from).or_else(|| self.links.get(&to)).unwrap_or(&self.link)
+    }
+
+    /// Whether nothing gets from one to the other.
+    fn is_cut(&self, from: IpAddr, to: IpAddr) -> bool {
+        let side = |ip| self.sides.get(&ip).copied().unwrap_or_default();
+        self.cut.contains(&from)
+            || self.cut.contains(&to)
+            || side(from) != side(to)
+            || self.deaf.contains(&(from, to))
+    }
+
+    /// Forgets the sockets of a host, also those that somebody holds on to. To be dropped when the world is not locked.
+    pub(super) fn close_all(&mut self, host: usize) -> Vec<Inbox> {
+        let sockets: Vec<_> = self.sockets.keys().filter(|(of, _)| *of == host).copied().collect();
+        let mut gone: Vec<_> = sockets.iter().filter_map(|key| self.sockets.remove(key)).collect();
+        let members: Vec<_> =
+            self.members.iter().filter(|(_, m)| m.host == host).map(|(id, _)| *id).collect();
+        gone.extend(members.iter().filter_map(|id| self.members.remove(id)).map(|member| member.inbox));
+        gone
     }
 
     /// Makes the next receive on sockets bound to `port` fail.
@@ -195,26 +247,27 @@ impl Net {
         .collect()
     }
 
-    pub(super) fn deliver(&mut self, now: Instant, hosts: &[HostState]) -> Vec<Waker> {
-        let later = self.on_the_way.split_off(&(now, u64::MAX));
-        let arrived = std::mem::replace(&mut self.on_the_way, later);
+    pub(super) fn deliver(
+        &mut self,
+        now: Instant,
+        hosts: &[HostState],
+        by_ip: &HashMap<IpAddr, usize>,
+    ) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        for mut datagram in arrived.into_values() {
+        while let Some(first) = self.on_the_way.first_entry().filter(|first| first.key().0 <= now) {
+            let mut datagram = first.remove();
             if let Some((inside, _)) = self.nat.iter().find(|(_, outside)| **outside == datagram.to) {
                 datagram.to = *inside;
-            }
-            if self.cut.contains(&datagram.from.ip()) || self.cut.contains(&datagram.to.ip()) {
-                continue;
             }
             let to = datagram.to;
             if to.ip().is_multicast() {
                 wakers.extend(self.deliver_to_group(&datagram, hosts));
                 continue;
             }
-            let Some(host) = hosts.iter().position(|host| host.interfaces.iter().any(|i| i.addr == to.ip()))
-            else {
+            if self.is_cut(datagram.from.ip(), to.ip()) {
                 continue;
-            };
+            }
+            let Some(&host) = by_ip.get(&to.ip()) else { continue };
             let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
             let key = [to, SocketAddr::new(any, to.port())]
                 .map(|bound| (host, bound))
@@ -232,11 +285,16 @@ impl Net {
     /// Every host that has joined on the link receives the datagram, the sender's host as well.
     fn deliver_to_group(&mut self, datagram: &Datagram, hosts: &[HostState]) -> Vec<Waker> {
         let mut wakers = Vec::new();
+        let apart: HashSet<IpAddr> = (self.members.values())
+            .map(|member| member.interface.addr)
+            .filter(|to| self.is_cut(datagram.from.ip(), *to))
+            .collect();
+        let cut = |to| apart.contains(&to);
         for member in self.members.values_mut() {
             let hears = member.group == datagram.to
                 && member.interface.contains(datagram.from.ip())
                 && hosts[member.host].interfaces.contains(&member.interface)
-                && !self.cut.contains(&member.interface.addr);
+                && !cut(member.interface.addr);
             if hears && let Some(reader) = member.inbox.push(datagram.clone()) {
                 self.delivered += 1;
                 wakers.extend(reader);
@@ -256,8 +314,8 @@ pub(super) fn join(
     if !state.hosts[host].interfaces.contains(interface) || group.is_ipv4() != interface.addr.is_ipv4() {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     }
-    state.net.joined += 1;
-    let id = state.net.joined;
+    state.net.opened += 1;
+    let id = state.net.opened;
     let (interface, own) = (interface.clone(), interface.addr);
     state.net.members.insert(id, Member { host, interface, group, inbox: Inbox::default() });
     Ok(Arc::new(SimMember { world: Arc::downgrade(world), id, group, own }))
@@ -281,6 +339,9 @@ impl UdpSocket for SimMember {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let world = self.world.upgrade().ok_or_else(world_has_ended)?;
         let mut state = world.lock();
+        if state.net.members.get(&self.id).is_none_or(|member| state.hosts[member.host].is_down) {
+            return Ok(());
+        }
         let (now, from) = (state.now, SocketAddr::new(self.own, self.group.port()));
         state.net.send(now, from, transmit.destination, transmit.ecn, transmit.contents);
         Ok(())
@@ -328,14 +389,15 @@ pub(super) fn bind(world: &Arc<Inner>, host: usize, addr: SocketAddr) -> io::Res
     }
     let mut local = addr;
     if local.port() == 0 {
-        state.net.next_port += 1;
-        local.set_port(state.net.next_port);
+        local.set_port(state.net.free_port(host, addr.ip()).ok_or(io::ErrorKind::AddrInUse)?);
     }
     if state.net.sockets.contains_key(&(host, local)) {
         return Err(io::ErrorKind::AddrInUse.into());
     }
-    state.net.sockets.insert((host, local), Inbox::default());
-    Ok(Arc::new(SimUdp { world: Arc::downgrade(world), host, local }))
+    state.net.opened += 1;
+    let id = state.net.opened;
+    state.net.sockets.insert((host, local), Inbox { id, ..Inbox::default() });
+    Ok(Arc::new(SimUdp { world: Arc::downgrade(world), host, local, id }))
 }
 
 struct SimUdp {
@@ -343,6 +405,7 @@ struct SimUdp {
     world: Weak<Inner>,
     host: usize,
     local: SocketAddr,
+    id: u64,
 }
 
 impl std::fmt::Debug for SimUdp {
@@ -365,6 +428,9 @@ impl UdpSocket for SimUdp {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let world = self.world()?;
         let mut state = world.lock();
+        if state.hosts[self.host].is_down {
+            return Ok(());
+        }
         if state.net.link.busy > 0.0 && state.net.rng.f64() < state.net.link.busy {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -393,8 +459,9 @@ impl UdpSocket for SimUdp {
     ) -> Poll<io::Result<usize>> {
         let world = self.world()?;
         let mut state = world.lock();
-        // The entry lives as long as this socket does.
-        let Some(inbox) = state.net.sockets.get_mut(&(self.host, self.local)) else {
+        // Unless its host crashed, the entry lives as long as this socket does.
+        let inbox = state.net.sockets.get_mut(&(self.host, self.local)).filter(|inbox| inbox.id == self.id);
+        let Some(inbox) = inbox else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         inbox.poll_recv(cx, bufs, meta)
@@ -425,7 +492,12 @@ impl UdpSocket for SimUdp {
 impl Drop for SimUdp {
     fn drop(&mut self) {
         if let Some(world) = self.world.upgrade() {
-            let inbox = world.lock().net.sockets.remove(&(self.host, self.local));
+            let inbox = {
+                let mut state = world.lock();
+                let key = (self.host, self.local);
+                let is_own = state.net.sockets.get(&key).is_some_and(|inbox| inbox.id == self.id);
+                if is_own { state.net.sockets.remove(&key) } else { None }
+            };
             // A waker may own the last reference to something that locks the world.
             drop(inbox);
         }
