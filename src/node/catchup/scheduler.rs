@@ -18,6 +18,8 @@ const YIELD: Duration = Duration::from_millis(1500);
 const SPREAD: Duration = Duration::from_millis(200);
 /// Before a peer is asked again that was busy, or whose connection broke.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Refusals in a row after which a topic rests no longer than before: each doubles the time.
+const CROWD: u32 = 4;
 /// After a peer fell silent, or does not keep the topic; twice as long each time.
 const SILENT: Duration = Duration::from_secs(10);
 const NOT_KEPT: Duration = Duration::from_secs(300);
@@ -64,12 +66,14 @@ pub(super) struct Scheduler {
     local: PeerId,
     topics: BTreeMap<String, BTreeMap<PeerId, Pair>>,
     wary: HashMap<PeerId, Wary>,
+    /// How often in a row neighbours were busy with each topic.
+    crowded: BTreeMap<String, u32>,
     rng: fastrand::Rng,
 }
 
 impl Scheduler {
     pub(super) fn new(local: PeerId, rng: fastrand::Rng) -> Self {
-        Self { local, topics: BTreeMap::new(), wary: HashMap::new(), rng }
+        Self { local, topics: BTreeMap::new(), wary: HashMap::new(), crowded: BTreeMap::new(), rng }
     }
 
     fn jitter(&mut self, most: Duration) -> Duration {
@@ -99,6 +103,7 @@ impl Scheduler {
     /// A topic is kept no longer.
     pub(super) fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
         self.topics.retain(|topic, _| keeps(topic));
+        self.crowded.retain(|topic, _| keeps(topic));
     }
 
     /// A peer is gone, or does not speak the protocol.
@@ -199,6 +204,11 @@ impl Scheduler {
         if outcome == Outcome::Hostile {
             self.be_wary(*peer, now);
         }
+        match outcome {
+            Outcome::Busy => self.rest(peer, topic, now),
+            Outcome::Done { .. } => drop(self.crowded.remove(topic)),
+            _ => {}
+        }
         let pause = self.pause(topic);
         let jitter = self.jitter(AGAIN);
         let Some(pair) = self.pair(peer, topic) else { return };
@@ -208,12 +218,25 @@ impl Scheduler {
             // What was said while this one ran may have been missed by both; later all is, and what is on its way is left out.
             Outcome::Done { more: false } if !pair.settled => (2 * super::book::SETTLE + jitter, 0, true),
             Outcome::Done { more: false } => (pause, 0, true),
-            Outcome::Busy => (AGAIN / 2 + jitter, pair.failures, pair.settled),
+            // Not before the topic has rested.
+            Outcome::Busy => (pair.due.saturating_duration_since(now), pair.failures, pair.settled),
             Outcome::Broke => (AGAIN * 5 + jitter, pair.failures, pair.settled),
             Outcome::Refused => (again(NOT_KEPT, pair.failures), pair.failures + 1, false),
             Outcome::Silent | Outcome::Hostile => (again(SILENT, pair.failures), pair.failures + 1, false),
         };
         (pair.due, pair.failures, pair.settled) = (now + due, failures, settled);
+    }
+
+    /// A peer was busy: nobody is asked about the topic for a moment. Who asks one after the other is never free to answer: of many that meet
+    /// at the same time each would find all others busy, for good.
+    fn rest(&mut self, peer: &PeerId, topic: &str, now: Instant) {
+        let crowded = self.crowded.entry(topic.to_owned()).or_default();
+        let most = AGAIN * 2u32.pow(*crowded);
+        *crowded = (*crowded + 1).min(CROWD);
+        let until = now + AGAIN / 2 + self.jitter(most);
+        for (other, pair) in self.topics.get_mut(topic).into_iter().flatten() {
+            pair.due = if other == peer { until } else { pair.due.max(until) };
+        }
     }
 
     fn be_wary(&mut self, peer: PeerId, now: Instant) {
@@ -318,5 +341,77 @@ mod tests {
         }
         assert_eq!(asked.len(), 19);
         assert!(!asked.contains(&high) && !asked.contains(&silent));
+    }
+
+    #[test]
+    fn of_many_that_meet_at_the_same_moment_all_compare_soon() {
+        const NODES: usize = 20;
+        const WAY: u32 = 45;
+        /// What a node is doing, in milliseconds.
+        #[derive(Clone, Copy, PartialEq)]
+        enum Doing {
+            Nothing,
+            Asking { peer: usize, arrives: u32 },
+            Refused { peer: usize, at: u32 },
+            Comparing { peer: usize, until: u32, is_ours: bool },
+        }
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut peers: Vec<PeerId> = (0..NODES).map(|_| PeerId::random()).collect();
+        peers.sort_unstable();
+        let start = Instant::now();
+        let mut all: Vec<Scheduler> = (peers.iter())
+            .map(|peer| {
+                let mut scheduler = Scheduler::new(*peer, fastrand::Rng::with_seed(rng.u64(..)));
+                peers
+                    .iter()
+                    .filter(|other| *other != peer)
+                    .for_each(|other| scheduler.met(*other, "t", start));
+                scheduler
+            })
+            .collect();
+        let (mut doing, mut compared) = ([Doing::Nothing; NODES], BTreeMap::new());
+        for t in 0..60_000 {
+            let now = start + Duration::from_millis(t.into());
+            for node in 0..NODES {
+                match doing[node] {
+                    Doing::Nothing => {
+                        if let Some((peer, topic, _)) = all[node].due(now, |_| true) {
+                            all[node].began(&peer, &topic, now);
+                            let peer = peers.binary_search(&peer).unwrap();
+                            doing[node] = Doing::Asking { peer, arrives: t + WAY };
+                        }
+                    }
+                    Doing::Asking { peer, arrives } if arrives == t => {
+                        let until = t + 4 * WAY;
+                        doing[node] = Doing::Refused { peer, at: t + WAY };
+                        if doing[peer] == Doing::Nothing {
+                            all[peer].began(&peers[node], "t", now);
+                            doing[peer] = Doing::Comparing { peer: node, until, is_ours: false };
+                            doing[node] = Doing::Comparing { peer, until, is_ours: true };
+                        }
+                    }
+                    Doing::Refused { peer, at } if at == t => {
+                        all[node].ended(&peers[peer], "t", Outcome::Busy, now);
+                        doing[node] = Doing::Nothing;
+                    }
+                    Doing::Comparing { peer, until, is_ours } if until == t => {
+                        all[node].ended(&peers[peer], "t", Outcome::Done { more: false }, now);
+                        doing[node] = Doing::Nothing;
+                        if is_ours {
+                            compared.entry((node.min(peer), node.max(peer))).or_insert(t);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let pairs = NODES * (NODES - 1) / 2;
+        let slowest = compared.values().max().unwrap();
+        assert_eq!(compared.len(), pairs, "the last of them after {slowest} ms");
+        let alone = |node: usize| compared.iter().filter(move |((a, b), _)| *a == node || *b == node);
+        for node in 0..NODES {
+            let first = alone(node).map(|(_, at)| *at).min().unwrap();
+            assert!(first < 5000, "{node} compared with nobody for {first} ms");
+        }
     }
 }
