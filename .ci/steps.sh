@@ -143,6 +143,14 @@ step_examples() {
     done
 }
 
+# Whole nodes in simulated time: a hundred seeds of random trouble, and the rows of docs/FAULTS.md that need no kernel. Six nodes, since
+# twenty take most of a minute of a processor a seed as the tests are compiled.
+step_worlds() {
+    cargo build --locked --example seeds
+    target/debug/examples/seeds --seeds 100 --nodes 6
+    target/debug/examples/seeds --twins all --seeds 3
+}
+
 step_demo() {
     built
     "$smidge" demo
