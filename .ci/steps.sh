@@ -14,7 +14,7 @@ built() { linted cargo test --locked --no-run 2>&1 | { grep -v '^ *Executable' |
 linted() { RUSTC_WORKSPACE_WRAPPER=clippy-driver "$@"; }
 
 # The other runtime and the other resolver.
-other=(--no-default-features --features "async-std,async-dns,cli,mdns,store")
+other=(--no-default-features --features "async-std,async-dns,cli,mdns,mqtt,store")
 
 # cargo for bench/, whose dependencies are shared as far as they are the same.
 bench() { CARGO_TARGET_DIR=$PWD/target linted cargo "$1" --locked --manifest-path bench/Cargo.toml "${@:2}"; }
@@ -221,7 +221,7 @@ step_clippy() { cargo clippy --locked --all-targets --all-features -- -D warning
 
 step_async-std() { cargo test --locked --features async-std; }
 step_async-dns() {
-    cargo test --locked --no-default-features --features async-dns,cli,mdns,store
+    cargo test --locked --no-default-features --features async-dns,cli,mdns,mqtt,store
     # What was left out is refused by the config.
     filtered --locked --no-default-features --features hickory --lib -- config::
 }

@@ -23,7 +23,8 @@ packages_of() {
         scripts) ! missing shellcheck || echo shellcheck ;;
         test | alternatives | conformance | async-*)
             # Tests in mount and network namespaces of their own, with packet filters between them; the API's examples.
-            ! missing ip unshare iptables curl python3 || echo iproute2 util-linux iptables curl python3
+            ! missing ip unshare iptables curl python3 mosquitto_pub ||
+                echo iproute2 util-linux iptables curl python3 mosquitto-clients
             ;;
         kubernetes) ! missing kubectl || echo kubernetes-client ;;
         page) ! missing chromium chromedriver || echo chromium chromium-driver ;;

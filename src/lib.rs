@@ -48,6 +48,7 @@ pub mod gateway;
 pub mod identity;
 pub mod logging;
 pub mod mdns;
+pub mod mqtt;
 mod node;
 pub mod store;
 mod text;

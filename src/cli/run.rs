@@ -19,7 +19,7 @@ use crate::{
     error::chain,
     gateway::{Bound, GatewayError},
     identity::{Identity, Origin},
-    logging,
+    logging, mqtt,
     node::{Client, Error, Node, PublishOptions, SpawnError},
     runtime::{Handle, Signal, Signals},
     transport::admission::{KeyFileError, Keyring},
@@ -133,7 +133,8 @@ impl Daemon<'_> {
             log::info!(target: "smidge", "made a new key, {}: keep it, it is who this node is", file.display());
         }
         // Before anything else starts: so that an address in use is reported immediately.
-        let api = Bound::open(&self.config, &self.runtime)?;
+        let mut api = Bound::open(&self.config, &self.runtime)?;
+        let mqtt = mqtt::Bound::open(&self.config, &self.runtime)?;
         let mut node = Node::new(self.config.clone(), identity.keypair().clone());
         if let Some(file) = &self.config.network.key_file {
             let keyring = Keyring::read(file)?;
@@ -147,6 +148,10 @@ impl Daemon<'_> {
         let notify = Notify::from_env();
         let listens = !self.config.listen.addresses.is_empty();
         self.runtime.spawn(notify.clone().follow(client.clone(), listens, self.runtime.clone()));
+        let mqtt = mqtt.map(|mqtt| mqtt.serve(client.clone(), &self.config, &self.runtime));
+        if let (Some(api), Some(mqtt)) = (&mut api, &mqtt) {
+            api.figures(mqtt.figures());
+        }
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));
         if self.config.publish.topic.is_some() {
@@ -167,10 +172,16 @@ impl Daemon<'_> {
             };
             if let Some(read) = read {
                 self.reload(read, &client).await;
+                if let Some(mqtt) = &mqtt {
+                    mqtt.reload().await;
+                }
                 notify.reloaded();
                 continue;
             }
             notify.stopping();
+            if let Some(mqtt) = mqtt {
+                mqtt.close().await;
+            }
             let stopped = stop(&client, signals).await;
             if let Some(gateway) = gateway {
                 gateway.close().await;
@@ -237,6 +248,13 @@ impl From<SpawnError> for Failure {
             SpawnError::Listen { hint, .. } => Self::of(exit::FAILED, "node", &error).hint(hint),
             e => Self::of(exit::FAILED, "node", &e),
         }
+    }
+}
+
+impl From<mqtt::MqttError> for Failure {
+    fn from(error: mqtt::MqttError) -> Self {
+        let code = if error.is_config() { exit::CONFIG } else { exit::FAILED };
+        Self::of(code, "mqtt", &error).hint(error.hint())
     }
 }
 

@@ -56,7 +56,7 @@ impl Config {
     }
 
     fn rules(&self) -> Vec<Rule> {
-        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, .. } = self;
+        let Self { gossip, kad, quic, tcp, limits, api, listen, dial, mdns, mqtt, .. } = self;
         let (low, n, high) = (gossip.mesh_n_low, gossip.mesh_n, gossip.mesh_n_high);
         let outbound = gossip.mesh_outbound_min;
         let durable =
@@ -202,6 +202,46 @@ impl Config {
                 "\"memory\"",
             ),
             rule(
+                &["mqtt.listen"],
+                mqtt.listen != ApiListen::Off && !cfg!(feature = "mqtt"),
+                "this binary was built without the feature mqtt".into(),
+                "\"off\"",
+            ),
+            rule(
+                &["mqtt.listen", "mqtt.users", "mqtt.anonymous"],
+                mqtt.users.is_none()
+                    && !mqtt.anonymous
+                    && matches!(mqtt.listen, ApiListen::Tcp(a) if !a.ip().is_loopback()),
+                "an address that others can reach needs mqtt.users, or mqtt.anonymous = true".into(),
+                "a loopback address, or users",
+            )
+            .hint("make a file of users: mosquitto_passwd -c /etc/smidge/mqtt-users NAME"),
+            rule(
+                &["mqtt.max_packet", "gossip.max_message"],
+                mqtt.listen != ApiListen::Off && mqtt.max_packet + 1024 > gossip.max_message,
+                format!(
+                    "max_packet is {}B and gossip.max_message is {}B",
+                    mqtt.max_packet, gossip.max_message
+                ),
+                "max_packet at least 1KiB below gossip.max_message, or other nodes do not get the largest",
+            ),
+            rule(
+                &["mqtt.topic", "gossip.message_id"],
+                mqtt.listen != ApiListen::Off && gossip.message_id == MessageIds::Content,
+                "MQTT's messages travel in bundles, and message_id is \"content\"".into(),
+                "mqtt.listen with message_id = \"source\"",
+            ),
+            rule(
+                &["mqtt.plain"],
+                mqtt.plain.iter().any(|topic| {
+                    *topic == mqtt.topic
+                        || topic.starts_with('$')
+                        || topic.bytes().any(|b| matches!(b, b'+' | b'#' | 0))
+                }),
+                "a topic that MQTT clients cannot publish on, or mqtt.topic itself".into(),
+                "topics without +, # and a $ in front, other than mqtt.topic",
+            ),
+            rule(
                 &["dns.backend"],
                 !compiled_in(self.dns.backend),
                 format!("this binary was built without the feature {}", self.dns.backend),
@@ -255,7 +295,14 @@ impl Config {
         if !self.gossip.scoring && self.topics.values().any(|rules| rules.score != TopicScore::default()) {
             out.push("topics are not scored, whatever they say: gossip.scoring is false".into());
         }
-        let Self { relay, .. } = self;
+        let Self { relay, mqtt, .. } = self;
+        let has_authors = self.topics.get(&mqtt.topic).is_some_and(|rules| rules.publish.is_some());
+        if mqtt.listen != ApiListen::Off && self.network.key_file.is_none() && !has_authors {
+            out.push(format!(
+                "every peer may speak for MQTT clients, retain and erase: set network.key_file, or publish in [topics.{}]",
+                quoted(&mqtt.topic)
+            ));
+        }
         if relay.server && relay.reservations < 2 * relay.reservations_per_peer {
             out.push(format!(
                 "relay.reservations = {} leaves few slots free: when all are taken, none is renewed",

@@ -44,8 +44,8 @@ use kind::{Kind, Refusal};
 use layers::{Entry, Layers, Raw};
 pub use peer_rule::PeerRule;
 pub use schema::{
-    Api, Config, Dial, Dns, Gossip, Identity, Kad, Limits, Listen, Log, Mdns, Naming, Nat, Network, Peers,
-    Publish, Quic, Relay, Runtime, Tcp,
+    Api, Config, Dial, Dns, Gossip, Identity, Kad, Limits, Listen, Log, Mdns, Mqtt, Naming, Nat, Network,
+    Peers, Publish, Quic, Relay, Runtime, Tcp,
 };
 use table::{Key, Visitor};
 pub use target::{DEFAULT_PORT, Family, Target, TargetError};

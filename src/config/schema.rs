@@ -225,6 +225,52 @@ sections! { role;
         max_peers: usize [1..=65536] = 256;
     }
 
+    /// MQTT clients.
+    mqtt: Mqtt {
+        /// Where they are taken.
+        listen: ApiListen = ApiListen::Off;
+        /// The gossip topic that carries what they say to the other nodes with MQTT.
+        topic: String as Topic = "mqtt".into();
+        /// Gossip topics that are MQTT topics of the same name, payloads as they are.
+        plain: Vec<String> as Vec<Topic> = Vec::new();
+        /// The file of users and passwords, as mosquitto_passwd writes it; none: nobody is asked for one.
+        users: Option<PathBuf> = None;
+        /// The file of who may publish and hear what, in the form of mosquitto's acl_file; none: all may all.
+        acl: Option<PathBuf> = None;
+        /// Whether clients without a user name are taken where there are users, or where others reach the listener.
+        anonymous: bool = false;
+        /// Simultaneous connections.
+        connections: usize [1..=65536] = 1024;
+        /// Sessions, of clients that are away included.
+        sessions: usize [1..=1 << 20] = 2048;
+        /// Subscriptions of one client.
+        subscriptions: usize [1..=65536] = 256;
+        /// Messages at QoS 1 and 2 on their way to one client.
+        inflight: usize [1..=1000] = 100;
+        /// Messages at QoS 2 on their way from one client.
+        receive_maximum: usize [1..=65535] = 100;
+        /// Messages at QoS 1 and 2 that wait for one client beyond those.
+        queue_messages: usize [0..=1 << 20] = 1000;
+        /// Bytes that wait for one client.
+        queue: usize as Size [4 << 10..=1 << 30] = 1 << 20;
+        /// Bytes that wait for all clients. 0B: an eighth of `limits.memory`, 64 MiB at most.
+        queues: usize as Size [0..=1 << 34] = 0;
+        /// Retained messages.
+        retained_messages: usize [1..=1 << 24] = 10_000;
+        /// Their bytes. 0B: an eighth of `limits.memory`, 64 MiB at most.
+        retained: usize as Size [0..=1 << 34] = 0;
+        /// The largest packet of a client, in bytes.
+        max_packet: usize as Size [256..=16 << 20] = 62 << 10;
+        /// How long a session is kept after its client went, at most.
+        session_expiry: Duration [secs(0)..=secs(3650 * DAY)] = secs(DAY);
+        /// How long a connection has for its first packet.
+        connect_timeout: Duration [ms(100)..=secs(300)] = secs(10);
+        /// How long a client may take nothing of what is written to it.
+        write_timeout: Duration [ms(100)..=secs(3600)] = secs(60);
+        /// The longest keep-alive of MQTT 5 clients; 0s: any, and none.
+        keep_alive: Duration [secs(0)..=secs(65535)] = secs(0);
+    }
+
     /// Bounds.
     limits: Limits {
         /// Connections.

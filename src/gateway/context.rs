@@ -32,10 +32,17 @@ pub(super) struct Context {
     pub(super) counters: Counters,
     /// Where the counters can be read.
     pub(super) registry: Registry,
+    /// What else is counted in this process.
+    pub(super) figures: Option<Arc<Registry>>,
 }
 
 impl Context {
-    pub(super) fn new(client: Client, config: &Config, runtime: Handle) -> Self {
+    pub(super) fn new(
+        client: Client,
+        config: &Config,
+        runtime: Handle,
+        figures: Option<Arc<Registry>>,
+    ) -> Self {
         // The token is the guard's alone.
         let api = Api { token: None, ..config.api.clone() };
         let (counters, registry) = Counters::new();
@@ -51,6 +58,7 @@ impl Context {
             api,
             counters,
             registry,
+            figures,
         }
     }
 }

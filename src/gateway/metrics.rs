@@ -37,6 +37,7 @@ pub(super) async fn answer(context: &Context) -> Result<Answer, Refusal> {
     let mut text = String::new();
     let encoded = encode_registry(&mut text, context.client.metrics())
         .and_then(|()| encode_registry(&mut text, &context.registry))
+        .and_then(|()| context.figures.iter().try_for_each(|more| encode_registry(&mut text, more)))
         .and_then(|()| encode_registry(&mut text, &now))
         .and_then(|()| encode_eof(&mut text));
     match encoded {

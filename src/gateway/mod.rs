@@ -30,6 +30,7 @@ use futures::{
     channel::oneshot,
     future::{Either, select},
 };
+use prometheus_client::registry::Registry;
 
 use crate::{
     config::{ApiListen, Config},
@@ -90,6 +91,8 @@ pub struct Bound {
     listener: Listener,
     /// Where it listens, as `--api` takes it.
     url: String,
+    /// What else `/metrics` has.
+    figures: Option<Arc<Registry>>,
 }
 
 impl fmt::Debug for Bound {
@@ -111,12 +114,12 @@ impl Bound {
                 let listener =
                     runtime.bind_tcp(*addr, TcpOptions::default()).map_err(fail(addr.to_string()))?;
                 let url = format!("http://{}", listener.local_addr());
-                Self { listener: Listener::Tcp(listener), url }
+                Self { listener: Listener::Tcp(listener), url, figures: None }
             }
             ApiListen::Unix(path) => {
                 let url = format!("unix:{}", path.display());
                 let listener = runtime.bind_unix(path.clone()).map_err(fail(url.clone()))?;
-                Self { listener: Listener::Unix(listener), url }
+                Self { listener: Listener::Unix(listener), url, figures: None }
             }
         }))
     }
@@ -126,11 +129,16 @@ impl Bound {
         &self.url
     }
 
+    /// Has `/metrics` say what is counted elsewhere, too.
+    pub fn figures(&mut self, figures: Arc<Registry>) {
+        self.figures = Some(figures);
+    }
+
     /// Answers for `client`'s node until the [`Gateway`] is dropped.
     pub fn serve(self, client: Client, config: &Config, runtime: &Handle) -> Gateway {
-        let Self { listener, url } = self;
+        let Self { listener, url, figures } = self;
         log::info!(target: "smidge", "api listening on {url}");
-        let context = Arc::new(Context::new(client, config, runtime.clone()));
+        let context = Arc::new(Context::new(client, config, runtime.clone(), figures));
         let (open, closed) = oneshot::channel();
         let (task, ended) = oneshot::channel();
         runtime.spawn(async move {

@@ -34,6 +34,7 @@ mod mdns;
 mod mesh;
 mod messages;
 mod metrics;
+mod mqtt;
 mod names;
 mod notify;
 mod openapi;

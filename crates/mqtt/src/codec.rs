@@ -289,6 +289,50 @@ pub(crate) fn bytes(encoded: Result<VarBytes, Error>) -> Vec<u8> {
     }
 }
 
+fn put_length(out: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+}
+
+/// A variable byte integer, and what is behind it.
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut length = 0;
+    for (n, byte) in bytes.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * n);
+        if byte & 0x80 == 0 {
+            return Some((length, &bytes[n + 1..]));
+        }
+    }
+    None
+}
+
+/// A PUBLISH packet with further subscription identifiers, of which mqtt-proto writes one. Its properties begin so many bytes
+/// into its body.
+pub(crate) fn with_more_ids(frame: &[u8], properties: usize, ids: &[u32]) -> Option<Vec<u8>> {
+    let (first, rest) = frame.split_first()?;
+    let (_, body) = length(rest)?;
+    let (head, rest) = body.split_at_checked(properties)?;
+    let (count, rest) = length(rest)?;
+    let (known, payload) = rest.split_at_checked(count)?;
+    let mut more = known.to_vec();
+    for id in ids {
+        more.push(v5::PropertyId::SubscriptionIdentifier as u8);
+        put_length(&mut more, *id as usize);
+    }
+    let mut tail = Vec::with_capacity(more.len() + payload.len() + 4);
+    put_length(&mut tail, more.len());
+    tail.extend_from_slice(&more);
+    tail.extend_from_slice(payload);
+    let mut out = vec![*first];
+    put_length(&mut out, head.len() + tail.len());
+    out.extend_from_slice(head);
+    out.extend_from_slice(&tail);
+    Some(out)
+}
+
 fn put_3(out: &mut Vec<u8>, packet: &v3::Packet) {
     if let Ok(bytes) = packet.encode() {
         out.extend_from_slice(bytes.as_ref());
@@ -371,12 +415,7 @@ pub(crate) fn put_suback(
         _ => 0x80,
     }));
     out.push(0x90);
-    let mut length = body.len();
-    while length >= 0x80 {
-        out.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
+    put_length(out, body.len());
     out.extend(body);
 }
 

@@ -36,7 +36,7 @@ pub enum Unreadable {
 /// What goes to the other brokers.
 pub fn encode(message: &Message, stamp: u64, now: Instant) -> Vec<u8> {
     let style = Style { protocol: Protocol::V500, qos: message.qos, retain: message.retain };
-    let frame = message.encode(style, None, now);
+    let frame = message.encode(style, &[], now);
     let mut out = Vec::with_capacity(9 + frame.len());
     out.push(VERSION);
     out.extend_from_slice(&stamp.to_be_bytes());

@@ -107,7 +107,7 @@ impl Message {
     }
 
     /// The packet that a client gets. A packet id of 1 stands in it, where it has one.
-    pub(crate) fn encode(&self, style: Style, id: Option<u32>, now: Instant) -> Vec<u8> {
+    pub(crate) fn encode(&self, style: Style, ids: &[u32], now: Instant) -> Vec<u8> {
         let qos_pid = style.qos.with(Pid::default());
         let (topic_name, payload) = (self.topic.clone(), self.payload.clone());
         if style.protocol != Protocol::V500 {
@@ -115,13 +115,16 @@ impl Message {
             return codec::bytes(v3::Packet::Publish(publish).encode());
         }
         let mut properties = self.properties.as_deref().cloned().unwrap_or_default();
-        properties.subscription_id = id.and_then(|id| v5::VarByteInt::try_from(id).ok());
+        let identify = |id: &u32| v5::VarByteInt::try_from(*id).ok();
+        properties.subscription_id = ids.first().and_then(identify);
         if let Some(expires) = self.expires {
             properties.message_expiry_interval = Some(remaining(expires, now));
         }
         let publish =
             v5::Publish { dup: false, retain: style.retain, qos_pid, topic_name, payload, properties };
-        codec::bytes(v5::Packet::Publish(publish).encode())
+        let at = 2 + publish.topic_name.len() + if style.qos == Qos::AtMostOnce { 0 } else { 2 };
+        let frame = codec::bytes(v5::Packet::Publish(publish).encode());
+        if ids.len() < 2 { frame } else { codec::with_more_ids(&frame, at, &ids[1..]).unwrap_or_default() }
     }
 }
 
@@ -148,7 +151,7 @@ impl Frames {
     pub(crate) fn get(&mut self, message: &Message, style: Style, now: Instant) -> &[u8] {
         let version = if style.protocol == Protocol::V500 { 6 } else { 0 };
         let frame = &mut self.0[version + 2 * style.qos as usize + usize::from(style.retain)];
-        frame.get_or_insert_with(|| message.encode(style, None, now))
+        frame.get_or_insert_with(|| message.encode(style, &[], now))
     }
 }
 

@@ -49,7 +49,10 @@ struct Entry {
 pub(crate) struct Retained {
     entries: BTreeMap<TopicName, Entry>,
     bytes: usize,
+    /// Without the broker's own, which are few.
     messages: usize,
+    /// Deleted ones that are remembered.
+    marks: usize,
     /// What ends by itself, the next first: messages, and marks of deleted ones.
     due: BTreeSet<(Instant, TopicName)>,
 }
@@ -78,7 +81,7 @@ impl Retained {
         }
         let known = known.and_then(|known| known.message.as_ref()).map(|message| message.cost());
         let deletes = message.payload.is_empty();
-        if !deletes {
+        if !deletes && counts(&message.topic) {
             if known.is_none() && self.messages >= limits.retained_messages {
                 return Err(Rejected::Messages(limits.retained_messages));
             }
@@ -92,13 +95,15 @@ impl Retained {
             self.due.insert((until, message.topic.clone()));
         }
         let message_kept = (!deletes).then(|| message.clone());
-        if !deletes {
+        if deletes {
+            self.marks += 1;
+        } else if counts(&message.topic) {
             self.bytes += message.cost();
             self.messages += 1;
         }
         self.entries.insert(message.topic.clone(), Entry { rank, message: message_kept, until });
         // Marks are worth less than messages: those that end first make room.
-        while self.entries.len() > limits.retained_messages {
+        while self.messages + self.marks > limits.retained_messages {
             let mark = self.due.iter().find(|(_, topic)| {
                 *topic != message.topic
                     && self.entries.get(topic).is_some_and(|entry| entry.message.is_none())
@@ -118,9 +123,13 @@ impl Retained {
 
     fn remove(&mut self, topic: &TopicName) {
         let Some(entry) = self.entries.remove(topic) else { return };
-        if let Some(message) = entry.message {
-            self.bytes -= message.cost();
-            self.messages -= 1;
+        match entry.message {
+            None => self.marks -= 1,
+            Some(message) if counts(topic) => {
+                self.bytes -= message.cost();
+                self.messages -= 1;
+            }
+            Some(_) => {}
         }
         if let Some(until) = entry.until {
             self.due.remove(&(until, topic.clone()));
@@ -193,6 +202,11 @@ impl Retained {
         }
         Step::End
     }
+}
+
+/// Whether a topic is one of clients.
+fn counts(topic: &TopicName) -> bool {
+    !topic.starts_with("$SYS/")
 }
 
 #[cfg(test)]

@@ -28,8 +28,8 @@ pub(crate) struct Pending {
     pub(crate) message: Arc<Message>,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
-    /// A subscription identifier; 0: none.
-    pub(crate) id: u32,
+    /// Subscription identifiers.
+    pub(crate) ids: Option<Arc<[u32]>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +69,8 @@ pub(crate) struct Session {
     /// When it ends, without a connection.
     pub(crate) ends: Option<Instant>,
     pub(crate) will: Option<Will>,
+    /// When it is next looked at.
+    pub(crate) armed: Option<Instant>,
     /// When the will is published, without a connection.
     pub(crate) will_at: Option<Instant>,
     pub(crate) subscriptions: HashMap<Arc<str>, Options>,
@@ -94,6 +96,7 @@ impl Session {
             expiry: 0,
             ends: None,
             will: None,
+            armed: None,
             will_at: None,
             subscriptions: HashMap::new(),
             inflight: VecDeque::new(),

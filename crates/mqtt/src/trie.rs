@@ -4,7 +4,7 @@
 //! `+` there are two ways down from a level: what a lookup costs is bounded by the levels of all filters together, and
 //! those are what `Limits` bounds.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use slab::Slab;
 
@@ -242,28 +242,41 @@ fn take(ends: &mut Ends, found: &mut Vec<Match>, ready: &dyn Fn(usize) -> bool) 
     }
 }
 
-/// What each client gets of overlapping subscriptions: one copy at the highest quality for all that have no identifier of
-/// their own, and one for each that has (MQTT 5, 3.3.4).
-pub(crate) fn merge(found: &mut Vec<Match>, from: Option<usize>) {
+/// What one client gets of all its subscriptions that match: one copy, at the highest quality, with all identifiers
+/// (MQTT 5, 3.3.4). What it gets as a member of a group is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) session: usize,
+    pub(crate) qos: Qos,
+    pub(crate) retain_as_published: bool,
+    pub(crate) ids: Option<Arc<[u32]>>,
+}
+
+/// Sorts what was found by client, without what a client is not to hear of itself.
+pub(crate) fn sort(found: &mut Vec<Match>, from: Option<usize>) {
     if let Some(from) = from {
         found.retain(|found| found.session != from || !found.options.no_local);
     }
-    if found.len() < 2 {
-        return;
+    if found.len() > 1 {
+        found.sort_by_key(|found| (found.session, found.shared));
     }
-    found.sort_by_key(|found| (found.session, found.options.id, found.shared));
-    found.dedup_by(|next, kept| {
-        let same = next.session == kept.session
-            && !next.shared
-            && !kept.shared
-            && next.options.id == 0
-            && kept.options.id == 0;
-        if same {
-            kept.options.qos = kept.options.qos.max(next.options.qos);
-            kept.options.retain_as_published |= next.options.retain_as_published;
-        }
-        same
-    });
+}
+
+/// Whether two that follow each other are one copy.
+pub(crate) fn is_one_copy(one: &Match, next: &Match) -> bool {
+    one.session == next.session && !one.shared && !next.shared
+}
+
+/// What subscriptions of one client make of a message.
+pub(crate) fn delivery(found: &[Match]) -> Option<Delivery> {
+    let first = found.first()?;
+    let ids = found.iter().map(|found| found.options.id).filter(|id| *id != 0);
+    Some(Delivery {
+        session: first.session,
+        qos: found.iter().map(|found| found.options.qos).max().unwrap_or_default(),
+        retain_as_published: found.iter().any(|found| found.options.retain_as_published),
+        ids: found.iter().any(|found| found.options.id != 0).then(|| ids.collect()),
+    })
 }
 
 #[cfg(test)]
@@ -339,25 +352,33 @@ mod tests {
     }
 
     #[test]
-    fn mqtt_3_3_4_overlapping_subscriptions_are_one_copy_at_the_highest_quality_unless_they_have_identifiers()
-    {
+    fn mqtt_3_3_4_overlapping_subscriptions_are_one_copy_at_the_highest_quality_with_all_identifiers() {
         let of = |session, qos, id| Match { session, options: Options { qos, id, ..PLAIN }, shared: false };
         let mut found = vec![
             of(1, Qos::AtMostOnce, 0),
             of(2, Qos::AtMostOnce, 7),
+            Match { shared: true, ..of(2, Qos::AtMostOnce, 9) },
             of(1, Qos::ExactlyOnce, 0),
-            of(2, Qos::AtMostOnce, 8),
-            of(1, Qos::AtLeastOnce, 0),
+            of(2, Qos::AtLeastOnce, 8),
         ];
-        merge(&mut found, None);
-        assert_eq!(found, [of(1, Qos::ExactlyOnce, 0), of(2, Qos::AtMostOnce, 7), of(2, Qos::AtMostOnce, 8)]);
+        sort(&mut found, None);
+        let deliveries: Vec<_> = found.chunk_by(is_one_copy).filter_map(delivery).collect();
+        let of = |session, qos, ids: &[u32]| Delivery {
+            session,
+            qos,
+            retain_as_published: false,
+            ids: Some(ids).filter(|ids| !ids.is_empty()).map(Into::into),
+        };
+        let expected =
+            [of(1, Qos::ExactlyOnce, &[]), of(2, Qos::AtLeastOnce, &[7, 8]), of(2, Qos::AtMostOnce, &[9])];
+        assert_eq!(deliveries, expected);
     }
 
     #[test]
     fn mqtt_3_8_3_3_no_local_keeps_a_clients_own_messages_from_it() {
         let own = Match { session: 1, options: Options { no_local: true, ..PLAIN }, shared: false };
         let mut found = vec![own, Match { session: 2, ..own }];
-        merge(&mut found, Some(1));
+        sort(&mut found, Some(1));
         assert_eq!(found, [Match { session: 2, ..own }]);
     }
 }

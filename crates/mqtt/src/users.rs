@@ -17,8 +17,7 @@ pub struct UsersError {
     /// Which line, from 1.
     pub line: usize,
     /// What is wrong with it.
-    #[source]
-    pub problem: PasswordError,
+    pub source: PasswordError,
 }
 
 /// What is wrong with a line of a password file.
@@ -71,7 +70,7 @@ impl Users {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let fail = |problem| UsersError { file: file.to_owned(), line: number + 1, problem };
+            let fail = |source| UsersError { file: file.to_owned(), line: number + 1, source };
             let (user, hash) =
                 line.split_once(':').filter(|(user, _)| !user.is_empty()).ok_or(fail(PasswordError::Form))?;
             let hash = Hash::parse(hash).map_err(fail)?;
@@ -160,10 +159,10 @@ mod tests {
             ("ada:$6$AAAA", 1, PasswordError::Fields),
         ] {
             let error = Users::parse("/etc/p", text).unwrap_err();
-            assert_eq!((error.line, error.problem), (line, problem), "{text}");
+            assert_eq!((error.line, error.source), (line, problem), "{text}");
             assert_eq!(error.to_string(), format!("/etc/p, line {line}"));
         }
         let twice = FILE.to_owned() + FILE;
-        assert_eq!(Users::parse("p", &twice).unwrap_err().problem, PasswordError::Twice);
+        assert_eq!(Users::parse("p", &twice).unwrap_err().source, PasswordError::Twice);
     }
 }

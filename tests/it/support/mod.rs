@@ -4,6 +4,7 @@
 pub(crate) mod daemon;
 pub(crate) mod hosts;
 pub(crate) mod http;
+pub(crate) mod mqtt;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod text;

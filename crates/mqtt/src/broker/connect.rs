@@ -156,7 +156,7 @@ impl Broker {
             // One and a half times as long ([MQTT-3.1.2-22] of MQTT 5).
             connection.patience = Duration::from_secs(u64::from(keep_alive)) * 3 / 2;
             let (patience, serial) = (connection.patience, connection.serial);
-            self.set_timer(now, patience, Timer::Silence(id, serial));
+            self.arm(now, patience, Timer::Silence(id, serial));
         }
         let window = connect.properties.receive_max.unwrap_or(u16::MAX).min(self.limits.inflight);
         if let Some(session) = self.sessions.get_mut(session) {
@@ -182,6 +182,7 @@ impl Broker {
         }
         let protocol = connect.protocol;
         self.write(id, |out| codec::put_connack(out, protocol, connack));
+        self.begin_figures(now);
         self.pump(session, now);
     }
 
@@ -249,13 +250,13 @@ impl Broker {
                 if let Some(session) = self.sessions.get_mut(id) {
                     session.will_at = now.checked_add(delay);
                 }
-                self.set_timer(now, delay, Timer::Away(id, serial));
+                self.arm(now, delay, Timer::Away(id, serial));
             }
         }
         if expiry.is_zero() {
             self.end(id, now);
         } else if self.sessions.get(id).is_some_and(|session| session.ends.is_some()) {
-            self.set_timer(now, expiry, Timer::Away(id, serial));
+            self.arm(now, expiry, Timer::Away(id, serial));
         }
     }
 
@@ -264,6 +265,7 @@ impl Broker {
         self.publish_will(id, now);
         let Some(session) = self.sessions.try_remove(id) else { return };
         self.by_client.remove(&session.client);
+        self.disarm(session.armed, Timer::Away(id, session.serial));
         for filter in session.subscriptions.keys() {
             self.subscriptions.remove(filter, id);
         }
@@ -286,7 +288,9 @@ impl Broker {
     /// A message of a client, for the clients here and the other brokers.
     pub(super) fn send_out(&mut self, message: Arc<Message>, from: Option<usize>, now: Instant) {
         let rank = Rank { stamp: self.stamp(now), node: self.node };
-        self.take_in(message.clone(), from, rank, now);
+        if !self.elsewhere.contains(&*message.topic) {
+            self.take_in(message.clone(), from, rank, now);
+        }
         self.actions.push_back(Action::Publish { message, stamp: rank.stamp });
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     message::{Frames, Message, Qos, Style, put},
     retained::{Rank, Step},
     session::{Inflight, Pending, State},
-    trie::{self, Match},
+    trie::{self, Delivery},
 };
 
 /// Retained messages that are looked at before it is another session's turn.
@@ -38,22 +38,22 @@ impl Broker {
         let sessions = &self.sessions;
         let ready = |id: usize| sessions.get(id).is_some_and(|session| session.connection.is_some());
         self.subscriptions.matches(&message.topic, &mut found, &ready);
-        trie::merge(&mut found, from);
+        trie::sort(&mut found, from);
         let mut frames = Frames::default();
-        for found in found.drain(..) {
-            self.deliver(&message, found, &mut frames, now);
+        for delivery in found.chunk_by(trie::is_one_copy).filter_map(trie::delivery) {
+            self.deliver(&message, delivery, &mut frames, now);
         }
         self.found = found;
     }
 
-    fn deliver(&mut self, message: &Arc<Message>, found: Match, frames: &mut Frames, now: Instant) {
-        let Match { session: id, options, .. } = found;
+    fn deliver(&mut self, message: &Arc<Message>, delivery: Delivery, frames: &mut Frames, now: Instant) {
+        let Delivery { session: id, qos, retain_as_published, ids } = delivery;
         let Some(session) = self.sessions.get_mut(id) else { return };
         if !self.access.may(Operation::Read, session.user.as_deref(), &session.client, &message.topic) {
             return;
         }
-        let qos = message.qos.min(options.qos);
-        let retain = message.retain && options.retain_as_published;
+        let qos = message.qos.min(qos);
+        let retain = message.retain && retain_as_published;
         let room = match session.connection {
             Some(connection) if qos == Qos::AtMostOnce => Room::Now(connection),
             Some(connection)
@@ -65,7 +65,7 @@ impl Broker {
             }
             _ => Room::Later,
         };
-        let pending = Pending { message: message.clone(), qos, retain, id: options.id };
+        let pending = Pending { message: message.clone(), qos, retain, ids };
         match room {
             Room::Now(connection) => {
                 self.send(id, connection, pending, false, frames, now);
@@ -119,11 +119,12 @@ impl Broker {
         let Some(state) = self.connections.get(connection) else { return };
         let style = Style { protocol: state.protocol, qos: pending.qos, retain: pending.retain };
         let own;
-        let frame = if pending.id == 0 {
-            frames.get(&pending.message, style, now)
-        } else {
-            own = pending.message.encode(style, Some(pending.id), now);
-            &own
+        let frame = match &pending.ids {
+            None => frames.get(&pending.message, style, now),
+            Some(ids) => {
+                own = pending.message.encode(style, ids, now);
+                &own
+            }
         };
         if frame.is_empty() || frame.len() > state.largest {
             // [MQTT-3.1.2-25]
@@ -207,7 +208,8 @@ impl Broker {
                     let Some(state) = self.connections.get(connection) else { return false };
                     let style = Style { protocol: state.protocol, qos: pending.qos, retain: pending.retain };
                     let topic = pending.message.topic.len();
-                    let frame = pending.message.encode(style, Some(pending.id).filter(|id| *id != 0), now);
+                    let frame =
+                        pending.message.encode(style, pending.ids.as_deref().unwrap_or_default(), now);
                     if frame.len() <= state.largest {
                         self.append(connection, &frame, topic, Some(pid), true);
                     } else {
@@ -250,7 +252,9 @@ impl Broker {
                     ) {
                         let qos = message.qos.min(options.qos);
                         // [MQTT-3.3.1-8]
-                        let pending = Pending { message, qos, retain: true, id: options.id };
+                        let ids =
+                            Some([options.id]).filter(|[id]| *id != 0).map(|id| Arc::from(id.as_slice()));
+                        let pending = Pending { message, qos, retain: true, ids };
                         self.send(id, connection, pending, false, &mut Frames::default(), now);
                     }
                 }

@@ -8,11 +8,11 @@ mod connect;
 mod deliver;
 mod publish;
 mod subscribe;
+mod sys;
 mod timers;
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fmt, mem,
     sync::Arc,
     time::{Duration, Instant},
@@ -163,6 +163,10 @@ struct Connection {
     /// A wake-up is on its way.
     woken: bool,
     heard: Instant,
+    /// When it is next looked at.
+    armed: Option<Instant>,
+    /// Whether it has published anything.
+    publishes: bool,
     /// How long it may be silent; zero: for ever.
     patience: Duration,
     aliases: Vec<Option<TopicName>>,
@@ -181,13 +185,18 @@ pub struct Broker {
     /// A moment, and the time that it was: microseconds since 1970.
     clock: (Instant, u64),
     last_stamp: u64,
+    begun: Instant,
+    /// What was last said of itself, and when it is said again.
+    figures: [Option<u64>; sys::COUNT],
+    figures_at: Option<Instant>,
     serials: u64,
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     by_client: HashMap<Arc<str>, usize>,
     subscriptions: Trie,
     retained: Retained,
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    /// What is due, the next first: one for each connection and session at most.
+    timers: BTreeSet<(Instant, Timer)>,
     actions: VecDeque<Action>,
     /// Sessions with retained messages to look through, by turns.
     scanning: VecDeque<(usize, u64)>,
@@ -195,6 +204,8 @@ pub struct Broker {
     queued: usize,
     /// Kept for the next message.
     found: Vec<Match>,
+    /// Topics whose messages come back from elsewhere.
+    elsewhere: HashSet<String>,
     stats: Stats,
 }
 
@@ -224,17 +235,21 @@ impl Broker {
             node,
             clock,
             last_stamp: 0,
+            begun: clock.0,
+            figures: [None; sys::COUNT],
+            figures_at: None,
             serials: 0,
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: HashMap::new(),
             subscriptions: Trie::default(),
             retained: Retained::default(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             actions: VecDeque::new(),
             scanning: VecDeque::new(),
             queued: 0,
             found: Vec::new(),
+            elsewhere: HashSet::new(),
             stats: Stats::default(),
         }
     }
@@ -261,12 +276,14 @@ impl Broker {
             out: Vec::new(),
             woken: false,
             heard: now,
+            armed: None,
+            publishes: false,
             patience: self.limits.connect_timeout,
             aliases: Vec::new(),
             largest: usize::MAX,
             wants_reasons: true,
         });
-        self.set_timer(now, self.limits.connect_timeout, Timer::Silence(id, serial));
+        self.arm(now, self.limits.connect_timeout, Timer::Silence(id, serial));
         Ok(ConnectionId(id))
     }
 
@@ -384,6 +401,12 @@ impl Broker {
         })
     }
 
+    /// Whether its client has published anything: where the way to the other brokers is full, such clients are not read
+    /// meanwhile.
+    pub fn publishes(&self, ConnectionId(id): ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|connection| connection.publishes)
+    }
+
     /// What is to be written to a connection now. To be called again once it is written, until there is nothing.
     pub fn take(&mut self, ConnectionId(id): ConnectionId, now: Instant) -> Output {
         let Some(connection) = self.connections.get_mut(id) else {
@@ -404,6 +427,7 @@ impl Broker {
     pub fn closed(&mut self, ConnectionId(id): ConnectionId, now: Instant) {
         let Some(connection) = self.connections.try_remove(id) else { return };
         self.queued -= connection.out.len() + connection.partial.len();
+        self.disarm(connection.armed, Timer::Silence(id, connection.serial));
         if let Stage::Open(session) = connection.stage {
             self.leave(session, now);
         }
@@ -439,6 +463,12 @@ impl Broker {
     pub fn inject(&mut self, message: Message, now: Instant) {
         let rank = Rank { stamp: self.stamp(now), node: self.node };
         self.take_in(Arc::new(message), None, rank, now);
+    }
+
+    /// Topics of which [`Action::Publish`] is all that becomes of a client's message: clients here get it when it comes back by
+    /// [`inject`](Self::inject). What is published on them is not retained.
+    pub fn set_elsewhere(&mut self, topics: HashSet<String>) {
+        self.elsewhere = topics;
     }
 
     /// Changes who may do what. Clients whose user is there no more are closed.

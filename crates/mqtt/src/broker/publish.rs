@@ -30,6 +30,9 @@ impl Broker {
         now: Instant,
     ) -> Result<(), Fault> {
         self.stats.received += 1;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.publishes = true;
+        }
         if let Some(alias) = publish.properties.topic_alias {
             self.resolve(id, alias, &mut publish)?;
         }

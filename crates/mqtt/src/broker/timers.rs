@@ -1,9 +1,6 @@
 //! What happens by itself: silent clients are closed, wills published, sessions ended, retained messages looked through.
 
-use std::{
-    cmp::Reverse,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Broker, Stage};
 use crate::codec::{Reason, fault};
@@ -20,9 +17,24 @@ pub(super) enum Timer {
 const SCANS: usize = 16;
 
 impl Broker {
-    pub(super) fn set_timer(&mut self, now: Instant, after: Duration, timer: Timer) {
-        if let Some(at) = now.checked_add(after) {
-            self.timers.push(Reverse((at, timer)));
+    /// Has a connection or session looked at then, or sooner.
+    pub(super) fn arm(&mut self, now: Instant, after: Duration, timer: Timer) {
+        let Some(at) = now.checked_add(after) else { return };
+        let armed = match timer {
+            Timer::Silence(id, _) => self.connections.get_mut(id).map(|connection| &mut connection.armed),
+            Timer::Away(id, _) => self.sessions.get_mut(id).map(|session| &mut session.armed),
+        };
+        let Some(armed) = armed.filter(|armed| armed.is_none_or(|armed| at < armed)) else { return };
+        if let Some(later) = armed.replace(at) {
+            self.timers.remove(&(later, timer));
+        }
+        self.timers.insert((at, timer));
+    }
+
+    /// What was armed is gone.
+    pub(super) fn disarm(&mut self, armed: Option<Instant>, timer: Timer) {
+        if let Some(at) = armed {
+            self.timers.remove(&(at, timer));
         }
     }
 
@@ -31,22 +43,21 @@ impl Broker {
         if !self.scanning.is_empty() {
             return Some(now);
         }
-        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        timer.into_iter().chain(self.retained.deadline()).min()
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.retained.deadline()).chain(self.figures_at).min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
-        while let Some(Reverse((at, timer))) =
-            self.timers.peek().copied().filter(|Reverse((at, _))| *at <= now)
-        {
-            self.timers.pop();
+        while let Some((at, timer)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, timer));
             match timer {
-                Timer::Silence(id, serial) => self.silence(id, serial, at, now),
+                Timer::Silence(id, serial) => self.silence(id, serial, now),
                 Timer::Away(session, serial) => self.away(session, serial, now),
             }
         }
         self.retained.expire(now);
+        self.say_figures(now);
         for _ in 0..SCANS {
             let Some((session, serial)) = self.scanning.pop_front() else { break };
             if self.sessions.get(session).is_some_and(|session| session.serial == serial) {
@@ -55,42 +66,40 @@ impl Broker {
         }
     }
 
-    fn silence(&mut self, id: usize, serial: u64, at: Instant, now: Instant) {
-        let Some(connection) = self.connections.get(id).filter(|connection| connection.serial == serial)
-        else {
-            return;
-        };
+    fn silence(&mut self, id: usize, serial: u64, now: Instant) {
+        let connection = self.connections.get_mut(id).filter(|connection| connection.serial == serial);
+        let Some(connection) = connection else { return };
+        connection.armed = None;
         let patience = connection.patience;
-        let since = now.saturating_duration_since(connection.heard);
+        let left = patience.saturating_sub(now.saturating_duration_since(connection.heard));
         match connection.stage {
             Stage::Closing => {}
             _ if patience.is_zero() => {}
             // A password that is looked at is no silence of the client's.
-            Stage::Authenticating(_) => self.set_timer(now, patience, Timer::Silence(id, serial)),
-            _ if since < patience => self.set_timer(now, patience - since, Timer::Silence(id, serial)),
-            _ => {
-                debug_assert!(at <= now);
-                // [MQTT-3.1.2-22] of MQTT 5
-                self.farewell(id, fault(Reason::KeepAliveTimeout, "nothing was heard for too long"), now);
-            }
+            Stage::Authenticating(_) => self.arm(now, patience, Timer::Silence(id, serial)),
+            _ if !left.is_zero() => self.arm(now, left, Timer::Silence(id, serial)),
+            // [MQTT-3.1.2-22] of MQTT 5
+            _ => self.farewell(id, fault(Reason::KeepAliveTimeout, "nothing was heard for too long"), now),
         }
     }
 
     /// A client is away, or was: what is due of its session?
     fn away(&mut self, id: usize, serial: u64, now: Instant) {
-        let Some(session) = self.sessions.get_mut(id).filter(|session| session.serial == serial) else {
-            return;
-        };
+        let session = self.sessions.get_mut(id).filter(|session| session.serial == serial);
+        let Some(session) = session else { return };
+        session.armed = None;
         if session.connection.is_some() {
             return;
         }
         if session.will_at.is_some_and(|at| at <= now) {
-            session.will_at = None;
             self.publish_will(id, now);
         }
-        let ends = self.sessions.get(id).and_then(|session| session.ends);
-        if ends.is_some_and(|at| at <= now) {
-            self.end(id, now);
+        let Some(session) = self.sessions.get(id) else { return };
+        if session.ends.is_some_and(|at| at <= now) {
+            return self.end(id, now);
+        }
+        if let Some(next) = session.will_at.into_iter().chain(session.ends).min() {
+            self.arm(now, next - now, Timer::Away(id, serial));
         }
     }
 }

@@ -209,3 +209,24 @@ fn a_client_that_asks_and_never_reads_holds_no_more_than_its_queue() {
         assert!(waits < 250_000, "{waits}");
     }
 }
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let mut world = World::new(Limits::default());
+    for n in 0..1000 {
+        let client = world.client_with("c", |connect| {
+            connect.keep_alive = 60_000;
+            connect.clean_start = n % 3 == 0;
+            connect.properties.session_expiry_interval = Some(80_000);
+            connect.last_will = Some(crate::support::will("will", "x", 70_000));
+        });
+        world.cut(client);
+    }
+    let due = std::iter::from_fn(|| {
+        let due = world.broker.deadline(world.now)?;
+        world.sleep(due - world.now);
+        Some(due)
+    });
+    assert!(due.take(100).count() <= 3, "a will and a session");
+    assert_eq!(world.broker.stats().sessions, 0);
+}

@@ -152,26 +152,50 @@ fn clients_do_not_publish_on_sys_topics() {
 }
 
 #[test]
-fn mqtt_3_8_3_1_subscription_identifiers_come_with_each_copy() {
+fn dashboards_find_the_figures_of_mosquitto_and_only_what_changed_is_said_again() {
+    let mut world = World::new(Limits::default());
+    let reader = world.subscriber("r", "$SYS/broker/clients/#", 0);
+    world.sleep(crate::support::seconds(1));
+    let mut heard = world.heard(reader);
+    heard.sort();
+    assert_eq!(heard, ["0", "1", "1"]);
+    world.client("another");
+    world.sleep(crate::support::seconds(11));
+    assert_eq!(world.heard(reader), ["2", "2"], "connected and total");
+    let late = world.subscriber("l", "$SYS/broker/uptime", 0);
+    assert!(world.heard(late)[0].ends_with(" seconds"));
+    assert!(world.mesh.is_empty());
+}
+
+#[test]
+fn mqtt_3_3_4_3_all_subscription_identifiers_come_with_the_one_copy() {
     let mut world = World::new(Limits::default());
     let (reader, writer) = (world.client("r"), world.client("w"));
-    for (filter, id) in [("a/#", 1), ("a/b", 268_435_455)] {
+    let ask = |world: &mut World, filter: &str, id: u32| {
         let mut subscribe = subscribe(filter, 1);
         subscribe.properties.subscription_id = Some(id.try_into().unwrap());
         world.send(reader, subscribe);
-    }
-    world.got(reader);
+        world.got(reader);
+    };
+    ask(&mut world, "a/#", 1);
     world.send(writer, publish("a/b", 1, 1, "x"));
-    let mut ids: Vec<_> = world
-        .got(reader)
-        .into_iter()
-        .map(|packet| match packet {
-            Packet::Publish(publish) => publish.properties.subscription_id.map(v5::VarByteInt::value),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    ids.sort();
-    assert_eq!(ids, [Some(1), Some(268_435_455)]);
+    let [Packet::Publish(one)] = &world.got(reader)[..] else { panic!() };
+    assert_eq!(one.properties.subscription_id.map(v5::VarByteInt::value), Some(1));
+    ask(&mut world, "a/b", 268_435_455);
+    let mut message = publish("a/b", 1, 1, "x");
+    message.properties.content_type = Some("t".into());
+    world.send(writer, message);
+    // The codec reads no more than one of them.
+    let identifiers = [&[0x0b, 1][..], &[0x0b, 0xff, 0xff, 0xff, 0x7f]];
+    let raw = world.raw(reader);
+    assert_eq!(raw[1] as usize, raw.len() - 2, "one packet: {raw:x?}");
+    assert_eq!(&raw[2..9], [&[0, 3][..], b"a/b", &raw[7..9]].concat());
+    assert_eq!(raw[9] as usize, 4 + 2 + 5);
+    let properties = &raw[10..21];
+    for id in identifiers {
+        assert!(properties.windows(id.len()).any(|part| part == id), "{id:x?} in {properties:x?}");
+    }
+    assert_eq!(&raw[21..], b"x");
 }
 
 #[test]
