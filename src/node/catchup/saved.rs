@@ -214,9 +214,8 @@ impl Book {
         self.stale.extend(batch.stale);
         self.maps.not_written(&batch.values);
         for (topic, unwritten, _) in &batch.topics {
-            match self.topics.get_mut(topic) {
-                Some(kept) => kept.memory.restore_unwritten(unwritten),
-                None => {}
+            if let Some(kept) = self.topics.get_mut(topic) {
+                kept.memory.restore_unwritten(unwritten);
             }
         }
     }
