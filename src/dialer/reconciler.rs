@@ -66,6 +66,8 @@ pub(crate) struct Reconciler {
     known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Where the records of targets are, and whether only large names lead there.
     wanted_ips: HashMap<IpAddr, bool>,
+    /// Dials of large names under way at most.
+    at_most: usize,
     /// The roles of the records of large names are to be found again: now, or at that moment.
     replan: bool,
     replan_at: Option<Instant>,
@@ -79,6 +81,7 @@ impl Reconciler {
     /// A reconciler that watches nothing yet.
     pub(crate) fn new(policy: Policy, rng: fastrand::Rng) -> Self {
         Self {
+            at_most: policy.neighbours.chosen(),
             policy,
             rng,
             watches: BTreeMap::new(),

@@ -160,6 +160,7 @@ impl Reconciler {
         };
         if record.state != State::Connected {
             record.since = Some(now);
+            self.at_most = (self.at_most + 1).min(self.policy.neighbours.chosen());
         }
         record.state = State::Connected;
         (record.own, record.again) = (None, None);

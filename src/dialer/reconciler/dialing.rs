@@ -16,6 +16,9 @@ use crate::dialer::{
 /// flood the log.
 const REPORT_AGAIN: Duration = Duration::from_secs(10);
 
+/// As many dials of large names may be under way, however many failed.
+const LEAST: usize = 3;
+
 impl Reconciler {
     /// A dial of `way` failed.
     pub(crate) fn on_dial_failed(&mut self, way: &Multiaddr, fault: DialFault, now: Instant) {
@@ -61,6 +64,9 @@ impl Reconciler {
         let reasons: Vec<_> = record.candidates.iter().filter_map(Candidate::failure).collect();
         let reason = reasons.join("; ");
         record.failures = record.failures.saturating_add(1);
+        if record.role != Role::All {
+            self.at_most = (self.at_most / 2).max(LEAST.min(self.policy.neighbours.chosen()));
+        }
         (record.own, record.again) = (None, None);
         let retry_in =
             Backoff::full_jitter(RETRY_MIN, self.policy.retry_max).delay(record.failures, &mut self.rng);
@@ -125,10 +131,11 @@ impl Reconciler {
     }
 
     pub(super) fn next_dial(&self) -> Option<(Instant, Multiaddr)> {
-        // Where all are slow, more dials make them slower: of large names, no more are under way than are chosen.
+        // Where all are slow, more dials make them slower. Another record takes the place of one that failed, so that the
+        // pauses of each do not help.
         let is_of_many = |record: &Record| record.role != Role::All;
         let under_way = self.records.values().filter(|r| r.state == State::Dialing && is_of_many(r)).count();
-        let is_busy = under_way >= self.policy.neighbours.chosen();
+        let is_busy = under_way >= self.at_most;
         self.records
             .iter()
             .filter_map(|(a, r)| match r.state {

@@ -109,3 +109,18 @@ fn names_with_thousands_of_records_are_asked_for_less_often_and_what_is_too_much
     assert!(world.notices.iter().any(|n| too_many(&n)));
     assert_eq!(world.dials.len(), 16);
 }
+
+#[test]
+fn where_dials_fail_fewer_are_under_way_and_as_many_as_before_once_they_succeed() {
+    let (mut world, _) = large(1);
+    let replicas = std::mem::take(&mut world.replicas);
+    (0..COUNT).for_each(|n| {
+        world.slow.insert(at(n), S(5));
+    });
+    world.run(S(60));
+    assert_eq!(world.dialing_peak, 8);
+    assert!(world.dials.len() <= 50, "{} dials in a minute", world.dials.len());
+    world.replicas = replicas;
+    world.run(S(60));
+    assert!(connected(&world).len() >= 16, "{:?}", connected(&world));
+}
