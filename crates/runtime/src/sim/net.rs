@@ -75,7 +75,7 @@ pub(super) struct Net {
     pub(super) links: HashMap<IpAddr, Link>,
     /// Of addresses that are not on side 0.
     pub(super) sides: HashMap<IpAddr, u32>,
-    /// Who does not hear whom: from, to.
+    /// Pairs of hosts between which nothing passes: from, to.
     pub(super) deaf: HashSet<(IpAddr, IpAddr)>,
     pub(super) cut: HashSet<IpAddr>,
     /// What is seen outside of what is sent from inside.
