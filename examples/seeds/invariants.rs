@@ -98,7 +98,7 @@ impl Nodes {
                     match there.map(|(_, _, mesh)| mesh.get(topic).is_some_and(|mesh| mesh.contains(own))) {
                         Some(true) => {}
                         Some(false) => {
-                            found.push(format!("{number} has one in the mesh of {topic} that has not it"))
+                            found.push(format!("{number} has one in the mesh of {topic} that has not it"));
                         }
                         None => found.push(format!("{number} has one in the mesh of {topic} that is gone")),
                     }
@@ -149,7 +149,7 @@ impl Nodes {
             match &said.receipt {
                 Some(Ok(receipt)) if receipt.peers > 0 => {}
                 other => {
-                    self.break_with(format!("{} could not publish when all was well: {other:?}", said.node))
+                    self.break_with(format!("{} could not publish when all was well: {other:?}", said.node));
                 }
             }
             let missing: Vec<_> = self.up().into_iter().filter(|to| !self.has(id, said, *to)).collect();
@@ -172,7 +172,7 @@ impl Nodes {
             match &said.receipt {
                 Some(Ok(receipt)) if receipt.peers > 0 => {}
                 other => {
-                    self.break_with(format!("{} is steady, and could not publish: {other:?}", said.node))
+                    self.break_with(format!("{} is steady, and could not publish: {other:?}", said.node));
                 }
             }
             let missing: Vec<_> = steady.iter().filter(|to| !self.has(*id as u64, said, **to)).collect();

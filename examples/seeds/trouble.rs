@@ -117,9 +117,9 @@ impl Nodes {
         match self.rng.u8(..22) {
             0 | 1 if !is_steady && self.members[number].client.is_some() => {
                 if self.rng.u8(..3) == 0 {
-                    self.stop(number).await
+                    self.stop(number).await;
                 } else {
-                    self.crash(number)
+                    self.crash(number);
                 }
                 if self.rng.u8(..4) == 0 {
                     let ip = format!("10.0.100.{}", self.rng.u8(1..250));

@@ -93,12 +93,15 @@ pub(crate) struct Said {
     pub(crate) receipt: Option<Result<Receipt, Error>>,
 }
 
+/// Of one message: by node and life, when it was heard first, and how often.
+type Deliveries = BTreeMap<(usize, u64), (Duration, u32)>;
+
 /// What happened in a world so far.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) said: Vec<Said>,
     /// By message: in which life of which node it was heard, when, and how often.
-    pub(crate) heard: BTreeMap<u64, BTreeMap<(usize, u64), (Duration, u32)>>,
+    pub(crate) heard: BTreeMap<u64, Deliveries>,
     /// Acknowledged records: key and value, by the node that put them, in which life.
     pub(crate) records: Vec<(usize, u64, String)>,
     /// What broke an invariant.
@@ -157,7 +160,7 @@ pub(crate) fn run(setup: Setup, scenario: impl AsyncFnOnce(&mut Nodes)) -> Notes
     let notes = {
         let mut nodes = Nodes::new(setup, &world, rng);
         world.block_on(LIMIT, scenario(&mut nodes));
-        nodes.notes.clone()
+        nodes.notes
     };
     world.end();
     std::mem::take(&mut *lock(&notes))
@@ -310,7 +313,7 @@ impl Nodes {
                     }
                     Some(_) => {}
                     None => {
-                        notes.broken.push(format!("{number} hears what nobody said on {:?}", message.topic))
+                        notes.broken.push(format!("{number} hears what nobody said on {:?}", message.topic));
                     }
                 }
             }

@@ -3,16 +3,15 @@
 //! Silent where `$NOTIFY_SOCKET` is not set. Never blocks, and never fails the node: what cannot be used or reached is said
 //! once, in the log.
 
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
 use std::{
     env,
     ffi::OsStr,
     io,
-    os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
+    os::unix::{
+        ffi::OsStrExt,
+        net::{SocketAddr, UnixDatagram},
     },
     process,
     sync::{
@@ -151,6 +150,7 @@ fn is_up(listens: bool, status: &Status) -> bool {
 /// A socket, and the address of what sd_notify(3) lets `$NOTIFY_SOCKET` say: a path, or an abstract name behind an @.
 fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = match name.as_bytes() {
+        #[cfg(target_os = "linux")]
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
         [b'/', ..] => SocketAddr::from_pathname(name)?,
         _ => return Err(io::Error::other("neither /PATH nor @NAME")),

@@ -20,6 +20,9 @@ const BUFFER: usize = 64 << 10;
 /// Bytes that wait for the mesh before clients that publish are read no more.
 const MESH_BYTES: usize = 1 << 20;
 
+/// Messages of one plain topic, or of none, that go into the mesh together.
+type Batch = (Option<Arc<str>>, Vec<Vec<u8>>);
+
 /// What goes to the mesh.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -193,7 +196,7 @@ impl Shared {
         cx: &mut Context<'_>,
         messages: usize,
         bytes: usize,
-    ) -> Poll<Option<(Option<Arc<str>>, Vec<Vec<u8>>)>> {
+    ) -> Poll<Option<Batch>> {
         self.mesh.register(cx.waker());
         let mut state = self.state();
         let queue = &mut state.queue;

@@ -156,8 +156,11 @@ fn over_its_bound_a_set_is_refused_and_of_two_halves_the_same_keys_give_way() {
         let ([a, b], configs) = nodes::<2>(&net, latest).await;
         cut(&net, [&[(&a, &configs[0])], &[(&b, &configs[1])]]).await;
         for n in 0..4 {
-            set(&a, &format!("a{n}"), "v").await;
-            set(&b, &format!("b{n}"), "v").await;
+            for (node, name) in [(&a, "a"), (&b, "b")] {
+                set(node, &format!("{name}{n}"), "v").await;
+                // In one millisecond the authors would decide what gives way.
+                net.rt.sleep(Duration::from_millis(10)).await;
+            }
         }
         let full = a.state_set(TOPIC, "one more", "v").await;
         assert!(matches!(&full, Err(Error::StateFull { why, .. }) if why.contains("4 keys")), "{full:?}");

@@ -59,8 +59,7 @@ fn packets(bytes: &mut Vec<u8>, mut each: impl FnMut(u8, &[u8])) {
     let mut at = 0;
     while let Some(head) = bytes.get(at..).filter(|rest| rest.len() >= 2) {
         let (mut length, mut n) = (0, 1);
-        loop {
-            let Some(byte) = head.get(n) else { break };
+        while let Some(byte) = head.get(n) {
             length |= usize::from(byte & 0x7f) << (7 * (n - 1));
             n += 1;
             if byte & 0x80 == 0 {

@@ -383,7 +383,7 @@ pub(crate) fn put_ack(
             // There is one refusal of these.
             Ack::Pubrel => put_5(out, v5::Pubrel::new(pid, v5::PubrelReasonCode::PacketIdentifierNotFound)),
             Ack::Pubcomp => {
-                put_5(out, v5::Pubcomp::new(pid, v5::PubcompReasonCode::PacketIdentifierNotFound))
+                put_5(out, v5::Pubcomp::new(pid, v5::PubcompReasonCode::PacketIdentifierNotFound));
             }
         };
     }

@@ -164,6 +164,7 @@ fn the_graph_is_connected_and_is_again_after_many_died_and_no_node_has_many_neig
 
 #[test]
 #[ignore = "minutes, and hours where it is not optimized: see above"]
+#[allow(clippy::print_stdout, reason = "figures for whoever runs it")]
 fn of_two_thousand_nodes_with_a_thousand_seeds_none_is_ever_alone() {
     let mut widest = [(usize::MAX, 0.0, 0); 2];
     for seed in 0..1000 {

@@ -182,7 +182,9 @@ impl Confirms {
     }
 
     fn take(&mut self, is_over: impl Fn(&Wanted) -> bool) -> Vec<Confirmed> {
-        let over = self.wanted.extract_if(.., |_, wanted| is_over(wanted));
+        let over: Vec<_> =
+            self.wanted.iter().filter(|(_, wanted)| is_over(wanted)).map(|(ticket, _)| *ticket).collect();
+        let over = over.into_iter().filter_map(|ticket| self.wanted.remove_entry(&ticket));
         let confirmed = |(ticket, wanted): (Ticket, Wanted)| Confirmed {
             ticket,
             enough: wanted.by.len() >= wanted.count,

@@ -26,6 +26,7 @@ use crate::{
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+#[allow(clippy::large_enum_variant, reason = "a node has one, and it is open nearly all of the time")]
 enum State {
     /// Not open, until it is tried again.
     Closed,

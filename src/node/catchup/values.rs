@@ -10,6 +10,9 @@ use super::{
     record::Record,
 };
 
+/// A topic, and the key in it that made room.
+type GaveWay = (String, Arc<[u8]>);
+
 impl Book {
     /// Whether a topic is one of values by key.
     pub(crate) fn is_by_key(&self, topic: &str) -> bool {
@@ -22,7 +25,7 @@ impl Book {
     }
 
     /// Takes a value that was verified and let in. Also gives back what gave way in other topics.
-    pub(crate) fn take_value(&mut self, record: &Record, now: u64) -> (Changed, Vec<(String, Arc<[u8]>)>) {
+    pub(crate) fn take_value(&mut self, record: &Record, now: u64) -> (Changed, Vec<GaveWay>) {
         let changed = self.maps.merge(record, self.times(now));
         self.make_room();
         let mut others = Vec::new();
