@@ -214,6 +214,8 @@ fn daemon(args: &[&str]) -> (Daemon, String) {
 
 /// One of mosquitto's clients.
 fn mosquitto(program: &str, args: &[&str]) -> Command {
+    let is_here = Command::new(program).arg("--help").output().is_ok();
+    assert!(is_here, "{program} is not here: apt-get install mosquitto-clients");
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command
