@@ -87,7 +87,7 @@ sections! { role;
         /// Simultaneous dials.
         parallel: usize [1..=1024] = 16;
         /// A name with as many records, or fewer, is connected in full.
-        full: usize [1..=65536] = 32;
+        full: usize [1..=65536] = 256;
         /// Neighbours wanted behind a larger name, those that dialed this node counted in.
         neighbours: usize [2..=1024] = 16;
         /// Connections beyond which others that only larger names lead to are not taken in, but heard of those there are.
