@@ -24,7 +24,7 @@ mod state;
 mod target;
 pub(crate) mod wire;
 
-use std::{fmt, future::poll_fn, io, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use futures::{
     channel::oneshot,
@@ -37,7 +37,7 @@ use crate::{
     error::remedy,
     logging::Repeats,
     node::{Client, yield_now},
-    runtime::{ByteStream, Handle, TcpListener, TcpOptions, UnixListener},
+    runtime::{Handle, Listener, TcpOptions},
 };
 use context::Context;
 pub(crate) use target::encode;
@@ -65,23 +65,6 @@ impl GatewayError {
             }
             io::ErrorKind::AlreadyExists => "remove the file if nobody needs it, or name another path",
             _ => "name another address, or do without: --set api.listen=off",
-        }
-    }
-}
-
-enum Listener {
-    Tcp(Box<dyn TcpListener>),
-    Unix(Box<dyn UnixListener>),
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
-                Ok(Box::new(stream))
-            }
-            Self::Unix(listener) => poll_fn(|cx| listener.poll_accept(cx)).await,
         }
     }
 }

@@ -1,9 +1,7 @@
 //! The listener for MQTT clients, and its tasks.
 
 use std::{
-    fmt,
-    future::poll_fn,
-    io,
+    fmt, io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -26,7 +24,7 @@ use crate::{
     error::{chain, remedy},
     logging::Repeats,
     node::{Client, yield_now},
-    runtime::{ByteStream, Handle, TcpListener, TcpOptions, UnixListener},
+    runtime::{Handle, Listener, TcpOptions},
 };
 
 /// How long is waited when the system has no descriptor for another connection.
@@ -73,23 +71,6 @@ impl MqttError {
 impl From<FileError> for MqttError {
     fn from(error: FileError) -> Self {
         Self::File(chain(&error))
-    }
-}
-
-enum Listener {
-    Tcp(Box<dyn TcpListener>),
-    Unix(Box<dyn UnixListener>),
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
-                Ok(Box::new(stream))
-            }
-            Self::Unix(listener) => poll_fn(|cx| listener.poll_accept(cx)).await,
-        }
     }
 }
 

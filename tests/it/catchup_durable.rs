@@ -1,6 +1,6 @@
 //! Topics that remember on disk: nodes that are started again, killed, whose files are damaged or whose disks are full.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{PeerId, Swarm, Transport as _, core::muxing::StreamMuxerBox, identity::Keypair, swarm};
@@ -13,7 +13,7 @@ use smidge::{
     transport::quic::{self, Transport},
 };
 
-use crate::support::{Network, PATIENCE, TOPIC, daemon::Daemon, now, run};
+use crate::support::{Network, PATIENCE, TOPIC, daemon::Daemon, now, run, sandbox};
 
 /// A config of a node that keeps so many messages of [`TOPIC`] in `dir`.
 fn durable(net: &Network, n: u8, names: &[&str], dir: &Path, messages: usize) -> Config {
@@ -224,51 +224,33 @@ fn a_damaged_file_is_set_aside_and_the_memory_fetched_from_neighbours() {
 /// A node whose disk has 1 MiB: it goes on in memory when that is full, and writes all when there is room again.
 #[test]
 fn a_full_disk_loses_nothing_that_is_remembered_and_is_recovered_from() {
-    const INSIDE: &str = "SMIDGE_TEST_FULL_DISK_TOPICS";
-    if std::env::var_os(INSIDE).is_none() {
-        let mut unshare = Command::new("unshare");
-        if !rustix::process::geteuid().is_root() {
-            unshare.args(["--user", "--map-root-user"]);
-        }
-        let name = "catchup_durable::a_full_disk_loses_nothing_that_is_remembered_and_is_recovered_from";
-        let dir = tempfile::tempdir().unwrap();
-        let script = format!(
-            "set -e; mount -t tmpfs -o size=1m none \"${INSIDE}\"; exec \"$0\" --exact {name} --nocapture"
-        );
-        let output = unshare
-            .args(["--mount", "--", "sh", "-c", &script])
-            .arg(std::env::current_exe().unwrap())
-            .env(INSIDE, dir.path())
-            .output()
-            .expect("this test needs `unshare` (util-linux) and `sh`");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-        return;
-    }
-    let dir = std::path::PathBuf::from(std::env::var_os(INSIDE).unwrap());
-    let node = daemon(&dir, "key", &[]);
-    publish(&node, "first");
-    until(&node, "the disk", |memory| memory["file"]["unsynced"] == 0);
-    let rest = dir.join("rest");
-    fs::write(&rest, vec![0; 2 << 20]).unwrap_err();
-    let lines: String = (0..500).map(|n| format!("{n} {}\n", "x".repeat(200))).collect();
-    let input = dir.parent().unwrap().join("lines");
-    fs::write(&input, lines).unwrap();
-    let args = ["pub", "-t", TOPIC, "--lines", "-f", input.to_str().unwrap(), "--wait-peers", "0"];
-    assert_eq!(node.ask(&args).0, 0);
-    node.line("what topics remember is in memory only: ");
-    until(&node, "a failure", |memory| {
-        memory["file"]["last_error"].as_str().is_some_and(|why| why.contains("No space left"))
-    });
-    until(&node, "all of it", |memory| memory["messages"] == 501);
-    fs::remove_file(&rest).unwrap();
-    node.line("what topics remember is on the disk again, after ");
-    until(&node, "the disk", |memory| memory["file"]["unsynced"] == 0);
-    node.signal(Signal::KILL);
-    drop(node);
-    let node = daemon(&dir, "key", &[]);
-    node.line("loaded 501 remembered messages from ");
+    sandbox::on_a_small_disk(
+        "catchup_durable::a_full_disk_loses_nothing_that_is_remembered_and_is_recovered_from",
+        |dir| {
+            let node = daemon(dir, "key", &[]);
+            publish(&node, "first");
+            until(&node, "the disk", |memory| memory["file"]["unsynced"] == 0);
+            let rest = dir.join("rest");
+            fs::write(&rest, vec![0; 2 << 20]).unwrap_err();
+            let lines: String = (0..500).map(|n| format!("{n} {}\n", "x".repeat(200))).collect();
+            let input = dir.parent().unwrap().join("lines");
+            fs::write(&input, lines).unwrap();
+            let args = ["pub", "-t", TOPIC, "--lines", "-f", input.to_str().unwrap(), "--wait-peers", "0"];
+            assert_eq!(node.ask(&args).0, 0);
+            node.line("what topics remember is in memory only: ");
+            until(&node, "a failure", |memory| {
+                memory["file"]["last_error"].as_str().is_some_and(|why| why.contains("No space left"))
+            });
+            until(&node, "all of it", |memory| memory["messages"] == 501);
+            fs::remove_file(&rest).unwrap();
+            node.line("what topics remember is on the disk again, after ");
+            until(&node, "the disk", |memory| memory["file"]["unsynced"] == 0);
+            node.signal(Signal::KILL);
+            drop(node);
+            let node = daemon(dir, "key", &[]);
+            node.line("loaded 501 remembered messages from ");
+        },
+    );
 }
 
 /// A number of this time as docs/CATCHUP.md has it.

@@ -7,7 +7,6 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -19,6 +18,7 @@ use std::{
 use crate::support::{
     PATIENCE,
     daemon::{Daemon, run, smidge},
+    sandbox,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -230,89 +230,71 @@ fn a_file_that_cannot_be_used_ends_the_node_with_what_to_do() {
 /// words, loses nothing, and goes on by itself when there is room again.
 #[test]
 fn a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from() {
-    const INSIDE: &str = "SMIDGE_TEST_FULL_DISK";
-    if std::env::var_os(INSIDE).is_none() {
-        let mut unshare = Command::new("unshare");
-        if !rustix::process::geteuid().is_root() {
-            unshare.args(["--user", "--map-root-user"]);
-        }
-        let name = "store::a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from";
-        let dir = tempfile::tempdir().unwrap();
-        let script = format!(
-            "set -e; mount -t tmpfs -o size=1m none \"${INSIDE}\"; exec \"$0\" --exact {name} --nocapture"
-        );
-        let output = unshare
-            .args(["--mount", "--", "sh", "-c", &script])
-            .arg(std::env::current_exe().unwrap())
-            .env(INSIDE, dir.path())
-            .output()
-            .expect("this test needs `unshare` (util-linux) and `sh`");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
-        return;
-    }
-    let dir = std::path::PathBuf::from(std::env::var_os(INSIDE).unwrap());
-    let store = format!("kad.store={}", dir.join("records").display());
-    let node = Daemon::start(&["--set", &store]);
-    let put = |node: &Daemon, n: usize| {
-        let path = format!("/v1/dht/key-{n}");
-        let (status, body) = call(&node.url, "PUT", &path, &[n as u8; 50_000]).unwrap();
-        (status, String::from_utf8(body).unwrap())
-    };
-    let ballast = ["a", "b"].map(|name| dir.join(name));
-    ballast.iter().for_each(|file| fs::write(file, vec![0; 200_000]).unwrap());
-    let mut acknowledged = Vec::new();
-    let mut fill = |at: &Daemon, from: usize| {
-        for n in from..from + 30 {
-            match put(at, n) {
-                (200, _) => acknowledged.push(n),
-                refused => return refused,
+    sandbox::on_a_small_disk(
+        "store::a_full_disk_refuses_what_is_new_keeps_what_is_old_and_is_recovered_from",
+        |dir| {
+            let store = format!("kad.store={}", dir.join("records").display());
+            let node = Daemon::start(&["--set", &store]);
+            let put = |node: &Daemon, n: usize| {
+                let path = format!("/v1/dht/key-{n}");
+                let (status, body) = call(&node.url, "PUT", &path, &[n as u8; 50_000]).unwrap();
+                (status, String::from_utf8(body).unwrap())
+            };
+            let ballast = ["a", "b"].map(|name| dir.join(name));
+            ballast.iter().for_each(|file| fs::write(file, vec![0; 200_000]).unwrap());
+            let mut acknowledged = Vec::new();
+            let mut fill = |at: &Daemon, from: usize| {
+                for n in from..from + 30 {
+                    match put(at, n) {
+                        (200, _) => acknowledged.push(n),
+                        refused => return refused,
+                    }
+                }
+                panic!("the disk is not full");
+            };
+            // Another node, which keeps its own copies in memory: none of its puts is confirmed by a disk that
+            // did not take the record.
+            let other = Daemon::start(&["--dial", &node.addr]);
+            until(&other, "the node in the table", |s| s["table"] == 1);
+            let refusal = fill(&other, 0);
+            assert_eq!(refusal.0, 503, "{refusal:?}");
+            assert!(refusal.1.contains("0 nodes confirmed the record, 1 had to"), "{refusal:?}");
+            until(&node, "a failure", |s| s["store"]["file"]["last_error"].is_string());
+            fs::remove_file(&ballast[0]).unwrap();
+            until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
+            // From here on the other one confirms, and it is the node itself that has to keep its word.
+            for at in [&node, &other] {
+                until(at, "the connection again", |s| s["peers"] == 1 && s["table"] == 1);
             }
-        }
-        panic!("the disk is not full");
-    };
-    // Another node, which keeps its own copies in memory: none of its puts is confirmed by a disk that
-    // did not take the record.
-    let other = Daemon::start(&["--dial", &node.addr]);
-    until(&other, "the node in the table", |s| s["table"] == 1);
-    let refusal = fill(&other, 0);
-    assert_eq!(refusal.0, 503, "{refusal:?}");
-    assert!(refusal.1.contains("0 nodes confirmed the record, 1 had to"), "{refusal:?}");
-    until(&node, "a failure", |s| s["store"]["file"]["last_error"].is_string());
-    fs::remove_file(&ballast[0]).unwrap();
-    until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
-    // From here on the other one confirms, and it is the node itself that has to keep its word.
-    for at in [&node, &other] {
-        until(at, "the connection again", |s| s["peers"] == 1 && s["table"] == 1);
-    }
-    let refusal = fill(&node, 40);
-    assert_eq!(refusal.0, 507, "{refusal:?}");
-    assert!(refusal.1.contains("No space left on device"), "{refusal:?}");
-    node.line("records are not on the disk, and no new ones are taken");
-    let (status, body) = put(&node, 99);
-    assert_eq!(status, 507);
-    assert!(body.contains("the disk takes nothing"), "{body}");
-    let now = until(&node, "a failure", |s| s["store"]["file"]["failures"] != 0);
-    assert!(now["store"]["file"]["last_error"].as_str().unwrap().contains("No space left"), "{now}");
-    // A node that is to begin on a disk without any room cannot; that is no fault of its configuration.
-    let rest = dir.join("rest");
-    fs::write(&rest, vec![0; 2 << 20]).unwrap_err();
-    let (code, err) = refused(dir.join("new").to_str().unwrap());
-    assert_eq!(code, 1, "{err}");
-    assert!(err.contains("cannot make it: No space left") && err.contains("make room"), "{err}");
-    fs::remove_file(&rest).unwrap();
-    fs::remove_file(&ballast[1]).unwrap();
-    node.line("records are on the disk again, after ");
-    until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
-    assert_eq!(put(&node, 100).0, 200);
-    assert!(acknowledged.len() > 10, "{acknowledged:?}");
-    node.signal(Signal::KILL);
-    drop(node);
-    let node = Daemon::start(&["--set", &store]);
-    for n in acknowledged.into_iter().chain([100]) {
-        let (status, body) = call(&node.url, "GET", &format!("/v1/dht/key-{n}"), b"").unwrap();
-        assert_eq!((status, body), (200, vec![n as u8; 50_000]), "key-{n}");
-    }
-    assert_eq!(node.stop(), Some(0));
+            let refusal = fill(&node, 40);
+            assert_eq!(refusal.0, 507, "{refusal:?}");
+            assert!(refusal.1.contains("No space left on device"), "{refusal:?}");
+            node.line("records are not on the disk, and no new ones are taken");
+            let (status, body) = put(&node, 99);
+            assert_eq!(status, 507);
+            assert!(body.contains("the disk takes nothing"), "{body}");
+            let now = until(&node, "a failure", |s| s["store"]["file"]["failures"] != 0);
+            assert!(now["store"]["file"]["last_error"].as_str().unwrap().contains("No space left"), "{now}");
+            // A node that is to begin on a disk without any room cannot; that is no fault of its configuration.
+            let rest = dir.join("rest");
+            fs::write(&rest, vec![0; 2 << 20]).unwrap_err();
+            let (code, err) = refused(dir.join("new").to_str().unwrap());
+            assert_eq!(code, 1, "{err}");
+            assert!(err.contains("cannot make it: No space left") && err.contains("make room"), "{err}");
+            fs::remove_file(&rest).unwrap();
+            fs::remove_file(&ballast[1]).unwrap();
+            node.line("records are on the disk again, after ");
+            until(&node, "an end of it", |s| s["store"]["file"]["last_error"].is_null());
+            assert_eq!(put(&node, 100).0, 200);
+            assert!(acknowledged.len() > 10, "{acknowledged:?}");
+            node.signal(Signal::KILL);
+            drop(node);
+            let node = Daemon::start(&["--set", &store]);
+            for n in acknowledged.into_iter().chain([100]) {
+                let (status, body) = call(&node.url, "GET", &format!("/v1/dht/key-{n}"), b"").unwrap();
+                assert_eq!((status, body), (200, vec![n as u8; 50_000]), "key-{n}");
+            }
+            assert_eq!(node.stop(), Some(0));
+        },
+    );
 }

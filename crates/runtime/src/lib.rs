@@ -56,7 +56,7 @@ pub use links::Link;
 pub use signals::{Signal, Signals};
 pub use smol::Smol;
 pub use sockets::{
-    ByteStream, KeepAlive, TcpListener, TcpOptions, TcpStream, UdpOptions, UdpSocket, UnixListener,
+    ByteStream, KeepAlive, Listener, TcpListener, TcpOptions, TcpStream, UdpOptions, UdpSocket, UnixListener,
 };
 
 /// What smidge asks of an executor and of the operating system.

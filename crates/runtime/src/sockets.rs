@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{
-    future::BoxFuture,
+    future::{BoxFuture, poll_fn},
     io::{AsyncRead, AsyncWrite},
 };
 use quinn_udp::{RecvMeta, Transmit, TransportError};
@@ -157,4 +157,29 @@ pub trait UnixListener: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`TcpListener::poll_accept`].
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn ByteStream>>>;
+}
+
+/// A listener of byte streams, for programs to which it is the same where callers come from.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a TCP address.
+    Tcp(Box<dyn TcpListener>),
+    /// On a Unix socket.
+    Unix(Box<dyn UnixListener>),
+}
+
+impl Listener {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// As [`TcpListener::poll_accept`].
+    pub async fn accept(&self) -> io::Result<Box<dyn ByteStream>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await?;
+                Ok(Box::new(stream))
+            }
+            Self::Unix(listener) => poll_fn(|cx| listener.poll_accept(cx)).await,
+        }
+    }
 }

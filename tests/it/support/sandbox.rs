@@ -4,7 +4,7 @@
 //! cannot be configured otherwise, so that file, and that port, are the test's there. With hickory those tests
 //! just run. Never skips a test: what it needs and cannot have is a failure.
 
-use std::{env, fs, net::SocketAddr, process::Command, thread};
+use std::{env, fs, net::SocketAddr, path::Path, process::Command, thread};
 
 /// Set inside.
 const INSIDE: &str = "SMIDGE_TEST_SANDBOX";
@@ -67,4 +67,30 @@ pub(crate) fn inside(prepare: &str, test: impl FnOnce()) {
         "{name} in the sandbox (which needs root or unprivileged user namespaces): {}\n{out}\n{err}",
         output.status
     );
+}
+
+/// Runs `test` in this test again, alone in a mount namespace, with a directory on a file system of 1 MiB. `name` is the test's own
+/// name with its module.
+pub(crate) fn on_a_small_disk(name: &str, test: impl FnOnce(&Path)) {
+    const DIRECTORY: &str = "SMIDGE_TEST_SMALL_DISK";
+    if let Some(directory) = env::var_os(DIRECTORY) {
+        return test(Path::new(&directory));
+    }
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = format!(
+        "set -e; mount -t tmpfs -o size=1m none \"${DIRECTORY}\"; exec \"$0\" --exact {name} --nocapture"
+    );
+    let output = unshare
+        .args(["--mount", "--", "sh", "-c", &script])
+        .arg(env::current_exe().unwrap())
+        .env(DIRECTORY, directory.path())
+        .output()
+        .expect("this test needs `unshare` (util-linux) and `sh`");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
 }
