@@ -146,7 +146,7 @@ step_examples() {
 # Whole nodes in simulated time: a hundred seeds of random trouble, and the rows of docs/FAULTS.md that need no kernel. Six nodes, since
 # twenty take most of a minute of a processor a seed as the tests are compiled.
 step_worlds() {
-    cargo build --locked --example seeds
+    linted cargo build --locked --example seeds
     target/debug/examples/seeds --seeds 100 --nodes 6
     target/debug/examples/seeds --twins all --seeds 3
 }
@@ -198,7 +198,7 @@ std_for_static() {
 }
 
 # The Debian package of it: made, installed over an older one, run, purged.
-step_packages-deb() { packaging/test.sh; }
+step_packages-deb() { linted packaging/test.sh; }
 
 # Three containers behind one alias, with podman and its name server.
 step_podman() { tests/podman/run.sh; }
