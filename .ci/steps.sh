@@ -95,13 +95,12 @@ step_alternatives() {
 }
 
 # What the step above runs, built and linted while another waits; and a node and its client without the program around them.
-# What each line is compiled with or without is on in one feature set and off in another. All but the default have async-std:
-# libp2p's timers stand on smidge-runtime, and all of it would be compiled anew for other features of that. What is there
-# without it are two arms and their error in crates/runtime/src/executor.rs.
+# What each line is compiled with or without is on in one feature set and off in another. The second stands on what the tests
+# were built on: async-std, or no hickory, would be all of libp2p and serde once more, for features of log and syn.
 step_alternatives-build() {
     renice -n 19 $$ >/dev/null
     without_warnings linted cargo test --locked "${other[@]}" --lib --test it --no-run
-    without_warnings linted cargo test --locked --no-default-features --features hickory,async-std --lib --examples --no-run
+    without_warnings linted cargo test --locked --no-default-features --features hickory --lib --examples --no-run
 }
 
 # With stock rust-libp2p on tokio, built while another waits.
@@ -146,6 +145,7 @@ step_examples() {
 # Whole nodes in simulated time: a hundred seeds of random trouble, and the rows of docs/FAULTS.md that need no kernel. Six nodes, since
 # twenty take most of a minute of a processor a seed as the tests are compiled.
 step_worlds() {
+    renice -n 19 $$ >/dev/null
     linted cargo build --locked --example seeds
     target/debug/examples/seeds --seeds 100 --nodes 6
     target/debug/examples/seeds --twins all --seeds 3
@@ -159,15 +159,10 @@ step_demo() {
 }
 
 step_faults() {
-    local all
     bench build --bin hostile
     built
     python3 -m unittest discover -s tests/faults
-    all=$(python3 tests/faults/run.py --list | cut -d' ' -f1)
-    # shellcheck disable=SC2046 # a list of words
-    python3 tests/faults/run.py --binary "$static" $(grep -vx clock <<<"$all")
-    # A clock that jumps is preloaded, which a static binary does not do.
-    python3 tests/faults/run.py --binary "$smidge" clock
+    python3 tests/faults/run.py --binary "$static" --dynamic "$smidge"
 }
 
 # Two sites behind NATs: every pair that punches, a few times. Both transports side by side, in networks of their own:

@@ -44,6 +44,12 @@ class Refused(Exception):
         self.status = status
 
 
+def is_dynamic(binary):
+    """Whether a loader starts it, as nothing can be preloaded into it otherwise."""
+    with open(binary, "rb") as file:
+        return b"/ld-" in file.read(4096)
+
+
 class Unix(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 

@@ -16,15 +16,19 @@ class Scenario:
     promise: str
     # "quiet" ones run beside others; "loud" ones want a processor to themselves.
     lane: str
+    # libfaketime is preloaded into its nodes, which a static binary does not do.
+    preloads: bool
+    # It takes more than a minute: it begins before the others.
+    long: bool
     body: object
 
 
-def scenario(name, fault, promise, lane="quiet"):
+def scenario(name, fault, promise, lane="quiet", preloads=False, long=False):
     """Registers a function of a `Run` under `name`."""
     def register(body):
         if name in SCENARIOS:
             raise ValueError(f"two scenarios {name}")
-        SCENARIOS[name] = Scenario(name, fault, promise, lane, body)
+        SCENARIOS[name] = Scenario(name, fault, promise, lane, preloads, long, body)
         return body
     return register
 

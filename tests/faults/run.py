@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults: what smidge promises when something goes wrong, tried on real processes.
 
-    run.py [SCENARIO…] [--binary PATH] [--hostile PATH] [--seed TEXT] [--write docs/FAULTS.md] [--list]
+    run.py [SCENARIO…] [--binary PATH] [--dynamic PATH] [--hostile PATH] [--seed TEXT] [--write docs/FAULTS.md] [--list]
 
 Needs root, /dev/net/tun, unshare and nsenter (util-linux), ip (iproute2), mount. Each scenario is a process in
 network, mount and process namespaces of its own: whatever it made is gone when it ends, however it ends. Logs of
@@ -29,12 +29,13 @@ sys.path.insert(0, str(HERE))
 
 import record  # noqa: E402
 import scenarios  # noqa: E402, F401
-from node import Late  # noqa: E402
+from node import Late, is_dynamic  # noqa: E402
 
 # Set in the process that is alone in its namespaces.
 INSIDE = "SMIDGE_FAULTS_INSIDE"
-# How many quiet scenarios run beside each other, and beside the one loud one.
-QUIET = 3
+# How many quiet scenarios run beside each other, and beside the loud ones, of which each processor has one.
+QUIET = 4
+LOUD = os.cpu_count() or 1
 # No scenario takes longer, on any machine.
 LIMIT = 300
 PR_SET_PDEATHSIG = 1
@@ -50,7 +51,9 @@ def die_with_parent():
 def isolated(script, *words, **pipes):
     """A script of ours as process 1 of namespaces of its own: whatever it starts ends with it."""
     unshare = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return subprocess.Popen([*unshare, sys.executable, str(HERE / script), *words], text=True,
+    # A session of its own: the kernel makes stopped processes go on, with a SIGHUP to all, whenever their group becomes an
+    # orphan, as one does that is in the background of a shell which ends.
+    return subprocess.Popen([*unshare, sys.executable, str(HERE / script), *words], text=True, start_new_session=True,
                             env={**os.environ, INSIDE: "1"}, preexec_fn=die_with_parent, **pipes)
 
 
@@ -104,7 +107,8 @@ class Lanes:
         self.lock = threading.Lock()
 
     def one(self, case):
-        words = ["--binary", self.args.binary, "--hostile", self.args.hostile, "--seed", self.args.seed, case.name]
+        binary = self.args.dynamic if case.preloads and not is_dynamic(self.args.binary) else self.args.binary
+        words = ["--binary", binary, "--hostile", self.args.hostile, "--seed", self.args.seed, case.name]
         process = isolated("run.py", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with self.lock:
             self.running.add(process)
@@ -136,10 +140,10 @@ class Lanes:
 
     def run(self, cases):
         lanes = {"quiet": queue.Queue(), "loud": queue.Queue()}
-        for case in cases:
+        for case in sorted(cases, key=lambda case: not case.long):
             lanes[case.lane].put(case)
-        workers = [threading.Thread(target=self.work, args=(lanes["quiet"],)) for _ in range(QUIET)]
-        workers.append(threading.Thread(target=self.work, args=(lanes["loud"],)))
+        workers = [threading.Thread(target=self.work, args=(lanes[lane],))
+                   for lane, beside in (("quiet", QUIET), ("loud", LOUD)) for _ in range(beside)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -157,6 +161,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="SCENARIO")
     parser.add_argument("--binary", default=str(ROOT / "target/release/smidge"))
+    parser.add_argument("--dynamic", default=str(ROOT / "target/debug/smidge"),
+                        help="the binary of scenarios that preload a library, where the other is static")
     parser.add_argument("--hostile", default=str(ROOT / "target/debug/hostile"),
                         help="the hostile peer: CARGO_TARGET_DIR=target cargo build --manifest-path bench/Cargo.toml --bin hostile")
     parser.add_argument("--seed", default="smidge")
@@ -170,8 +176,8 @@ def main():
         parser.error(f"no scenario {', '.join(unknown)}; --list shows them")
     if os.environ.get(INSIDE):
         return inside(args)
-    require_root(parser, args.binary, args.hostile)
     cases = [case for case in record.SCENARIOS.values() if not args.names or case.name in args.names]
+    require_root(parser, args.binary, args.hostile, *([args.dynamic] if any(case.preloads for case in cases) else []))
     if args.write and len(cases) < len(record.SCENARIOS):
         parser.error("--write wants all scenarios")
     say(f"{len(cases)} scenarios, seed {args.seed!r}, {args.binary}")
@@ -184,7 +190,8 @@ def main():
     say(f"{len(results) - len(failed)} of {len(results)} hold, {time.monotonic() - began:.0f} s"
         + (f"; FAILED: {', '.join(failed)}" if failed else ""))
     if args.write:
-        record.write(args.write, results, f"Last run: `{os.path.relpath(args.binary, ROOT)}`, seed `{args.seed}`, "
+        dynamic = "" if is_dynamic(args.binary) else f" (with other clocks: `{os.path.relpath(args.dynamic, ROOT)}`)"
+        record.write(args.write, results, f"Last run: `{os.path.relpath(args.binary, ROOT)}`{dynamic}, seed `{args.seed}`, "
                      f"{os.cpu_count()} processors, {time.monotonic() - began:.0f} s.")
     return 1 if failed else 0
 

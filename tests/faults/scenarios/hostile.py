@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import contextmanager
 
-from node import Node, Refused, until
+from node import Node, Refused, is_dynamic, until
 from record import scenario
 from traffic import Traffic
 
@@ -89,10 +89,9 @@ def median(took):
 
 def returned(run, node, before):
     """How much anonymous memory a node has when what it took has been given back, in MiB, and seconds until then."""
-    with open(node.world.binary, "rb") as binary:
-        if b"/ld-linux" in binary.read(4096):
-            time.sleep(2)
-            return node.reading().anonymous, 2
+    if is_dynamic(node.world.binary):
+        time.sleep(2)
+        return node.reading().anonymous, 2
     began, least = time.monotonic(), float("inf")
     while least > before + KEPT and time.monotonic() - began < 120:
         least = min(least, node.reading().anonymous)

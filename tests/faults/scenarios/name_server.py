@@ -120,7 +120,8 @@ PASS = RECORDS / 16 * 5.0 + 6.0
 
 
 @scenario("dns-200", "the name has 200 records (over TCP: they do not fit into a datagram), at 195 of them is nobody",
-          "all five nodes find each other within one pass over the records, 16 at a time (69 s); memory stays bounded")
+          "all five nodes find each other within one pass over the records, 16 at a time (69 s); memory stays bounded",
+          long=True)
 def dns_200(run):
     with run.world() as world:
         real = [world.hosts[name].ip for name in world.names]

@@ -6,16 +6,27 @@ import socket
 import subprocess
 import time
 
-from node import Node, Unix, until
+from node import Node, Unix, is_dynamic, until
 from record import scenario
 from scenarios.partitions import NOTICE, RETRY, SLACK
 from traffic import Traffic
 
 RATE = 25
-FAKETIME = [f"/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1" for machine in ("x86_64", "aarch64")]
 MIB = 1 << 20
 # A log that goes on while there are messages.
 EACH_MESSAGE = "log.level=info,smidge::message=info"
+
+
+def faketime(run, **settings):
+    """The environment in which a node has another wall clock."""
+    paths = [f"/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1" for machine in ("x86_64", "aarch64")]
+    library = next((path for path in paths if os.path.exists(path)), None)
+    if library is None:
+        raise RuntimeError("libfaketime is not there: apt-get install faketime")
+    if not is_dynamic(run.binary):
+        raise RuntimeError(f"libfaketime does not reach {run.binary}, which is static: give --dynamic another")
+    return {"LD_PRELOAD": library, "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DISABLE_SHM": "1", **settings}
 
 
 @scenario("frozen", "a node is stopped (SIGSTOP) for 20 s",
@@ -78,18 +89,11 @@ def restart(run):
 @scenario("clock", "a node's wall clock jumps 10 years ahead, 30 back, and to 1980, while it runs (libfaketime); "
           "each time another node is started anew",
           "nothing is lost, no connection breaks, and new ones come about: only certificates look at the wall clock, "
-          "and ours are valid from 1970 on")
+          "and ours are valid from 1970 on", preloads=True)
 def clock(run):
-    library = next((path for path in FAKETIME if os.path.exists(path)), None)
-    if library is None:
-        raise RuntimeError("libfaketime is not there: apt-get install faketime")
-    with open(run.binary, "rb") as binary:
-        if b"/ld-" not in binary.read(4096):
-            raise RuntimeError(f"libfaketime does not reach {run.binary}, which is static: give a dynamic one")
     with run.world("a b c d") as world:
         file = os.path.join(world.directory, "clock")
-        told = {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": file, "FAKETIME_NO_CACHE": "1",
-                "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
+        told = faketime(run, FAKETIME_TIMESTAMP_FILE=file, FAKETIME_NO_CACHE="1")
         with open(file, "w") as text:
             text.write("+0d")
         b = world.nodes["b"] = Node(world, world.hosts["b"], [EACH_MESSAGE], environment=told).start()
