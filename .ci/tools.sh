@@ -112,13 +112,13 @@ tools() {
             fail "Rust $rust is not here, and its lints are what counts (.ci/tools.sh): rustup toolchain install $rust"
         export RUSTUP_TOOLCHAIN=$rust
     fi
-    for step in $(tr + ' ' <<<"$*"); do
+    for step in $(steps "$@"); do
         # shellcheck disable=SC2207 # lists of words
         packages+=($(packages_of "$step")) wanted+=($(pinned_of "$step"))
     done
     [ ${#packages[@]} = 0 ] || debian "${packages[@]}"
     [ ${#wanted[@]} = 0 ] || pinned "${wanted[@]}"
-    [[ " ${*//+/ } " != *" alerts "* ]] || promtool_alone
+    [[ " $(steps "$@") " != *" alerts "* ]] || promtool_alone
     export PATH
     cargo --version && rustc --version && cargo fmt --version && cargo clippy --version
 }
