@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from world import World
+from world import Flat, World
 
 SCENARIOS = {}
 
@@ -14,7 +14,7 @@ class Scenario:
     name: str
     fault: str
     promise: str
-    # "quiet" ones run beside others; "loud" ones want a processor to themselves.
+    # "quiet" ones run beside others; "loud" ones want a processor to themselves; "large" ones want the machine, and run when named.
     lane: str
     # libfaketime is preloaded into its nodes, which a static binary does not do.
     preloads: bool
@@ -52,6 +52,12 @@ class Run:
     def world(self, names="a b c d e", others=()):
         world = World(self.binary, f"{self.seed}/{self.name}", names, others)
         # One list: what the world notes as it ends is this run's failure.
+        world.failures = self.failures
+        return world
+
+    def flat(self, count):
+        """So many hosts without a link between them that impairs."""
+        world = Flat(self.binary, f"{self.seed}/{self.name}", count)
         world.failures = self.failures
         return world
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults: what smidge promises when something goes wrong, tried on real processes.
 
-    run.py [SCENARIO…] [--binary PATH] [--dynamic PATH] [--hostile PATH] [--seed TEXT] [--write docs/FAULTS.md] [--list]
+    run.py [SCENARIO…] [--binary PATH] [--dynamic PATH] [--hostile PATH] [--seed TEXT] [--write docs/FAULTS.md] [--list [--large]]
 
 Needs root, /dev/net/tun, unshare and nsenter (util-linux), ip (iproute2), mount. Each scenario is a process in
 network, mount and process namespaces of its own: whatever it made is gone when it ends, however it ends. Logs of
@@ -141,7 +141,7 @@ class Lanes:
     def run(self, cases):
         lanes = {"quiet": queue.Queue(), "loud": queue.Queue()}
         for case in sorted(cases, key=lambda case: not case.long):
-            lanes[case.lane].put(case)
+            lanes["quiet" if case.lane == "quiet" else "loud"].put(case)
         workers = [threading.Thread(target=self.work, args=(lanes[lane],))
                    for lane, beside in (("quiet", QUIET), ("loud", LOUD)) for _ in range(beside)]
         for worker in workers:
@@ -168,17 +168,19 @@ def main():
     parser.add_argument("--seed", default="smidge")
     parser.add_argument("--write", metavar="FILE", help="write the table")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--large", action="store_true", help="list those that run only when named, since they want the machine")
     args = parser.parse_args()
     if args.list:
-        return [say(f"{case.name:<16} {case.fault}") for case in record.SCENARIOS.values()] and 0
+        return [say(f"{case.name:<16} {case.fault}") for case in record.SCENARIOS.values() if (case.lane == "large") == args.large] and 0
     unknown = set(args.names) - set(record.SCENARIOS)
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}; --list shows them")
     if os.environ.get(INSIDE):
         return inside(args)
-    cases = [case for case in record.SCENARIOS.values() if not args.names or case.name in args.names]
+    usual = [case for case in record.SCENARIOS.values() if case.lane != "large"]
+    cases = [case for case in record.SCENARIOS.values() if case.name in args.names] if args.names else usual
     require_root(parser, args.binary, args.hostile, *([args.dynamic] if any(case.preloads for case in cases) else []))
-    if args.write and len(cases) < len(record.SCENARIOS):
+    if args.write and len(cases) < len(usual):
         parser.error("--write wants all scenarios")
     say(f"{len(cases)} scenarios, seed {args.seed!r}, {args.binary}")
     lanes = Lanes(args)

@@ -13,9 +13,10 @@ from node import TOPIC, Refused, Unix
 class Publisher(threading.Thread):
     """Publishes at a node, `rate` times a second."""
 
-    def __init__(self, traffic, node, rate, padding):
+    def __init__(self, traffic, node, rate, padding, confirm):
         super().__init__(daemon=True)
         self.traffic, self.node, self.rate, self.padding = traffic, node, rate, " " * padding
+        self.path = f"/v1/topics/{TOPIC}?wait_peers=1&timeout=5s" + (f"&confirm={confirm}" if confirm else "")
         self.going, self.number = True, 0
         # When each was asked for, and how long the answer took.
         self.took = []
@@ -29,7 +30,7 @@ class Publisher(threading.Thread):
             key, now = (self.node.name, self.number), time.monotonic()
             try:
                 connection = connection or Unix(self.node.socket)
-                connection.ask("POST", f"/v1/topics/{TOPIC}?wait_peers=1&timeout=5s", json.dumps(key) + self.padding)
+                connection.ask("POST", self.path, json.dumps(key) + self.padding)
                 self.traffic.sent[key] = now
                 self.took.append((now, time.monotonic() - now))
             except (OSError, http.client.HTTPException) as error:
@@ -125,12 +126,12 @@ class Account:
 
 class Traffic:
     """`rate` messages a second in all from `publishers`, with `padding` bytes each, followed at `hearers`, which go on where they
-    were if they `resume`."""
+    were if they `resume`. A publish counts once `confirm` other nodes keep it."""
 
-    def __init__(self, publishers, hearers, rate, padding=0, resume=False):
+    def __init__(self, publishers, hearers, rate, padding=0, resume=False, confirm=0):
         self.sent, self.refused = {}, []
         self.hearers = {node.name: Hearer(node, resume) for node in hearers}
-        self.publishers = [Publisher(self, node, rate / len(publishers), padding) for node in publishers]
+        self.publishers = [Publisher(self, node, rate / len(publishers), padding, confirm) for node in publishers]
 
     def __enter__(self):
         for hearer in self.hearers.values():

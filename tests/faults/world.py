@@ -136,4 +136,43 @@ class World:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
 
-__all__ = ["TOPIC", "Host", "Late", "Node", "World", "until"]
+class Address:
+    """A host that is an address of the namespace where all is."""
+
+    def __init__(self, name, ip):
+        self.name, self.ip = name, ip
+
+    def inside(self, *words):
+        return list(words)
+
+    def close(self):
+        """Ends with the namespace."""
+
+
+class Flat(World):
+    """Hosts that are addresses of one namespace: many of them, and nothing between them that impairs."""
+
+    def __init__(self, binary, seed, count):
+        super().__init__(binary, seed, " ".join(f"n{n}" for n in range(count)))
+
+    def __enter__(self):
+        self.directory = tempfile.mkdtemp(prefix="smidge-faults-")
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            for n, name in enumerate(self.names):
+                self.hosts[name] = Address(name, f"10.77.0.{n + 1}")
+            for ip in (*(host.ip for host in self.hosts.values()), NAME_SERVER):
+                subprocess.run(["ip", "address", "add", f"{ip}/32", "dev", "lo"], check=True)
+            self.dns = self.helper("names.py", NAME_SERVER)
+            self.dns(records=[self.hosts[name].ip for name in self.names])
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def settings(self, name):
+        """What a node there needs beside the rest: an address of its own."""
+        return [f"listen.addresses=/ip4/{self.hosts[name].ip}/udp/4001/quic-v1"]
+
+
+__all__ = ["TOPIC", "Flat", "Host", "Late", "Node", "World", "until"]
