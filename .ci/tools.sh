@@ -27,7 +27,7 @@ packages_of() {
                 echo iproute2 util-linux iptables curl python3 mosquitto-clients
             ;;
         kubernetes) ! missing kubectl || echo kubernetes-client ;;
-        page) ! missing chromium chromedriver || echo chromium chromium-driver ;;
+        page) ! missing chromium chromedriver npm || echo chromium chromium-driver npm ;;
         interop) ! missing npm || echo npm ;;
         packages-deb)
             ! missing dpkg-deb lintian systemd-analyze systemd-sysusers strace zsh fish setpriv unshare ip curl man ||

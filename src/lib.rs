@@ -57,8 +57,8 @@ pub use config::Config;
 pub use node::{
     Client, ConnectionStatus, Delivery, Error, Event, Events, Feed, GossipState, MAX_STATE_KEY, Message,
     Node, NotListening, Oversize, PeerStatus, Position, PublishOptions, PutOptions, Quorum, Receipt,
-    Remembered, SpawnError, Start, StateEntry, StateEvent, StateHeld, StateWatch, Status, Stored,
-    Subscription, Traffic, Validator, Verdict,
+    Remembered, Series, SpawnError, Start, StateEntry, StateEvent, StateHeld, StateWatch, Status, Stored,
+    Subscription, Traffic, TrafficHistory, Validator, Verdict,
 };
 pub use smidge_gossip as gossip;
 pub use smidge_runtime as runtime;

@@ -29,6 +29,7 @@ pub(super) async fn answer(context: &Context, request: Request) -> Result<Answer
         | Route::Ready
         | Route::Metrics
         | Route::Status
+        | Route::History
         | Route::Peers
         | Route::Names
         | Route::Mesh => {
@@ -63,6 +64,7 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
             let (live, ready) = (is_live(context, &status), status.peers > status.gossip_off);
             Answer::json(&Standing { status, live, ready })
         }
+        Route::History => Answer::json(&client.history().await?),
         Route::Peers => Answer::json(&json!({ "peers": client.peers().await? })),
         Route::Names => Answer::json(&json!({ "names": client.names().await? })),
         Route::Mesh => {

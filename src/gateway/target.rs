@@ -25,6 +25,7 @@ pub(super) enum Route {
     Ready,
     Metrics,
     Status,
+    History,
     Peers,
     Mesh,
     Names,
@@ -63,6 +64,7 @@ impl Route {
                 | Self::Ready
                 | Self::Metrics
                 | Self::Status
+                | Self::History
                 | Self::Peers
                 | Self::Mesh
                 | Self::Names
@@ -71,7 +73,7 @@ impl Route {
 }
 
 /// The paths, for the answer to any other one.
-const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/peers, /v1/mesh, /v1/names, \
+const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/history, /v1/peers, /v1/mesh, /v1/names, \
                      /v1/topics/TOPIC, /v1/state/TOPIC, /v1/state/TOPIC/KEY, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
 /// A slash that is part of a name.
@@ -91,6 +93,7 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
         [b"readyz"] => get().map(|_| Route::Ready)?,
         [b"metrics"] => get().map(|_| Route::Metrics)?,
         [b"v1", b"status"] => get().map(|_| Route::Status)?,
+        [b"v1", b"history"] => get().map(|_| Route::History)?,
         [b"v1", b"peers"] => get().map(|_| Route::Peers)?,
         [b"v1", b"mesh"] => get().map(|_| Route::Mesh)?,
         [b"v1", b"names"] => get().map(|_| Route::Names)?,

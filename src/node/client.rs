@@ -14,6 +14,7 @@ use super::{
     error::Error,
     event::{Event, Receipt},
     feed::Opener,
+    history::TrafficHistory,
     peers::PeerStatus,
     replay::Start,
     state::{StateEntry, StateWatch},
@@ -301,6 +302,11 @@ impl Client {
     /// The node at a glance.
     pub async fn status(&self) -> Result<Status, Error> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Messages of the last ten minutes, by topic.
+    pub async fn history(&self) -> Result<TrafficHistory, Error> {
+        self.ask(|reply| Command::History { reply }).await
     }
 
     /// Takes over what can change in a running node: names, topics and the block list.

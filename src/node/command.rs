@@ -8,6 +8,7 @@ use libp2p::{Multiaddr, PeerId, kad};
 use super::{
     error::Error,
     event::Receipt,
+    history::TrafficHistory,
     peers::PeerStatus,
     pending_publishes::Outcome,
     replay::{Cursor, Page, Start},
@@ -121,6 +122,9 @@ pub(crate) enum Command {
     },
     Status {
         reply: Reply<Status>,
+    },
+    History {
+        reply: Reply<TrafficHistory>,
     },
     Apply {
         config: Box<Config>,

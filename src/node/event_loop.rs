@@ -31,6 +31,7 @@ use super::{
     error::Error,
     event::Event,
     feed::Sender,
+    history::History,
     listeners::{Listeners, Missed},
     metrics::Metrics,
     peers::Peers,
@@ -122,6 +123,7 @@ pub(crate) struct EventLoop {
     alone: Alone,
     /// Messages that have no line each.
     tally: Tally,
+    history: History,
     pending_publishes: PendingPublishes<Reply<Vec<Outcome>>>,
     confirmations: Confirmations<Reply<Vec<Outcome>>>,
     queries: Queries,
@@ -201,6 +203,7 @@ impl EventLoop {
             giving_way: Seldom::new(OVERSIZED),
             alone: Alone::new(now),
             tally: Tally::default(),
+            history: History::new(now),
             pending_publishes: PendingPublishes::new(config.limits.pending),
             confirmations: Confirmations::default(),
             queries: Queries::default(),
@@ -397,6 +400,9 @@ impl EventLoop {
         match &event {
             Event::Connected { .. } => self.alone.met(),
             Event::Disconnected { .. } if self.peers.len() == 0 => self.alone.left(self.runtime.now()),
+            Event::Message(message) => {
+                self.history.received(&message.topic, message.data.len(), self.runtime.now());
+            }
             _ => {}
         }
         self.metrics.note(&event);

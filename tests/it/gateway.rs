@@ -372,7 +372,16 @@ fn a_loop_that_is_stuck_is_told_of_by_every_path_that_asks_it_and_then_answers_a
         };
         one.publish(TOPIC, "x", options).await.unwrap();
         net.patiently("a stuck node", async { while api.get("/healthz").await.status != 503 {} }).await;
-        let paths = ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/peers", "/v1/names", "/v1/mesh"];
+        let paths = [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/v1/status",
+            "/v1/history",
+            "/v1/peers",
+            "/v1/names",
+            "/v1/mesh",
+        ];
         let asked = join_all(paths.map(|path| api.get(path)));
         for (path, answer) in paths.into_iter().zip(net.patiently("answers", asked).await) {
             assert_eq!(answer.status, 503, "{path}");

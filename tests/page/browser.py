@@ -2,7 +2,8 @@
 
     browser.py SMIDGE_BINARY [DIRECTORY_FOR_SCREENSHOTS]
 
-Needs `chromium` and `chromedriver` (Debian: chromium, chromium-driver), and PyPI's prometheus-client, whose
+Needs `chromium` and `chromedriver` (Debian: chromium, chromium-driver), npm, which brings axe-core in the version of
+package-lock.json (rules of accessibility), and PyPI's prometheus-client, whose
 strict reader of OpenMetrics looks at /metrics while there is a mesh to look at. Between the browser and the node stands a small proxy: it counts what is asked, and it can put
 words into a peer's mouth that no honest peer would say. Waits for what is to happen, never for a guess of
 how long it takes. Ends with 1 and says why if anything does not hold; leaves no process behind.
@@ -30,6 +31,7 @@ PATIENCE = 60
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>\u202e"
 TOPICS = ["some_topic", "sensors/kitchen", HOSTILE, "__proto__"]
 TOKEN = "0123456789abcdef-token"
+AXE = ""
 PORT = re.compile(r"listening on /ip4/127\.0\.0\.1/udp/(\d+)/quic-v1")
 
 
@@ -108,14 +110,19 @@ class Proxy(http.server.ThreadingHTTPServer):
 class Passing(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_POST(self):
+        self.do_GET()
+
     def do_GET(self):
         server = self.server
         with server.lock:
             server.asked.append(self.path)
         try:
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            # The node is to hear of the page that asks as it would without the proxy between them.
+            headers = {k: v.replace(server.url, server.node.url) for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             upstream = http.client.HTTPConnection(server.node.url.removeprefix("http://"), timeout=30)
-            upstream.request("GET", self.path, headers=headers)
+            upstream.request(self.command, self.path, body=content or None, headers=headers)
             answer = upstream.getresponse()
         except OSError:
             self.close_connection = True
@@ -260,6 +267,80 @@ def what_is_published_is_seen_as_a_rate_and_as_messages(browser, nodes):
     until("a publish", lambda: "1 published" in browser.text("#totals"))
 
 
+def a_message_is_published_from_the_page(browser, nodes):
+    """To any topic, whether this node follows it or not; what is published here is followed here, too."""
+    browser.run("document.querySelector('#topic').value = 'some_topic'; document.querySelector('#text').value = 'from the page'; document.querySelector('#say').requestSubmit()")
+    until("a receipt", lambda: "handed to 2 peers and 1 subscriber here" in browser.text("#said"))
+    until("the message", lambda: "this node" in browser.text("#log") and "from the page" in browser.text("#log"))
+    browser.run("document.querySelector('#topic').value = 'nobody/is/there'; document.querySelector('#text').value = 'hello?'; document.querySelector('#say').requestSubmit()")
+    until("a refusal", lambda: "not published: " in browser.text("#said"))
+    hold(browser.run("return document.querySelector('#text').value") == "hello?", "what was not published is gone")
+    said = browser.complaints()
+    hold(all("nobody%2Fis%2Fthere" in line for line in said), f"the console says {said}")
+    browser.run("document.querySelector('#topic').value = 'some_topic'; document.querySelector('#text').value = ''")
+
+
+def minutes_of_traffic_are_there_when_the_page_is_opened(browser, proxy):
+    """They come from the node: a page that was not there has them, with a scale, for each topic, too."""
+    browser.call("POST", browser.session + "/refresh", {})
+    until("a chart", lambda: browser.run("return document.querySelector('#rate-received path.spark')?.getAttribute('d')?.length > 3"))
+    hold("max 2.10/s" in browser.text("#rate-received .scale") and "10 min" in browser.text("#rate-received .scale"), "a chart has no scale")
+    until("a topic's chart", lambda: "/s in" in browser.text("figure[data-key=some_topic] figcaption"))
+
+
+NARROW, WIDE = 390, 1200
+
+
+def many_peers_are_readable(browser, proxy, count):
+    """Made up, as many as that, on a screen and on a phone: no label on another, rows that are folded, no rule broken."""
+    made = [f"12D3KooW{n:044d}" for n in range(count)]
+
+    def crowd(path, record):
+        if path == "/v1/peers":
+            one = record["peers"][0]
+            record["peers"] += [{**one, "peer": peer, "name": f"kitchen-{n}" if n % 2 else None, "topics": ["some_topic"]}
+                                for n, peer in enumerate(made[len(record["peers"]):])]
+        if path == "/v1/mesh":
+            record["topics"]["some_topic"] += made[2:8]
+        return record
+    proxy.change = crowd
+    until(f"{count} peers", lambda: browser.run("return document.querySelectorAll('#peers tr').length") == count)
+    for name, width in (("wide", WIDE), ("phone", NARROW)):
+        for scheme in ("light", "dark"):
+            browser.look(f"{count}-{name}-{scheme}", width, 1000, scheme)
+            axe(browser, f"{count} peers, {name}, {scheme}")
+        overlap = browser.run("""const boxes = [...document.querySelectorAll('figure[data-key=some_topic] text')].map(t => t.getBoundingClientRect());
+            return boxes.flatMap((a, i) => boxes.slice(i + 1).map(b => [a, b])).filter(([a, b]) => a.left + .5 < b.right && b.left + .5 < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom).length""")
+        hold(overlap == 0, f"{overlap} labels of {count} peers are on others, {name}")
+    height = browser.run("return document.querySelector('#peers').getBoundingClientRect().height")
+    hold(height <= 48 * count, f"the folded table of {count} peers is {height} px high")
+    browser.run("document.querySelector('#peers .fold').click()")
+    hold(browser.run("return document.querySelector('#peers tr').classList.contains('open') && document.querySelector('#peers td:nth-child(2)').getBoundingClientRect().height > 0"), "a row does not unfold")
+    browser.run("document.querySelector('#peers .fold').click()")
+    browser.look("back", WIDE, 1000, "light")
+    proxy.change = lambda path, record: record
+    until("the peers that are", lambda: browser.run("return document.querySelectorAll('#peers tr').length") == 2)
+
+
+def axe(browser, what):
+    """No rule of axe-core is broken; what a page of one machine's own cannot have is left out."""
+    # The page's own policy lets no script in: it is put there by the driver, which needs no policy.
+    found = browser.call("POST", browser.session + "/execute/async", {"script": AXE + """
+        ;axe.run(document, { resultTypes: ['violations'] }).then(r => arguments[0](r.violations.map(v => v.id + ': ' + v.help + ' ' + v.nodes[0].html.slice(0, 200))), e => arguments[0](['axe: ' + e]));""", "args": []})
+    hold(not found, f"{what}: {found}")
+
+
+def axe_core(directory):
+    """The source of axe-core, as npm brings it."""
+    if not shutil.which("npm"):
+        raise Failed("npm is missing: apt-get install npm")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), directory)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=directory, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    with open(os.path.join(directory, "node_modules/axe-core/axe.min.js"), encoding="utf-8") as file:
+        return file.read()
+
+
 def meshes_are_followed_as_they_change(browser, nodes, proxy):
     """A peer that the mesh lacks is shown apart; one that comes and goes, comes and goes."""
     gossiper = nodes[0].peer
@@ -294,7 +375,6 @@ def hostile_words_stay_words(browser, nodes, proxy):
     until("a hostile topic", lambda: any("<img" in t for t in browser.run("return [...document.querySelectorAll('figure h3')].map(h => h.innerText)")))
     drawn = browser.run("return [...document.querySelectorAll('figure h3')].map(h => h.title)")
     hold(sorted(drawn) == sorted(TOPICS), f"the topics drawn are {drawn}")
-    browser.run("document.querySelector('#go').click()")
     browser.run("document.querySelector('#topic').value = arguments[0]; document.querySelector('#follow').requestSubmit()", HOSTILE)
     until("the stream", lambda: "waiting for messages" in browser.text("#following"))
     nodes[0].api("/v1/topics/" + urllib.request.quote(HOSTILE, safe=""), HOSTILE.encode())
@@ -377,17 +457,25 @@ def a_token_is_asked_for_and_kept_in_the_tab_only(browser, started):
 
 
 def main():
+    global AXE
     started, nodes, browser = [], [], None
     with tempfile.TemporaryDirectory() as directory:
         try:
+            AXE = axe_core(directory)
             mesh(nodes, started)
             proxy = Proxy(nodes[2])
             browser = Browser(directory)
             complaints = []
             the_page_shows_a_mesh(browser, nodes, proxy)
             what_is_published_is_seen_as_a_rate_and_as_messages(browser, nodes)
-            for name, width, scheme in (("light", 1200, "light"), ("dark", 1200, "dark"), ("phone", 375, "light")):
+            a_message_is_published_from_the_page(browser, nodes)
+            minutes_of_traffic_are_there_when_the_page_is_opened(browser, proxy)
+            for name, width, scheme in (("light", WIDE, "light"), ("dark", WIDE, "dark"), ("phone", NARROW, "light")):
                 browser.look(name, width, 1000, scheme)
+                axe(browser, name)
+            browser.look("wide", WIDE, 1000, "light")
+            for count in (15, 60):
+                many_peers_are_readable(browser, proxy, count)
             meshes_are_followed_as_they_change(browser, nodes, proxy)
             hostile_words_stay_words(browser, nodes, proxy)
             browser.look("hostile", 375, 1000, "dark")
@@ -404,7 +492,7 @@ def main():
                 browser.stop()
             for node in started:
                 node.stop()
-    print("the page holds: mesh, rates, messages, hostile words, a hidden tab, a stopped node, a token")
+    print("the page holds: mesh, rates, minutes of history, messages both ways, 15 and 60 peers, axe's rules, hostile words, a hidden tab, a stopped node, a token")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 // Asks the API every two seconds while the tab is seen, and shows what it says. Text from elsewhere
 // (topics, agents, errors, payloads) only ever becomes text: nothing here makes markup of a string.
 (() => {
-  const EVERY = 2000, PATIENCE = 8000, HISTORY = 60, ROWS = 200, PICTURES = 24, RING = 12, LOG = 10;
+  const EVERY = 2000, PATIENCE = 8000, SLOTS = 60, ROWS = 200, PICTURES = 24, RING = 10, COLUMNS = 60, LOG = 10;
   const KEY = "smidge.token", SVG = "http://www.w3.org/2000/svg";
   const $ = (id) => document.getElementById(id);
   const now = () => performance.now();
   let timer = 0, round = null, last = null, failing = "";
-  const history = { received: [], published: [], received_bytes: [], published_bytes: [] };
+  let history = null, stale = 0; // what the node remembers of its traffic, and until when it is the newest
 
   // --- words
   const called = new Map(); // what connected peers call themselves
@@ -68,13 +68,30 @@
     }
     for (const child of old.values()) child.remove();
   }
+  // On a narrow screen a row is folded until its first cell is pressed.
+  const narrow = matchMedia("(max-width: 46rem)");
+  narrow.addEventListener("change", () => {
+    for (const button of document.querySelectorAll(".fold")) button.disabled = !narrow.matches;
+  });
+  function folding() {
+    const button = el("button", { type: "button", class: "fold", "aria-expanded": "false" });
+    button.disabled = !narrow.matches;
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-expanded", button.closest("tr").classList.toggle("open"));
+    });
+    return button;
+  }
   // A table's rows; a cell is [text, class, title].
   function rows(id, list, keyOf, cells) {
-    const labels = [...$(id).parentElement.tHead.rows[0].cells].map((cell) => cell.textContent);
-    const make = () => el("tr", {}, ...labels.map((label) => el("td", { "data-label": label })));
+    const heads = [...$(id).parentElement.tHead.rows[0].cells];
+    const make = () => el("tr", {}, ...heads.map((head, i) => {
+      const cell = el("td", { "data-label": head.textContent }, ...(i ? [] : [folding()]));
+      if ("keep" in head.dataset) cell.dataset.keep = "";
+      return cell;
+    }));
     keyed($(id), list.slice(0, ROWS), keyOf, make, (row, item) => {
       cells(item).forEach(([text, kind = "", title = ""], i) => {
-        put(row.cells[i], text);
+        put(i ? row.cells[i] : row.cells[i].firstElementChild, text);
         if (row.cells[i].className !== kind) row.cells[i].className = kind;
         if (row.cells[i].title !== title) row.cells[i].title = title;
       });
@@ -105,10 +122,15 @@
       if (first.status === 401) return login(first.record);
       if (first.status !== 200) throw new Error(first.record.error + ": " + first.record.hint);
       const at = now();
+      if (at >= stale) paths.push("/v1/history");
       const rest = await Promise.all(paths.slice(1).map((path) => ask(path, mine.signal)));
       const wrong = rest.find((answer) => answer.status !== 200);
       if (wrong) throw new Error(wrong.record.error + ": " + wrong.record.hint);
-      const [peers, mesh, names] = rest;
+      const [peers, mesh, names, past] = rest;
+      if (past) {
+        history = past.record;
+        stale = at + history.slot_s * 1000 - history.ended_ms_ago;
+      }
       show(first.record, at, peers.record.peers, new Map(Object.entries(mesh.record.topics)), names.record.names);
       answered();
     } catch (error) {
@@ -214,12 +236,12 @@
     const records = names.flatMap((name) =>
       name.records.length ? name.records.map((record) => ({ name, record })) : [{ name, record: null }]);
     rows("names", records, ({ name, record }) => name.name + " " + (record?.address ?? ""), ({ name, record }) => {
-      if (!record) return [[name.name, "mono far"], ["none", "warn"], ["looking", "warn"], [""], [name.last_error ?? "", "far"]];
+      if (!record) return [["no record", "warn"], [name.name, "mono far"], ["looking", "warn"], [""], [name.last_error ?? "", "far"]];
       const kind = { connected: "ok", own: "", spare: "", dialing: "warn", waiting: "bad" }[record.state] ?? "";
       const next = record.state === "waiting" ? `, again in ${number(record.retry_in_ms / 1000)} s` : "";
       const state = record.state === "own" ? "this node" : record.state + next;
       const error = record.state !== "connected" && record.last_error ? `${record.last_error} (${plural(record.failures, "failure")})` : "";
-      return [[name.name, "mono far"], [record.address, "mono far"], [state, kind], [who(record.peer), "mono id", record.peer ?? ""], [error, "far"]];
+      return [[record.address, "mono far"], [name.name, "mono far"], [state, kind], [who(record.peer), "mono id", record.peer ?? ""], [error, "far"]];
     });
     if (!names.length) put($("names-more"), "No name is configured: this node waits to be dialed.");
     if (!peers.length) put($("peers-more"), "Nobody is connected.");
@@ -232,32 +254,42 @@
     ["published_bytes", "Payload out", "", (n) => bytes(n) + "/s"],
   ];
   function traffic(counts, at) {
-    if (last) for (const [key] of RATES) {
-      const rate = Math.max(0, counts[key] - last.counts[key]) / ((at - last.at) / 1000);
-      history[key].push(rate);
-      if (history[key].length > HISTORY) history[key].shift();
-    }
+    const since = last;
     last = { counts, at };
     keyed($("rates"), RATES, ([key]) => key, ([key, what]) => {
-      const svg = draw("svg", { viewBox: `0 0 ${HISTORY - 1} 20`, preserveAspectRatio: "none", role: "img" });
-      svg.append(draw("path", { class: "area" }), draw("path", { class: "spark" }), draw("path", { class: "base", d: `M0 20H${HISTORY - 1}` }));
-      return el("div", { class: "rate", id: "rate-" + key }, el("span", { class: "dim" }, what), " ", el("b"), " ", el("span", { class: "dim" }), svg);
+      const scale = el("span", { class: "dim scale", "aria-hidden": "true" }, el("span"), el("span"), el("span", {}, "now"));
+      return el("div", { class: "rate", id: "rate-" + key }, el("span", { class: "dim" }, what), " ", el("b"), " ", el("span", { class: "dim" }), chart(), scale);
     }, (tile, [key, what, unit, shown]) => {
-      const points = history[key], most = Math.max(...points, 0);
-      const current = points.at(-1) ?? 0;
+      const points = perSecond(history?.all, key);
+      const current = since ? Math.max(0, counts[key] - since.counts[key]) / ((at - since.at) / 1000) : points.at(-1) ?? 0;
       put(tile.children[1], shown(current));
       put(tile.children[2], unit);
-      const svg = tile.lastElementChild;
-      const from = HISTORY - points.length;
-      const line = points.map((rate, i) => `${i ? "L" : "M"}${from + i} ${(19 - 17 * (most ? rate / most : 0)).toFixed(2)}`).join("");
-      svg.children[0].setAttribute("d", line && `${line}V20H${from}Z`);
-      svg.children[1].setAttribute("d", line);
-      svg.setAttribute("aria-label", `${what}: ${shown(current)} ${unit} now, at most ${shown(most)} in the last two minutes`);
+      const most = plot(tile.children[3], points);
+      put(tile.children[4].children[0], `−${SLOTS / 6} min`);
+      put(tile.children[4].children[1], `max ${shown(most)}${unit ? "/s" : ""}`);
+      tile.children[3].setAttribute("aria-label", `${what}: ${shown(current)} ${unit} now, at most ${shown(most)} in the last ten minutes`);
     });
     put($("totals"), `Since the start: ${plural(counts.received, "message")} received (${bytes(counts.received_bytes)}), ` +
       `${counts.published} published (${bytes(counts.published_bytes)}), handed to peers ${plural(counts.handed, "time")}` +
       (counts.lost ? `; ${plural(counts.lost, "message")} lost to slow readers` : "") + ".");
   }
+
+  // A chart of ten minutes, one step for each slot, that ends with the last one that is over.
+  function chart(kind = "") {
+    const svg = draw("svg", { viewBox: `0 0 ${SLOTS} 20`, preserveAspectRatio: "none", role: "img", class: kind });
+    svg.append(draw("path", { class: "area" }), draw("path", { class: "spark" }), draw("path", { class: "base", d: `M0 20H${SLOTS}` }));
+    return svg;
+  }
+  // Draws the steps, scaled to the highest of them, which it returns.
+  function plot(svg, rates) {
+    const most = Math.max(...rates, 0), from = SLOTS - rates.length;
+    const height = (rate) => (19 - 17 * (most ? rate / most : 0)).toFixed(2);
+    const line = rates.map((rate, i) => `${i ? "V" : `M${from} `}${height(rate)}H${from + i + 1}`).join("");
+    svg.children[0].setAttribute("d", line && `${line}V20H${from}Z`);
+    svg.children[1].setAttribute("d", line);
+    return most;
+  }
+  const perSecond = (series, key) => (series ? series[key].map((count) => count / history.slot_s) : []);
 
   function topics(all, meshes, peers, self) {
     const views = all.slice(0, PICTURES).map((topic) => {
@@ -269,11 +301,17 @@
     keyed($("topics"), views, ({ topic }) => topic, ({ topic }) => {
       const svg = draw("svg", { role: "img" });
       const title = el("h3", { class: "far", title: topic }, cut(topic, 80));
-      return el("figure", {}, title, svg, el("figcaption", { class: "dim" }));
+      return el("figure", {}, title, svg, chart("mini"), el("figcaption", { class: "dim" }));
     }, (figure, { topic, mesh, gossip }) => {
-      const [, svg, caption] = figure.children;
+      const [, svg, rate, caption] = figure.children;
       const said = `${plural(mesh.length, "peer")} in the mesh` + (gossip.length ? `, ${gossip.length} gossip only` : "");
-      put(caption, said);
+      const series = history && Object.hasOwn(history.topics, topic) ? history.topics[topic] : undefined;
+      const [came, went] = ["received", "published"].map((key) => perSecond(series, key));
+      const most = plot(rate, came.map((count, i) => count + went[i]));
+      const flow = series ? `${number(came.at(-1) ?? 0)}/s in, ${number(went.at(-1) ?? 0)}/s out, max ${number(most)}/s` : "no message in ten minutes";
+      rate.toggleAttribute("hidden", !series);
+      rate.setAttribute("aria-label", `Traffic of ${cut(topic, 80)}: ${flow}`);
+      put(caption, `${said}; ${flow}`);
       const drawn = JSON.stringify([self, mesh, gossip, [...called]]);
       if (svg.dataset.drawn !== drawn) {
         svg.dataset.drawn = drawn;
@@ -284,47 +322,65 @@
     });
     put($("topics-more"), all.length > PICTURES ? `and ${all.length - PICTURES} more: /v1/mesh has them all` : all.length ? "" : "No topic is followed.");
   }
+  const label = (peer) => (called.get(peer) ? cut(called.get(peer), 14) : tail(peer));
+  const node = (peer, kind, cx, cy, r) => {
+    const dot = draw("circle", { class: "peer " + kind, cx, cy, r });
+    dot.append(draw("title", {}, peer));
+    return dot;
+  };
+  // More peers than a ring has room for names: two columns, a line each, those of the mesh first.
+  function columns(svg, self, mesh, gossip) {
+    const edges = draw("g"), nodes = draw("g");
+    const all = [...mesh.map((peer) => [peer, ""]), ...gossip.map((peer) => [peer, "gossip"])].slice(0, COLUMNS);
+    const left = mesh.length + gossip.length - all.length, rows = Math.ceil(all.length / 2), height = 13 * rows + (left > 0 ? 28 : 14);
+    svg.setAttribute("viewBox", `0 0 300 ${height}`);
+    const cy = 7 + 13 * rows / 2;
+    all.forEach(([peer, kind], i) => {
+      const right = i % 2, x = right ? 200 : 100, y = 14 + 13 * Math.floor(i / 2);
+      edges.append(draw("line", { class: "edge " + kind, x1: 150, y1: cy, x2: x, y2: y }));
+      nodes.append(node(peer, kind, x, y, 4), draw("text", { class: right ? "right" : "left", x: right ? 208 : 92, y: y + 3.5 }, label(peer)));
+    });
+    const me = draw("circle", { class: "me", cx: 150, cy, r: 8 });
+    me.append(draw("title", {}, self + " (this node)"));
+    nodes.append(me);
+    if (left > 0) nodes.append(draw("text", { class: "dim", x: 150, y: height - 6 }, `and ${left} more`));
+    svg.replaceChildren(edges, nodes);
+  }
   // This node in the middle, the mesh around it, and further out who only gossips with us.
   function picture(svg, self, mesh, gossip) {
+    if (mesh.length + gossip.length > RING) return columns(svg, self, mesh, gossip);
     const edges = draw("g"), nodes = draw("g"), cy = 100;
     svg.setAttribute("viewBox", mesh.length + gossip.length > 2 ? "0 0 300 200" : "0 68 300 70");
-    const few = mesh.length + gossip.length <= 10;
     const ring = (peers, rx, ry, kind, turn) => {
-      const some = peers.slice(0, RING);
-      some.forEach((peer, i) => {
-        const angle = Math.PI * (1 + turn + 2 * (i / some.length));
+      peers.forEach((peer, i) => {
+        const angle = Math.PI * (1 + turn + 2 * (i / peers.length));
         const x = 150 + rx * Math.cos(angle), y = cy + ry * Math.sin(angle);
         edges.append(draw("line", { class: "edge " + kind, x1: 150, y1: cy, x2: x, y2: y }));
-        const dot = draw("circle", { class: "peer " + kind, cx: x, cy: y, r: kind === "gossip" ? 5 : 7 });
-        dot.append(draw("title", {}, peer));
-        nodes.append(dot);
+        nodes.append(node(peer, kind, x, y, kind === "gossip" ? 5 : 7));
         const below = y > cy - 1 ? y + 18 : y - 22; // away from the middle
-        if (few) nodes.append(draw("text", { x, y: below }, called.get(peer) ? cut(called.get(peer), 14) : tail(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
+        nodes.append(draw("text", { x, y: below }, label(peer)), draw("text", { class: "dim", x, y: below + 11, "data-trip": peer }));
       });
-      return peers.length - some.length;
     };
-    const inner = Math.min(mesh.length, RING) || 1, outer = Math.min(gossip.length, RING);
+    const inner = mesh.length || 1, outer = gossip.length;
     // Turned by half of the least angle between the rings: no line to the outer one runs through somebody
     // on the inner one.
     const common = (a, b) => (b ? common(b, a % b) : a);
     const turn = common(inner, outer) / (inner * (outer || 1));
-    const left = ring(mesh, outer ? 68 : 96, outer ? 36 : 56, "", 0) + ring(gossip, 118, 66, "gossip", turn);
+    ring(mesh, outer ? 68 : 96, outer ? 36 : 56, "", 0);
+    ring(gossip, 118, 66, "gossip", turn);
     const me = draw("circle", { class: "me", cx: 150, cy, r: 10 });
     me.append(draw("title", {}, self + " (this node)"));
     nodes.append(me);
-    if (left > 0) nodes.append(draw("text", { class: "dim", x: 150, y: 196 }, `and ${left} more`));
     svg.replaceChildren(edges, nodes);
   }
 
-  // --- following
+  // --- following and publishing
   let follower = null, followed = null, messages = [], heard = 0;
+  // Those that are known are proposed; any other will do.
   function choices(list) {
-    keyed($("topic"), list, (topic) => topic, (topic) => {
-      const option = el("option", {}, cut(topic, 80));
-      option.value = topic;
-      return option;
-    }, () => {});
-    $("go").disabled = !followed && !list.length;
+    keyed($("known"), list.slice(0, ROWS), (topic) => topic, (topic) => el("option", { value: topic }), () => {});
+    if (!choices.made && list.length) $("topic").value = list[0];
+    choices.made = true;
   }
   function unfollow() {
     follower?.abort();
@@ -378,6 +434,25 @@
     messages = [];
     $("log").replaceChildren();
     follow($("topic").value);
+  });
+
+  $("say").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const topic = $("topic").value;
+    if (!topic) return $("topic").focus();
+    $("publish").disabled = true;
+    put($("said"), "on its way");
+    try {
+      const response = await fetch("/v1/topics/" + encodeURIComponent(topic) + "?timeout=5s", { method: "POST", headers: headers(), body: $("text").value });
+      const receipt = await response.json();
+      if (!response.ok) throw new Error(receipt.error);
+      put($("said"), `handed to ${plural(receipt.peers, "peer")}` + (receipt.local ? ` and ${plural(receipt.local, "subscriber")} here` : ""));
+      $("text").value = "";
+    } catch (error) {
+      put($("said"), "not published: " + error.message);
+    } finally {
+      $("publish").disabled = false;
+    }
   });
 
   $("copy").addEventListener("click", async () => {

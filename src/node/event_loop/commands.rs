@@ -63,6 +63,10 @@ impl EventLoop {
                 let status = self.status();
                 answer(reply, Ok(status));
             }
+            Command::History { reply } => {
+                let history = self.history.read(self.runtime.now());
+                answer(reply, Ok(history));
+            }
             Command::Shutdown { reply } => self.begin_drain(Some(reply)),
             Command::Unfollow { topic } => self.unfollow(&topic),
             command if self.drain.is_some() => refuse(command),
@@ -352,6 +356,7 @@ fn refuse_with(command: Command, error: &Error) {
         Command::Mesh { reply } => answer(reply, Err(error)),
         Command::Names { reply } => answer(reply, Err(error)),
         Command::Status { reply } => answer(reply, Err(error)),
+        Command::History { reply } => answer(reply, Err(error)),
         Command::Unfollow { .. } => {}
     }
 }

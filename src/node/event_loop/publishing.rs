@@ -281,6 +281,9 @@ impl EventLoop {
                     self.confirm(publish, item);
                 }
                 let receipt = Receipt { id, peers, local, confirmed: Vec::new() };
+                if peers > 0 {
+                    self.history.published(&topic, data.len(), self.runtime.now());
+                }
                 self.emit(Event::Published { receipt: receipt.clone(), topic });
                 Ok(receipt)
             }

@@ -225,6 +225,9 @@ impl EventLoop {
                 local += self.deliver_here(&self.own(&id, topic, &payload, sent, None));
             }
             let receipt = Receipt { id, peers: receipt.peers, local, confirmed: Vec::new() };
+            if receipt.peers > 0 {
+                self.history.published(topic, bytes, self.runtime.now());
+            }
             self.emit(Event::Published { receipt: receipt.clone(), topic: topic.to_owned() });
             Ok(receipt)
         });
