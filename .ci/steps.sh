@@ -165,6 +165,13 @@ step_faults() {
     python3 tests/faults/run.py --binary "$static" --dynamic "$smidge"
 }
 
+# Those that want the machine to themselves.
+step_faults-large() {
+    bench build --bin hostile
+    # shellcheck disable=SC2046 # a list of words
+    python3 tests/faults/run.py --binary "$static" $(python3 tests/faults/run.py --list --large | cut -d' ' -f1)
+}
+
 # Two sites behind NATs: every pair that punches, a few times. Both transports side by side, in networks of their own:
 # they wait for events nearly all of the time.
 step_nat() {

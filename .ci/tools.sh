@@ -41,7 +41,7 @@ packages_of() {
             ! missing ip unshare mount ss dnsmasq unbound named /usr/lib/podman/aardvark-dns ||
                 echo iproute2 util-linux mount dnsmasq-base unbound bind9 aardvark-dns
             ;;
-        faults | soak* | nat*)
+        faults* | soak* | nat*)
             # Namespaces, and a wall clock that jumps.
             ! missing ip unshare nsenter mount iptables '/usr/lib/*/faketime/libfaketime.so.1' ||
                 echo iproute2 util-linux mount iptables faketime
