@@ -85,9 +85,9 @@ sections! { role;
         /// How long a record is kept that no name server confirms any more and that does not answer either.
         stale: Duration [secs(1)..=secs(DAY)] = secs(600);
         /// Simultaneous dials.
-        parallel: usize [1..=1024] = 16;
+        parallel: usize [1..=1024] = 64;
         /// A name with as many records, or fewer, is connected in full.
-        full: usize [1..=65536] = 256;
+        full: usize [1..=65536] = 32;
         /// Neighbours wanted behind a larger name, those that dialed this node counted in.
         neighbours: usize [2..=1024] = 16;
         /// Connections beyond which others that only larger names lead to are not taken in, but heard of those there are.

@@ -57,7 +57,7 @@ impl Default for Policy {
             refresh: Duration::from_secs(5),
             forget: Duration::from_secs(60),
             stale: Duration::from_secs(600),
-            parallel: 16,
+            parallel: 64,
             transports: vec![TransportKind::Quic],
             fallback: Duration::from_millis(250),
             max_records: 4096,

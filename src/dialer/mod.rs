@@ -10,6 +10,7 @@ mod lookup;
 mod planner;
 mod reconciler;
 mod record;
+mod search;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,10 +15,12 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{
     action::{Action, Notice, Policy},
-    record::{Record, State},
+    record::State,
+    search::Search,
     status::{NameStatus, RecordState, RecordStatus},
 };
 use crate::{config::Target, transport::multiaddr::is_circuit};
+use table::Table;
 
 mod answers;
 mod connections;
@@ -26,6 +29,7 @@ mod known;
 mod own;
 mod records;
 mod roles;
+mod table;
 
 /// First pause of all backoffs.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -51,9 +55,9 @@ pub(crate) struct Reconciler {
     policy: Policy,
     rng: fastrand::Rng,
     watches: BTreeMap<Target, TargetState>,
-    records: BTreeMap<Multiaddr, Record>,
-    /// Which records each way leads to.
-    by_way: HashMap<Multiaddr, BTreeSet<Multiaddr>>,
+    records: Table,
+    /// Which records each way leads to that is not what they are known by.
+    by_way: HashMap<Multiaddr, Vec<Multiaddr>>,
     connections: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// How many connections each peer has; none has zero.
     live: HashMap<PeerId, usize>,
@@ -66,11 +70,14 @@ pub(crate) struct Reconciler {
     known: BTreeMap<Multiaddr, (PeerId, Instant)>,
     /// Where the records of targets are, and whether only large names lead there.
     wanted_ips: HashMap<IpAddr, bool>,
-    /// Dials of large names under way at most.
-    at_most: usize,
+    search: Search,
+    /// Why the last dial failed.
+    reason: Arc<str>,
     /// The roles of the records of large names are to be found again: now, or at that moment.
     replan: bool,
     replan_at: Option<Instant>,
+    /// When they were found last, of a large name.
+    planned: Option<Instant>,
     /// Peers that no record leads to, and when to forget them if they are gone then.
     unlisted_peers: BTreeMap<PeerId, Instant>,
     actions: VecDeque<Action>,
@@ -81,11 +88,12 @@ impl Reconciler {
     /// A reconciler that watches nothing yet.
     pub(crate) fn new(policy: Policy, rng: fastrand::Rng) -> Self {
         Self {
-            at_most: policy.neighbours.chosen(),
+            reason: "".into(),
+            search: Search::new(policy.neighbours.chosen(), policy.parallel),
             policy,
             rng,
             watches: BTreeMap::new(),
-            records: BTreeMap::new(),
+            records: Table::default(),
             by_way: HashMap::new(),
             connections: HashMap::new(),
             live: HashMap::new(),
@@ -96,6 +104,7 @@ impl Reconciler {
             wanted_ips: HashMap::new(),
             replan: false,
             replan_at: None,
+            planned: None,
             unlisted_peers: BTreeMap::new(),
             actions: VecDeque::new(),
             notices: VecDeque::new(),
@@ -122,7 +131,7 @@ impl Reconciler {
         let records = self.watches.get(target).into_iter().flat_map(|watch| &watch.records);
         records
             .filter_map(|address| self.records.get(address))
-            .any(|record| record.state == State::Connected && record.peer.as_ref() == Some(peer))
+            .any(|record| record.state == State::Connected && record.is_of(peer))
     }
 
     /// How many targets are watched.
@@ -187,10 +196,11 @@ impl Reconciler {
     /// When [`poll`](Self::poll) has something to do without any event.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let lookups = self.watches.values().filter(|w| !w.asking).filter_map(|w| w.next);
-        let dial = (self.dialing() < self.policy.parallel).then(|| self.next_dial()).flatten();
+        let dial = self.records.next_due().filter(|_| self.records.dialing() < self.policy.parallel);
         let unlisted_peers = self.unlisted_peers.iter().filter(|(p, _)| !self.is_live(p)).map(|(_, at)| *at);
-        let ways = self.records.values().filter(|r| r.state == State::Dialing).filter_map(|r| r.next_way);
-        lookups.chain(dial.map(|(at, _)| at)).chain(ways).chain(unlisted_peers).chain(self.replan_at).min()
+        let way = self.records.next_way();
+        let rounds = dial.into_iter().chain(way).map(|(at, _)| *at);
+        lookups.chain(rounds).chain(unlisted_peers).chain(self.replan_at).min()
     }
 
     /// Every target with its records.
@@ -213,19 +223,23 @@ impl Reconciler {
             let via = record.connected_at.as_ref().filter(|_| record.state == State::Connected);
             Some(RecordStatus {
                 address: via.unwrap_or(address).clone(),
-                peer: record.peer,
-                relayed: record.peer.filter(|_| record.state == State::Connected).is_some_and(relayed),
+                peer: record.peer(),
+                relayed: record.peer().filter(|_| record.state == State::Connected).is_some_and(relayed),
                 state,
                 hold: record.role.into(),
                 failures: record.failures,
-                last_error: record.last.clone(),
+                last_error: record.last.as_deref().map(str::to_owned),
             })
         };
         self.watches
             .iter()
             .map(|(target, watch)| NameStatus {
                 name: target.to_string(),
-                records: watch.records.iter().filter_map(record).collect(),
+                records: {
+                    let mut records = Vec::with_capacity(watch.records.len());
+                    records.extend(watch.records.iter().filter_map(record));
+                    records
+                },
                 last_error: watch.last.clone(),
             })
             .collect()

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -21,9 +22,9 @@ pub(super) struct Record {
     /// The way that was connected last.
     pub(super) connected_at: Option<Multiaddr>,
     /// The peer that has to be there, when the target names one.
-    pub(super) expected: Option<PeerId>,
+    pub(super) expected: Option<Box<PeerId>>,
     /// The peer that was there last.
-    pub(super) peer: Option<PeerId>,
+    peer: Option<Box<PeerId>>,
     /// Since when it has been connected.
     pub(super) since: Option<Instant>,
     /// Connections in a row that ended as soon as they stood.
@@ -37,15 +38,19 @@ pub(super) struct Record {
     /// When it was last in an answer, or last connected: a record that neither confirms is let go in the end.
     pub(super) vouched: Instant,
     pub(super) failures: u32,
-    pub(super) last: Option<String>,
+    pub(super) last: Option<Arc<str>>,
     /// When a failure was last reported as new.
     pub(super) reported_at: Option<Instant>,
     /// Its address, hashed.
     pub(super) hash: u64,
     /// What it is to this node.
     pub(super) role: Role,
-    /// Since when it is dialed, or was lost.
-    pub(super) missing: Option<Instant>,
+    /// Since when it is being dialed.
+    pub(super) dialed: Option<Instant>,
+    /// Until when it is hoped for, although it is being dialed or was lost.
+    pub(super) hope: Option<Instant>,
+    /// It has not answered for that long.
+    pub(super) is_silent: bool,
 }
 
 /// One address of a record.
@@ -61,7 +66,7 @@ pub(super) enum CandidateState {
     /// Since this round of dials or an earlier one.
     Dialing,
     /// In this round; why.
-    Failed(String),
+    Failed(Arc<str>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +80,32 @@ pub(super) enum State {
     Own,
 }
 
+/// The ways to a record, and the peer that has to be there.
+pub(super) type Found = (Vec<Multiaddr>, Option<Box<PeerId>>);
+
 /// Addresses by record: those of one socket are ways to one record, which is known by the preferred one.
-pub(super) fn group(
-    addresses: Vec<Multiaddr>,
-    preferred: &[TransportKind],
-) -> BTreeMap<Multiaddr, (Vec<Multiaddr>, Option<PeerId>)> {
+pub(super) fn group(addresses: Vec<Multiaddr>, preferred: &[TransportKind]) -> BTreeMap<Multiaddr, Found> {
     let rank = |kind: TransportKind| preferred.iter().position(|p| *p == kind).unwrap_or(usize::MAX);
-    let mut sockets: BTreeMap<SocketAddr, Vec<(usize, Multiaddr, Option<PeerId>)>> = BTreeMap::new();
+    let mut sockets: Vec<(SocketAddr, usize, Multiaddr, Option<Box<PeerId>>)> =
+        Vec::with_capacity(addresses.len());
     let mut out = BTreeMap::new();
     for address in addresses {
         let (address, expected) = split_peer(address);
+        let expected = expected.map(Box::new);
         match TransportKind::and_socket(&address) {
-            Some((kind, at)) => sockets.entry(at).or_default().push((rank(kind), address, expected)),
+            Some((kind, at)) => sockets.push((at, rank(kind), address, expected)),
             None => {
                 out.insert(address.clone(), (vec![address], expected));
             }
         }
     }
-    for mut ways in sockets.into_values() {
-        ways.sort();
-        ways.dedup_by(|a, b| a.1 == b.1);
-        let expected = ways.iter().find_map(|(_, _, expected)| *expected);
-        let ways: Vec<_> = ways.into_iter().map(|(_, address, _)| address).collect();
-        if let Some(first) = ways.first() {
-            out.insert(first.clone(), (ways, expected));
+    sockets.sort_unstable();
+    for ways in sockets.chunk_by(|one, other| one.0 == other.0) {
+        let expected = ways.iter().find_map(|(_, _, _, expected)| expected.clone());
+        let mut addresses: Vec<_> = ways.iter().map(|(_, _, address, _)| address.clone()).collect();
+        addresses.dedup();
+        if let Some(first) = addresses.first() {
+            out.insert(first.clone(), (addresses, expected));
         }
     }
     out
@@ -124,8 +131,28 @@ impl Record {
             reported_at: None,
             hash: Policy::hash(address),
             role: Role::All,
-            missing: None,
+            dialed: None,
+            hope: None,
+            is_silent: false,
         }
+    }
+
+    /// The peer that was there last.
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        self.peer.as_deref().copied()
+    }
+
+    pub(super) fn is_of(&self, peer: &PeerId) -> bool {
+        self.peer.as_deref() == Some(peer)
+    }
+
+    /// Another one, or none, is there now; the one before.
+    pub(super) fn set_peer(&mut self, peer: Option<PeerId>) -> Option<PeerId> {
+        let before = self.peer();
+        if before != peer {
+            self.peer = peer.map(Box::new);
+        }
+        before
     }
 
     pub(super) fn candidate(&self, address: &Multiaddr) -> Option<&Candidate> {
@@ -148,7 +175,7 @@ impl Record {
 }
 
 impl Candidate {
-    pub(super) fn failure(&self) -> Option<&str> {
+    pub(super) fn failure(&self) -> Option<&Arc<str>> {
         match &self.state {
             CandidateState::Failed(reason) => Some(reason),
             CandidateState::Idle | CandidateState::Dialing => None,

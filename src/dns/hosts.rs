@@ -3,7 +3,10 @@
 //! A name matches whole or not at all, whatever its case. A line that is not understood is
 //! passed over; it never spoils the others.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use super::Family;
 
@@ -23,11 +26,12 @@ impl Hosts {
             };
             for name in words {
                 let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-                let addrs = hosts.0.entry(name).or_default();
-                if !addrs.contains(&addr) {
-                    addrs.push(addr);
-                }
+                hosts.0.entry(name).or_default().push(addr);
             }
+        }
+        for addrs in hosts.0.values_mut() {
+            let mut seen = HashSet::new();
+            addrs.retain(|addr| seen.insert(*addr));
         }
         hosts
     }

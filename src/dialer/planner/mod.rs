@@ -27,6 +27,15 @@ impl Neighbours {
     }
 }
 
+/// How neighbours are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quest {
+    /// Those that dial this node have had time to.
+    pub(crate) settled: bool,
+    /// As many records are tried together while there are fewer neighbours than a node chooses.
+    pub(crate) width: usize,
+}
+
 /// How a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -82,8 +91,8 @@ pub(crate) fn weight(identity: u64, record: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The role of each record of a name. It is `settled` when those that dial this node have had time to.
-pub(crate) fn plan(entries: &[Entry], neighbours: Neighbours, settled: bool) -> Vec<Role> {
+/// The role of each record of a name.
+pub(crate) fn plan(entries: &[Entry], neighbours: Neighbours, quest: Quest) -> Vec<Role> {
     let is_other = |entry: &Entry| entry.standing != Standing::Own;
     let mut order: Vec<usize> = (0..entries.len()).filter(|n| is_other(&entries[*n])).collect();
     if order.len() <= neighbours.full {
@@ -91,16 +100,17 @@ pub(crate) fn plan(entries: &[Entry], neighbours: Neighbours, settled: bool) -> 
     }
     let rank = |n: &usize| (Reverse(entries[*n].weight), *n);
     // The first in the ranking are nearly always enough.
-    let few = (8 * neighbours.wanted).max(64);
+    let few = (8 * neighbours.wanted).max(2 * quest.width).max(64);
     if few < order.len() {
         order.select_nth_unstable_by_key(few, rank);
         order[..few].sort_unstable_by_key(rank);
-        if let Some(roles) = assign(entries, &order[..few], neighbours, settled) {
+        if let Some(roles) = assign(entries, &order[..few], neighbours, quest) {
             return roles;
         }
     }
     order.sort_unstable_by_key(rank);
-    assign(entries, &order, neighbours, settled).unwrap_or_else(|| retry_all(entries, &order, neighbours))
+    assign(entries, &order, neighbours, quest)
+        .unwrap_or_else(|| retry_all(entries, &order, neighbours, quest))
 }
 
 fn is_good(entry: &Entry) -> bool {
@@ -108,29 +118,39 @@ fn is_good(entry: &Entry) -> bool {
 }
 
 /// The roles, unless there are too few in `order` that can be hoped for.
-fn assign(entries: &[Entry], order: &[usize], neighbours: Neighbours, settled: bool) -> Option<Vec<Role>> {
+fn assign(entries: &[Entry], order: &[usize], neighbours: Neighbours, quest: Quest) -> Option<Vec<Role>> {
     let chosen: Vec<usize> = order.iter().copied().filter(|n| is_good(&entries[*n])).collect();
     let last = *chosen.get(neighbours.chosen().checked_sub(1)?)?;
     let mut roles = connected(entries);
     let before = order.iter().position(|n| *n == last).unwrap_or_default();
-    retry(entries, &order[..before], neighbours, &mut roles);
+    retry(entries, &order[..before], neighbours.chosen(), &mut roles);
     let (first, rest) = chosen.split_at(neighbours.chosen());
     first.iter().for_each(|n| roles[*n] = Role::Chosen);
     // While most of the chosen ones are being dialed, so are those of others: this node may yet be chosen.
     let stand = first.iter().filter(|n| entries[**n].standing == Standing::Connected).count();
-    if settled && 2 * stand >= first.len() {
+    let missing = if quest.settled && 2 * stand >= first.len() {
         let there = roles.iter().filter(|role| matches!(role, Role::Chosen | Role::Connected)).count();
-        let hopeful: Vec<_> = rest.iter().filter(|n| roles[**n] == Role::Spare).collect();
-        let missing = neighbours.wanted.saturating_sub(there);
-        hopeful.into_iter().take(missing).for_each(|n| roles[*n] = Role::More);
-    }
+        neighbours.wanted.saturating_sub(there)
+    } else {
+        0
+    };
+    let hopeful: Vec<_> = rest.iter().filter(|n| roles[**n] == Role::Spare).collect();
+    let more = missing.max(beyond(entries, neighbours, quest));
+    hopeful.into_iter().take(more).for_each(|n| roles[*n] = Role::More);
     Some(roles)
 }
 
+/// As many more than the chosen ones are tried, as too few answer.
+fn beyond(entries: &[Entry], neighbours: Neighbours, quest: Quest) -> usize {
+    let there = entries.iter().filter(|entry| entry.standing == Standing::Connected).count();
+    if there < neighbours.chosen() { quest.width.saturating_sub(neighbours.chosen()) } else { 0 }
+}
+
 /// The roles where too few can be hoped for: those are held, and of the others those that failed least are tried.
-fn retry_all(entries: &[Entry], order: &[usize], neighbours: Neighbours) -> Vec<Role> {
+fn retry_all(entries: &[Entry], order: &[usize], neighbours: Neighbours, quest: Quest) -> Vec<Role> {
     let mut roles = connected(entries);
-    retry(entries, order, neighbours, &mut roles);
+    let count = neighbours.chosen() + beyond(entries, neighbours, quest);
+    retry(entries, order, count, &mut roles);
     for n in order.iter().filter(|n| is_good(&entries[**n])).take(neighbours.chosen()) {
         roles[*n] = Role::Chosen;
     }
@@ -147,15 +167,15 @@ fn connected(entries: &[Entry]) -> Vec<Role> {
     entries.iter().map(role).collect()
 }
 
-/// As many as a node chooses are tried again, those first that failed least.
-fn retry(entries: &[Entry], order: &[usize], neighbours: Neighbours, roles: &mut [Role]) {
+/// So many are tried again, those first that failed least.
+fn retry(entries: &[Entry], order: &[usize], count: usize, roles: &mut [Role]) {
     let failures = |n: &usize| match entries[*n].standing {
         Standing::Doubtful(failures) => Some((failures, *n)),
         _ => None,
     };
     let mut doubtful: Vec<_> = order.iter().filter_map(failures).collect();
     doubtful.sort_by_key(|(failures, _)| *failures);
-    for (_, n) in doubtful.into_iter().take(neighbours.chosen()) {
+    for (_, n) in doubtful.into_iter().take(count) {
         roles[n] = Role::Retried;
     }
 }

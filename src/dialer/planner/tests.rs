@@ -11,6 +11,10 @@ const DEFAULT: Neighbours = Neighbours { wanted: 16, full: 32 };
 /// What `dial.neighbours_max` is by default.
 const MOST: usize = 40;
 
+fn quest(settled: bool) -> Quest {
+    Quest { settled, width: DEFAULT.chosen() }
+}
+
 /// Random numbers from a seed.
 struct Random(u64);
 
@@ -67,7 +71,7 @@ impl Swarm {
         }
         // A node does not know which record is its own before it met itself there, nor does it matter.
         entries[node].standing = Standing::Own;
-        plan(&entries, DEFAULT, settled)
+        plan(&entries, DEFAULT, quest(settled))
     }
 
     /// Each node plans, and dials what it holds: a round is as long as a dial.
@@ -185,14 +189,14 @@ fn entries(weights: impl IntoIterator<Item = u64>, standing: Standing) -> Vec<En
 #[test]
 fn a_name_with_a_few_dozen_records_is_connected_in_full() {
     let others = entries(1..=DEFAULT.full as u64, Standing::Doubtful(7));
-    assert!(plan(&others, DEFAULT, false).iter().all(|role| *role == Role::All));
+    assert!(plan(&others, DEFAULT, quest(false)).iter().all(|role| *role == Role::All));
     let with_own = [others, entries([99], Standing::Own)].concat();
     assert!(
-        plan(&with_own, DEFAULT, false).iter().all(|role| *role == Role::All),
+        plan(&with_own, DEFAULT, quest(false)).iter().all(|role| *role == Role::All),
         "this node is no neighbour"
     );
     let more = entries(1..=DEFAULT.full as u64 + 1, Standing::Hopeful);
-    let held = plan(&more, DEFAULT, false).into_iter().filter(|role| role.is_held()).count();
+    let held = plan(&more, DEFAULT, quest(false)).into_iter().filter(|role| role.is_held()).count();
     assert_eq!(held, DEFAULT.chosen());
 }
 
@@ -203,7 +207,7 @@ fn a_small_change_of_the_records_moves_few_neighbours() {
         let (identity, mut records) = (random.next(), (0..1000).map(|_| random.next()).collect::<Vec<_>>());
         let chosen = |records: &[u64]| -> BTreeSet<u64> {
             let all = entries(records.iter().map(|record| weight(identity, *record)), Standing::Hopeful);
-            let roles = plan(&all, DEFAULT, false);
+            let roles = plan(&all, DEFAULT, quest(false));
             records.iter().zip(roles).filter(|(_, role)| role.is_held()).map(|(record, _)| *record).collect()
         };
         let before = chosen(&records);
@@ -220,8 +224,9 @@ fn a_small_change_of_the_records_moves_few_neighbours() {
 #[test]
 fn who_chose_this_node_counts_and_the_rest_is_filled_up_once_that_is_known() {
     let mut all = entries((0..100).rev(), Standing::Hopeful);
-    let count =
-        |all: &[Entry], settled, of: Role| plan(all, DEFAULT, settled).iter().filter(|r| **r == of).count();
+    let count = |all: &[Entry], settled, of: Role| {
+        plan(all, DEFAULT, quest(settled)).iter().filter(|r| **r == of).count()
+    };
     assert_eq!((count(&all, false, Role::Chosen), count(&all, false, Role::More)), (8, 0));
     assert_eq!(
         (count(&all, true, Role::Chosen), count(&all, true, Role::More)),
@@ -240,14 +245,14 @@ fn who_chose_this_node_counts_and_the_rest_is_filled_up_once_that_is_known() {
 fn what_does_not_answer_is_passed_over_and_tried_again_a_few_at_a_time() {
     let mut all = entries((0..1000).rev(), Standing::Hopeful);
     all[..4].iter_mut().for_each(|entry| entry.standing = Standing::Doubtful(2));
-    let roles = plan(&all, DEFAULT, false);
+    let roles = plan(&all, DEFAULT, quest(false));
     assert!(roles[..4].iter().all(|role| *role == Role::Retried), "they would be chosen");
     assert!(roles[4..12].iter().all(|role| *role == Role::Chosen), "and these take their places");
     // Whatever answers no more, it is not all dialed together; what failed least is dialed first.
     all.iter_mut().enumerate().for_each(|(n, entry)| entry.standing = Standing::Doubtful(u32::from(n < 900)));
-    let roles = plan(&all, DEFAULT, true);
+    let roles = plan(&all, DEFAULT, quest(true));
     let held: Vec<_> = roles.iter().enumerate().filter(|(_, role)| role.is_held()).map(|(n, _)| n).collect();
     assert_eq!(held, (900..908).collect::<Vec<_>>());
     all[950].standing = Standing::Connected;
-    assert_eq!(plan(&all, DEFAULT, true)[950], Role::Chosen);
+    assert_eq!(plan(&all, DEFAULT, quest(true))[950], Role::Chosen);
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::Multiaddr;
 
 use super::{RETRY_MIN, Reconciler, dialing::is_old_news};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     dialer::{
         action::{Answer, Notice, Open},
         backoff::Backoff,
-        record::{Record, State, group},
+        record::{Found, Record, State, group},
     },
     transport::multiaddr::ip,
 };
@@ -129,14 +129,14 @@ impl Reconciler {
         recovered: bool,
         now: Instant,
     ) {
-        let fresh = group(addresses.clone(), &self.policy.transports).into_keys().collect();
         self.set_records(target, addresses, recovered, now);
-        self.vouch(&fresh, now);
+        let records = self.watches.get(target).map(|watch| watch.records.clone());
+        self.vouch(&records.unwrap_or_default(), now);
     }
 
     fn vouch(&mut self, records: &BTreeSet<Multiaddr>, now: Instant) {
         for address in records {
-            if let Some(record) = self.records.get_mut(address) {
+            if let Some(mut record) = self.records.edit(address) {
                 record.vouched = now;
             }
         }
@@ -179,7 +179,7 @@ impl Reconciler {
     }
 
     /// Whether nothing that was found of a record is new.
-    fn has_all(&self, address: &Multiaddr, (ways, expected): &(Vec<Multiaddr>, Option<PeerId>)) -> bool {
+    fn has_all(&self, address: &Multiaddr, (ways, expected): &Found) -> bool {
         self.records.get(address).is_some_and(|record| {
             expected.is_none() && ways.iter().all(|way| record.candidate(way).is_some())
         })
@@ -190,7 +190,7 @@ impl Reconciler {
         let after: Duration = self.policy.stale;
         let Some(watch) = self.watches.get_mut(target) else { return };
         let is_stale = |address: &&Multiaddr| {
-            self.records.get(*address).is_some_and(|record| {
+            self.records.get(address).is_some_and(|record| {
                 !matches!(record.state, State::Connected | State::Own) && now >= record.vouched + after
             })
         };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
-use super::{RETRY_MIN, Reconciler};
+use super::{RETRY_MIN, Reconciler, roles::PATIENCE};
 use crate::{
     dialer::{
         action::{Action, Notice},
@@ -36,7 +36,7 @@ impl Reconciler {
         self.unlisted_peers.remove(&peer);
         for record in self.records_at(&address) {
             self.attribute(&record, peer, now);
-            let Some(record) = self.records.get_mut(&record) else { continue };
+            let Some(mut record) = self.records.edit(&record) else { continue };
             record.connected_at = Some(address.clone());
             if let Some(way) = record.candidates.iter_mut().find(|w| w.address == address) {
                 way.state = CandidateState::Idle;
@@ -81,8 +81,8 @@ impl Reconciler {
         }
         let lost: Vec<_> = self
             .records
-            .iter()
-            .filter(|(_, r)| r.peer == Some(peer) && r.state == State::Connected)
+            .of_peer(&peer)
+            .filter(|(_, r)| r.is_of(&peer) && r.state == State::Connected)
             .map(|(a, _)| a.clone())
             .collect();
         let mut settled = false;
@@ -94,13 +94,13 @@ impl Reconciler {
             }
             // Its name is asked immediately, and the record dialed a moment later: if the replica is
             // gone for good, the answer says so first.
-            if let Some(record) = self.records.get_mut(&address) {
+            if let Some(mut record) = self.records.edit(&address) {
                 let lasted = record.since.take().map_or(STEADY, |since| now.saturating_duration_since(since));
                 record.short = if lasted < STEADY { record.short.saturating_add(1) } else { 0 };
                 let backoff = Backoff::full_jitter(RETRY_MIN, self.policy.retry_max);
                 record.state = State::Waiting(now + backoff.delay(record.short.max(1), &mut self.rng));
                 record.vouched = now;
-                record.missing = Some(now);
+                record.hope = Some(now + PATIENCE);
                 self.replan = true;
             }
             if let Some((_, until)) = self.known.get_mut(&address) {
@@ -132,9 +132,7 @@ impl Reconciler {
             return;
         }
         let has_left = |r: &&Multiaddr| {
-            self.records
-                .get(*r)
-                .is_some_and(|r| r.peer == Some(peer) && !stands(&|a| r.candidate(a).is_some()))
+            self.records.get(r).is_some_and(|r| r.is_of(&peer) && !stands(&|a| r.candidate(a).is_some()))
         };
         let records = self.records_at(&address);
         let left: Vec<_> = records.iter().filter(has_left).cloned().collect();
@@ -143,7 +141,7 @@ impl Reconciler {
             if !self.is_listed(&record) {
                 dropped = true;
                 self.drop_departed(&record);
-            } else if let Some(record) = self.records.get_mut(&record) {
+            } else if let Some(mut record) = self.records.edit(&record) {
                 record.departed = true;
             }
         }
@@ -155,12 +153,12 @@ impl Reconciler {
 
     /// `peer`, which is connected, answers at `address`.
     pub(super) fn attribute(&mut self, address: &Multiaddr, peer: PeerId, now: Instant) {
-        let Some(record) = self.records.get_mut(address) else {
+        let Some(mut record) = self.records.edit(address) else {
             return;
         };
         if record.state != State::Connected {
             record.since = Some(now);
-            self.at_most = (self.at_most + 1).min(self.policy.neighbours.chosen());
+            self.search.succeeded(record.dialed.map(|at| now.saturating_duration_since(at)));
         }
         record.state = State::Connected;
         (record.own, record.again) = (None, None);
@@ -169,17 +167,18 @@ impl Reconciler {
         record.connected_at = None;
         record.failures = 0;
         record.last = None;
-        record.missing = None;
+        (record.dialed, record.hope, record.is_silent) = (None, None, false);
         self.replan = true;
         let ways = record.all_ways();
-        let old = record.peer.replace(peer).filter(|old| *old != peer);
+        let old = record.set_peer(Some(peer)).filter(|old| *old != peer);
+        drop(record);
         self.correct_known(address, Some(peer));
         let Some(old) = old else {
             return;
         };
         self.notices.push_back(Notice::Replaced { address: address.clone(), old, new: peer });
         self.forget_at(old, ways);
-        if !self.records.values().any(|r| r.peer == Some(old)) {
+        if !self.records.is_anywhere(&old) {
             // Forgotten everywhere, now or when its connection has timed out.
             self.unlisted_peers.insert(old, now);
         }

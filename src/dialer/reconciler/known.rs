@@ -30,7 +30,7 @@ impl Reconciler {
                 self.wanted_ips.entry(ip).and_modify(|large| *large &= is_large).or_insert(is_large);
             }
         }
-        self.replan = true;
+        (self.replan, self.planned) = (true, None);
     }
 
     /// Whether large names lead to `ip`, and no other.
@@ -40,13 +40,12 @@ impl Reconciler {
 
     /// Whether a target leads to `peer`, or led to it last, or asks for it.
     pub(crate) fn wants(&self, peer: &PeerId) -> bool {
-        let is_peer = |r: &Record| r.peer.as_ref() == Some(peer) || r.expected.as_ref() == Some(peer);
-        self.records.iter().any(|(address, record)| is_peer(record) && self.is_wanted(address))
+        self.records.of_peer(peer).any(|(address, _)| self.is_wanted(address))
     }
 
     /// Whether a target, and not only an earlier run, leads to an address.
     pub(crate) fn has_target_at(&self, way: &Multiaddr) -> bool {
-        self.by_way.get(way).into_iter().flatten().any(|record| self.is_wanted(record))
+        self.led_to(way).any(|record| self.is_wanted(record))
     }
 
     /// Whether a target leads to somebody at `ip`.
@@ -85,7 +84,7 @@ impl Reconciler {
             return;
         };
         self.known.remove(address);
-        if let Some(ways) = self.records.get(address).filter(|r| r.peer.is_none()).map(Record::all_ways) {
+        if let Some(ways) = self.records.get(address).filter(|r| r.peer().is_none()).map(Record::all_ways) {
             self.forget_at(peer, ways);
         }
     }
@@ -117,18 +116,22 @@ impl Reconciler {
 
     /// What is going on with a record that was taken out goes on under `address`.
     pub(super) fn take_over(&mut self, from: Record, address: &Multiaddr, now: Instant) {
-        let Some(record) = self.records.get_mut(address) else { return };
+        let Some(mut record) = self.records.edit(address) else { return };
         for way in from.candidates.iter().filter(|way| way.state == CandidateState::Dialing) {
             record.set_way(&way.address, CandidateState::Dialing);
         }
-        match (from.peer, from.state) {
-            (Some(peer), State::Connected) if record.peer.is_none() => {
+        match (from.peer(), from.state) {
+            (Some(peer), State::Connected) if record.peer().is_none() => {
+                drop(record);
                 self.attribute(address, peer, now);
-                if let Some(record) = self.records.get_mut(address) {
+                if let Some(mut record) = self.records.edit(address) {
                     (record.connected_at, record.departed) = (from.connected_at, from.departed);
                 }
             }
-            (peer, _) => record.peer = record.peer.or(peer),
+            (peer, _) => {
+                let peer = record.peer().or(peer);
+                record.set_peer(peer);
+            }
         }
     }
 }

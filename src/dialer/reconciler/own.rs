@@ -69,17 +69,18 @@ impl Reconciler {
 
     /// This node itself answers at a record, which is dialed again at `again`.
     pub(super) fn mark_own(&mut self, address: &Multiaddr, elsewhere: bool, again: Option<Instant>) {
-        let Some(record) = self.records.get_mut(address).filter(|record| record.state != State::Own) else {
+        let Some(mut record) = self.records.edit(address).filter(|record| record.state != State::Own) else {
             return;
         };
         record.state = State::Own;
         self.replan = true;
         record.next_way = None;
-        record.peer = None;
+        record.set_peer(None);
         record.failures = 0;
-        record.last = elsewhere.then(|| SAME_KEY.to_owned());
+        record.last = elsewhere.then(|| SAME_KEY.into());
         record.again = again;
         let known = record.own.replace(elsewhere) == Some(elsewhere);
+        drop(record);
         let address = address.clone();
         self.correct_known(&address, None);
         if !self.is_listed(&address) {
@@ -94,8 +95,11 @@ impl Reconciler {
 
     /// What was this node may be another one, now that its addresses changed.
     fn ask_own_again(&mut self, now: Instant) {
-        for record in self.records.values_mut().filter(|r| r.state == State::Own && !r.is_at(&self.own)) {
-            record.state = State::Waiting(now);
+        let others = self.records.iter().filter(|(_, r)| r.state == State::Own && !r.is_at(&self.own));
+        for address in others.map(|(address, _)| address.clone()).collect::<Vec<_>>() {
+            if let Some(mut record) = self.records.edit(&address) {
+                record.state = State::Waiting(now);
+            }
         }
     }
 

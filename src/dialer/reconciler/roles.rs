@@ -9,14 +9,16 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::{Reconciler, TargetState};
 use crate::dialer::{
-    planner::{Entry, Role, Standing, plan, weight},
+    planner::{Entry, Quest, Role, Standing, plan, weight},
     record::{Record, State},
 };
 
-/// How long a record may be dialed, or be lost, until another one is dialed in its place.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a record may be lost until another one is dialed in its place.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long others have, about, to dial this node until it looks for more neighbours itself.
 const SETTLE: Duration = Duration::from_secs(4);
+/// Between two plans, for each record: a plan costs a fraction of a microsecond for each.
+const PAUSE: Duration = Duration::from_micros(50);
 
 impl Reconciler {
     /// Whether not every record of every target is held.
@@ -30,14 +32,25 @@ impl Reconciler {
 
     /// Whether `peer` is one that this node is to stay connected to.
     pub(crate) fn holds(&self, peer: &PeerId) -> bool {
-        let leads = |record: &Record| record.peer.as_ref() == Some(peer) && record.role.is_held();
-        self.records.iter().any(|(address, record)| leads(record) && self.is_listed(address))
+        let mut records = self.records.of_peer(peer).filter(|(_, record)| record.is_of(peer));
+        records.any(|(address, record)| record.role.is_held() && self.is_listed(address))
     }
 
     /// Where the records of large names lead to `peer`, as far as that is known.
     pub(crate) fn ways_to(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        let leads = |record: &&Record| record.peer.as_ref() == Some(peer) && record.role != Role::All;
-        self.records.values().filter(leads).flat_map(Record::all_ways).collect()
+        let leads = |record: &&Record| record.is_of(peer) && record.role != Role::All;
+        self.records
+            .of_peer(peer)
+            .map(|(_, record)| record)
+            .filter(leads)
+            .flat_map(Record::all_ways)
+            .collect()
+    }
+
+    /// Between two plans, as there are so many records.
+    fn pause(&self) -> Duration {
+        let large = self.watches.values().filter(|watch| self.is_large(watch));
+        PAUSE * u32::try_from(large.map(|watch| watch.records.len()).sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     /// Finds the roles again, if that is due.
@@ -45,7 +58,14 @@ impl Reconciler {
         if !self.replan && self.replan_at.is_none_or(|at| at > now) {
             return;
         }
+        let pause = self.pause();
+        if let Some(again) = self.planned.map(|at| at + pause).filter(|again| *again > now) {
+            (self.replan, self.replan_at) = (false, Some(again));
+            return;
+        }
         (self.replan, self.replan_at) = (false, None);
+        self.planned = self.is_sparse().then_some(now);
+        self.doubt(now, pause);
         let mut roles: BTreeMap<&Multiaddr, Role> = BTreeMap::new();
         let mut next: Option<Instant> = None;
         let mut at = |moment: Instant| next = Some(next.map_or(moment, |next| next.min(moment)));
@@ -62,35 +82,63 @@ impl Reconciler {
             }
             let mut entry = |address| {
                 let record = self.records.get(address)?;
-                let standing = standing(record, now);
-                // A moment later it may not be hoped for any more.
-                if let (Standing::Hopeful, Some(since)) = (standing, record.missing) {
-                    at(since + PATIENCE);
+                let standing = standing(record);
+                if standing == Standing::Hopeful {
+                    record.hope.into_iter().for_each(&mut at);
                 }
                 Some((address, Entry { weight: weight(self.policy.identity, record.hash), standing }))
             };
             let (addresses, entries): (Vec<_>, Vec<_>) = watch.records.iter().filter_map(&mut entry).unzip();
-            let planned = plan(&entries, self.policy.neighbours, settles <= now);
+            let quest = Quest { settled: settles <= now, width: self.search.width() };
+            let planned = plan(&entries, self.policy.neighbours, quest);
             for (address, role) in addresses.into_iter().zip(planned) {
                 roles.entry(address).and_modify(|known| *known = role.max(*known)).or_insert(role);
             }
         }
-        for (address, record) in &mut self.records {
-            let unlisted = if self.known.contains_key(address) { Role::All } else { Role::Connected };
-            record.role = roles.get(address).copied().unwrap_or(unlisted);
+        let unlisted = |address| if self.known.contains_key(address) { Role::All } else { Role::Connected };
+        let changed: Vec<_> = self
+            .records
+            .iter()
+            .map(|(address, record)| {
+                (address, record.role, roles.get(address).copied().unwrap_or_else(|| unlisted(address)))
+            })
+            .filter(|(_, before, after)| before != after)
+            .map(|(address, _, after)| (address.clone(), after))
+            .collect();
+        for (address, role) in changed {
+            if let Some(mut record) = self.records.edit(&address) {
+                record.role = role;
+            }
         }
         self.replan_at = next;
     }
+
+    /// Records that were hoped for long enough are not any more. Where this node itself comes late, it says nothing that they do.
+    fn doubt(&mut self, now: Instant, pause: Duration) {
+        let patience = self.search.patience();
+        let has_ended = |record: &Record| !record.is_silent && record.hope.is_some_and(|hope| hope <= now);
+        let ended: Vec<_> =
+            self.records.iter().filter(|(_, r)| has_ended(r)).map(|(address, _)| address.clone()).collect();
+        for address in ended {
+            let Some(mut record) = self.records.edit(&address) else { continue };
+            if record.hope.is_some_and(|hope| hope + patience / 2 + pause < now) {
+                record.hope = Some(now + patience);
+                continue;
+            }
+            record.is_silent = true;
+            if record.role != Role::All && record.failures == 0 {
+                self.search.failed();
+            }
+        }
+    }
 }
 
-fn standing(record: &Record, now: Instant) -> Standing {
+fn standing(record: &Record) -> Standing {
     let failures = record.failures.saturating_add(record.short);
     match record.state {
         State::Own => Standing::Own,
         State::Connected => Standing::Connected,
-        _ if failures > 0 || record.missing.is_some_and(|since| since + PATIENCE <= now) => {
-            Standing::Doubtful(failures)
-        }
+        _ if failures > 0 || record.is_silent => Standing::Doubtful(failures),
         State::Waiting(_) | State::Dialing => Standing::Hopeful,
     }
 }

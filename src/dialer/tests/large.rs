@@ -107,20 +107,70 @@ fn names_with_thousands_of_records_are_asked_for_less_often_and_what_is_too_much
     let too_many =
         |n: &&(Duration, Notice)| matches!(n.1, Notice::TooManyRecords { found: 1500, followed: 1000, .. });
     assert!(world.notices.iter().any(|n| too_many(&n)));
-    assert_eq!(world.dials.len(), 16);
+    assert_eq!(world.dials.len(), 16, "{:?}", world.dials);
+}
+
+/// Seconds until the four that are alive of 200 are connected; nobody, not even a refusal, is at the others.
+fn found_after(seed: u64, full: usize) -> u64 {
+    let neighbours = Neighbours { full, ..Policy::default().neighbours };
+    let policy = Policy { neighbours, identity: Policy::hash(seed), ..Policy::default() };
+    let mut world = World::with(seed, policy);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let alive: Vec<u32> = rng.choose_multiple(0..200, 4);
+    let peer = name("peer");
+    world.names.insert(peer.clone(), records(0..200));
+    (0..200).filter(|n| !alive.contains(n)).for_each(|n| {
+        world.slow.insert(at(n), S(5));
+    });
+    alive.iter().for_each(|n| {
+        world.start_replica(*n);
+    });
+    world.watch(&peer);
+    while !alive.iter().all(|n| world.is_connected(*n)) {
+        world.run(S(1));
+        assert!(world.now < world.start + S(60), "seed {seed}: {:?}", world.states());
+    }
+    assert!(world.dialing_peak <= Policy::default().parallel);
+    (world.now - world.start).as_secs()
 }
 
 #[test]
-fn where_dials_fail_fewer_are_under_way_and_as_many_as_before_once_they_succeed() {
+fn few_that_live_among_many_dead_are_found_as_fast_as_if_all_were_dialed() {
+    let all: u64 = (0..40).map(|seed| found_after(seed, 200)).sum();
+    let few: u64 = (0..40).map(|seed| found_after(seed, 32)).sum();
+    // Two seconds until as many are under way.
+    assert!(few <= all + 40 * 2, "{few} seconds of 40 seeds, and {all} where all are dialed");
+    assert!((0..40).all(|seed| found_after(seed, 32) <= 20), "a pass over the records, 64 at a time");
+}
+
+#[test]
+fn one_that_refuses_gives_its_place_to_the_next_immediately() {
+    for seed in 0..4 {
+        let (mut world, _) = large(seed);
+        (10..COUNT).for_each(|n| {
+            world.replicas.remove(&at(n));
+        });
+        world.run(S(1));
+        assert_eq!(connected(&world).len(), 10, "seed {seed}: {:?}", world.states());
+        let before = world.dials.len();
+        world.run(S(600));
+        let dials = world.dials.len() - before;
+        assert!(dials < 3_600, "{dials} dials in ten minutes, more than of each every 15 s");
+    }
+}
+
+#[test]
+fn what_is_silent_while_this_node_stood_still_is_not_taken_for_dead() {
     let (mut world, _) = large(1);
-    let replicas = std::mem::take(&mut world.replicas);
     (0..COUNT).for_each(|n| {
-        world.slow.insert(at(n), S(5));
+        world.slow.insert(at(n), MS(3_000));
     });
-    world.run(S(60));
-    assert_eq!(world.dialing_peak, 8);
-    assert!(world.dials.len() <= 50, "{} dials in a minute", world.dials.len());
-    world.replicas = replicas;
+    world.run(MS(100));
+    assert_eq!(world.dials.len(), 8);
+    // Nothing is polled meanwhile.
+    world.now += S(2);
+    world.run(MS(100));
+    assert_eq!(world.dials.len(), 8, "as if it had been dialed a moment ago");
     world.run(S(60));
     assert!(connected(&world).len() >= 16, "{:?}", connected(&world));
 }

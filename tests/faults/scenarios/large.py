@@ -22,7 +22,9 @@ BACK = 5.0
 def killed_50(run):
     with run.flat(50) as world:
         for name in world.names:
-            settings = [keep("durable = true"), f"kad.store={os.path.join(world.directory, name)}.records"]
+            # Whole is whoever has a connection with each of the others.
+            full = "dial.full=64"
+            settings = [keep("durable = true"), full, f"kad.store={os.path.join(world.directory, name)}.records"]
             world.nodes[name] = Node(world, world.hosts[name], [*world.settings(name), *settings]).start()
         nodes = list(world.nodes.values())
         until("the mesh is whole at first", world.is_whole, 180)
