@@ -34,6 +34,11 @@ fn a_message_that_comes_twice_is_found() {
 }
 
 #[test]
+fn a_wake_up_that_is_lost_is_found() {
+    found("wake-up");
+}
+
+#[test]
 fn a_message_that_does_not_come_is_found() {
     let what = found("missing");
     assert!(what.contains("is not at") || what.contains("missing"), "{what}");
@@ -49,4 +54,12 @@ fn a_receipt_that_lies_is_found() {
 fn an_acknowledged_message_that_nobody_sent_is_found() {
     let what = found("unsent");
     assert!(what.contains("is not at") || what.contains("missing"), "{what}");
+}
+
+#[test]
+fn of_clocks_that_go_back_by_hours_nothing_comes_twice() {
+    for seed in [4, 12] {
+        let setup = Setup { wild_clocks: true, ..Setup::new(seed, 6) };
+        assert_eq!(one(setup, None).broken, [""; 0], "seed {seed}");
+    }
 }

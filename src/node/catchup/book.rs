@@ -26,6 +26,8 @@ const NO_AGE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// Messages remembered of a topic that the rules refused.
 pub(super) const REFUSED: usize = 1024;
+/// Messages remembered of a topic that were delivered and could not be kept.
+const PASSED: usize = 1024;
 /// A session begins a little later than what is kept: the other side, a moment later, still keeps all of it.
 const MARGIN: u64 = 500;
 
@@ -98,6 +100,9 @@ pub(super) struct Kept {
     read: Option<BTreeSet<PeerId>>,
     /// What neighbours keep and the rules here refuse: it counts as there in comparisons, or it would be given each time.
     refused: BTreeSet<Item>,
+    /// What was delivered and is not kept, as this node's clock says that its time has not come, or there is no room: a neighbour
+    /// that keeps it may give it once the clock is set right.
+    passed: BTreeSet<Item>,
 }
 
 /// What this node remembers.
@@ -158,6 +163,7 @@ impl Book {
                 numbered: 0,
                 read: None,
                 refused: BTreeSet::new(),
+                passed: BTreeSet::new(),
             });
             if keep.durable && !kept.keep.durable && writes {
                 kept.memory.track(false);
@@ -231,13 +237,45 @@ impl Book {
 
     /// What a message is, before it is delivered.
     pub(crate) fn judge(&self, record: &Record, now: u64) -> Judgement {
-        let Some(memory) = self.memory(record.wire.topic()) else { return Judgement::New };
-        match memory.admits(&record.item(), record.author_id(), self.clock.earlier(now)) {
+        let Some(kept) = self.topics.get(record.wire.topic()) else { return Judgement::New };
+        if kept.passed.contains(&record.item()) {
+            return Judgement::Known;
+        }
+        match kept.memory.admits(&record.item(), record.author_id(), self.clock.earlier(now)) {
             Err(Unkept::Known) => Judgement::Known,
             // Of numbers that are no times nobody knows what is old.
             Err(Unkept::BelowFloor | Unkept::TooOld) if record.place.timed => Judgement::Old,
             _ => Judgement::New,
         }
+    }
+
+    /// Whether a message that a neighbour remembers was delivered already, when it could not be kept: now perhaps it can.
+    pub(crate) fn was_passed(&mut self, record: &Record, now: u64) -> bool {
+        let was_passed = |kept: &mut Kept| kept.passed.contains(&record.item());
+        if !self.topics.get_mut(record.wire.topic()).is_some_and(was_passed) {
+            return false;
+        }
+        if self.insert(record, now).is_some()
+            && let Some(kept) = self.topics.get_mut(record.wire.topic())
+        {
+            kept.passed.remove(&record.item());
+        }
+        true
+    }
+
+    /// Keeps a message that is delivered in any case, as [`insert`](Self::insert) does.
+    pub(crate) fn insert_delivered(&mut self, record: &Record, now: u64) -> Option<Position> {
+        let position = self.insert(record, now);
+        if position.is_none()
+            && let Some(kept) = self.topics.get_mut(record.wire.topic())
+            && kept.memory.get(&record.item()).is_none()
+        {
+            kept.passed.insert(record.item());
+            if kept.passed.len() > PASSED {
+                kept.passed.pop_first();
+            }
+        }
+        position
     }
 
     /// Keeps a message that was verified and let in; says where, if it is kept.
@@ -405,6 +443,27 @@ mod tests {
         let last_week = Said::new().at("t", NOW - 7 * 24 * 60 * MINUTE);
         assert_eq!((book.judge(&last_week, NOW), book.insert(&last_week, NOW)), (Judgement::Old, None));
         assert_eq!(book.judge(&said.at("other", NOW), NOW), Judgement::New, "a topic that is not kept");
+    }
+
+    #[test]
+    fn what_was_delivered_when_the_clock_was_wrong_is_kept_and_not_new_once_it_is_right() {
+        let (mut book, mut said) = (book(1 << 20, &[("t", minutes(10))]), Said::new());
+        let (record, unheard) = (said.at("t", NOW), said.at("t", NOW + 1));
+        // Six hours behind.
+        let wrong = NOW - 360 * MINUTE;
+        assert_eq!(book.judge(&record, wrong), Judgement::New);
+        assert_eq!(book.insert_delivered(&record, wrong), None, "its time has not come");
+        for now in [wrong, NOW] {
+            assert_eq!(book.judge(&record, now), Judgement::Known, "it was delivered");
+        }
+        assert!(book.was_passed(&record, wrong) && book.held().0 == 0);
+        assert!(book.was_passed(&record, NOW) && book.held().0 == 1, "and is kept for others");
+        assert!(!book.was_passed(&record, NOW));
+        assert_eq!(book.judge(&unheard, NOW), Judgement::New);
+        for n in 0..2 * PASSED as u64 {
+            book.insert_delivered(&said.at("t", NOW + n), wrong);
+        }
+        assert_eq!(book.topics["t"].passed.len(), PASSED);
     }
 
     #[test]

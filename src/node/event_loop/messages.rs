@@ -51,7 +51,8 @@ impl EventLoop {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gossip.verdict(id, answer);
         let record = record.filter(|_| answer == gossip::Verdict::Accept);
-        let position = record.and_then(|record| behaviour.catchup.book_mut().insert(&record, wall()));
+        let position =
+            record.and_then(|record| behaviour.catchup.book_mut().insert_delivered(&record, wall()));
         place_all(&mut messages, position);
         for message in messages {
             self.topics.deliver(&message);

@@ -77,7 +77,7 @@ impl EventLoop {
         let sent = number.and_then(catchup::sent);
         let record = self.keeps(wire.topic()).then(|| Record::of(wire)).flatten();
         let (book, item) = (self.swarm.behaviour_mut().catchup.book_mut(), record.as_ref().map(Record::item));
-        (sent, record.and_then(|record| book.insert(&record, wall())), item)
+        (sent, record.and_then(|record| book.insert_delivered(&record, wall())), item)
     }
 
     /// A message of this node as its own subscribers get it.
@@ -127,6 +127,9 @@ impl EventLoop {
             let topic = record.wire.topic();
             if self.is_by_key(topic) {
                 self.on_value_recovered(from, &record);
+                continue;
+            }
+            if self.swarm.behaviour_mut().catchup.book_mut().was_passed(&record, wall()) {
                 continue;
             }
             if !self.keeps(topic) || self.judge(&record.wire).is_err() {
