@@ -78,7 +78,7 @@ pub(crate) async fn pushes(
         // The victim had enough of it.
         count.reconnected.fetch_add(1, Relaxed);
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn lies(
         }
         count.reconnected.fetch_add(1, Relaxed);
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 

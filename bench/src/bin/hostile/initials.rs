@@ -49,7 +49,7 @@ pub(crate) async fn initials(
         let (endpoint, here) = (endpoint.clone(), here.clone());
         start(&side.spawner(), async move { drop(endpoint.dial(here).await) });
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 

@@ -18,7 +18,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -68,10 +68,12 @@ struct Count {
     /// Bytes of the victim's longest answer about the peer that pushes, and the most addresses in one.
     answer: AtomicU64,
     addresses: AtomicU64,
+    /// Whether all of `AMOUNT` is done. Every line says so from then on: who reads keeps the last one only.
+    done: AtomicBool,
 }
 
 impl Count {
-    fn print(&self, done: bool) {
+    fn print(&self) {
         println!(
             "{}",
             json!({
@@ -80,9 +82,14 @@ impl Count {
                 "reconnected": self.reconnected.load(Relaxed),
                 "answer": self.answer.load(Relaxed),
                 "addresses": self.addresses.load(Relaxed),
-                "done": done,
+                "done": self.done.load(Relaxed),
             })
         );
+    }
+
+    fn finish(&self) {
+        self.done.store(true, Relaxed);
+        self.print();
     }
 }
 
@@ -101,7 +108,7 @@ fn main() -> Result<(), Failure> {
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(Duration::from_secs(1));
-            told.print(false);
+            told.print();
         }
     });
     block_on(async {
@@ -142,7 +149,7 @@ async fn connections(side: &dyn Side, victim: &Multiaddr, amount: u64, count: &C
             }
         }
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 
@@ -202,7 +209,7 @@ async fn gossip(
             }
         }
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 
@@ -223,7 +230,7 @@ async fn on_links(
         }
         count.reconnected.fetch_add(1, Relaxed);
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 

@@ -58,7 +58,7 @@ pub(crate) async fn deaf(
             held.push((endpoint, link, stream));
         }
     }
-    count.print(true);
+    count.finish();
     futures::future::pending().await
 }
 
