@@ -24,10 +24,7 @@ use target::Place;
 use super::{Failure, exit, words};
 use crate::{
     config::{Secret, parse_duration},
-    gateway::{
-        encode,
-        wire::{Framing, Wire, WireError},
-    },
+    gateway::wire::{Framing, Wire, WireError},
     runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
 
@@ -148,11 +145,6 @@ impl Api {
             self.kept = Some((wire, Instant::now()));
         }
         Ok((head.line, body))
-    }
-
-    /// The messages of a topic, as `query` says.
-    pub(super) async fn follow(&self, topic: &str, query: &str) -> Result<Follow, Failure> {
-        self.follow_path(&format!("/v1/topics/{}?{query}", encode(topic.as_bytes()))).await
     }
 
     /// The event stream at a path.

@@ -6,6 +6,7 @@
 //! own loopback address. bootstrap's record appears late on purpose. What is measured comes from
 //! the nodes' log lines; nothing is simulated.
 
+mod mqtt;
 mod network;
 mod progress;
 mod report;
@@ -20,11 +21,12 @@ use report::Report;
 
 /// Shows bootstrap, peer and sender finding each other on this machine.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  smidge demo --nodes 20\n  smidge demo --mdns\n\n\
+#[command(after_help = "Example:\n  smidge demo --nodes 20\n  smidge demo --mdns\n  smidge demo --mqtt\n\n\
                         Takes about five seconds, uses loopback only, and leaves nothing behind. Where stderr is a\n\
                         terminal, it tells what happens meanwhile.\n\n\
                         --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"found_ms\",\n\
-                        \"start_to_delivery_ms\", \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}")]
+                        \"start_to_delivery_ms\", \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}; with --mqtt: {\"ok\",\n\
+                        \"publish_to_delivery_ms\", \"loss_to_will_ms\", \"events\": [{\"ms\", \"line\"}]}")]
 pub(crate) struct DemoArgs {
     /// How many peers there are behind the name `peer`, or, with --mdns, beside the first node
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
@@ -32,6 +34,9 @@ pub(crate) struct DemoArgs {
     /// No names at all: nodes find each other by multicast DNS, on loopback
     #[arg(long)]
     pub(crate) mdns: bool,
+    /// Three nodes with MQTT, and clients at each: messages, what is retained, a will, and a node that is killed
+    #[arg(long, conflicts_with_all = ["nodes", "mdns"])]
+    pub(crate) mqtt: bool,
     /// Print the result as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -54,7 +59,14 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         let why = "this binary was built without the feature mdns";
         return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `mdns`"));
     }
-    let mut network = Network::start(usize::from(args.nodes), args.mdns)?;
+    if args.mqtt && !cfg!(feature = "mqtt") {
+        let why = "this binary was built without the feature mqtt";
+        return Err(Failure::new(exit::FAILED, "demo", why).hint("build with the feature `mqtt`"));
+    }
+    if args.mqtt {
+        return mqtt::run(args.json);
+    }
+    let mut network = Network::start(usize::from(args.nodes), args.mdns, &[])?;
     let result = if args.mdns { play_mdns(&mut network) } else { play(&mut network) };
     network.stop();
     let report = Report::of(&network, result.is_ok());

@@ -29,7 +29,8 @@ use crate::gateway::encode;
                         With --lines, Ctrl-C ends with a summary; where stderr is a terminal, it shows progress.\n\n\
                         With --confirm 2, it is done when two other nodes have said that they keep the message; if they have\n\
                         not in time, it ends with 75, and says who did.\n\n\
-                        --json, for each message: {\"id\", \"peers\", \"local\", \"confirmed\"}")]
+                        --json, for each message: {\"id\", \"peers\", \"local\", \"confirmed\"}; with --mqtt:\n\
+                        {\"topic\", \"qos\", \"retain\", \"bytes\"}")]
 pub(crate) struct PubArgs {
     /// The topic
     #[arg(short, long, value_name = "TOPIC")]
@@ -48,6 +49,15 @@ pub(crate) struct PubArgs {
     /// How long they are waited for, in seconds or with a unit
     #[arg(long, value_name = "S", default_value = "10", value_parser = duration)]
     timeout: Duration,
+    /// To MQTT clients, of all nodes with MQTT: the topic is one of theirs
+    #[arg(long, conflicts_with_all = ["wait_peers", "confirm"])]
+    mqtt: bool,
+    /// With --mqtt: 0, 1 or 2
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, requires = "mqtt", value_parser = clap::value_parser!(u8).range(0..=2))]
+    qos: u8,
+    /// With --mqtt: it stays for those who subscribe later; an empty one deletes what stays
+    #[arg(long, requires = "mqtt")]
+    retain: bool,
     /// Print a JSON record for each message
     #[arg(long)]
     json: bool,
@@ -118,6 +128,9 @@ async fn say(api: &mut Api, args: &PubArgs, data: &[u8]) -> Result<String, Failu
 impl PubArgs {
     fn path(&self) -> String {
         let (topic, millis) = (encode(self.topic.as_bytes()), self.timeout.as_millis());
+        if self.mqtt {
+            return format!("/v1/mqtt/{topic}?qos={}&retain={}", self.qos, self.retain);
+        }
         let wait = self.wait_peers.map(|n| format!("wait_peers={n}&")).unwrap_or_default();
         let confirm = if self.confirm > 0 { format!("confirm={}&", self.confirm) } else { String::new() };
         format!("/v1/topics/{topic}?{wait}{confirm}timeout={millis}ms")
@@ -129,6 +142,9 @@ impl PubArgs {
             return String::from_utf8_lossy(receipt).into_owned();
         }
         let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
+        if self.mqtt {
+            return format!("published to {}\n", self.topic);
+        }
         let (id, peers) = (receipt["id"].as_str().unwrap_or_default(), &receipt["peers"]);
         if let Some(confirmed) = receipt["confirmed"].as_array() {
             let names: Vec<_> = confirmed.iter().filter_map(Value::as_str).collect();

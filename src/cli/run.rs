@@ -151,6 +151,7 @@ impl Daemon<'_> {
         let mqtt = mqtt.map(|mqtt| mqtt.serve(client.clone(), &self.config, &self.runtime));
         if let (Some(api), Some(mqtt)) = (&mut api, &mqtt) {
             api.figures(mqtt.figures());
+            api.mqtt(mqtt.local());
         }
         // Answers until the node is drained.
         let gateway = api.map(|api| api.serve(client.clone(), &self.config, &self.runtime));

@@ -202,23 +202,21 @@ impl Config {
                 "\"memory\"",
             ),
             rule(
-                &["mqtt.listen"],
-                mqtt.listen != ApiListen::Off && !cfg!(feature = "mqtt"),
+                &["mqtt.listen", "mqtt.websocket"],
+                mqtt.is_on() && !cfg!(feature = "mqtt"),
                 "this binary was built without the feature mqtt".into(),
                 "\"off\"",
             ),
             rule(
-                &["mqtt.listen", "mqtt.users", "mqtt.anonymous"],
-                mqtt.users.is_none()
-                    && !mqtt.anonymous
-                    && matches!(mqtt.listen, ApiListen::Tcp(a) if !a.ip().is_loopback()),
+                &["mqtt.listen", "mqtt.websocket", "mqtt.users", "mqtt.anonymous"],
+                mqtt.users.is_none() && !mqtt.anonymous && mqtt.is_exposed(),
                 "an address that others can reach needs mqtt.users, or mqtt.anonymous = true".into(),
                 "a loopback address, or users",
             )
             .hint("make a file of users: mosquitto_passwd -c /etc/smidge/mqtt-users NAME"),
             rule(
                 &["mqtt.max_packet", "gossip.max_message"],
-                mqtt.listen != ApiListen::Off && mqtt.max_packet + 1024 > gossip.max_message,
+                mqtt.is_on() && mqtt.max_packet + 1024 > gossip.max_message,
                 format!(
                     "max_packet is {}B and gossip.max_message is {}B",
                     mqtt.max_packet, gossip.max_message
@@ -227,7 +225,7 @@ impl Config {
             ),
             rule(
                 &["mqtt.topic", "gossip.message_id"],
-                mqtt.listen != ApiListen::Off && gossip.message_id == MessageIds::Content,
+                mqtt.is_on() && gossip.message_id == MessageIds::Content,
                 "MQTT's messages travel in bundles, and message_id is \"content\"".into(),
                 "mqtt.listen with message_id = \"source\"",
             ),
@@ -240,6 +238,24 @@ impl Config {
                 }),
                 "a topic that MQTT clients cannot publish on, or mqtt.topic itself".into(),
                 "topics without +, # and a $ in front, other than mqtt.topic",
+            ),
+            rule(
+                &["mqtt.tls_cert", "mqtt.tls_key"],
+                mqtt.tls_cert.is_some() != mqtt.tls_key.is_some(),
+                "a certificate, and the key that it belongs to, go together".into(),
+                "both, or neither",
+            ),
+            rule(
+                &["mqtt.tls_ca", "mqtt.tls_cert"],
+                mqtt.tls_ca.is_some() && mqtt.tls_cert.is_none(),
+                "clients can show certificates where the node shows one".into(),
+                "mqtt.tls_ca with mqtt.tls_cert and mqtt.tls_key",
+            ),
+            rule(
+                &["mqtt.origins"],
+                mqtt.origins.iter().any(|origin| !is_origin(origin)),
+                "an origin is a scheme and a host, and a port where it is not the usual one".into(),
+                "such as \"https://panel.example.org\", or \"*\"",
             ),
             rule(
                 &["dns.backend"],
@@ -297,7 +313,7 @@ impl Config {
         }
         let Self { relay, mqtt, .. } = self;
         let has_authors = self.topics.get(&mqtt.topic).is_some_and(|rules| rules.publish.is_some());
-        if mqtt.listen != ApiListen::Off && self.network.key_file.is_none() && !has_authors {
+        if mqtt.is_on() && self.network.key_file.is_none() && !has_authors {
             out.push(format!(
                 "every peer may speak for MQTT clients, retain and erase: set network.key_file, or publish in [topics.{}]",
                 quoted(&mqtt.topic)
@@ -314,6 +330,12 @@ impl Config {
         }
         out
     }
+}
+
+/// Whether this is what a browser says of where a page comes from (RFC 6454, section 7), or any of them.
+fn is_origin(text: &str) -> bool {
+    let host = text.split_once("://").map(|(_, host)| host);
+    text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ', '*']))
 }
 
 fn compiled_in(backend: Backend) -> bool {

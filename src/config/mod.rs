@@ -21,6 +21,7 @@ mod error;
 mod identity;
 pub(crate) mod kind;
 mod layers;
+mod mqtt;
 mod network;
 mod peer_rule;
 mod schema;

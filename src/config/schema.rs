@@ -229,6 +229,16 @@ sections! { role;
     mqtt: Mqtt {
         /// Where they are taken.
         listen: ApiListen = ApiListen::Off;
+        /// Where they are taken over WebSocket.
+        websocket: ApiListen = ApiListen::Off;
+        /// Origins of web pages that may come there, beside pages of the address itself; `*`: all.
+        origins: Vec<String> = Vec::new();
+        /// The file of the certificates that both TCP listeners show, their own first (PEM); none: without TLS.
+        tls_cert: Option<PathBuf> = None;
+        /// The file of its private key (PEM).
+        tls_key: Option<PathBuf> = None;
+        /// The file of the authorities (PEM) of which a client has to show a certificate; none: it need not.
+        tls_ca: Option<PathBuf> = None;
         /// The gossip topic that carries what they say to the other nodes with MQTT.
         topic: String as Topic = "mqtt".into();
         /// Gossip topics that are MQTT topics of the same name, payloads as they are.

@@ -10,7 +10,7 @@ use futures::future::{Either, select};
 use super::{
     answer::{Answer, Refusal, too_large, unreadable},
     context::Context,
-    follow, handlers, page, publish_many,
+    follow, handlers, mqtt, page, publish_many,
     slots::{Places, Wait},
     state,
     target::{self, Query, Route, StateCall},
@@ -162,6 +162,9 @@ impl Connection {
             // What is no id of ours is none: a reader that comes again cannot help what it was given.
             let heard = head.all("last-event-id").find_map(|id| id.parse().ok());
             return follow::run(self, topic, query, heard).await;
+        }
+        if let Route::MqttFollow(filter) = route {
+            return mqtt::follow(self, filter, query).await;
         }
         if let Route::StateWatch(topic, key) = route {
             return state::watch(self, topic, key, query).await;

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     config::{Api, Config},
+    mqtt::Local,
     node::Client,
     runtime::Handle,
 };
@@ -34,6 +35,7 @@ pub(super) struct Context {
     pub(super) registry: Registry,
     /// What else is counted in this process.
     pub(super) figures: Option<Arc<Registry>>,
+    pub(super) mqtt: Option<Local>,
 }
 
 impl Context {
@@ -42,6 +44,7 @@ impl Context {
         config: &Config,
         runtime: Handle,
         figures: Option<Arc<Registry>>,
+        mqtt: Option<Local>,
     ) -> Self {
         // The token is the guard's alone.
         let api = Api { token: None, ..config.api.clone() };
@@ -59,6 +62,7 @@ impl Context {
             counters,
             registry,
             figures,
+            mqtt,
         }
     }
 }

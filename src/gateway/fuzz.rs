@@ -28,7 +28,7 @@ static NODE: LazyLock<Arc<Context>> = LazyLock::new(|| {
     config.api.connections = WAITING;
     let runtime = Executor::default().start(1).unwrap();
     let client = Node::new(config.clone(), Identity::ephemeral().keypair().clone()).spawn(&runtime).unwrap();
-    Arc::new(Context::new(client, &config, runtime, None))
+    Arc::new(Context::new(client, &config, runtime, None, None))
 });
 
 /// A caller that says something, hangs up, and counts the bytes of the answer.

@@ -13,10 +13,13 @@ use super::{
     answer::{Answer, Refusal},
     connection::Request,
     context::Context,
-    metrics, state,
+    metrics, mqtt, state,
     target::{Query, Route},
 };
-use crate::node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Status};
+use crate::{
+    mqtt::Local,
+    node::{Client, GossipState, PublishOptions, PutOptions, Quorum, Status},
+};
 
 /// How long the node has to say that it lives.
 const ALIVE: Duration = Duration::from_secs(2);
@@ -50,6 +53,7 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
     }
     match route {
         Route::State(topic, call) => return state::answer(context, topic, call, query, body).await,
+        Route::MqttPublish(topic) => return mqtt::publish(context, topic, query, body).await,
         Route::Put(key) => return put(context, key, query, body).await,
         Route::Get(key) => return get(context, key, query).await,
         Route::Ready => return ready(context, query).await,
@@ -75,6 +79,7 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
                 .collect();
             Answer::json(&json!({ "topics": texts }))
         }
+        Route::MqttStatus => Answer::json(&context.mqtt.as_ref().map(Local::status).unwrap_or_default()),
         Route::Provide(key) => {
             client.provide(key).await?;
             Answer::json(&json!({ "provider": client.peer_id().to_string() }))
@@ -96,6 +101,8 @@ async fn answer_now(context: &Context, request: Request) -> Result<Answer, Refus
         | Route::PublishMany(..)
         | Route::State(..)
         | Route::StateWatch(..)
+        | Route::MqttFollow(_)
+        | Route::MqttPublish(_)
         | Route::Put(_)
         | Route::Get(_)
         | Route::Ready

@@ -15,6 +15,7 @@ pub mod fuzz;
 mod guard;
 mod handlers;
 mod metrics;
+mod mqtt;
 mod page;
 mod process;
 mod publish_many;
@@ -36,10 +37,12 @@ use crate::{
     config::{ApiListen, Config},
     error::remedy,
     logging::Repeats,
+    mqtt::Local,
     node::{Client, yield_now},
     runtime::{Handle, Listener, TcpOptions},
 };
 use context::Context;
+pub(crate) use guard::{is_loopback, is_origin};
 pub(crate) use target::encode;
 
 /// How long is waited when the system has no descriptor for another connection.
@@ -76,6 +79,8 @@ pub struct Bound {
     url: String,
     /// What else `/metrics` has.
     figures: Option<Arc<Registry>>,
+    /// The way into MQTT, where that is on.
+    mqtt: Option<Local>,
 }
 
 impl fmt::Debug for Bound {
@@ -97,12 +102,12 @@ impl Bound {
                 let listener =
                     runtime.bind_tcp(*addr, TcpOptions::default()).map_err(fail(addr.to_string()))?;
                 let url = format!("http://{}", listener.local_addr());
-                Self { listener: Listener::Tcp(listener), url, figures: None }
+                Self { listener: Listener::Tcp(listener), url, figures: None, mqtt: None }
             }
             ApiListen::Unix(path) => {
                 let url = format!("unix:{}", path.display());
                 let listener = runtime.bind_unix(path.clone()).map_err(fail(url.clone()))?;
-                Self { listener: Listener::Unix(listener), url, figures: None }
+                Self { listener: Listener::Unix(listener), url, figures: None, mqtt: None }
             }
         }))
     }
@@ -117,11 +122,16 @@ impl Bound {
         self.figures = Some(figures);
     }
 
+    /// Has `/v1/mqtt` lead there.
+    pub fn mqtt(&mut self, mqtt: Local) {
+        self.mqtt = Some(mqtt);
+    }
+
     /// Answers for `client`'s node until the [`Gateway`] is dropped.
     pub fn serve(self, client: Client, config: &Config, runtime: &Handle) -> Gateway {
-        let Self { listener, url, figures } = self;
+        let Self { listener, url, figures, mqtt } = self;
         log::info!(target: "smidge", "api listening on {url}");
-        let context = Arc::new(Context::new(client, config, runtime.clone(), figures));
+        let context = Arc::new(Context::new(client, config, runtime.clone(), figures, mqtt));
         let (open, closed) = oneshot::channel();
         let (task, ended) = oneshot::channel();
         runtime.spawn(async move {

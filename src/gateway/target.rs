@@ -36,6 +36,10 @@ pub(super) enum Route {
     State(String, StateCall),
     /// The values of a topic, or that of one key, as they change.
     StateWatch(String, Option<Vec<u8>>),
+    MqttStatus,
+    /// Messages of MQTT that match a filter.
+    MqttFollow(String),
+    MqttPublish(String),
     Put(Vec<u8>),
     Get(Vec<u8>),
     Provide(Vec<u8>),
@@ -68,13 +72,14 @@ impl Route {
                 | Self::Peers
                 | Self::Mesh
                 | Self::Names
+                | Self::MqttStatus
         )
     }
 }
 
 /// The paths, for the answer to any other one.
 const PATHS: &str = "there are /, /healthz, /readyz, /metrics, /v1/status, /v1/history, /v1/peers, /v1/mesh, /v1/names, \
-                     /v1/topics/TOPIC, /v1/state/TOPIC, /v1/state/TOPIC/KEY, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
+                     /v1/topics/TOPIC, /v1/state/TOPIC, /v1/state/TOPIC/KEY, /v1/mqtt, /v1/mqtt/TOPIC, /v1/dht/KEY, /v1/dht/KEY/providers, /v1/peers/ID and /v1/peers/ID/ping";
 
 /// A slash that is part of a name.
 const SLASH: &str = "a / within a topic, a key or an address is written %2F";
@@ -122,6 +127,18 @@ pub(super) fn route(method: &str, path: &str) -> Result<Route, Refusal> {
                 _ => StateCall::Get(key(of)?),
             };
             Route::State(topic(name)?, call)
+        }
+        [b"v1", b"mqtt"] => get().map(|_| Route::MqttStatus)?,
+        // Every level counts, empty ones, too.
+        [b"v1", b"mqtt", ref levels @ ..] => {
+            let method = only(method, &["GET", "POST"])?;
+            let hint = "a topic or filter of MQTT is 1 to 65535 bytes of text; # is written %23";
+            let text = String::from_utf8(levels.join(&b'/'));
+            let text = text.map_err(|_| Refusal::bad("the topic is no UTF-8", hint))?;
+            if text.is_empty() || text.len() > usize::from(u16::MAX) || text.contains('\0') {
+                return Err(Refusal::bad("this is no topic of MQTT", hint));
+            }
+            if method == "POST" { Route::MqttPublish(text) } else { Route::MqttFollow(text) }
         }
         [b"v1", b"dht", name] => match only(method, &["GET", "PUT", "HEAD"])? {
             "PUT" => Route::Put(key(name)?),
@@ -260,6 +277,11 @@ impl Query {
     pub(super) fn number(&mut self, name: &str) -> Result<Option<usize>, Refusal> {
         let parse = |text: &str| text.parse().ok().filter(|n| *n <= 65536);
         self.take(name, "a whole number from 0 to 65536", parse)
+    }
+
+    /// A quality of service of MQTT.
+    pub(super) fn qos(&mut self, name: &str) -> Result<Option<u8>, Refusal> {
+        self.take(name, "0, 1 or 2", |text| text.parse().ok().filter(|qos| *qos <= 2))
     }
 
     /// How long to wait: seconds, or a number with its unit.

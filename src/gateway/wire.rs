@@ -63,6 +63,11 @@ impl Wire {
         Self { stream, buf: Vec::new() }
     }
 
+    /// The stream, and what was read of it and not used.
+    pub(crate) fn into_parts(self) -> (Box<dyn ByteStream>, Vec<u8>) {
+        (self.stream, self.buf)
+    }
+
     /// Whether anything of the next message is there.
     pub(crate) fn has_begun(&self) -> bool {
         !self.buf.is_empty()

@@ -47,12 +47,22 @@ pub struct Server(Infallible);
 
 impl Server {
     /// Never called.
+    pub fn urls(&self) -> &[String] {
+        match self.0 {}
+    }
+
+    /// Never called.
     pub fn url(&self) -> &str {
         match self.0 {}
     }
 
     /// Never called.
     pub fn figures(&self) -> Arc<Registry> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn local(&self) -> super::Local {
         match self.0 {}
     }
 

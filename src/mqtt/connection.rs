@@ -15,16 +15,18 @@ use std::{
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, task::AtomicWaker};
 use smidge_mqtt::ConnectionId;
 
-use super::shared::Shared;
+use super::{door::Door, shared::Shared};
 use crate::runtime::{ByteStream, Sleep};
 
 /// How long what a client still sends is taken in before its connection is closed: it would lose the last words otherwise.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a client until one side closes.
-pub(super) async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>) {
+pub(super) async fn serve(shared: Arc<Shared>, stream: Box<dyn ByteStream>, door: Arc<Door>) {
     let task = Arc::new(AtomicWaker::new());
     let Some(id) = shared.connect(&task) else { return };
+    let Some(stream) = door.enter(&shared.runtime, stream).await else { return shared.closed(id) };
+    drop(door);
     let mut connection =
         Connection { id, stream, task, out: Vec::new(), written: 0, ours: false, stall: None };
     // An error says that the client is gone, which `closed` says, too.
@@ -74,17 +76,23 @@ impl Connection {
     /// Writes all that waits; pending while the client takes no more.
     fn write(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if self.written == self.out.len() {
-                if self.ours {
-                    return Poll::Ready(Ok(()));
-                }
+            if self.written == self.out.len() && !self.ours {
                 let output = shared.with(|state, now| state.broker.take(self.id, now));
                 (self.out, self.written, self.ours) = (output.bytes, 0, output.close);
-                if self.out.is_empty() {
+            }
+            let mut stream = Pin::new(&mut self.stream);
+            let ends = self.written == self.out.len();
+            let written = if ends {
+                // TLS holds what it could not write.
+                stream.poll_flush(cx).map_ok(|()| 0)
+            } else {
+                stream.as_mut().poll_write(cx, &self.out[self.written..])
+            };
+            match written? {
+                Poll::Ready(_) if ends => {
+                    self.stall = None;
                     return Poll::Ready(Ok(()));
                 }
-            }
-            match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..])? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(n) => {
                     self.written += n;

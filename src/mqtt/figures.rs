@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use prometheus_client::{
@@ -14,7 +17,10 @@ use prometheus_client::{
 
 use super::shared::Shared;
 
-struct Figures(Arc<Shared>);
+struct Figures {
+    shared: Arc<Shared>,
+    refused: Arc<AtomicU64>,
+}
 
 impl fmt::Debug for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,15 +28,15 @@ impl fmt::Debug for Figures {
     }
 }
 
-pub(super) fn registry(shared: &Arc<Shared>) -> Arc<Registry> {
+pub(super) fn registry(shared: &Arc<Shared>, refused: &Arc<AtomicU64>) -> Arc<Registry> {
     let mut registry = Registry::with_prefix("smidge_mqtt");
-    registry.register_collector(Box::new(Figures(shared.clone())));
+    registry.register_collector(Box::new(Figures { shared: shared.clone(), refused: refused.clone() }));
     Arc::new(registry)
 }
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = self.0.state().broker.stats();
+        let stats = self.shared.state().broker.stats();
         let clients = [
             ("connections", "MQTT connections", stats.connections),
             ("sessions", "MQTT sessions, of clients that are away included", stats.sessions),
@@ -53,14 +59,19 @@ impl Collector for Figures {
             ("refused", "MQTT messages that were not taken, or not retained", stats.refused),
             ("faults", "MQTT connections closed for what they sent", stats.faults),
             (
+                "not_admitted",
+                "Connections that ended in TLS or WebSocket, before MQTT",
+                self.refused.load(Ordering::Relaxed),
+            ),
+            (
                 "not_carried",
                 "MQTT messages that other nodes did not get",
-                self.0.not_carried.load(Ordering::Relaxed),
+                self.shared.not_carried.load(Ordering::Relaxed),
             ),
             (
                 "not_heard",
                 "MQTT messages of other nodes that were lost here, or are none",
-                self.0.not_heard.load(Ordering::Relaxed),
+                self.shared.not_heard.load(Ordering::Relaxed),
             ),
         ];
         for (name, help, value) in counters {

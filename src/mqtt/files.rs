@@ -9,14 +9,14 @@ use std::{
 
 use smidge_mqtt::{Access, Acl, AclError, Users, UsersError};
 
-use crate::config::{ApiListen, Mqtt};
+use crate::config::Mqtt;
 
 /// The largest file that is read, in bytes: some ten thousand users.
 const LARGEST: u64 = 1 << 20;
 
 /// What is wrong with one of the files.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     #[error("{key}: cannot read {}", path.display())]
     Read { key: &'static str, path: PathBuf, source: io::Error },
     #[error("{key}: {} is larger than {LARGEST} bytes, or no text", path.display())]
@@ -28,7 +28,7 @@ pub(super) enum FileError {
 }
 
 /// Who may do what, as the files say now. Blocks.
-pub(super) fn access(config: &Mqtt) -> Result<Access, FileError> {
+pub(crate) fn access(config: &Mqtt) -> Result<Access, FileError> {
     let users = config.users.as_ref().map(|path| {
         Users::parse(&path.display().to_string(), &read("mqtt.users", path)?).map_err(FileError::from)
     });
@@ -36,9 +36,8 @@ pub(super) fn access(config: &Mqtt) -> Result<Access, FileError> {
         Acl::parse(&path.display().to_string(), &read("mqtt.acl", path)?).map_err(FileError::from)
     });
     // Who can reach a listener of this machine needs no name, unless there are some.
-    let is_local = !matches!(&config.listen, ApiListen::Tcp(address) if !address.ip().is_loopback());
     Ok(Access {
-        anonymous: config.anonymous || (config.users.is_none() && is_local),
+        anonymous: config.anonymous || (config.users.is_none() && !config.is_exposed()),
         users: users.transpose()?.map(Arc::new),
         acl: acl.transpose()?.map(Arc::new),
     })

@@ -1,8 +1,11 @@
-//! The listener for MQTT clients, and its tasks.
+//! The listeners for MQTT clients, and their tasks.
 
 use std::{
     fmt, io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,14 +13,20 @@ use futures::{
     channel::oneshot,
     future::{Either, select},
 };
+use futures_rustls::rustls::ServerConfig;
 use prometheus_client::registry::Registry;
 use smidge_mqtt::{Access, Broker, Limits};
 
 use super::{
-    connection, figures,
+    connection,
+    door::Door,
+    figures,
     files::{self, FileError},
+    local::Local,
     mesh,
     shared::{Shared, clock},
+    tls::{self, Offer, Tls, TlsError},
+    websocket::Pages,
 };
 use crate::{
     config::{ApiListen, Config, Mqtt},
@@ -36,8 +45,10 @@ const FLUSH: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
     /// There is no listener.
-    #[error("mqtt.listen: cannot listen on {listen}")]
+    #[error("{key}: cannot listen on {listen}")]
     Listen {
+        /// Which key asks for it.
+        key: &'static str,
         /// Where it was to listen.
         listen: String,
         /// What the system says.
@@ -46,12 +57,15 @@ pub enum MqttError {
     /// A file of users or of access rules cannot be used.
     #[error("{0}")]
     File(String),
+    /// A file of certificates, or of a key, cannot be used.
+    #[error("{0}")]
+    Tls(String),
 }
 
 impl MqttError {
     /// Whether the configuration is to blame.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::File(_))
+        matches!(self, Self::File(_) | Self::Tls(_))
     }
 
     /// What to do about it.
@@ -60,7 +74,8 @@ impl MqttError {
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 "another broker on this host? stop it, or give this one another port: --set mqtt.listen=127.0.0.1:1884"
             }
-            Self::Listen { .. } => "name another address, or do without: --set mqtt.listen=off",
+            Self::Listen { .. } => "name another address, or do without: \"off\"",
+            Self::Tls(_) => "docs/mqtt.md has the commands that make a certificate and its key",
             Self::File(_) => {
                 "mosquitto_passwd makes mqtt.users; mqtt.acl has the form of mosquitto's acl_file"
             }
@@ -74,56 +89,109 @@ impl From<FileError> for MqttError {
     }
 }
 
-/// A listener that is bound and answers nobody yet.
-pub struct Bound {
-    listener: Listener,
-    url: String,
-    access: Access,
-}
-
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("url", &self.url).finish_non_exhaustive()
+impl From<TlsError> for MqttError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(chain(&error))
     }
 }
 
-impl Bound {
-    /// Takes the address of `mqtt.listen`, and reads users and access rules; `None` if it is off.
-    ///
-    /// # Errors
-    /// [`MqttError`], for instance when the address is in use.
-    pub fn open(config: &Config, runtime: &Handle) -> Result<Option<Self>, MqttError> {
-        let fail = |listen: String| move |source| MqttError::Listen { listen, source };
-        let (listener, url) = match &config.mqtt.listen {
+/// A place where clients are taken.
+struct Place {
+    listener: Listener,
+    url: String,
+    /// TLS goes before MQTT, or before HTTP.
+    tls: bool,
+    pages: Option<Pages>,
+}
+
+impl Place {
+    fn open(
+        key: &'static str,
+        listen: &ApiListen,
+        has_tls: bool,
+        pages: Option<Pages>,
+        runtime: &Handle,
+    ) -> Result<Option<Self>, MqttError> {
+        let fail = |listen: String| move |source| MqttError::Listen { key, listen, source };
+        let (listener, url, tls) = match listen {
             ApiListen::Off => return Ok(None),
             ApiListen::Tcp(addr) => {
                 let listener =
                     runtime.bind_tcp(*addr, TcpOptions::default()).map_err(fail(addr.to_string()))?;
-                let url = format!("mqtt://{}", listener.local_addr());
-                (Listener::Tcp(listener), url)
+                let (scheme, path) = if pages.is_some() { ("ws", "/mqtt") } else { ("mqtt", "") };
+                let s = if has_tls { "s" } else { "" };
+                let url = format!("{scheme}{s}://{}{path}", listener.local_addr());
+                (Listener::Tcp(listener), url, has_tls)
             }
             ApiListen::Unix(path) => {
                 let url = format!("unix:{}", path.display());
                 let listener = runtime.bind_unix(path.clone()).map_err(fail(url.clone()))?;
-                (Listener::Unix(listener), url)
+                (Listener::Unix(listener), url, false)
             }
         };
-        Ok(Some(Self { listener, url, access: files::access(&config.mqtt)? }))
+        Ok(Some(Self { listener, url, tls, pages }))
+    }
+}
+
+/// Listeners that are bound and answer nobody yet.
+pub struct Bound {
+    places: Vec<Place>,
+    access: Access,
+    tls: Option<Arc<Tls>>,
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.places.iter().map(|place| &place.url)).finish()
+    }
+}
+
+impl Bound {
+    /// Takes the addresses of `mqtt.listen` and `mqtt.websocket`, and reads users, access rules and certificates; `None` if
+    /// both are off.
+    ///
+    /// # Errors
+    /// [`MqttError`], for instance when an address is in use.
+    pub fn open(config: &Config, runtime: &Handle) -> Result<Option<Self>, MqttError> {
+        let mqtt = &config.mqtt;
+        if !mqtt.is_on() {
+            return Ok(None);
+        }
+        let offer = tls::read(mqtt)?;
+        let has_tls = offer.is_some();
+        let pages = Some(Pages::new(mqtt));
+        let places = [
+            Place::open("mqtt.listen", &mqtt.listen, has_tls, None, runtime)?,
+            Place::open("mqtt.websocket", &mqtt.websocket, has_tls, pages, runtime)?,
+        ];
+        let tls = offer.map(|offer| Arc::new(Tls::new(warned(offer))));
+        Ok(Some(Self { places: places.into_iter().flatten().collect(), access: files::access(mqtt)?, tls }))
     }
 
     /// Takes clients in until the [`Server`] is closed.
     pub fn serve(self, client: Client, config: &Config, runtime: &Handle) -> Server {
-        let Self { listener, url, access } = self;
-        log::info!(target: "smidge", "mqtt listening on {url}, topic {}", config.mqtt.topic);
+        let Self { places, access, tls } = self;
+        let urls: Vec<_> = places.iter().map(|place| place.url.clone()).collect();
+        for url in &urls {
+            log::info!(target: "smidge", "mqtt listening on {url}, topic {}", config.mqtt.topic);
+        }
         let users = access.users.clone();
         let node = mesh::number(client.peer_id());
         let mut broker = Broker::new(limits(config), access, node, clock(runtime), || fastrand::u64(..));
         let plain: Vec<Arc<str>> = config.mqtt.plain.iter().map(|topic| topic.as_str().into()).collect();
         broker.set_elsewhere(plain.iter().map(|topic| topic.to_string()).collect());
         let shared = Shared::new(broker, users, plain.clone(), config.mqtt.write_timeout, runtime.clone());
-        let (topic, (open, closed), (done, flushed)) =
-            (config.mqtt.topic.clone(), oneshot::channel(), oneshot::channel());
-        runtime.spawn(accept(listener, shared.clone(), closed));
+        let (topic, (done, flushed)) = (config.mqtt.topic.clone(), oneshot::channel());
+        let refused = Arc::new(AtomicU64::new(0));
+        let mut open = Vec::new();
+        for Place { listener, tls: has_tls, pages, .. } in places {
+            let (handle, closed) = oneshot::channel();
+            let tls = tls.clone().filter(|_| has_tls);
+            let (patience, refused) = (config.mqtt.connect_timeout, refused.clone());
+            let door = Arc::new(Door { tls, pages, patience, refused });
+            runtime.spawn(accept(listener, shared.clone(), door, closed));
+            open.push(handle);
+        }
         runtime.spawn(shared.clone().mind_the_time());
         let (publishing, publisher) = (shared.clone(), client.clone());
         let to = topic.clone();
@@ -136,50 +204,77 @@ impl Bound {
         for topic in plain {
             runtime.spawn(mesh::hear_plain(shared.clone(), client.clone(), topic));
         }
-        Server { url, shared, open, flushed, config: config.mqtt.clone() }
+        Server { urls, shared, open, flushed, tls, refused, config: config.mqtt.clone() }
     }
 }
 
 /// A running server for MQTT clients.
 pub struct Server {
-    url: String,
+    urls: Vec<String>,
     shared: Arc<Shared>,
-    /// Dropped with this: then the accepting task ends.
-    open: oneshot::Sender<()>,
+    /// Dropped with this: then the accepting tasks end.
+    open: Vec<oneshot::Sender<()>>,
     /// Nothing waits for the mesh any more.
     flushed: oneshot::Receiver<()>,
+    tls: Option<Arc<Tls>>,
+    /// Connections that ended before MQTT began.
+    refused: Arc<AtomicU64>,
     config: Mqtt,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Server").field("urls", &self.urls).finish_non_exhaustive()
     }
 }
 
 impl Server {
-    /// Where it listens: `mqtt://127.0.0.1:1883` or `unix:/run/smidge-mqtt.sock`.
+    /// Where it listens: `mqtt://127.0.0.1:1883`, `mqtts://…` or `unix:/run/smidge-mqtt.sock`, and behind that, where that is,
+    /// `ws://127.0.0.1:9001/mqtt` or `wss://…`.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
+    /// The first of these.
     pub fn url(&self) -> &str {
-        &self.url
+        self.urls.first().map_or("", String::as_str)
+    }
+
+    /// A way in for what is no MQTT client, for [`gateway::Bound::mqtt`](crate::gateway::Bound::mqtt).
+    pub fn local(&self) -> Local {
+        Local { shared: self.shared.clone(), urls: self.urls.clone().into() }
     }
 
     /// Its counters, for [`gateway::Bound::figures`](crate::gateway::Bound::figures).
     pub fn figures(&self) -> Arc<Registry> {
-        figures::registry(&self.shared)
+        figures::registry(&self.shared, &self.refused)
     }
 
-    /// Reads users and access rules again; where that fails, they stay as they were.
+    /// Reads users, access rules and certificates again; where that fails, they stay as they were.
     pub async fn reload(&self) {
-        let config = self.config.clone();
-        if config.users.is_none() && config.acl.is_none() {
+        let (config, has_access) =
+            (self.config.clone(), self.config.users.is_some() || self.config.acl.is_some());
+        if !has_access && self.tls.is_none() {
             return;
         }
-        match self.shared.runtime.unblock(move || files::access(&config)).await {
-            Ok(Ok(access)) => self.shared.set_access(access),
-            Ok(Err(e)) => {
+        let read = move || (has_access.then(|| files::access(&config)), tls::read(&config));
+        let (access, offer) = match self.shared.runtime.unblock(read).await {
+            Ok(read) => read,
+            Err(e) => return log::error!(target: "smidge", "MQTT's files stay as they were: {e}"),
+        };
+        match access {
+            None => {}
+            Some(Ok(access)) => self.shared.set_access(access),
+            Some(Err(e)) => {
                 log::error!(target: "smidge", "MQTT's users and access stay as they were: {}", chain(&e));
             }
-            Err(e) => log::error!(target: "smidge", "MQTT's users and access stay as they were: {e}"),
+        }
+        match (offer, &self.tls) {
+            (Ok(Some(offer)), Some(tls)) => tls.replace(warned(offer)),
+            (Ok(_), _) => {}
+            (Err(e), _) => {
+                log::error!(target: "smidge", "MQTT's certificates stay as they were: {}", chain(&e));
+            }
         }
     }
 
@@ -194,7 +289,15 @@ impl Server {
     }
 }
 
-async fn accept(listener: Listener, shared: Arc<Shared>, mut closed: oneshot::Receiver<()>) {
+/// Says what is odd about certificates.
+fn warned(Offer { config, warnings, .. }: Offer) -> ServerConfig {
+    for warning in warnings {
+        log::warn!(target: "smidge", "{warning}");
+    }
+    config
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>, door: Arc<Door>, mut closed: oneshot::Receiver<()>) {
     let mut failures = Repeats::default();
     loop {
         let accepted = match select(std::pin::pin!(listener.accept()), &mut closed).await {
@@ -203,7 +306,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut closed: oneshot::Re
         };
         match accepted {
             Ok(stream) => {
-                shared.runtime.spawn(connection::serve(shared.clone(), stream));
+                shared.runtime.spawn(connection::serve(shared.clone(), stream, door.clone()));
                 // Each is heard before the next one is taken in.
                 yield_now().await;
             }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use smidge_mqtt::{Action, Broker, ConnectionId, Credentials, Qos, Verdict, mesh};
+use smidge_mqtt::{Action, Broker, ConnectionId, Credentials, Qos, TapId, Verdict, mesh};
 
 use crate::runtime::Handle;
 
@@ -43,6 +43,8 @@ struct Queue {
 pub(super) struct State {
     pub(super) broker: Broker,
     tasks: HashMap<ConnectionId, Arc<AtomicWaker>>,
+    /// Of those who follow a filter (`local.rs`).
+    pub(super) taps: HashMap<TapId, Arc<AtomicWaker>>,
     /// What is read is taken in before another reads: one buffer is enough for all.
     pub(super) buffer: Box<[u8]>,
     queue: Queue,
@@ -86,6 +88,7 @@ impl Shared {
         let state = State {
             broker,
             tasks: HashMap::new(),
+            taps: HashMap::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             queue: Queue::default(),
             armed: None,
@@ -131,6 +134,11 @@ impl Shared {
                     }
                 }
                 Action::Authenticate(id, credentials) => self.authenticate(state, id, credentials),
+                Action::Tap(id) => {
+                    if let Some(task) = state.taps.get(&id) {
+                        task.wake();
+                    }
+                }
                 Action::Publish { message, stamp } => {
                     let plain = self.plain.iter().find(|topic| ***topic == *message.topic).cloned();
                     let data = match plain {
@@ -226,6 +234,7 @@ impl Shared {
     pub(super) fn end_outgoing(&self) {
         self.closing.store(true, Ordering::Release);
         self.mesh.wake();
+        self.state().taps.values().for_each(|task| task.wake());
     }
 
     /// Does what is due, for as long as the server runs.

@@ -35,6 +35,8 @@ mod mesh;
 mod messages;
 mod metrics;
 mod mqtt;
+mod mqtt_api;
+mod mqtt_doors;
 mod names;
 mod notify;
 mod openapi;

@@ -218,7 +218,11 @@ fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_node_shows() {
         for path in ["/v1/status", "/v1/nothing"] {
             nodes[1].0.get(path).await;
         }
-        let shown = exposed(&nodes[1].0.get("/metrics").await.text());
+        let mut shown = exposed(&nodes[1].0.get("/metrics").await.text());
+        let mqtt = crate::support::mqtt::serve(&net, &nodes[1].1, &net.config(9, &[]));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &mqtt.figures()).unwrap();
+        shown.extend(exposed(&text));
         for expression in &expressions {
             let (selectors, labels) = read(expression);
             assert!(!selectors.is_empty(), "no metric in {expression}");

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -224,7 +225,7 @@ def hold(true, what):
 
 def mesh(nodes, started):
     """Three nodes that all know each other; the third looks for a name in vain, too."""
-    first = Node()
+    first = Node("--set", "mqtt.listen=127.0.0.1:0")
     started.append(first)
     started.append(Node("--dial", first.address))
     started.append(Node("--dial", first.address, "--dial", started[1].address, "--dial", "127.0.0.1:9"))
@@ -251,6 +252,25 @@ def the_page_shows_a_mesh(browser, nodes, proxy):
         && [...document.querySelectorAll('input,select')].every(i => i.labels.length)
         && document.documentElement.lang === 'en'""")
     hold(labels, "something has no label")
+
+
+def mqtt_clients_are_listed_where_there_is_mqtt(browser, nodes):
+    browser.open(nodes[2].url + "/")
+    until("the peer id", lambda: browser.text("#peer") == nodes[2].peer)
+    hold(browser.text("#mqtt-card") == "", "a node without MQTT lists its clients")
+    place = until("MQTT", lambda: nodes[0].find(r"mqtt listening on mqtt://([0-9.:]+)"))
+    host, port = place.split(":")
+    # CONNECT of 3.1.1, with an id that is markup, and SUBSCRIBE to two filters.
+    name = b"<b>hall</b>"
+    body = b"\0\4MQTT\4\2\0\0" + len(name).to_bytes(2, "big") + name
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
+        client.sendall(b"\x10" + bytes([len(body)]) + body + b"\x82\x0a\0\1\0\1a\0\0\1b\0")
+        hold(client.recv(4) == b"\x20\2\0\0", "no CONNACK")
+        browser.open(nodes[0].url + "/")
+        row = "return [...document.querySelectorAll('#mqtt tr')].map(r => [...r.cells].map(c => c.innerText))"
+        until("a client's row", lambda: browser.run(row) == [["<b>hall</b>", "", "3.1.1", "2", "0"]])
+        hold("1 session" in browser.text("#mqtt-totals"), browser.text("#mqtt-totals"))
+    until("its end", lambda: "Nobody is connected" in browser.text("#mqtt-more"))
 
 
 def what_is_published_is_seen_as_a_rate_and_as_messages(browser, nodes):
@@ -466,6 +486,7 @@ def main():
             proxy = Proxy(nodes[2])
             browser = Browser(directory)
             complaints = []
+            mqtt_clients_are_listed_where_there_is_mqtt(browser, nodes)
             the_page_shows_a_mesh(browser, nodes, proxy)
             what_is_published_is_seen_as_a_rate_and_as_messages(browser, nodes)
             a_message_is_published_from_the_page(browser, nodes)

@@ -22,7 +22,9 @@ mod users;
 
 pub use access::Access;
 pub use acl::{Acl, AclError, Operation};
-pub use broker::{Action, Broker, ClientInfo, ConnectionId, Credentials, Full, Stats, Verdict};
+pub use broker::{
+    Action, Broker, ClientInfo, ConnectionId, Credentials, Full, Refused, Stats, TapId, Tapped, Verdict,
+};
 pub use limits::Limits;
 pub use message::{Message, Qos};
 pub use retained::{Rank, Rejected};

@@ -81,6 +81,16 @@ impl Users {
         Ok(Self(users))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is a user of this name.
     pub fn contains(&self, user: &str) -> bool {
         self.0.contains_key(user)

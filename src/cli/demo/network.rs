@@ -78,12 +78,15 @@ pub(super) struct Network {
     /// When each name got its records.
     pub(super) named: Vec<(&'static str, Duration)>,
     progress: Progress,
+    sets: Vec<&'static str>,
+    /// The node that was killed on purpose.
+    killed: Option<usize>,
 }
 
 impl Network {
     /// Starts bootstrap and `peers` peers, none of which has a record yet; with `mdns` as many nodes that
-    /// have no names at all.
-    pub(super) fn start(peers: usize, mdns: bool) -> Result<Self, Failure> {
+    /// have no names at all. `sets`: what else each of them is to have, KEY=VALUE, with ADDRESS for its own.
+    pub(super) fn start(peers: usize, mdns: bool, sets: &[&'static str]) -> Result<Self, Failure> {
         let failed = |what: &str, e: &dyn std::fmt::Display| {
             Failure::new(exit::FAILED, "demo", format!("{what}: {e}"))
         };
@@ -109,6 +112,8 @@ impl Network {
             sender,
             named: Vec::new(),
             progress: Progress::new(),
+            sets: sets.to_vec(),
+            killed: None,
         };
         if mdns {
             for n in 1..=1 + peers {
@@ -234,6 +239,17 @@ impl Network {
         Ok(())
     }
 
+    /// Kills a node, as a power cut would.
+    pub(super) fn kill_node(&mut self, node: usize) {
+        self.killed = Some(node);
+        // An error says that it has ended already.
+        let _ = self.processes[node].child.kill();
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Ends all nodes: with SIGTERM, and if that does not do, for certain.
     pub(super) fn stop(&mut self) {
         self.progress.clear();
@@ -244,10 +260,11 @@ impl Network {
             }
         }
         let deadline = Instant::now() + DRAIN;
-        let mut open = self.processes.len();
+        let mut open = self.processes.len() - usize::from(self.killed.is_some());
         while open > 0 {
             match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(News::Line(node, line)) => self.note(node, &line),
+                Ok(News::Ended(node)) if self.killed == Some(node) => {}
                 Ok(News::Ended(_)) => open -= 1,
                 Ok(News::Interrupted) => {}
                 Err(_) => break,
@@ -281,6 +298,7 @@ impl Network {
         };
         match news {
             Ok(News::Line(node, line)) => self.note(node, &line),
+            Ok(News::Ended(node)) if self.killed == Some(node) => {}
             Ok(News::Ended(node)) => {
                 let last = self.lines(node).last().map_or("nothing", |l| l.message.as_str());
                 let why = format!("{} ended unexpectedly; its last words: {last}", self.name(node));
@@ -354,6 +372,9 @@ impl Network {
             .arg(format!("/ip4/{}/udp/{}/quic-v1", self.ip_of(node), self.port));
         for target in dial {
             command.arg("--dial").arg(format!("{target}:{}", self.port));
+        }
+        for set in &self.sets {
+            command.arg("--set").arg(set.replace("ADDRESS", &self.ip_of(node).to_string()));
         }
         let started = self.started.elapsed();
         let mut child = command

@@ -66,6 +66,7 @@ pub(super) fn report(config: &Config, host: &[IpAddr], listening: &[Multiaddr]) 
     report.group("who is connected", members(config));
     report.group("who comes through others", through_others(config));
     report.group("who reaches the API", vec![api(config, host)]);
+    report.group("who reaches MQTT", mqtt(config, host));
     report
 }
 
@@ -225,6 +226,43 @@ fn api(config: &Config, host: &[IpAddr]) -> Finding {
     }
 }
 
+fn mqtt(config: &Config, host: &[IpAddr]) -> Vec<Finding> {
+    let mqtt = &config.mqtt;
+    let judge = |(key, listen): (&str, &ApiListen)| {
+        let check = "exposure.mqtt";
+        let needs = match (&mqtt.users, mqtt.anonymous, &mqtt.tls_ca) {
+            (Some(_), false, None) => "with a name and its password",
+            (Some(_), false, Some(_)) => "with a certificate, a name and its password",
+            (_, _, Some(_)) => "with a certificate",
+            _ => "without a password",
+        };
+        let what = if mqtt.acl.is_some() { "what mqtt.acl says" } else { "all topics of MQTT" };
+        match listen {
+            ApiListen::Off => None,
+            ApiListen::Unix(path) => {
+                let found = format!("the node's own user, through a socket with mode 0600: {what}, {needs}");
+                Some(Finding::ok(check, path.display().to_string(), found))
+            }
+            ApiListen::Tcp(socket) => {
+                let reach = Reach::bound(socket.ip(), host);
+                let found = format!("{}: {what}, {needs}", reach.who());
+                let (subject, open) = (format!("{key} {socket}"), needs == "without a password");
+                Some(match reach {
+                    Reach::Machine => Finding::ok(check, subject, found),
+                    _ if open => Finding::warn(check, subject, found, "set mqtt.users"),
+                    _ if mqtt.tls_cert.is_none() => {
+                        let found = format!("{found}; in the clear");
+                        Finding::warn(check, subject, found, "set mqtt.tls_cert and mqtt.tls_key")
+                    }
+                    _ => Finding::ok(check, subject, found),
+                })
+            }
+        }
+    };
+    let all = [("mqtt.listen", &mqtt.listen), ("mqtt.websocket", &mqtt.websocket)];
+    all.into_iter().filter_map(judge).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Verdict, *};
@@ -320,5 +358,24 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn mqtt_is_for_this_machine_or_wants_passwords_and_tls() {
+        let mut config = Config::default();
+        assert!(mqtt(&config, &host()).is_empty());
+        let judged = |config: &Config| {
+            let finding = mqtt(config, &host()).remove(0);
+            (finding.verdict, finding.found)
+        };
+        config.mqtt.listen = ApiListen::Tcp(([127, 0, 0, 1], 1883).into());
+        assert_eq!(judged(&config).0, Verdict::Ok);
+        config.mqtt.listen = ApiListen::Tcp(([0, 0, 0, 0], 1883).into());
+        config.mqtt.anonymous = true;
+        assert!(matches!(judged(&config), (Verdict::Warn, found) if found.ends_with("without a password")));
+        (config.mqtt.anonymous, config.mqtt.users) = (false, Some("users".into()));
+        assert!(matches!(judged(&config), (Verdict::Warn, found) if found.ends_with("in the clear")));
+        config.mqtt.tls_cert = Some("cert".into());
+        assert_eq!(judged(&config).0, Verdict::Ok);
     }
 }

@@ -12,6 +12,8 @@ use crate::{
 
 const CHECK: &str = "listen.address";
 const API: &str = "listen.api";
+const MQTT: &str = "listen.mqtt";
+const WEBSOCKET: &str = "listen.websocket";
 /// Where the kernel lists its sockets.
 const UDP: &[&str] = &["/proc/net/udp", "/proc/net/udp6"];
 const TCP: &[&str] = &["/proc/net/tcp", "/proc/net/tcp6"];
@@ -42,52 +44,63 @@ pub(super) async fn check(config: &Config, runtime: &Handle, running: &Running) 
         };
         let holder = holder_of(runtime, &bound, socket, tables).await;
         let ours = running.listening.iter().any(|other| is_same(over, socket, other));
-        findings.push(judge(CHECK, &address.to_string(), &bound, socket, ours, holder));
+        findings.push(judge(CHECK, "listen.addresses", &address.to_string(), &bound, socket, ours, holder));
     }
-    findings.extend(api(config, runtime, running).await);
+    findings.extend(local("api.listen", &config.api.listen, runtime, running.api).await);
     findings
 }
 
-async fn api(config: &Config, runtime: &Handle, running: &Running) -> Option<Finding> {
-    match &config.api.listen {
+/// A listener of this node's for programs, which `key` asks for. `ours`: this configuration's node runs.
+pub(super) async fn local(
+    key: &'static str,
+    listen: &ApiListen,
+    runtime: &Handle,
+    ours: bool,
+) -> Option<Finding> {
+    let (check, name) = match key {
+        "api.listen" => (API, "api"),
+        "mqtt.listen" => (MQTT, "mqtt"),
+        _ => (WEBSOCKET, "mqtt over websocket"),
+    };
+    match listen {
         ApiListen::Off => None,
         ApiListen::Tcp(socket) => {
             let bound = runtime.bind_tcp(*socket, TcpOptions::default()).map(|_| ());
             let holder = holder_of(runtime, &bound, *socket, TCP).await;
-            Some(judge(API, &format!("api {socket}"), &bound, *socket, running.api, holder))
+            Some(judge(check, key, &format!("{name} {socket}"), &bound, *socket, ours, holder))
         }
         ApiListen::Unix(path) => {
-            let subject = format!("api unix:{}", path.display());
+            let subject = format!("{name} unix:{}", path.display());
             let there = path.symlink_metadata();
             Some(match there {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => match paths::can_make(path) {
-                    Ok(()) => Finding::ok(API, subject, "can be made"),
+                    Ok(()) => Finding::ok(check, subject, "can be made"),
                     Err((dir, why)) => Finding::fail(
-                        API,
+                        check,
                         subject,
                         format!("{} {why}", dir.display()),
-                        "let this user write there, or set api.listen to another path",
+                        format!("let this user write there, or set {key} to another path"),
                     ),
                 },
-                Err(e) => Finding::fail(API, subject, e.to_string(), "set api.listen to another path"),
+                Err(e) => Finding::fail(check, subject, e.to_string(), format!("set {key} to another path")),
                 Ok(metadata) if !metadata.file_type().is_socket() => {
-                    let advice = "remove it if nobody needs it, or set api.listen to another path";
-                    Finding::fail(API, subject, "something else than a socket is there", advice)
+                    let advice = format!("remove it if nobody needs it, or set {key} to another path");
+                    Finding::fail(check, subject, "something else than a socket is there", advice)
                 }
-                Ok(_) if running.api => Finding::ok(API, subject, "our own node answers there"),
+                Ok(_) if ours => Finding::ok(check, subject, "our own node answers there"),
                 Ok(_) => match runtime.connect_unix(path.clone()).await {
                     Ok(_) => {
-                        let advice = "end it, or give this node another path: api.listen";
-                        Finding::fail(API, subject, "another process answers there", advice)
+                        let advice = format!("end it, or give this node another path: {key}");
+                        Finding::fail(check, subject, "another process answers there", advice)
                     }
                     Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                        Finding::ok(API, subject, "left behind by a node that was killed: it is replaced")
+                        Finding::ok(check, subject, "left behind by a node that was killed: it is replaced")
                     }
                     Err(e) => Finding::fail(
-                        API,
+                        check,
                         subject,
                         format!("a socket is there, but cannot be reached: {e}"),
-                        "let this user reach it, or set api.listen to another path",
+                        format!("let this user reach it, or set {key} to another path"),
                     ),
                 },
             })
@@ -104,6 +117,7 @@ struct Holder {
 
 fn judge(
     check: &'static str,
+    key: &str,
     subject: &str,
     bound: &io::Result<()>,
     socket: SocketAddr,
@@ -114,7 +128,6 @@ fn judge(
         Ok(()) => return Finding::ok(check, subject, "free"),
         Err(error) => error,
     };
-    let key = if check == API { "api.listen" } else { "listen.addresses" };
     match error.kind() {
         io::ErrorKind::AddrInUse if ours => Finding::ok(check, subject, "our own node listens there"),
         io::ErrorKind::AddrInUse => {
@@ -235,7 +248,7 @@ mod tests {
             (error(io::ErrorKind::PermissionDenied), low, false, None, Verdict::Fail, "from 1024 on"),
             (error(io::ErrorKind::Unsupported), high, false, None, Verdict::Fail, "listen.addresses"),
         ] {
-            let finding = judge(CHECK, "a", &bound, socket, ours, holder);
+            let finding = judge(CHECK, "listen.addresses", "a", &bound, socket, ours, holder);
             assert_eq!(finding.verdict, expected, "{finding:?}");
             let text = format!("{} {}", finding.found, finding.advice.unwrap_or_default());
             assert!(text.contains(words), "{text}");

@@ -23,6 +23,8 @@ mod limits;
 mod links;
 mod listen;
 mod mdns;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 mod names;
 mod node;
 mod paths;
@@ -105,6 +107,8 @@ async fn examine(args: &DoctorArgs, config: &Config, runtime: &Handle) -> Result
     let (found, node) = node::check(&args.api, config, runtime, own).await?;
     report.group("node", std::iter::once(found).chain(node.findings()).collect());
     report.group("listen", listen::check(config, runtime, &node.running).await);
+    #[cfg(feature = "mqtt")]
+    report.group("mqtt", mqtt::check(config, runtime, &node.running).await);
 
     let here = |address: &Multiaddr| is_here(address, &ips, &config.listen.addresses);
     let servers = resolver::check(config, runtime).await;

@@ -37,6 +37,9 @@ const WINDOW: u64 = 1024;
 /// Publishes each line, and ends with the input or with a signal.
 pub(super) async fn publish(api: &mut Api, args: &PubArgs) -> Result<(), Failure> {
     let input = args.input.open(api.verb)?;
+    if args.mqtt {
+        return one_at_a_time(api, args, input).await;
+    }
     let path = format!("{}&split=lines", args.path());
     // A node that does not know it says so of an empty body, too.
     match api.call("POST", &path, b"", OWN_STATE).await {
@@ -261,7 +264,7 @@ fn block(mut input: Lines) -> io::Result<(Vec<u8>, Lines)> {
     Ok((block, input))
 }
 
-/// Publishes line after line, each in a request of its own: nodes before 0.2 take no more.
+/// Publishes line after line, each in a request of its own: MQTT, and nodes before 0.2, take no more.
 async fn one_at_a_time(api: &mut Api, args: &PubArgs, mut input: Lines) -> Result<(), Failure> {
     let mut stops = stops()?;
     let (verb, runtime) = (api.verb, api.runtime.clone());

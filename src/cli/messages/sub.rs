@@ -37,11 +37,15 @@ use crate::{
                         When the node goes away, it is waited for; what is said meanwhile is missed.\n\n\
                         --json, for each message: {\"topic\", \"id\", \"source\", \"name\", \"from\", \"local\",\n\
                         \"bytes\", \"base64\", \"data\", \"sent\", \"late\", \"position\"};\n\
-                        {\"lost\"} where some were lost, {\"gone\"} where some are remembered no more.")]
+                        {\"lost\"} where some were lost, {\"gone\"} where some are remembered no more. With --mqtt: {\"topic\",\n\
+                        \"bytes\", \"base64\", \"data\", \"qos\", \"retained\", \"content_type\", \"response_topic\", \"user\"}.")]
 pub(crate) struct SubArgs {
-    /// A topic (repeatable)
+    /// A topic (repeatable); with --mqtt a filter, such as home/+/door or #
     #[arg(short, long, value_name = "TOPIC", required = true)]
     topic: Vec<String>,
+    /// What MQTT clients say, of all nodes with MQTT; what is retained comes first
+    #[arg(long, conflicts_with_all = ["since", "last", "no_local"])]
+    mqtt: bool,
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -69,6 +73,11 @@ pub(crate) struct SubArgs {
 
 impl SubArgs {
     /// Of a stream that begins in the past, if it is to, or with what is live.
+    fn path(&self, topic: &str, past: bool) -> String {
+        let of = if self.mqtt { "mqtt" } else { "topics" };
+        format!("/v1/{of}/{}?{}", encode(topic.as_bytes()), self.query(past))
+    }
+
     fn query(&self, past: bool) -> String {
         let since = self.since.as_ref().filter(|_| past).map(|since| {
             let back = if parse_duration(since).is_ok() { "-" } else { "" };
@@ -101,8 +110,8 @@ pub(in crate::cli) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
         let mut signals = Signals::new().map_err(|e| Failure::new(exit::FAILED, "signals", e))?;
         let mut streams = Vec::new();
         for topic in &args.topic {
-            let first = api.follow(topic, &args.query(true)).await?;
-            streams.push(stream(&api, topic, args.query(false), first).boxed_local());
+            let first = api.follow_path(&args.path(topic, true)).await?;
+            streams.push(stream(&api, args.path(topic, false), first).boxed_local());
         }
         if args.count == Some(0) {
             return Ok(());
@@ -164,18 +173,13 @@ enum State {
 }
 
 /// What comes of a topic: it ends only where the node refuses.
-fn stream<'a>(
-    api: &'a Api,
-    topic: &'a str,
-    query: String,
-    first: Follow,
-) -> impl stream::Stream<Item = Come> + 'a {
-    stream::unfold((State::Open(first), query), move |(state, query)| async move {
+fn stream(api: &Api, path: String, first: Follow) -> impl stream::Stream<Item = Come> + '_ {
+    stream::unfold((State::Open(first), path), move |(state, path)| async move {
         let mut pause = match state {
             State::Open(mut follow) => {
                 return Some(match follow.next().await.filter(|event| event.name != "end") {
-                    Some(event) => (Come::Event(event), (State::Open(follow), query)),
-                    None => (Come::Gone, (State::Lost(AGAIN), query)),
+                    Some(event) => (Come::Event(event), (State::Open(follow), path)),
+                    None => (Come::Gone, (State::Lost(AGAIN), path)),
                 });
             }
             State::Lost(pause) => pause,
@@ -183,11 +187,11 @@ fn stream<'a>(
         };
         loop {
             api.runtime.sleep(pause).await;
-            match api.follow(topic, &query).await {
-                Ok(follow) => return Some((Come::Back, (State::Open(follow), query))),
+            match api.follow_path(&path).await {
+                Ok(follow) => return Some((Come::Back, (State::Open(follow), path))),
                 // It is not there, or is still coming up or going down.
                 Err(failure) if matches!(failure.code, exit::UNAVAILABLE | exit::TIMED_OUT) => {}
-                Err(failure) => return Some((Come::Refused(failure), (State::Ended, query))),
+                Err(failure) => return Some((Come::Refused(failure), (State::Ended, path))),
             }
             pause = (pause * 2).min(LONGEST);
         }
@@ -266,12 +270,17 @@ impl<'a> Seen<'a> {
     fn line(&self, record: &Value) -> String {
         let text = |key: &str| record[key].as_str().unwrap_or_default();
         let mut line = String::new();
-        if self.args.verbose {
+        if self.args.verbose && !self.args.mqtt {
             let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let at = record["sent"].as_u64().map_or_else(now, Duration::from_millis);
             line.push_str(&format!("{} {} ", clock(at), source(record)));
+        } else if self.args.verbose {
+            let retained = if record["retained"] == true { " retained" } else { "" };
+            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            line.push_str(&format!("{} qos {}{retained} ", clock(at), record["qos"]));
         }
-        if self.args.topic.len() > 1 {
+        let one = self.args.topic.len() == 1 && !(self.args.mqtt && self.args.topic[0].contains(['+', '#']));
+        if !one {
             line.push_str(&format!("{}: ", text("topic")));
         }
         if record["base64"] == true {

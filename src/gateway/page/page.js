@@ -117,7 +117,7 @@
     const mine = (round = new AbortController());
     const late = setTimeout(() => mine.abort(), PATIENCE);
     try {
-      const paths = ["/v1/status", "/v1/peers", "/v1/mesh", "/v1/names"];
+      const paths = ["/v1/status", "/v1/peers", "/v1/mesh", "/v1/names", "/v1/mqtt"];
       const first = await ask(paths[0], mine.signal);
       if (first.status === 401) return login(first.record);
       if (first.status !== 200) throw new Error(first.record.error + ": " + first.record.hint);
@@ -126,12 +126,13 @@
       const rest = await Promise.all(paths.slice(1).map((path) => ask(path, mine.signal)));
       const wrong = rest.find((answer) => answer.status !== 200);
       if (wrong) throw new Error(wrong.record.error + ": " + wrong.record.hint);
-      const [peers, mesh, names, past] = rest;
+      const [peers, mesh, names, mqtt, past] = rest;
       if (past) {
         history = past.record;
         stale = at + history.slot_s * 1000 - history.ended_ms_ago;
       }
       show(first.record, at, peers.record.peers, new Map(Object.entries(mesh.record.topics)), names.record.names);
+      clients(mqtt.record);
       answered();
     } catch (error) {
       if (mine !== round || document.hidden) return;
@@ -245,6 +246,20 @@
     });
     if (!names.length) put($("names-more"), "No name is configured: this node waits to be dialed.");
     if (!peers.length) put($("peers-more"), "Nobody is connected.");
+  }
+
+  function clients(mqtt) {
+    $("mqtt-card").hidden = !mqtt.listening.length;
+    rows("mqtt", mqtt.clients, (client) => client.id, (client) => [
+      [cut(client.id, 80), "mono far", client.id],
+      [client.user ?? "", "far"],
+      [client.version],
+      [client.subscriptions.toString(), "n"],
+      [client.waiting.toString(), client.waiting ? "n warn" : "n"],
+    ]);
+    if (!mqtt.clients.length) put($("mqtt-more"), "Nobody is connected.");
+    put($("mqtt-totals"), `On ${mqtt.listening.join(", ")}: ${plural(mqtt.sessions, "session")}, ${plural(mqtt.retained, "retained message")}. Since the start: ` +
+      `${plural(mqtt.received, "message")} of clients here, ${mqtt.sent} to them` + (mqtt.dropped ? `; ${mqtt.dropped} dropped for slow ones` : "") + ".");
   }
 
   const RATES = [

@@ -6,7 +6,6 @@ use smidge_catchup::Item;
 
 use super::{EventLoop, answer, id_text};
 use crate::{
-    config::ApiListen,
     error::chain,
     gossip::{self, PublishError, Topic, bundle},
     node::{
@@ -194,7 +193,7 @@ impl EventLoop {
     pub(super) fn bundles(&self, topic: &str) -> bool {
         let mqtt = &self.config.mqtt;
         self.config.topics.get(topic).is_some_and(|rules| rules.bundle)
-            || (mqtt.listen != ApiListen::Off && mqtt.topic == topic)
+            || (mqtt.is_on() && mqtt.topic == topic)
     }
 
     /// Publishes of one topic, in at most `turn` messages of gossip; takes out what is done, and says why the rest

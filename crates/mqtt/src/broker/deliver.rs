@@ -34,6 +34,7 @@ impl Broker {
         if message.has_expired(now) {
             return;
         }
+        self.feed_taps(&message);
         let mut found = mem::take(&mut self.found);
         let sessions = &self.sessions;
         let ready = |id: usize| sessions.get(id).is_some_and(|session| session.connection.is_some());

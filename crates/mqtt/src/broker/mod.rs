@@ -9,6 +9,7 @@ mod deliver;
 mod publish;
 mod subscribe;
 mod sys;
+mod taps;
 mod timers;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{
     session::Session,
     trie::{Match, Trie},
 };
+pub use taps::{Refused, TapId, Tapped};
 use timers::Timer;
 
 /// One connection of a client, until [`Broker::closed`].
@@ -81,6 +83,8 @@ pub enum Action {
         /// [`Rank::stamp`].
         stamp: u64,
     },
+    /// There is something to [`Broker::take_tap`].
+    Tap(TapId),
 }
 
 /// What is to be written, and whether the connection is to be closed then.
@@ -206,6 +210,7 @@ pub struct Broker {
     found: Vec<Match>,
     /// Topics whose messages come back from elsewhere.
     elsewhere: HashSet<String>,
+    taps: Slab<taps::Tap>,
     stats: Stats,
 }
 
@@ -250,6 +255,7 @@ impl Broker {
             queued: 0,
             found: Vec::new(),
             elsewhere: HashSet::new(),
+            taps: Slab::new(),
             stats: Stats::default(),
         }
     }

@@ -9,4 +9,5 @@ mod hostile;
 mod lasting;
 mod properties;
 mod support;
+mod taps;
 mod topics;

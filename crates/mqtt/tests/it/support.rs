@@ -11,7 +11,7 @@ use mqtt_proto::{
     Pid, Protocol, QoS, QosPid, TopicFilter, TopicName, v3,
     v5::{self, ConnectReasonCode, DisconnectReasonCode, Packet},
 };
-use smidge_mqtt::{Access, Action, Broker, ConnectionId, Credentials, Limits, Message, Verdict};
+use smidge_mqtt::{Access, Action, Broker, ConnectionId, Credentials, Limits, Message, TapId, Verdict};
 
 pub(crate) struct Client {
     pub(crate) id: ConnectionId,
@@ -30,6 +30,7 @@ pub(crate) struct World {
     /// What went to other brokers.
     pub(crate) mesh: Vec<(Arc<Message>, u64)>,
     pub(crate) asked: Vec<(ConnectionId, Credentials)>,
+    pub(crate) tapped: Vec<TapId>,
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
@@ -71,7 +72,15 @@ impl World {
         let now = Instant::now();
         let mut random = fastrand::Rng::with_seed(7);
         let broker = Broker::new(limits, access, 1, (now, 1_000_000), move || random.u64(..));
-        Self { broker, now, clients: Vec::new(), by_id: BTreeMap::new(), mesh: Vec::new(), asked: Vec::new() }
+        Self {
+            broker,
+            now,
+            clients: Vec::new(),
+            by_id: BTreeMap::new(),
+            mesh: Vec::new(),
+            asked: Vec::new(),
+            tapped: Vec::new(),
+        }
     }
 
     /// Does what the broker asks for, until it asks for nothing.
@@ -84,6 +93,7 @@ impl World {
                 }
                 Action::Authenticate(id, credentials) => self.asked.push((id, credentials)),
                 Action::Publish { message, stamp } => self.mesh.push((message, stamp)),
+                Action::Tap(tap) => self.tapped.push(tap),
             }
         }
     }

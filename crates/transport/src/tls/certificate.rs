@@ -117,37 +117,53 @@ impl Certificate {
 }
 
 /// Where things are in a certificate.
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     /// What the signature is over.
-    signed: &'a [u8],
+    pub(super) signed: &'a [u8],
+    /// Whose it is, and who says so: whole elements.
+    pub(super) subject: &'a [u8],
+    pub(super) issuer: &'a [u8],
     /// The certificate's key, as a whole and in its parts.
-    key: &'a [u8],
-    key_algorithm: &'a [u8],
-    key_bits: &'a [u8],
+    pub(super) key: &'a [u8],
+    pub(super) key_algorithm: &'a [u8],
+    pub(super) key_bits: &'a [u8],
     /// First and last second that it is valid at, since 1970.
-    validity: (i64, i64),
-    extensions: &'a [u8],
-    algorithm: &'a [u8],
-    signature: &'a [u8],
+    pub(super) validity: (i64, i64),
+    pub(super) extensions: &'a [u8],
+    pub(super) algorithm: &'a [u8],
+    pub(super) signature: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
     fn of(der: &'a [u8]) -> Result<Self, Flaw> {
+        Self::read(der, false)
+    }
+
+    /// Of any certificate; old tools make those of the first version, which have no extensions.
+    pub(super) fn any(der: &'a [u8]) -> Result<Self, Flaw> {
+        Self::read(der, true)
+    }
+
+    fn read(der: &'a [u8], old: bool) -> Result<Self, Flaw> {
         let bad = Flaw::Encoding;
         let mut outer = Reader(Reader(der).only(SEQUENCE).ok_or(bad("no certificate"))?);
         let (signed, inner) = outer.next_whole(SEQUENCE).ok_or(bad("nothing that is signed"))?;
         let algorithm = outer.next(SEQUENCE).ok_or(bad("no algorithm"))?;
         let signature = outer.next_bits().ok_or(bad("no signature"))?;
-        let inner = inner.strip_prefix(VERSION).ok_or(bad("another version than 3"))?;
+        let inner = match inner.strip_prefix(VERSION) {
+            Some(inner) => inner,
+            None if old && inner.first() == Some(&INTEGER) => inner,
+            None => return Err(bad("another version than 3")),
+        };
         let mut inner = Reader(inner);
         inner.next(INTEGER).ok_or(bad("no serial number"))?;
         if inner.next(SEQUENCE) != Some(algorithm) {
             return Err(bad("two algorithms"));
         }
-        inner.next(SEQUENCE).ok_or(bad("no issuer"))?;
+        let (issuer, _) = inner.next_whole(SEQUENCE).ok_or(bad("no issuer"))?;
         let mut times = Reader(inner.next(SEQUENCE).ok_or(bad("no validity"))?);
         let validity = time(&mut times).zip(time(&mut times)).ok_or(bad("no time"))?;
-        inner.next(SEQUENCE).ok_or(bad("no subject"))?;
+        let (subject, _) = inner.next_whole(SEQUENCE).ok_or(bad("no subject"))?;
         let (key, info) = inner.next_whole(SEQUENCE).ok_or(bad("no key"))?;
         let mut info = Reader(info);
         let key_algorithm = info.next(SEQUENCE).ok_or(bad("no algorithm of the key"))?;
@@ -161,7 +177,18 @@ impl<'a> Parts<'a> {
         if [outer, inner, times, info].iter().any(|rest| !rest.0.is_empty()) {
             return Err(bad("more than belongs there"));
         }
-        Ok(Self { signed, key, key_algorithm, key_bits, validity, extensions, algorithm, signature })
+        Ok(Self {
+            signed,
+            subject,
+            issuer,
+            key,
+            key_algorithm,
+            key_bits,
+            validity,
+            extensions,
+            algorithm,
+            signature,
+        })
     }
 
     /// The host's key and signature. No other extension may insist on being understood.
@@ -187,6 +214,11 @@ impl<'a> Parts<'a> {
         let signature = value.only(OCTET_STRING).ok_or(bad("no signature of a host"))?;
         Ok((key, signature))
     }
+}
+
+/// First and last second, since 1970, that any X.509 certificate is valid at; `None` if it is none.
+pub fn validity(der: &[u8]) -> Option<(i64, i64)> {
+    Parts::any(der).ok().map(|parts| parts.validity)
 }
 
 /// A point in time (RFC 5280, 4.1.2.5), in seconds since 1970. UTCTime's two digits mean 1950 to 2049.

@@ -5,6 +5,7 @@
 //! ML-KEM-768, which it does not have, is the crate `smidge-hybrid`. Never here: sockets, QUIC, sessions that are resumed,
 //! and a comparison with the peer that the caller expects.
 
+mod authority;
 mod certificate;
 mod ciphers;
 mod der;
@@ -34,6 +35,8 @@ use rustls::{
     sign::{CertifiedKey, SigningKey},
 };
 
+pub use authority::Authorities;
+pub use certificate::validity;
 pub(crate) use certificate::{Certificate, generate};
 use verifier::Verifier;
 
