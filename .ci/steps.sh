@@ -132,6 +132,9 @@ step_api() { built && python3 tests/api/run.py "$smidge"; }
 # With js-libp2p and py-libp2p: who is heard again after a restart, and beside a second connection.
 step_interop() { built && python3 tests/interop/run.py "$smidge"; }
 
+# With the MQTT clients that people have: Paho's in Python and C, aiomqtt, MQTT.js in Node.js and in Chromium, mosquitto's.
+step_mqtt-clients() { built && python3 tests/mqtt/run.py "$smidge"; }
+
 # Each of each crate, as the tests built it.
 step_examples() {
     local example
@@ -156,6 +159,7 @@ step_demo() {
     "$smidge" demo
     "$smidge" demo --nodes 20 --json >/dev/null
     "$smidge" demo --mdns --json >/dev/null
+    "$smidge" demo --mqtt
 }
 
 step_faults() {

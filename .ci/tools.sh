@@ -29,6 +29,10 @@ packages_of() {
         kubernetes) ! missing kubectl || echo kubernetes-client ;;
         page) ! missing chromium chromedriver npm || echo chromium chromium-driver npm ;;
         interop) ! missing npm || echo npm ;;
+        mqtt-clients)
+            ! missing npm node openssl mosquitto_pub paho_c_sub chromium chromedriver ||
+                echo npm nodejs openssl mosquitto-clients paho.mqtt.c-examples chromium chromium-driver
+            ;;
         packages-deb)
             ! missing dpkg-deb lintian systemd-analyze systemd-sysusers strace zsh fish setpriv unshare ip curl man ||
                 echo dpkg lintian systemd strace zsh fish util-linux iproute2 curl man-db
