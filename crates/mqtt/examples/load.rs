@@ -1,6 +1,9 @@
 //! Load for a broker, of MQTT 3.1.1, and figures: `cargo run --release -p smidge-mqtt --example load ADDRESS[,ADDRESS…] [QOS
 //! [MESSAGES [SUBSCRIBERS [WINDOW [BYTES [PID…]]]]]]`.
 //!
+//! `load latency ADDRESS[,ADDRESS…] [RATE [MESSAGES [QOS]]]` says how long one message of 100 bytes takes, at so many a second:
+//! half of them at most (p50), and 99 of 100 (p99).
+//!
 //! One client publishes at the first address, subscribers are at the others by turns, or at the same one. At QoS 1, WINDOW messages are
 //! on their way. Prints messages delivered a second, all subscribers together, what was lost, and the CPU time that the
 //! processes PID spent on each. It reads and writes in large pieces, and keeps no message: it is not what is measured.
@@ -11,13 +14,13 @@ use std::{
     fs, io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, future::join_all};
 use smidge_runtime::{Executor, Handle, TcpOptions, TcpStream};
 
 const TOPIC: &[u8] = b"load/test";
@@ -139,6 +142,95 @@ async fn publish(
     Ok(())
 }
 
+/// What each message took, in microseconds: it has in it when it was sent, from one clock.
+async fn time(
+    mut stream: Box<dyn TcpStream>,
+    begun: Instant,
+    took: Arc<Mutex<Vec<u64>>>,
+    acks: bool,
+) -> io::Result<()> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    let at = 2 + TOPIC.len() + if acks { 2 } else { 0 };
+    loop {
+        let n = stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        kept.extend_from_slice(&buffer[..n]);
+        let (now, mut out) = (begun.elapsed().as_micros() as u64, Vec::new());
+        packets(&mut kept, |first, body| {
+            if first & 0xf0 == 0x30 {
+                let sent = u64::from_be_bytes(body[at..at + 8].try_into().unwrap());
+                took.lock().unwrap().push(now - sent);
+                if acks {
+                    out.extend([0x40, 2, body[at - 2], body[at - 1]]);
+                }
+            }
+        });
+        stream.write_all(&out).await?;
+    }
+}
+
+async fn subscriber(
+    runtime: &Handle,
+    address: SocketAddr,
+    id: &str,
+    qos: u8,
+) -> io::Result<Box<dyn TcpStream>> {
+    let mut stream = connect(runtime, address, id).await?;
+    let mut subscribe = b"\x82\x00\x00\x01\x00\x09load/test".to_vec();
+    subscribe.push(qos);
+    subscribe[1] = subscribe.len() as u8 - 2;
+    stream.write_all(&subscribe).await?;
+    let mut suback = [0; 5];
+    stream.read_exact(&mut suback).await?;
+    Ok(stream)
+}
+
+async fn latency(
+    runtime: Handle,
+    addresses: Vec<SocketAddr>,
+    rate: u64,
+    count: u64,
+    qos: u8,
+) -> io::Result<()> {
+    let (took, begun) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
+    let address = *addresses.last().unwrap();
+    let stream = subscriber(&runtime, address, "sub", qos).await?;
+    let times = took.clone();
+    runtime.spawn(async move { drop(time(stream, begun, times, qos > 0).await) });
+    let mut stream = connect(&runtime, addresses[0], "pub").await?;
+    let mut buffer = vec![0; 4096];
+    let start = Instant::now();
+    for n in 0..count {
+        let due = start + Duration::from_nanos(n * 1_000_000_000 / rate);
+        runtime.sleep(due.saturating_duration_since(Instant::now())).await;
+        let mut one = packet(qos, 100, (n % 65_535 + 1) as u16);
+        let at = one.len() - 100;
+        one[at..at + 8].copy_from_slice(&(begun.elapsed().as_micros() as u64).to_be_bytes());
+        stream.write_all(&one).await?;
+        // What is acknowledged is read, and not waited for.
+        while qos > 0
+            && let Some(n) = stream.read(&mut buffer).now_or_never()
+        {
+            assert!(n? > 0, "closed");
+        }
+    }
+    runtime.sleep(Duration::from_secs(2)).await;
+    let mut took = took.lock().unwrap().clone();
+    took.sort_unstable();
+    let part = |percent: usize| {
+        took.get((took.len() * percent / 100).min(took.len().max(1) - 1)).copied().unwrap_or(0)
+    };
+    println!(
+        "QoS {qos} at {rate}/s: p50 {} µs, p99 {} µs, lost {}",
+        part(50),
+        part(99),
+        count - took.len() as u64
+    );
+    Ok(())
+}
+
 /// Clock ticks of CPU time, a hundredth of a second each.
 fn ticks(pid: &str) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -148,6 +240,12 @@ fn ticks(pid: &str) -> u64 {
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "latency") {
+        let addresses = args[1].split(',').map(|one| one.parse().unwrap()).collect();
+        let number = |n: usize, default: u64| args.get(n).map_or(default, |arg| arg.parse().unwrap());
+        let (rate, count, qos) = (number(2, 1000), number(3, 10_000), number(4, 0) as u8);
+        return Executor::default().block_on(1, |runtime| latency(runtime, addresses, rate, count, qos))?;
+    }
     let Some(addresses) = args.first() else {
         println!("load ADDRESS[,ADDRESS…] [QOS [MESSAGES [SUBSCRIBERS [WINDOW [BYTES [PID…]]]]]]");
         return Ok(());
@@ -161,14 +259,7 @@ fn main() -> io::Result<()> {
         let others = if addresses.len() > 1 { &addresses[1..] } else { &addresses[..] };
         let ready = join_all((0..subscribers).map(async |n| {
             let address = others[n as usize % others.len()];
-            let mut stream = connect(&runtime, address, &format!("sub{n}")).await.unwrap();
-            let mut subscribe = b"\x82\x00\x00\x01\x00\x09load/test".to_vec();
-            subscribe.push(qos);
-            subscribe[1] = subscribe.len() as u8 - 2;
-            stream.write_all(&subscribe).await.unwrap();
-            let mut suback = [0; 5];
-            stream.read_exact(&mut suback).await.unwrap();
-            stream
+            subscriber(&runtime, address, &format!("sub{n}"), qos).await.unwrap()
         }));
         for stream in ready.await {
             let heard = heard.clone();
