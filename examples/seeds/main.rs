@@ -3,9 +3,9 @@
 //! `cargo run --example seeds -- [--seeds N] [--first SEED] [--nodes N] [--jobs N]`: so many worlds; says which seeds break
 //! what, and ends with 1 if any does. `-- --seed SEED [--nodes N] [--log LEVEL]`: one world, with what its nodes log, each line
 //! with the simulated time and the node. `-- --twins all [--seeds N]`, or one by name: rows of docs/FAULTS.md (`twins.rs`).
-//! `-- --fault twice --seeds 200`: with a fault put in on purpose, to be found: `twice`, `missing`, `receipt`, `unsent` are, by tests;
-//! whether `wake-up` is remains to be seen, since most of what is not woken is woken by something else soon.
-//! `-- --figures 20,100`: what so many nodes cost.
+//! `-- --fault twice --seeds 200`: with a fault put in on purpose, to be found: `twice`, `missing`, `receipt`, `unsent`, and `wake-up`, of
+//! which one in twenty thousand is lost, are, by tests.
+//! `-- --figures 20,100,1000`: what so many nodes behind one name cost, and what holds among them.
 //!
 //! What happens to nodes (`trouble.rs`): crashes and restarts with and without their key, at their address or another; divided
 //! networks, links in one direction, slow and lossy ones; a name server that fails, lies, is late or does not learn what

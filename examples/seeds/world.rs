@@ -72,11 +72,21 @@ pub(crate) struct Setup {
     pub(crate) records: usize,
     /// Clocks jump by up to two weeks, past what is promised.
     pub(crate) wild_clocks: bool,
+    /// All nodes are behind one name, in a hosts file: what is simulated has no TCP for a long answer.
+    pub(crate) is_one_name: bool,
 }
 
 impl Setup {
     pub(crate) fn new(seed: u64, nodes: usize) -> Self {
-        Self { seed, nodes, sabotage: None, files: true, records: RECORDS, wild_clocks: false }
+        Self {
+            seed,
+            nodes,
+            sabotage: None,
+            files: true,
+            records: RECORDS,
+            wild_clocks: false,
+            is_one_name: false,
+        }
     }
 }
 
@@ -132,7 +142,7 @@ pub(crate) struct Nodes {
     /// Time and tasks of nobody's node.
     pub(crate) rt: Handle,
     lives: u64,
-    _files: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -182,7 +192,7 @@ impl Nodes {
         let rt = server.handle();
         let world = world.clone();
         let nodes =
-            Self { setup, world, rng, names, members, notes: Arc::default(), rt, lives: 0, _files: files };
+            Self { setup, world, rng, names, members, notes: Arc::default(), rt, lives: 0, dir: files };
         if let Some(Sabotage::LostWakeUp) = nodes.setup.sabotage {
             nodes.world.lose_wake_ups(20_000);
         }
@@ -224,6 +234,16 @@ impl Nodes {
         }
     }
 
+    /// All nodes are behind the name from the beginning, and stay there.
+    pub(crate) fn write_hosts(&self) {
+        let lines: String = self.members.iter().map(|member| format!("{} {NAME}\n", member.ip)).collect();
+        std::fs::write(self.hosts(), lines).expect("a file of this world's own");
+    }
+
+    fn hosts(&self) -> PathBuf {
+        self.dir.path().join("hosts")
+    }
+
     fn config(&self, number: usize) -> Config {
         let mut config = Config::default();
         config.listen.addresses = vec!["/ip4/0.0.0.0/udp/4001/quic-v1".parse().expect("an address")];
@@ -242,6 +262,12 @@ impl Nodes {
         let keep = Keep { messages: Some(KEPT), ..Keep::default() };
         let rules = TopicRules { keep: Some(keep), ..TopicRules::default() };
         config.topics.insert(TOPICS[1].to_owned(), rules);
+        if self.setup.is_one_name {
+            config.dial.names = vec![format!("{NAME}:4001").parse().expect("a name")];
+            config.dns.hosts = Some(self.hosts());
+            config.gossip.topics = vec![TOPICS[0].to_owned()];
+            config.topics.clear();
+        }
         if let Some(path) = &self.members[number].files {
             config.kad.store = Store::File(path.clone());
         }
@@ -269,7 +295,8 @@ impl Nodes {
             Ok(client) => member.client = Some(client),
             Err(e) => return self.break_with(format!("{number} does not start: {e}")),
         }
-        for topic in 0..TOPICS.len() {
+        let topics = if self.setup.is_one_name { 1 } else { TOPICS.len() };
+        for topic in 0..topics {
             self.listen(number, topic).await;
         }
     }

@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod answers;
+mod refresh;
 
 /// Peers of which is kept where they were dialed and answered.
 const MAX_PROVEN: usize = 1024;
@@ -70,6 +71,7 @@ pub(crate) struct Behaviour {
     sources: HashMap<ConnectionId, Source>,
     guard: DialGuard,
     budget: DialBudget,
+    refreshes: refresh::Refreshes,
     /// Who is connected, and where the connection comes from.
     connections: HashMap<ConnectionId, (PeerId, Multiaddr)>,
     /// Where peers were dialed and answered, the last at the end.
@@ -88,6 +90,7 @@ impl Behaviour {
             sources: HashMap::new(),
             guard,
             budget: DialBudget::default(),
+            refreshes: refresh::Refreshes::default(),
             connections: HashMap::new(),
             proven: HashMap::new(),
             unreachable: HashSet::new(),
@@ -259,6 +262,7 @@ impl Behaviour {
                 self.held.push_back(Held { sequence, peer: peer_id, connection, answer: event });
                 None
             }
+            (ToSwarm::Dial { opts }, _) if self.leaves_out(&opts) => None,
             (event, _) => Some(event.map_out(|event| Event::Kad(event.into()))),
         }
     }

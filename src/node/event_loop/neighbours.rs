@@ -52,7 +52,9 @@ impl EventLoop {
     }
 
     pub(super) fn trim_deadline(&mut self) -> Option<Instant> {
-        if self.trim_at.is_none() && self.swarm.behaviour().dialer.is_sparse() {
+        let is_sparse = self.swarm.behaviour().dialer.is_sparse();
+        self.swarm.behaviour_mut().kad.set_sparse(is_sparse);
+        if self.trim_at.is_none() && is_sparse {
             self.trim_at = Some(self.runtime.now() + EVERY);
         }
         self.trim_at.into_iter().chain(self.swarm.behaviour().dialer.deadline()).min()
