@@ -32,6 +32,8 @@ use crate::{
 
 mod answers;
 mod refresh;
+#[cfg(test)]
+mod tests;
 
 /// Peers of which is kept where they were dialed and answered.
 const MAX_PROVEN: usize = 1024;
