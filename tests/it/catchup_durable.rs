@@ -3,17 +3,16 @@
 use std::{fs, path::Path, time::Duration};
 
 use futures::StreamExt;
-use libp2p::{PeerId, Swarm, Transport as _, core::muxing::StreamMuxerBox, identity::Keypair, swarm};
+use libp2p::{Swarm, identity::Keypair};
 use rustix::process::Signal;
 use serde_json::Value;
 use smidge::{
     Client, Config, Delivery, Message, PublishOptions, Start, Subscription,
     config::{Keep, Store, TopicRules},
     gossip::{self, Authenticity, Author, Topic},
-    transport::quic::{self, Transport},
 };
 
-use crate::support::{Network, PATIENCE, TOPIC, daemon::Daemon, now, run, sandbox};
+use crate::support::{Network, PATIENCE, TOPIC, bare, daemon::Daemon, now, run, sandbox};
 
 /// A config of a node that keeps so many messages of [`TOPIC`] in `dir`.
 fn durable(net: &Network, n: u8, names: &[&str], dir: &Path, messages: usize) -> Config {
@@ -265,19 +264,12 @@ fn wall() -> u64 {
 }
 
 /// A bare gossip peer that says, as `author`, these numbers at these times, once it has a subscriber; until it is dropped.
-async fn bare(net: &Network, to: u8, author: &Keypair, said: &[(u64, u32)]) -> Swarm<gossip::Behaviour> {
+async fn speaker(net: &Network, to: u8, author: &Keypair, said: &[(u64, u32)]) -> Swarm<gossip::Behaviour> {
     let key = Keypair::generate_ed25519();
-    let peer = PeerId::from(key.public());
-    let transport = Transport::new(quic::Config::new(&key).unwrap(), net.rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
     let author = Author::new(Authenticity::Signed(author.clone()), 0);
-    let behaviour = gossip::Behaviour::new(gossip::Config::default(), peer, author).unwrap();
-    let rt = net.rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| rt.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    let mut swarm = Swarm::new(transport, behaviour, peer, config);
+    let config = gossip::Config::default();
+    let behaviour = gossip::Behaviour::new(config, key.public().to_peer_id(), author).unwrap();
+    let mut swarm = bare::swarm(&net.rt, &key, behaviour);
     swarm.dial(net.addr(to)).unwrap();
     let topic = Topic::from(TOPIC);
     swarm.behaviour_mut().subscribe(&topic);
@@ -327,7 +319,7 @@ fn a_command_of_before_a_restart_is_not_carried_out_again_whoever_sends_it() {
         let a = net.spawn_as(config.clone(), &key);
         net.listening(&a).await;
         let mut at_a = a.subscribe(TOPIC).await.unwrap();
-        let mut swarm = bare(&net, 2, &victim, &commands).await;
+        let mut swarm = speaker(&net, 2, &victim, &commands).await;
         assert_eq!(heard(&net, &mut swarm, &mut at_a, 10).await, (0..10).collect::<Vec<_>>());
         drop(swarm);
         net.stop(&a, 2).await;
@@ -337,7 +329,7 @@ fn a_command_of_before_a_restart_is_not_carried_out_again_whoever_sends_it() {
         assert_eq!(remembered(&again).await, 3);
         let mut at_again = again.subscribe(TOPIC).await.unwrap();
         let news = [&commands[..], &[(began + 30_000, 77)]].concat();
-        let mut hostile = bare(&net, 2, &victim, &news).await;
+        let mut hostile = speaker(&net, 2, &victim, &news).await;
         assert_eq!(heard(&net, &mut hostile, &mut at_again, 1).await, [77], "and nothing of before");
         assert_eq!(now(&mut at_again), None);
         let mut counted = String::new();
@@ -360,9 +352,9 @@ fn authors_whose_clocks_are_an_hour_off_are_heard_once_and_in_order_also_by_who_
         let (slow, fast, base) = (Keypair::generate_ed25519(), Keypair::generate_ed25519(), wall());
         let early: Vec<_> = (0..20).map(|n| (base - hour + u64::from(n), n)).collect();
         let late: Vec<_> = (100..120).map(|n| (base + hour + u64::from(n), n)).collect();
-        let mut swarm = bare(&net, 2, &slow, &early).await;
+        let mut swarm = speaker(&net, 2, &slow, &early).await;
         assert_eq!(heard(&net, &mut swarm, &mut at_a, 20).await, (0..20).collect::<Vec<_>>());
-        let mut swarm = bare(&net, 2, &fast, &late).await;
+        let mut swarm = speaker(&net, 2, &fast, &late).await;
         assert_eq!(heard(&net, &mut swarm, &mut at_a, 20).await, (100..120).collect::<Vec<_>>());
         drop(swarm);
         let b = net.spawn(durable(&net, 3, &["all"], dir.path(), 100));

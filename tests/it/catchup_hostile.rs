@@ -2,41 +2,33 @@
 //! has all that an honest neighbour remembers, once, and hears what is live meanwhile.
 
 use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    future::Future,
     io,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
 };
 
-use futures::{FutureExt, StreamExt, io::AsyncReadExt, io::AsyncWriteExt};
+use futures::{FutureExt, io::AsyncReadExt, io::AsyncWriteExt};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
-    core::{Endpoint, muxing::StreamMuxerBox, transport::PortUse, upgrade::ReadyUpgrade},
     identity::Keypair,
-    swarm::{
-        self, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, Stream, SubstreamProtocol, THandler, THandlerInEvent, ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
-    },
+    swarm::{NetworkBehaviour, Stream},
 };
 use smidge::{
     Client, Config, Message, PublishOptions, Start, Subscription,
     config::{Keep, TopicRules},
     gossip::{self, Authenticity, Author, Topic},
-    transport::quic::{self, Transport},
 };
 use smidge_catchup::{
     Item,
     frame::{Frame, Ranged, Span, Verdict},
 };
 
-use crate::support::{Network, PATIENCE, TOPIC, run};
+use crate::support::{
+    Network, TOPIC,
+    bare::{self, Bare, Streams},
+    run,
+};
 
 /// What a neighbour says to a frame; nothing: it falls silent.
 type Answers = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
@@ -54,63 +46,7 @@ struct Manners {
 #[derive(NetworkBehaviour)]
 struct Neighbour {
     gossip: gossip::Behaviour,
-    memory: Memory,
-}
-
-struct Memory(Manners);
-
-struct Streams {
-    manners: Manners,
-    begins: bool,
-    open: VecDeque<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
-    waker: Option<Waker>,
-}
-
-impl Memory {
-    fn streams(&self) -> Streams {
-        let begins = self.0.begins.is_some();
-        Streams { manners: self.0.clone(), begins, open: VecDeque::new(), waker: None }
-    }
-}
-
-impl NetworkBehaviour for Memory {
-    type ConnectionHandler = Streams;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.streams())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.streams())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
-}
-
-fn protocol() -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>> {
-    SubstreamProtocol::new(ReadyUpgrade::new(StreamProtocol::new("/smidge/catchup/1.0.0")), ())
+    memory: Bare<Streams>,
 }
 
 async fn read(stream: &mut Stream) -> io::Result<Vec<u8>> {
@@ -139,79 +75,22 @@ async fn converse(mut stream: Stream, manners: Manners, begins: bool) -> io::Res
     }
 }
 
-impl ConnectionHandler for Streams {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        protocol()
-    }
-
-    fn on_behaviour_event(&mut self, event: Infallible) {
-        match event {}
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if std::mem::take(&mut self.begins) {
-            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol: protocol() });
-        }
-        self.open.retain_mut(|open| open.poll_unpin(cx).is_pending());
-        self.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
-        let (stream, begins) = match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
-                (protocol, false)
-            }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
-                (protocol, true)
-            }
-            _ => return,
-        };
-        self.open.push_back(Box::pin(converse(stream, self.manners.clone(), begins)));
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
 /// A neighbour that listens as replica `n`, follows the topic, and answers so.
 fn neighbour(net: &Network, n: u8, manners: &Manners) {
     let key = Keypair::generate_ed25519();
-    let peer = PeerId::from(key.public());
-    let transport = Transport::new(quic::Config::new(&key).unwrap(), net.rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
-    let author = Author::new(Authenticity::Signed(key), 1);
-    let mut gossip = gossip::Behaviour::new(gossip::Config::default(), peer, author).unwrap();
+    let author = Author::new(Authenticity::Signed(key.clone()), 1);
+    let config = gossip::Config::default();
+    let mut gossip = gossip::Behaviour::new(config, key.public().to_peer_id(), author).unwrap();
     gossip.subscribe(&Topic::from(TOPIC));
-    let rt = net.rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| rt.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    let mut swarm =
-        Swarm::new(transport, Neighbour { gossip, memory: Memory(manners.clone()) }, peer, config);
+    let manners = manners.clone();
+    let streams = move || {
+        let (begins, manners) = (manners.begins.is_some(), manners.clone());
+        let serve = move |stream, is_ours| converse(stream, manners.clone(), is_ours).map(drop).boxed();
+        Streams::new("/smidge/catchup/1.0.0", begins, Arc::new(serve))
+    };
+    let mut swarm = bare::swarm(&net.rt, &key, Neighbour { gossip, memory: Bare::new(streams) });
     swarm.listen_on(net.addr(n)).unwrap();
-    net.rt.spawn(
-        async move {
-            loop {
-                swarm.select_next_some().await;
-            }
-        }
-        .boxed(),
-    );
+    bare::drive(&net.rt, swarm);
 }
 
 fn keeping(net: &Network, n: u8, names: &[&str]) -> Config {

@@ -15,8 +15,8 @@ use smidge::{
 
 use crate::{
     mesh::wait_for,
-    strangers_claims::{Stranger, drive, stranger},
-    support::{Network, TOPIC, now, run, text},
+    strangers_claims::{Stranger, stranger},
+    support::{Network, TOPIC, bare::drive, now, run, text},
 };
 
 /// Replica `n` of a name that is a large one to it.

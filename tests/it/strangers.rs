@@ -1,146 +1,50 @@
 //! Bare libp2p peers that do what other implementations do, and a node that meets them.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
-    core::{Endpoint, muxing::StreamMuxerBox, transport::PortUse, upgrade::ReadyUpgrade},
-    identify,
+    Multiaddr, PeerId, Swarm, identify,
     identity::Keypair,
     kad,
-    swarm::{
-        self, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, Stream, SubstreamProtocol, SwarmEvent, THandler, THandlerInEvent, ToSwarm,
-        handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
-    },
+    swarm::{NetworkBehaviour, SwarmEvent},
 };
-use smidge::{
-    Config, Event, GossipState, PutOptions, Quorum,
-    config::Store,
-    transport::quic::{self, Transport},
-};
+use smidge::{Config, Event, GossipState, PutOptions, Quorum, config::Store};
 
-use crate::support::{Network, PATIENCE, run};
+use crate::support::{
+    Network,
+    bare::{self, Bare, Streams},
+    run,
+};
 
 #[derive(NetworkBehaviour)]
 struct Stranger {
     identify: identify::Behaviour,
     kad: kad::Behaviour<kad::store::MemoryStore>,
-    gossip: Gossip,
+    gossip: Bare<Streams>,
 }
 
-/// Speaks gossip by identify and takes streams; opens its own on all but the first connections.
-struct Gossip {
-    /// Connections that are to come without a stream of its own.
-    silent: u32,
-}
-
-/// A connection's gossip.
-struct Streams {
-    opens: bool,
-    open: Vec<Stream>,
-}
-
-impl Gossip {
-    fn streams(&mut self) -> Streams {
-        let opens = self.silent == 0;
-        self.silent = self.silent.saturating_sub(1);
-        Streams { opens, open: Vec::new() }
-    }
-}
-
-impl NetworkBehaviour for Gossip {
-    type ConnectionHandler = Streams;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.streams())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.streams())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
-}
-
-fn gossip_protocol() -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>> {
-    SubstreamProtocol::new(ReadyUpgrade::new(StreamProtocol::new("/meshsub/1.1.0")), ())
-}
-
-impl ConnectionHandler for Streams {
-    type FromBehaviour = Infallible;
-    type ToBehaviour = Infallible;
-    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = ();
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        gossip_protocol()
-    }
-
-    fn on_behaviour_event(&mut self, event: Infallible) {
-        match event {}
-    }
-
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
-        if std::mem::take(&mut self.opens) {
-            let protocol = gossip_protocol();
-            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
-        }
-        Poll::Pending
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
-        | ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) = event
-        {
-            self.open.push(protocol);
-        }
-    }
+/// Speaks gossip by identify and takes streams; opens its own on all connections but the first, so many.
+fn gossip(mut silent: u32) -> Bare<Streams> {
+    Bare::new(move || {
+        let opens = silent == 0;
+        silent = silent.saturating_sub(1);
+        let hold = |stream, _| {
+            async move {
+                let _held = stream;
+                std::future::pending::<()>().await;
+            }
+            .boxed()
+        };
+        Streams::new("/meshsub/1.1.0", opens, Arc::new(hold))
+    })
 }
 
 /// Runs a peer at replica `n` that announces `announced` alone, and is `silent` on its first connections.
 fn stranger(net: &Network, n: u8, announced: &[&str], silent: u32) -> PeerId {
-    let mut swarm = stranger_swarm(net, n, announced, silent);
+    let swarm = stranger_swarm(net, n, announced, silent);
     let peer = *swarm.local_peer_id();
-    net.rt.spawn(async move {
-        loop {
-            swarm.select_next_some().await;
-        }
-    });
+    bare::drive(&net.rt, swarm);
     peer
 }
 
@@ -148,19 +52,12 @@ fn stranger(net: &Network, n: u8, announced: &[&str], silent: u32) -> PeerId {
 fn stranger_swarm(net: &Network, n: u8, announced: &[&str], silent: u32) -> Swarm<Stranger> {
     let key = Keypair::generate_ed25519();
     let peer = PeerId::from(key.public());
-    let transport = Transport::new(quic::Config::new(&key).unwrap(), net.rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
     let identify = identify::Config::new("strangers/1".into(), key.public()).with_hide_listen_addrs(true);
     let kad = kad::Config::new(Config::default().kad.protocol);
     let mut kad = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);
     kad.set_mode(Some(kad::Mode::Server));
-    let behaviour = Stranger { identify: identify::Behaviour::new(identify), kad, gossip: Gossip { silent } };
-    let rt = net.rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| rt.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    let mut swarm = Swarm::new(transport, behaviour, peer, config);
+    let behaviour = Stranger { identify: identify::Behaviour::new(identify), kad, gossip: gossip(silent) };
+    let mut swarm = bare::swarm(&net.rt, &key, behaviour);
     swarm.listen_on(net.addr(n)).unwrap();
     for address in announced {
         swarm.add_external_address(address.parse().unwrap());

@@ -15,33 +15,25 @@ use std::{
 
 use futures::{AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture};
 use libp2p::{
-    Multiaddr, OutboundUpgrade, PeerId, StreamProtocol, Swarm, Transport as _,
+    Multiaddr, OutboundUpgrade, PeerId, StreamProtocol, Swarm,
     autonat::v2::client as autonat,
-    core::{
-        Endpoint,
-        muxing::StreamMuxerBox,
-        transport::PortUse,
-        upgrade::{DeniedUpgrade, UpgradeInfo},
-    },
+    core::upgrade::{DeniedUpgrade, UpgradeInfo},
     identify,
     identity::Keypair,
     kad,
     multiaddr::Protocol,
     swarm::{
-        self, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, NewExternalAddrCandidate, Stream, SubstreamProtocol, SwarmEvent, THandler,
-        THandlerInEvent, ToSwarm,
+        ConnectionHandler, ConnectionHandlerEvent, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate,
+        Stream, SubstreamProtocol, SwarmEvent,
         handler::{ConnectionEvent, FullyNegotiatedOutbound},
     },
 };
-use smidge::{
-    Client, Config, Event,
-    runtime::Handle,
-    transport::quic::{self, Transport},
-};
+use smidge::{Client, Config, Event, runtime::Handle};
 
 use crate::support::{
-    Network, PATIENCE, run, sandbox,
+    Network,
+    bare::{self, Bare},
+    run, sandbox,
     wire::{field, framed},
 };
 
@@ -50,16 +42,10 @@ pub(crate) struct Stranger {
     identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<kad::store::MemoryStore>,
     autonat: autonat::Behaviour,
-    pushes: Pushes,
+    pushes: Bare<Pusher>,
 }
 
-/// Pushes these messages of identify over each connection, one after the other.
-pub(crate) struct Pushes {
-    messages: Vec<Vec<u8>>,
-    done: Arc<AtomicUsize>,
-}
-
-/// A connection's.
+/// Pushes messages of identify over a connection, one after the other.
 pub(crate) struct Pusher {
     left: VecDeque<Vec<u8>>,
     is_busy: bool,
@@ -89,48 +75,6 @@ impl OutboundUpgrade<Stream> for Push {
             stream.close().await
         }
         .boxed()
-    }
-}
-
-impl Pushes {
-    fn pusher(&self) -> Pusher {
-        Pusher { left: self.messages.clone().into(), is_busy: false, done: self.done.clone() }
-    }
-}
-
-impl NetworkBehaviour for Pushes {
-    type ConnectionHandler = Pusher;
-    type ToSwarm = Infallible;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.pusher())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.pusher())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
     }
 }
 
@@ -188,36 +132,23 @@ pub(crate) fn stranger(
 ) -> (Swarm<Stranger>, Arc<AtomicUsize>) {
     let key = Keypair::generate_ed25519();
     let peer = PeerId::from(key.public());
-    let transport = Transport::new(quic::Config::new(&key).unwrap(), rt.clone())
-        .unwrap()
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed();
     let identify = identify::Config::new("strangers/1".into(), key.public());
     let mut config = kad::Config::new(Config::default().kad.protocol);
     config.set_periodic_bootstrap_interval(None);
     let mut kad = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), config);
     kad.set_mode(Some(kad::Mode::Server));
     let done = Arc::new(AtomicUsize::new(0));
+    let counted = done.clone();
+    let pusher = move || Pusher { left: messages.clone().into(), is_busy: false, done: counted.clone() };
     let behaviour = Stranger {
         identify: identify::Behaviour::new(identify),
         kad,
         autonat: autonat::Behaviour::default(),
-        pushes: Pushes { messages, done: done.clone() },
+        pushes: Bare::new(pusher),
     };
-    let executor = rt.clone();
-    let config =
-        swarm::Config::with_executor(move |task| executor.spawn(task)).with_idle_connection_timeout(PATIENCE);
-    let mut swarm = Swarm::new(transport, behaviour, peer, config);
+    let mut swarm = bare::swarm(rt, &key, behaviour);
     swarm.listen_on(at.clone()).unwrap();
     (swarm, done)
-}
-
-pub(crate) fn drive(rt: &Handle, mut swarm: Swarm<Stranger>) {
-    rt.spawn(async move {
-        loop {
-            swarm.select_next_some().await;
-        }
-    });
 }
 
 /// A node that dials `other` and no name.
@@ -238,7 +169,7 @@ fn a_peer_that_announces_new_addresses_again_and_again_has_sixteen_and_one_line(
         let node_config = node(&net, 3, net.addr(2));
         let node = net.spawn(node_config);
         let mut events = node.events();
-        drive(&net.rt, swarm);
+        bare::drive(&net.rt, swarm);
         let last: BTreeSet<_> = (0..300).map(|n| at(PUSHES - 1, n).unwrap()).collect();
         net.until("the last of the addresses", &node, |node| {
             let (done, last) = (done.clone(), last.clone());
@@ -321,7 +252,7 @@ pub(crate) fn liar(rt: &Handle, at: &Multiaddr, addresses: &[Multiaddr]) -> Peer
         }
     }
     let peer = *swarm.local_peer_id();
-    drive(rt, swarm);
+    bare::drive(rt, swarm);
     peer
 }
 

@@ -1,6 +1,7 @@
 //! What the tests of whole nodes share: a network of its own for each test, nodes on it, and waiting
 //! for events with an answer to "what for" when it takes too long.
 
+pub(crate) mod bare;
 pub(crate) mod daemon;
 pub(crate) mod hosts;
 pub(crate) mod http;
