@@ -16,7 +16,7 @@ use futures::{
 use libp2p::PeerId;
 use smidge_catchup::Item;
 
-use super::{book::Book, saved::Batch, wall};
+use super::{book::Book, saved::Batch, touched::Touched, wall};
 use crate::{
     runtime::{Handle, Timer},
     store::{FileStatus, Log, Opened},
@@ -129,7 +129,7 @@ impl Durable {
     }
 
     /// Ready with what became of each commit.
-    pub(super) fn poll(&mut self, book: &mut Book, cx: &mut Context<'_>) -> Poll<Report> {
+    pub(super) fn poll(&mut self, book: &mut Touched<Book>, cx: &mut Context<'_>) -> Poll<Report> {
         loop {
             match &mut self.state {
                 State::Opening(opening) => {
@@ -161,7 +161,12 @@ impl Durable {
                         }
                     });
                 }
-                State::Open { .. } if book.unwritten() == 0 => return Poll::Pending,
+                // All topics are asked, which is too much for each turn of a node that keeps nothing new.
+                State::Open { .. } if !book.is_touched() => return Poll::Pending,
+                State::Open { .. } if book.unwritten() == 0 => {
+                    book.settle();
+                    return Poll::Pending;
+                }
                 State::Closed if !book.is_durable() => return Poll::Pending,
                 _ => {}
             }

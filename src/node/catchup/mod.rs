@@ -19,6 +19,7 @@ mod rows;
 mod saved;
 mod scheduler;
 mod session;
+mod touched;
 mod values;
 
 use std::time::UNIX_EPOCH;

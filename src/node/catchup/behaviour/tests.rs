@@ -6,7 +6,7 @@ use futures::StreamExt;
 use libp2p::{Swarm, identity::Keypair, swarm::SwarmEvent};
 use smidge_catchup::frame::{Frame, Verdict};
 
-use super::*;
+use super::{sessions::SIGNATURES, *};
 use crate::{
     config::{Keep, TopicRules},
     gossip::{Authenticity, Author, Topic},
