@@ -74,8 +74,8 @@ async fn put_all(swarm: &mut Swarm<Stranger>, node: (PeerId, Multiaddr), keys: V
     kad.add_address(&peer, address);
     let (mut taken, mut under_way, mut keys) = (0, 0, keys.into_iter().peekable());
     while keys.peek().is_some() || under_way > 0 {
-        // Few: of more than 32 streams kad gives some up, on either side.
-        while under_way < 4
+        // Few: of more than 32 streams kad gives some up, on either side. A record that is refused holds its own for ten seconds.
+        while under_way < 12
             && let Some(key) = keys.next()
         {
             let record = kad::Record::new(key, vec![0; 16]);

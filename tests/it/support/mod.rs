@@ -26,6 +26,7 @@ use smidge::{
     Client, Config, Event, Message, Node, SpawnError, Subscription,
     dns::NameServer,
     runtime::{Executor, Handle},
+    store::StoreError,
 };
 
 /// How long anything may take on a busy machine.
@@ -37,6 +38,15 @@ pub(crate) const TOPIC: &str = "some_topic";
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F) {
     let _ = env_logger::builder().is_test(true).try_init();
     sandbox::run(|| Executor::default().block_on(1, |rt| test(Network::new(rt))).unwrap());
+}
+
+/// Whether what the node wants for itself, an address or its store, belongs to another process.
+fn is_in_use(error: &SpawnError) -> bool {
+    match error {
+        SpawnError::Listen { why, .. } => why.contains("Address already in use"),
+        SpawnError::Store(error) => matches!(error, StoreError::InUse(_)),
+        _ => false,
+    }
 }
 
 /// A loopback network with a name server, where replicas have an address each and one port.
@@ -94,11 +104,9 @@ impl Network {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             match node.clone().spawn(&self.rt) {
-                // The child of another test, forked and not its own program yet, has this process's sockets open, too:
-                // also the one that a node has just closed.
-                Err(SpawnError::Listen { why, .. })
-                    if why.contains("Address already in use") && Instant::now() < deadline =>
-                {
+                // The child of another test, forked and not its own program yet, has this process's sockets and files open, too:
+                // also those that a node has just closed.
+                Err(error) if is_in_use(&error) && Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(10));
                 }
                 spawned => return spawned.unwrap(),
