@@ -21,9 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The peak of this process's memory, in MiB.
 pub(crate) fn peak() -> u64 {
+    memory("VmHWM:") / 1024
+}
+
+/// A line of what the kernel says of this process's memory, in KiB.
+fn memory(what: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() / 1024
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default()
 }
 
 /// Processor time of this process.
@@ -44,6 +49,10 @@ struct Figures {
     delivered: f64,
     p50: Duration,
     p99: Duration,
+    /// Processor time of all nodes for a message, without what they would have taken idling.
+    message: Duration,
+    /// Resident, of a node, in KiB.
+    resident: u64,
     /// Packets of a node and second, and processor time.
     idle: (f64, Duration),
     /// Simulated time after the deaths until what is said reaches all the others.
@@ -62,7 +71,7 @@ impl fmt::Display for Figures {
         };
         write!(
             f,
-            "| {} | {} | {:.1}, {} | {:.2} % | {:.0}, {:.0} ms | {:.1} | {:.2} ms | {} | {}, {:.0} % | {:.0} s, {:.0} s | {} MiB |",
+            "| {} | {} | {:.1}, {} | {:.2} % | {:.0}, {:.0} ms | {:.1} ms | {:.1} MiB | {:.1} | {:.2} ms | {} | {}, {:.0} % | {:.0} s, {:.0} s | {} MiB |",
             self.nodes,
             after(self.meshed),
             self.connections.0,
@@ -70,6 +79,8 @@ impl fmt::Display for Figures {
             self.delivered,
             self.p50.as_secs_f64() * 1e3,
             self.p99.as_secs_f64() * 1e3,
+            self.message.as_secs_f64() * 1e3,
+            self.resident as f64 / 1024.0,
             self.idle.0,
             self.idle.1.as_secs_f64() * 1e3,
             after(self.healed),
@@ -85,9 +96,9 @@ impl fmt::Display for Figures {
 /// A table of swarms of these sizes.
 pub(crate) fn print(sizes: &[usize]) {
     println!(
-        "| nodes | all meshed after | connections, most | delivered | p50, p99 | idle: packets a node and s | processor a node and s | 3 in 10 dead: all the others hear again after | {FOLLOWERS} of a topic one mesh after, delivered | processor, wall | peak |"
+        "| nodes | all meshed after | connections, most | delivered | p50, p99 | processor a message, all nodes | resident a node | idle: packets a node and s | processor a node and s | 3 in 10 dead: all the others hear again after | {FOLLOWERS} of a topic one mesh after, delivered | processor, wall | peak |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for nodes in sizes {
         let start = (Instant::now(), processor());
         let mut setup = Setup::new(1, *nodes);
@@ -104,6 +115,7 @@ pub(crate) fn print(sizes: &[usize]) {
 
 impl Nodes {
     async fn measure(&mut self, figures: &mut Figures) {
+        let empty = memory("VmRSS:");
         self.write_hosts();
         for number in 0..self.members.len() {
             self.start(number, false).await;
@@ -112,23 +124,28 @@ impl Nodes {
         log::info!(target: "seeds", "meshed: {:?}", figures.meshed);
         self.pause(10 * SECOND).await;
         figures.connections = self.connections().await;
-        let first = self.notes().said.len();
+        let (first, spent, began) = (self.notes().said.len(), processor(), self.world.elapsed());
+        figures.resident = memory("VmRSS:").saturating_sub(empty) / self.members.len() as u64;
         for n in 0..MESSAGES {
             self.say(n * 13 % self.members.len(), 0);
             self.pause(SECOND / 5).await;
         }
         self.pause(10 * SECOND).await;
+        let (spent, took) = (processor() - spent, self.world.elapsed() - began);
         let mut delays = self.delays(first);
         delays.sort_unstable();
         figures.delivered = delays.len() as f64 * 100.0 / (MESSAGES * (self.members.len() - 1)) as f64;
-        let at =
-            |part: f64| delays.get(((delays.len() as f64 * part) as usize).min(delays.len() - 1)).copied();
+        let at = |part: f64| {
+            delays.get(((delays.len() as f64 * part) as usize).min(delays.len().saturating_sub(1))).copied()
+        };
         (figures.p50, figures.p99) = (at(0.5).unwrap_or_default(), at(0.99).unwrap_or_default());
         let before = (self.world.delivered(), processor());
         self.pause(IDLE).await;
         let spans = self.members.len() as f64 * IDLE.as_secs_f64();
         figures.idle =
             ((self.world.delivered() - before.0) as f64 / spans, (processor() - before.1).div_f64(spans));
+        let idling = figures.idle.1.mul_f64(self.members.len() as f64 * took.as_secs_f64());
+        figures.message = spent.saturating_sub(idling) / MESSAGES as u32;
         log::info!(target: "seeds", "idled");
         figures.healed = self.kill_some().await;
         self.pause(10 * SECOND).await;

@@ -1,7 +1,7 @@
 //! Which records are held: all, or of a large name those that the planner says.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long others have, about, to dial this node until it looks for more neighbours itself.
 const SETTLE: Duration = Duration::from_secs(4);
 /// Between two plans, for each record: a plan costs a fraction of a microsecond for each.
-const PAUSE: Duration = Duration::from_micros(50);
+const PAUSE: Duration = Duration::from_micros(100);
 
 impl Reconciler {
     /// Whether not every record of every target is held.
@@ -66,7 +66,8 @@ impl Reconciler {
         (self.replan, self.replan_at) = (false, None);
         self.planned = self.is_sparse().then_some(now);
         self.doubt(now, pause);
-        let mut roles: BTreeMap<&Multiaddr, Role> = BTreeMap::new();
+        let has_many = self.watches.len() > 1;
+        let mut roles: Vec<(&Multiaddr, Role)> = Vec::new();
         let mut next: Option<Instant> = None;
         let mut at = |moment: Instant| next = Some(next.map_or(moment, |next| next.min(moment)));
         for watch in self.watches.values_mut() {
@@ -80,31 +81,36 @@ impl Reconciler {
             if settles > now {
                 at(settles);
             }
-            let mut entry = |address| {
-                let record = self.records.get(address)?;
+            let mut entry = |(address, record): (_, &Record)| {
                 let standing = standing(record);
                 if standing == Standing::Hopeful {
                     record.hope.into_iter().for_each(&mut at);
                 }
-                Some((address, Entry { weight: weight(self.policy.identity, record.hash), standing }))
+                (address, Entry { weight: weight(self.policy.identity, record.hash), standing })
             };
-            let (addresses, entries): (Vec<_>, Vec<_>) = watch.records.iter().filter_map(&mut entry).unzip();
+            let found = along(&watch.records, self.records.iter());
+            let (addresses, entries): (Vec<_>, Vec<_>) = found.map(&mut entry).unzip();
             let quest = Quest { settled: settles <= now, width: self.search.width() };
             let planned = plan(&entries, self.policy.neighbours, quest);
-            for (address, role) in addresses.into_iter().zip(planned) {
-                roles.entry(address).and_modify(|known| *known = role.max(*known)).or_insert(role);
+            roles.extend(addresses.into_iter().zip(planned));
+        }
+        // Of a record of several names the strongest role counts: the last.
+        if has_many {
+            roles.sort_unstable();
+        }
+        let mut roles = roles.into_iter().peekable();
+        let unlisted = |address| if self.known.contains_key(address) { Role::All } else { Role::Connected };
+        let mut changed = Vec::new();
+        for (address, record) in self.records.iter() {
+            let mut role = None;
+            while let Some((at, found)) = roles.next_if(|(at, _)| *at <= address) {
+                role = (at == address).then_some(found);
+            }
+            let role = role.unwrap_or_else(|| unlisted(address));
+            if role != record.role {
+                changed.push((address.clone(), role));
             }
         }
-        let unlisted = |address| if self.known.contains_key(address) { Role::All } else { Role::Connected };
-        let changed: Vec<_> = self
-            .records
-            .iter()
-            .map(|(address, record)| {
-                (address, record.role, roles.get(address).copied().unwrap_or_else(|| unlisted(address)))
-            })
-            .filter(|(_, before, after)| before != after)
-            .map(|(address, _, after)| (address.clone(), after))
-            .collect();
         for (address, role) in changed {
             if let Some(mut record) = self.records.edit(&address) {
                 record.role = role;
@@ -131,6 +137,18 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// Those of `all` that are among `some`; both are in order.
+fn along<'a>(
+    some: &'a BTreeSet<Multiaddr>,
+    all: impl Iterator<Item = (&'a Multiaddr, &'a Record)>,
+) -> impl Iterator<Item = (&'a Multiaddr, &'a Record)> {
+    let mut some = some.iter().peekable();
+    all.filter(move |(address, _)| {
+        while some.next_if(|wanted| wanted < address).is_some() {}
+        some.next_if(|wanted| wanted == address).is_some()
+    })
 }
 
 fn standing(record: &Record) -> Standing {
