@@ -10,6 +10,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
@@ -56,7 +57,8 @@ pub use links::Link;
 pub use signals::{Signal, Signals};
 pub use smol::Smol;
 pub use sockets::{
-    ByteStream, KeepAlive, Listener, TcpListener, TcpOptions, TcpStream, UdpOptions, UdpSocket, UnixListener,
+    ByteStream, KeepAlive, Listener, Readable, TcpListener, TcpOptions, TcpStream, UdpOptions, UdpSocket,
+    UnixListener,
 };
 
 /// What smidge asks of an executor and of the operating system.
@@ -130,6 +132,14 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Opens a connection to the Unix socket at `path`.
     fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
         unix::connect(watched::AsyncIo, path)
+    }
+
+    /// Watches a pipe, a terminal or the like from now on.
+    ///
+    /// # Errors
+    /// What it is cannot be watched: a file, for instance.
+    fn watch(&self, descriptor: OwnedFd) -> io::Result<Box<dyn Readable>> {
+        watched::readable(&watched::AsyncIo, descriptor)
     }
 
     /// Runs `work`, which may block on files, where it stalls no task.

@@ -14,12 +14,12 @@ use std::{
     future::Future,
     io,
     mem::MaybeUninit,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, Mutex, TryLockError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -92,7 +92,15 @@ impl Poller {
     }
 
     /// Runs `future` to its end on this thread, which waits here for whatever wakes it.
-    pub(super) fn block_on<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
+    #[cfg(test)]
+    fn block_on<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
+        let output = std::cell::Cell::new(None);
+        self.run(std::pin::pin!(async { output.set(Some(future.await)) }));
+        output.take().unwrap()
+    }
+
+    /// Runs `main` to its end on this thread, which waits here for whatever wakes it.
+    pub(super) fn run(self: &Arc<Self>, mut main: Pin<&mut dyn Future<Output = ()>>) {
         /// Others may be parked in the belief that this thread waits for all.
         struct Leave<'a>(&'a Poller);
         impl Drop for Leave<'_> {
@@ -113,11 +121,7 @@ impl Poller {
         let _entered = alarm::enter(self.clone());
         let thread = Arc::new(Thread::new(self));
         let waker = Waker::from(thread.clone());
-        let mut future = pin!(future);
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return output;
-            }
+        while main.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
             self.wait(&thread);
         }
     }

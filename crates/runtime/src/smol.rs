@@ -1,9 +1,11 @@
 //! The default runtime: smol's executor on as many threads as asked for, which on Linux wait at a poller
 //! of their own, elsewhere at async-io's.
 
-use std::{future::Future, io, sync::Arc, thread};
+#[cfg(not(target_os = "linux"))]
+use std::pin::Pin;
+use std::{cell::Cell, future::Future, io, pin::pin, sync::Arc, thread};
 #[cfg(target_os = "linux")]
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf};
 
 use futures::future::{BoxFuture, FutureExt};
 use smol::{
@@ -13,8 +15,8 @@ use smol::{
 
 #[cfg(target_os = "linux")]
 use super::{
-    ByteStream, Interface, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket, UnixListener,
-    poller::Poller, tcp, udp, unix,
+    ByteStream, Interface, Readable, TcpListener, TcpOptions, TcpStream, Timer, UdpOptions, UdpSocket,
+    UnixListener, poller::Poller, tcp, udp, unix, watched,
 };
 use super::{Handle, Runtime, worker};
 
@@ -53,8 +55,16 @@ impl Smol {
             smol.worker(n, ended.clone())?;
         }
         let (waiter, executor) = (smol.waiter(), smol.executor.clone());
+        let output = Cell::new(None);
         // Within: what main sets up before its first poll belongs to this runtime, too.
-        Ok(waiter.block_on(async move { worker::run(main(smol.into()), &executor).await }))
+        let mut main = pin!(async { output.set(Some(main(smol.into()).await)) });
+        loop {
+            // It ends when main has.
+            waiter.run(pin!(worker::run(main.as_mut(), &executor)));
+            if let Some(output) = output.take() {
+                return Ok(output);
+            }
+        }
     }
 
     fn new() -> io::Result<(Self, Receiver<()>)> {
@@ -83,7 +93,8 @@ impl Smol {
         let (waiter, executor) = (self.waiter(), self.executor.clone());
         thread::Builder::new().name(format!("smidge-{n}")).spawn(move || {
             // An error is the channel's end, which is what the thread waits for.
-            let _ = waiter.block_on(worker::run(ended.recv(), &executor));
+            let main = pin!(ended.recv().map(drop));
+            waiter.run(pin!(worker::run(main, &executor)));
         })?;
         Ok(())
     }
@@ -95,8 +106,8 @@ struct AsyncIo;
 
 #[cfg(not(target_os = "linux"))]
 impl AsyncIo {
-    fn block_on<F: Future>(&self, future: F) -> F::Output {
-        smol::block_on(future)
+    fn run(&self, main: Pin<&mut dyn Future<Output = ()>>) {
+        smol::block_on(main);
     }
 }
 
@@ -148,6 +159,11 @@ impl Runtime for Smol {
     #[cfg(target_os = "linux")]
     fn connect_unix(&self, path: PathBuf) -> BoxFuture<'static, io::Result<Box<dyn ByteStream>>> {
         unix::connect(self.poller.clone(), path)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn watch(&self, descriptor: OwnedFd) -> io::Result<Box<dyn Readable>> {
+        watched::readable(&self.poller, descriptor)
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {

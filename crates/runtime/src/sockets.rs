@@ -16,6 +16,16 @@ use futures::{
 };
 use quinn_udp::{RecvMeta, Transmit, TransportError};
 
+/// A pipe, a terminal, or another descriptor that others may share, and that is watched without a change to it.
+pub trait Readable: fmt::Debug + Send {
+    /// Ready when more has arrived than there was before the last time, or the other side is gone: the descriptor is worth
+    /// a look. Whether a read would block, only the kernel can say.
+    ///
+    /// # Errors
+    /// It cannot be watched any more.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
 /// How a UDP socket is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UdpOptions {

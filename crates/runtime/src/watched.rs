@@ -3,11 +3,13 @@
 
 use std::{
     fmt, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     task::{Context, Poll},
 };
 
 use async_io::Async;
+
+use super::Readable;
 
 /// What can be watched. It must not block.
 pub(super) trait Socket: AsFd + fmt::Debug + Send + Sync + 'static {}
@@ -40,6 +42,21 @@ pub(super) trait Reactor: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Watches `socket` from now on.
     fn watch<S: Socket>(&self, socket: S) -> io::Result<Self::Watched<S>>;
+}
+
+/// What only watches.
+#[derive(Debug)]
+struct Descriptor<W>(W);
+
+impl<W: Watched<OwnedFd>> Readable for Descriptor<W> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_readable(cx)
+    }
+}
+
+/// Watches a descriptor that this process shares with others.
+pub(super) fn readable(reactor: &impl Reactor, descriptor: OwnedFd) -> io::Result<Box<dyn Readable>> {
+    Ok(Box::new(Descriptor(reactor.watch(descriptor)?)))
 }
 
 /// async-io's, with a thread of its own.

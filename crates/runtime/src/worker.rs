@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,19 +17,18 @@ use smol::Executor;
 /// the longest task.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// Runs `main` to its end on this thread, and the tasks of `executor` until then.
-pub(super) async fn run<T>(main: impl Future<Output = T>, executor: &Executor<'static>) -> T {
+/// Runs `main` to its end on this thread, and the tasks of `executor` until then. Compiled once, whatever `main` is.
+pub(super) async fn run(mut main: Pin<&mut dyn Future<Output = ()>>, executor: &Executor<'static>) {
     let worker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let called = Arc::new(MainWaker { due: AtomicBool::new(true), worker });
     let waker = Waker::from(called.clone());
-    let mut main = pin!(main);
     let mut tick = pin!(executor.tick());
     poll_fn(|cx| {
         // What main waits for may cost a system call to look at: not at every wake-up of a task.
         if called.due.swap(false, Ordering::SeqCst)
-            && let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker))
+            && main.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
         {
-            return Poll::Ready(output);
+            return Poll::Ready(());
         }
         let began = Instant::now();
         loop {
@@ -43,7 +42,7 @@ pub(super) async fn run<T>(main: impl Future<Output = T>, executor: &Executor<'s
             }
         }
     })
-    .await
+    .await;
 }
 
 /// The waker of a worker's main future.

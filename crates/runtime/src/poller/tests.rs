@@ -1,9 +1,14 @@
-use std::{future::poll_fn, io::IoSliceMut, thread};
+use std::{
+    future::poll_fn,
+    io::{IoSliceMut, Read, Write, pipe},
+    task::Poll,
+    thread,
+};
 
 use futures::{channel::oneshot, future::FutureExt};
 
 use super::*;
-use crate::{RecvMeta, Transmit, UdpOptions, UdpSocket, udp};
+use crate::{RecvMeta, Runtime, Smol, Transmit, UdpOptions, UdpSocket, udp};
 
 async fn sleep(poller: &Arc<Poller>, ms: u64) -> Duration {
     let began = Instant::now();
@@ -124,4 +129,24 @@ fn any_number_of_tasks_hear_that_a_socket_can_be_written() {
     let sources = lock(&poller.sources).len();
     drop(socket);
     assert_eq!((sources, lock(&poller.sources).len()), (1, 0));
+}
+
+#[test]
+fn a_pipe_that_is_watched_says_when_there_is_more_and_when_its_writer_is_gone() {
+    let (mut reader, mut writer) = pipe().unwrap();
+    let smol = Smol::start(1).unwrap();
+    let watch = smol.watch(reader.try_clone().unwrap().into()).unwrap();
+    let readable = || futures::executor::block_on(poll_fn(|cx| watch.poll_readable(cx))).unwrap();
+    let mut bytes = [0; 8];
+    for word in [b"one", b"two"] {
+        writer.write_all(word).unwrap();
+        readable();
+        assert_eq!(reader.read(&mut bytes).unwrap(), 3);
+        assert_eq!(&bytes[..3], word);
+    }
+    drop(writer);
+    readable();
+    assert_eq!(reader.read(&mut bytes).unwrap(), 0);
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    assert!(smol.watch(file.into()).is_err(), "a file is always ready");
 }

@@ -16,14 +16,14 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use libp2p::identity::Keypair;
 use rustls::{
     ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     client::ResolvesClientCert,
     crypto::{
-        CryptoProvider, KeyProvider, SupportedKxGroup, WebPkiSupportedAlgorithms,
+        CryptoProvider, KeyProvider, SecureRandom, SupportedKxGroup, WebPkiSupportedAlgorithms,
         ring::{
             default_provider,
             kx_group::{SECP256R1, SECP384R1, X25519},
@@ -88,17 +88,25 @@ fn configs_on(has_aes: bool, keypair: &Keypair) -> Result<(ClientConfig, ServerC
     Ok((client, server))
 }
 
+/// What is taken of ring's provider as it is. Asked for at one place, so that what is not taken, signing with RSA, is
+/// left out of programs that have no other use for it.
+static OF_RING: LazyLock<(WebPkiSupportedAlgorithms, &'static dyn SecureRandom)> = LazyLock::new(|| {
+    let provider = default_provider();
+    (provider.signature_verification_algorithms, provider.secure_random)
+});
+
 /// Whose signatures are believed.
 fn algorithms() -> WebPkiSupportedAlgorithms {
-    default_provider().signature_verification_algorithms
+    OF_RING.0
 }
 
 fn provider(has_aes: bool) -> CryptoProvider {
     CryptoProvider {
         cipher_suites: ciphers::by_preference(has_aes),
         kx_groups: GROUPS.to_vec(),
+        signature_verification_algorithms: algorithms(),
+        secure_random: OF_RING.1,
         key_provider: &Keys,
-        ..default_provider()
     }
 }
 
