@@ -11,7 +11,7 @@ use crate::{
         self, Authenticity, Author, Behaviour, IdScheme, MeshParams, PeerScoreParams, PeerScoreThresholds,
         Validation,
     },
-    runtime,
+    runtime::{self, Handle},
 };
 
 /// How long peers wait before they take us back after we left a topic, and we them: a restarted node, or a reader
@@ -101,7 +101,7 @@ pub(crate) fn engine(config: &Config) -> gossip::Config {
 }
 
 /// The engine of a node with this key.
-pub(crate) fn behaviour(config: &Config, key: &Keypair) -> Result<Behaviour, SpawnError> {
+pub(crate) fn behaviour(config: &Config, key: &Keypair, runtime: &Handle) -> Result<Behaviour, SpawnError> {
     let refused = |e: &dyn std::error::Error| SpawnError::Gossip(e.to_string());
     let since_1970 = runtime::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     let sequence = u64::try_from(since_1970.as_nanos()).unwrap_or_default();
@@ -109,6 +109,10 @@ pub(crate) fn behaviour(config: &Config, key: &Keypair) -> Result<Behaviour, Spa
     let mut behaviour =
         Behaviour::with_clock(engine(config), PeerId::from(key.public()), author, runtime::now)
             .map_err(|e| refused(&e))?;
+    if config.runtime.threads > 1 {
+        let runtime = runtime.clone();
+        behaviour.verify_on(move |task| runtime.spawn(task));
+    }
     if config.gossip.scoring {
         let params = PeerScoreParams {
             // The account in `blame.rs` has its weights already.

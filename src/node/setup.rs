@@ -285,7 +285,7 @@ fn behaviour(
         mdns: mdns_behaviour(config, peer, runtime),
         identify: identify::Behaviour::new(identify),
         kad: kad_behaviour(config, peer, store(config, peer, runtime)?, guard.clone()),
-        gossip: gossip_setup::behaviour(config, key)?,
+        gossip: gossip_setup::behaviour(config, key, runtime)?,
         catchup: catchup_behaviour(config, peer, runtime),
         ping: ping::Behaviour::new(ping::Config::default(), runtime.clone()),
         relay_server: config.relay.server.then(|| relay_behaviour(config, peer)).into(),

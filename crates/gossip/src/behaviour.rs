@@ -15,8 +15,8 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, DialFailure, Executor, FromSwarm, NetworkBehaviour, NotifyHandler,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::{AddressChange, ConnectionClosed, ConnectionEstablished},
         dial_opts::{DialOpts, PeerCondition},
     },
@@ -24,9 +24,10 @@ use libp2p::{
 
 use crate::{
     Action, Author, Config, ConfigError, Core, Event, Limits, MessageId, PublishError, Receipt, Topic,
-    Verdict, Verifier,
+    Verdict,
     budget::Budget,
     handler::{FromHandler, Handler, ToHandler},
+    offload::{Offload, Verified},
     protocol::Protocols,
 };
 
@@ -42,7 +43,7 @@ const FULL_BYTES: usize = 128 << 10;
 /// Gossipsub as a behaviour of a swarm.
 pub struct Behaviour {
     core: Core,
-    verifier: Verifier,
+    verifier: Offload,
     protocols: Protocols,
     limits: Arc<Limits>,
     /// Bytes of frames that are not read to their end.
@@ -84,7 +85,7 @@ impl Behaviour {
         let due = core.next_deadline();
         Ok(Self {
             core,
-            verifier: Verifier::default(),
+            verifier: Offload::default(),
             protocols,
             limits: Arc::new(limits),
             partial,
@@ -93,6 +94,12 @@ impl Behaviour {
             fresh: false,
             now: clock,
         })
+    }
+
+    /// Has signatures checked in tasks of `executor`, a batch at a time: for programs that have more than one thread. A
+    /// few messages are checked where they arrive all the same.
+    pub fn verify_on(&mut self, executor: impl Executor + Send + 'static) {
+        self.verifier.set_executor(Box::new(executor));
     }
 
     /// What is known: meshes, scores, peers.
@@ -181,7 +188,9 @@ impl Behaviour {
             cx.waker().wake_by_ref();
             return false;
         }
-        self.verify_batch()
+        let is_given = self.give_batch();
+        let done = self.verifier.done(cx.waker());
+        self.note_verified(done) || is_given
     }
 
     fn is_full(&self) -> bool {
@@ -189,11 +198,25 @@ impl Behaviour {
         kept.unverified >= FULL || kept.unverified_bytes >= FULL_BYTES
     }
 
-    fn verify_batch(&mut self) -> bool {
+    /// Gives a batch to be checked; whether there was one.
+    fn give_batch(&mut self) -> bool {
         let Some(batch) = self.core.unverified(BATCH) else { return false };
-        let holds = self.verifier.verify_batch(&batch.messages);
-        self.core.verified(batch.ticket, &holds, (self.now)());
+        self.verifier.give(batch);
         true
+    }
+
+    fn note_verified(&mut self, done: Vec<Verified>) -> bool {
+        let now = (self.now)();
+        done.iter().for_each(|(ticket, holds)| self.core.verified(*ticket, holds, now));
+        !done.is_empty()
+    }
+
+    /// Checks all that waits, before more is taken in.
+    fn verify_all(&mut self) {
+        while self.give_batch() {}
+        self.verifier.finish();
+        let done = self.verifier.take_done();
+        self.note_verified(done);
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
@@ -276,7 +299,9 @@ impl NetworkBehaviour for Behaviour {
                 self.fresh |= rpcs.iter().any(|rpc| !rpc.publish.is_empty());
                 for rpc in rpcs {
                     self.core.received(&peer, rpc, now);
-                    while self.is_full() && self.verify_batch() {}
+                    if self.is_full() {
+                        self.verify_all();
+                    }
                 }
             }
             FromHandler::Opened(kind) => self.core.opened(&peer, connection, kind),

@@ -14,6 +14,7 @@ mod handler;
 mod history;
 mod message;
 mod message_id;
+mod offload;
 mod outbox;
 mod params;
 mod protocol;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use smidge_gossip::{Event, IdScheme, PeerKind, Validation};
 
-use crate::support::{Node, follow, join, ours, publish, quick, until};
+use crate::support::{Engine, Node, follow, join, ours, publish, quick, until};
 
 fn pair(config: impl Fn() -> smidge_gossip::Config) -> Vec<Node> {
     let mut nodes = vec![ours(config()), ours(config())];
@@ -29,6 +29,30 @@ fn two_nodes_meet_mesh_and_hear_each_other() {
     nodes[0].unsubscribe("t");
     until(&mut nodes, "the mesh to end", |nodes| nodes.iter().all(|node| node.mesh("t") == 0));
     assert!(nodes[1].log.events.contains(&Event::Unsubscribed { peer: a, topic: "t".into() }));
+}
+
+#[test]
+fn messages_come_in_their_order_where_signatures_are_checked_elsewhere() {
+    let pool = futures::executor::ThreadPool::builder().pool_size(2).create().unwrap();
+    let mut nodes = vec![ours(quick()), ours(quick())];
+    for node in &mut nodes {
+        let pool = pool.clone();
+        let Engine::Ours(swarm) = &mut node.engine else { panic!("one of ours") };
+        swarm.behaviour_mut().verify_on(move |task| pool.spawn_ok(task));
+    }
+    join(&mut nodes);
+    follow(&mut nodes, "t");
+    for n in 0..500_u16 {
+        for from in 0..2 {
+            publish(&mut nodes, from, "t", &n.to_be_bytes());
+        }
+    }
+    until(&mut nodes, "all at each", |nodes| nodes.iter().all(|node| node.log.messages.len() >= 500));
+    for node in &nodes {
+        let heard: Vec<_> = node.log.messages.iter().map(|(_, data)| data.clone()).collect();
+        let all: Vec<_> = (0..500_u16).map(|n| n.to_be_bytes().to_vec()).collect();
+        assert_eq!(heard, all);
+    }
 }
 
 #[test]
