@@ -108,9 +108,10 @@ class Smidge(System):
 
 
 class SmidgeBundles(Smidge):
-    """The same in a topic of bundles."""
+    """The same in a topic of bundles. As for mosquitto, what a reader is too slow for waits, however much it is: by default
+    it would be 2 MiB, and these readers are slower than the nodes."""
 
-    settings = (f'topics={{"{TOPIC}"={{bundle=true}}}}',)
+    settings = (f'topics={{"{TOPIC}"={{bundle=true}}}}', "limits.backlog=64MiB", "limits.backlogs=64MiB", "limits.events=65536")
 
 
 class Mosquitto(System):

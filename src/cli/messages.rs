@@ -4,6 +4,7 @@ mod lines;
 mod sub;
 
 use std::{
+    borrow::Cow,
     fs,
     io::{self, BufRead, Read},
     path::PathBuf,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
+use serde::Deserialize;
 
 pub(super) use self::sub::{SubArgs, subscribe};
 use super::{
@@ -82,6 +83,10 @@ const BUFFER: usize = 64 << 10;
 const MAX_INPUT: u64 = 16 << 20;
 
 impl Input {
+    fn is_stdin(&self) -> bool {
+        self.message.is_none() && self.file.as_ref().is_none_or(|path| path.as_os_str() == "-")
+    }
+
     fn open(&self, verb: &str) -> Result<Lines, Failure> {
         match &self.file {
             Some(path) if path.as_os_str() != "-" => match fs::File::open(path) {
@@ -141,16 +146,18 @@ impl PubArgs {
         if self.json {
             return String::from_utf8_lossy(receipt).into_owned();
         }
-        let receipt: Value = serde_json::from_slice(receipt).unwrap_or_default();
+        self.said(&serde_json::from_slice(receipt).unwrap_or_default())
+    }
+
+    fn said(&self, receipt: &Receipt<'_>) -> String {
         if self.mqtt {
             return format!("published to {}\n", self.topic);
         }
-        let (id, peers) = (receipt["id"].as_str().unwrap_or_default(), &receipt["peers"]);
-        if let Some(confirmed) = receipt["confirmed"].as_array() {
-            let names: Vec<_> = confirmed.iter().filter_map(Value::as_str).collect();
-            return format!("published {id} to {peers} peers, and kept by {}\n", names.join(", "));
+        let Receipt { id, peers, local, confirmed, .. } = receipt;
+        if !confirmed.is_empty() {
+            return format!("published {id} to {peers} peers, and kept by {}\n", confirmed.join(", "));
         }
-        match receipt["local"].as_u64().unwrap_or(0) {
+        match local {
             0 if *peers == 0 && !id.is_empty() => {
                 format!("published {id} to 0 peers: it is kept for those that come\n")
             }
@@ -160,6 +167,18 @@ impl PubArgs {
             n => format!("published {id} to {peers} peers and {n} subscribers here\n"),
         }
     }
+}
+
+/// What a node says of a message: a receipt, or, with a status, a refusal.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Receipt<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    peers: u64,
+    local: u64,
+    confirmed: Vec<String>,
+    status: Option<u16>,
 }
 
 /// How often to check whether the reader of stdout is still there.

@@ -29,7 +29,7 @@ pub(super) trait Events {
 
     /// Writes one: its lines, and an empty one. JSON is one line: it has no line ends outside of strings, and writes those
     /// inside as \n.
-    fn write(&self, event: &Self::Event, text: &mut String);
+    fn write(&mut self, event: &Self::Event, text: &mut String);
 
     /// Why there are no more.
     fn end(&self) -> &'static str;

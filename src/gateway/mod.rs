@@ -14,6 +14,7 @@ mod follow;
 pub mod fuzz;
 mod guard;
 mod handlers;
+mod json_string;
 mod metrics;
 mod mqtt;
 mod page;

@@ -87,7 +87,7 @@ impl Events for Messages {
         self.0.next()
     }
 
-    fn write(&self, heard: &Heard, text: &mut String) {
+    fn write(&mut self, heard: &Heard, text: &mut String) {
         text.push_str(&event(heard));
     }
 

@@ -89,7 +89,7 @@ impl Events for Changes {
         self.watch.next()
     }
 
-    fn write(&self, change: &StateEvent, text: &mut String) {
+    fn write(&mut self, change: &StateEvent, text: &mut String) {
         text.push_str(&event(change, self.key.as_deref()));
     }
 

@@ -12,6 +12,7 @@ use std::{
 
 use futures::{AsyncWriteExt, future::poll_fn};
 
+use self::unread::Unread;
 pub(crate) use self::{
     body::Body,
     head::{Framing, Head, RequestLine},
@@ -20,6 +21,7 @@ use crate::runtime::ByteStream;
 
 mod body;
 mod head;
+mod unread;
 
 /// Headers of one message.
 const MAX_HEADERS: usize = 64;
@@ -55,17 +57,17 @@ impl From<io::Error> for WireError {
 /// A connection with what was read of it and not used yet.
 pub(crate) struct Wire {
     stream: Box<dyn ByteStream>,
-    buf: Vec<u8>,
+    buf: Unread,
 }
 
 impl Wire {
     pub(crate) fn new(stream: Box<dyn ByteStream>) -> Self {
-        Self { stream, buf: Vec::new() }
+        Self { stream, buf: Unread::default() }
     }
 
     /// The stream, and what was read of it and not used.
     pub(crate) fn into_parts(self) -> (Box<dyn ByteStream>, Vec<u8>) {
-        (self.stream, self.buf)
+        (self.stream, self.buf.to_vec())
     }
 
     /// Whether anything of the next message is there.
@@ -78,7 +80,7 @@ impl Wire {
         poll_fn(|cx| {
             let mut chunk = [0; CHUNK];
             let n = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut chunk))?;
-            self.buf.extend_from_slice(&chunk[..n]);
+            self.buf.push(&chunk[..n]);
             Poll::Ready(Ok(n))
         })
         .await
@@ -140,7 +142,7 @@ impl Wire {
             if self.buf[seen..].contains(&b'\n')
                 && let Some((end, head)) = parse(&self.buf[..self.buf.len().min(limit)])?
             {
-                self.used(end);
+                self.buf.advance(end);
                 return Ok(head);
             }
             if self.buf.len() >= limit {
@@ -154,15 +156,24 @@ impl Wire {
         }
     }
 
-    /// A line without its end, at most `limit` bytes long; `None` at the end. May be dropped and
+    /// Hands the next line over without its end; it is at most `limit` bytes long. `None` at the end. May be dropped and
     /// called again.
-    pub(crate) async fn line(&mut self, limit: usize) -> Result<Option<String>, WireError> {
+    pub(crate) async fn line<T>(
+        &mut self,
+        limit: usize,
+        take: impl FnOnce(&str) -> T,
+    ) -> Result<Option<T>, WireError> {
         let mut seen = 0;
         loop {
-            if let Some(at) = self.buf[seen..].iter().position(|b| *b == b'\n') {
-                let line = String::from_utf8_lossy(&self.buf[..seen + at]).trim_end_matches('\r').to_owned();
-                self.used(seen + at + 1);
-                return Ok(Some(line));
+            if let Some(at) = memchr::memchr(b'\n', &self.buf[seen..]) {
+                let line = &self.buf[..seen + at];
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                let taken = match std::str::from_utf8(line) {
+                    Ok(line) => take(line),
+                    Err(_) => take(&String::from_utf8_lossy(line)),
+                };
+                self.buf.advance(seen + at + 1);
+                return Ok(Some(taken));
             }
             seen = self.buf.len();
             if seen > limit {
@@ -171,14 +182,6 @@ impl Wire {
             if self.fill().await? == 0 {
                 return Ok(None);
             }
-        }
-    }
-
-    fn used(&mut self, n: usize) {
-        self.buf.drain(..n);
-        if self.buf.is_empty() {
-            // An idle connection holds no memory for what it said before.
-            self.buf = Vec::new();
         }
     }
 
@@ -191,7 +194,7 @@ impl Wire {
                 return Poll::Ready(match n? {
                     0 => Err(WireError::Ended(true)),
                     n => {
-                        self.buf.extend_from_slice(&chunk[..n]);
+                        self.buf.push(&chunk[..n]);
                         Ok(())
                     }
                 });

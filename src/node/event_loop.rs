@@ -380,14 +380,19 @@ impl EventLoop {
 
     /// Reports what happened once: to the log, and to all listeners.
     fn emit(&mut self, event: Event) {
+        self.emit_and_keep(&event);
+    }
+
+    /// As [`Self::emit`], of something that goes on to others.
+    fn emit_and_keep(&mut self, event: &Event) {
         let name = event.peer().and_then(|peer| self.peers.name(peer));
         self.emit_named(event, name);
     }
 
     /// As [`Self::emit`], of a peer that calls itself `name`.
-    fn emit_named(&mut self, event: Event, name: Option<Arc<str>>) {
+    fn emit_named(&mut self, event: &Event, name: Option<Arc<str>>) {
         // A peer that comes and goes all the time because it does not admit this node was reported once.
-        let is_noise = matches!(&event,
+        let is_noise = matches!(event,
             Event::Connected { peer, .. } | Event::Disconnected { peer, .. } if self.refusals.contains(peer));
         let level = if is_noise { log::Level::Debug } else { event.level() };
         match name {
@@ -395,9 +400,9 @@ impl EventLoop {
             None => log::log!(target: event.target(), level, "{event}"),
         }
         if !log::log_enabled!(target: logging::MESSAGES, log::Level::Info) {
-            self.tally.note(&event, self.runtime.now());
+            self.tally.note(event, self.runtime.now());
         }
-        match &event {
+        match event {
             Event::Connected { .. } => self.alone.met(),
             Event::Disconnected { .. } if self.peers.len() == 0 => self.alone.left(self.runtime.now()),
             Event::Message(message) => {
@@ -405,8 +410,8 @@ impl EventLoop {
             }
             _ => {}
         }
-        self.metrics.note(&event);
-        self.events.send(&event);
+        self.metrics.note(event);
+        self.events.send(event);
     }
 
     /// Whether it looks for others by itself, and is to go on with it.

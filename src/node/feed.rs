@@ -198,14 +198,22 @@ impl<T> Sender<T> {
 }
 
 impl<T: Clone + Weight> Sender<T> {
-    /// Gives `item` to all readers, if there are any.
+    /// Gives `item` to all readers, if there are any; it is copied only then.
     pub(crate) fn send(&self, item: &T) {
+        if self.readers() > 0 {
+            self.give(item.clone());
+        }
+    }
+
+    /// The same, of an item that nobody else needs.
+    pub(crate) fn give(&self, item: T) {
         let wakers = {
             let mut queue = lock(&self.0);
             if queue.readers == 0 {
                 return;
             }
-            queue.push(item.clone(), item.weight());
+            let bytes = item.weight();
+            queue.push(item, bytes);
             std::mem::take(&mut queue.wakers)
         };
         wakers.into_values().for_each(Waker::wake);

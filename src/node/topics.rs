@@ -192,9 +192,9 @@ impl Topics {
     }
 
     /// Gives a message to the subscribers of its topic.
-    pub(crate) fn deliver(&self, message: &Message) {
+    pub(crate) fn deliver(&self, message: Message) {
         if let Some(topic) = self.topics.get(&message.topic) {
-            topic.sender.send(message);
+            topic.sender.give(message);
             while self.budget.held() > self.bytes && self.shed() {}
         }
     }
@@ -270,7 +270,7 @@ mod tests {
     fn a_loop_over_a_slow_subscription_goes_on_where_messages_were_lost_and_ends_with_the_topic() {
         let (mut topics, commands) = topics(4, 8);
         let (mut slow, _) = topics.follow("t", commands).unwrap();
-        (0..10).for_each(|n| topics.deliver(&message("t", n)));
+        (0..10).for_each(|n| topics.deliver(message("t", n)));
         assert!(topics.drop_topic("t"));
         let mut heard = Vec::new();
         let read = async {
@@ -289,7 +289,7 @@ mod tests {
         let (mut quick, fresh_again) = topics.follow("t", commands).unwrap();
         assert!(fresh && !fresh_again);
         for n in 0..10 {
-            topics.deliver(&message("t", n));
+            topics.deliver(message("t", n));
             assert!(matches!(next(&mut quick), Some(Delivery::Item(m)) if m.data[0] == n));
         }
         assert_eq!(next(&mut slow), Some(Delivery::Lost(6)));
@@ -311,10 +311,10 @@ mod tests {
         let large = |topic: &str| Message { data: vec![0; 63 << 10].into(), ..message(topic, 0) };
         for round in 0..100 {
             for topic in ["a", "b", "c", "d"] {
-                topics.deliver(&large(topic));
+                topics.deliver(large(topic));
                 assert!(topics.budget.held() <= 3 << 20, "{} bytes", topics.budget.held());
             }
-            topics.deliver(&message("e", round));
+            topics.deliver(message("e", round));
             assert!(matches!(next(&mut quick), Some(Delivery::Item(m)) if m.data[0] == round));
         }
         let waiting = ["a", "b", "c", "d"].map(|topic| topics.topics[topic].sender.bytes());
@@ -332,7 +332,7 @@ mod tests {
         let lost = Counter::default();
         let mut topics = Topics::new(&limits(), lost.clone());
         let (mut late, _) = topics.follow("t", async_channel::bounded(8).0.downgrade()).unwrap();
-        (0..4000).for_each(|n| topics.deliver(&message("t", n as u8)));
+        (0..4000).for_each(|n| topics.deliver(message("t", n as u8)));
         assert_eq!((std::iter::from_fn(|| next(&mut late)).count(), lost.get()), (4000, 0));
     }
 
@@ -402,8 +402,8 @@ mod tests {
         let mut all = topics.follow("t", commands.clone()).unwrap().0;
         let mut others = topics.follow("t", commands).unwrap().0.no_local().no_local();
         assert_eq!(topics.hearers("t"), 1);
-        topics.deliver(&Message { local: true, ..message("t", 1) });
-        topics.deliver(&message("t", 2));
+        topics.deliver(Message { local: true, ..message("t", 1) });
+        topics.deliver(message("t", 2));
         let ids = |s: &mut Subscription| {
             std::iter::from_fn(|| match next(s) {
                 Some(Delivery::Item(message)) => Some(message.id),
@@ -412,7 +412,7 @@ mod tests {
             .collect::<Vec<_>>()
         };
         assert_eq!((ids(&mut all), ids(&mut others)), (vec!["1".into(), "2".into()], vec!["2".to_owned()]));
-        topics.deliver(&Message { local: true, ..message("t", 3) });
+        topics.deliver(Message { local: true, ..message("t", 3) });
         assert_eq!(others.next().now_or_never(), None);
         drop(all);
         assert_eq!(topics.hearers("t"), 0);

@@ -78,9 +78,12 @@ impl Exchange {
 /// An event stream.
 pub(in crate::cli) struct Follow {
     wire: Wire,
+    /// What has come of the next event.
+    event: SseEvent,
 }
 
 /// One event of it.
+#[derive(Default)]
 pub(in crate::cli) struct SseEvent {
     pub(in crate::cli) name: String,
     pub(in crate::cli) data: String,
@@ -88,21 +91,26 @@ pub(in crate::cli) struct SseEvent {
 
 impl Follow {
     pub(super) fn new(wire: Wire) -> Self {
-        Self { wire }
+        Self { wire, event: SseEvent::default() }
     }
 
-    /// The next event; `None` when the stream ended.
+    /// The next event; `None` when the stream ended. May be dropped and called again.
     pub(in crate::cli) async fn next(&mut self) -> Option<SseEvent> {
-        let mut event = SseEvent { name: String::new(), data: String::new() };
-        loop {
+        let mut is_whole = false;
+        while !is_whole {
+            let event = &mut self.event;
+            let take = |line: &str| {
+                if let Some(data) = line.strip_prefix("data: ") {
+                    event.data.push_str(data);
+                } else if let Some(name) = line.strip_prefix("event: ") {
+                    event.name = name.into();
+                } else {
+                    is_whole = line.is_empty() && !event.name.is_empty();
+                }
+            };
             // A broken stream is one that ended.
-            let line = self.wire.line(MAX_ANSWER).await.ok().flatten()?;
-            match line.split_once(": ") {
-                Some(("event", name)) => event.name = name.to_owned(),
-                Some(("data", data)) => event.data.push_str(data),
-                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
-                _ => {}
-            }
+            self.wire.line(MAX_ANSWER, take).await.ok().flatten()?;
         }
+        Some(std::mem::take(&mut self.event))
     }
 }

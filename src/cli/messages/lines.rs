@@ -6,18 +6,20 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Read},
+    os::fd::AsFd,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use futures::{
     FutureExt, StreamExt,
-    future::{Fuse, FusedFuture, LocalBoxFuture, pending},
-    select,
+    future::{Fuse, FusedFuture, LocalBoxFuture, pending, poll_fn},
+    select, select_biased,
     stream::FusedStream,
 };
-use serde_json::Value;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{LOOK, Lines, MAX_INPUT, PubArgs, say};
+use super::{LOOK, Lines, MAX_INPUT, PubArgs, Receipt, say};
 use crate::{
     cli::{
         Failure,
@@ -25,7 +27,7 @@ use crate::{
         exit, note, print_patiently,
     },
     gateway::wire::WireError,
-    runtime::{Signal, Signals},
+    runtime::{Handle, Readable, Signal, Signals},
 };
 
 /// Bytes of the input that may wait for the node to take them, and of receipts that may wait to be printed.
@@ -108,10 +110,18 @@ impl<'a> Session<'a> {
     async fn run(mut self, input: Lines) -> Result<(), Failure> {
         let mut stops = stops()?;
         let runtime = self.api.runtime.clone();
-        // Where blocking is allowed: a line may be long in coming, and a signal ends the wait.
+        let watch = self.args.input.is_stdin().then(|| watch(&runtime)).flatten();
         let read = |input: Lines| -> Reading {
-            let runtime = runtime.clone();
-            async move { runtime.unblock(move || block(input)).await }.boxed_local().fuse()
+            let (runtime, watch) = (runtime.clone(), watch.clone());
+            async move {
+                match watch {
+                    Some(watch) => readable(&*watch).await.map(|()| block(input)),
+                    // Where blocking is allowed: a line may be long in coming, and a signal ends the wait.
+                    None => runtime.unblock(move || block(input)).await,
+                }
+            }
+            .boxed_local()
+            .fuse()
         };
         let mut input = Some(input);
         let mut reading: Reading = Fuse::terminated();
@@ -164,10 +174,11 @@ impl<'a> Session<'a> {
                     _ => pending().await,
                 }
             };
-            let event = select! {
-                block = reading => Event::Read(block),
+            // In this order: what can be said is said before more is read, and a lone line waits for nothing else.
+            let event = select_biased! {
                 turn = Box::pin(turn.fuse()) => Event::Turn(turn),
                 printed = printing => Event::Printed(printed),
+                block = reading => Event::Read(block),
                 _ = stops.next() => Event::Stop,
                 () = Box::pin(runtime.sleep(LOOK).fuse()) => Event::Look,
             };
@@ -234,14 +245,16 @@ impl<'a> Session<'a> {
     fn receipts(&mut self, answer: &[u8], is_done: bool) -> Result<(), Failure> {
         for line in answer.split_inclusive(|b| *b == b'\n') {
             self.under_way = self.under_way.saturating_sub(1);
-            let record: Value = serde_json::from_slice(line).unwrap_or_default();
-            if let Some(status) = record["status"].as_u64() {
-                let status = u16::try_from(status).unwrap_or(500);
+            let receipt: Receipt<'_> = serde_json::from_slice(line).unwrap_or_default();
+            if let Some(status) = receipt.status {
                 let failure = self.api.refused(status, line);
                 self.failure.get_or_insert(failure);
-            } else {
-                self.progress.messages += 1;
-                self.text.push_str(&self.args.shown(line));
+                continue;
+            }
+            self.progress.messages += 1;
+            match self.args.json {
+                true => self.text.push_str(&String::from_utf8_lossy(line)),
+                false => self.text.push_str(&self.args.said(&receipt)),
             }
         }
         if is_done && self.under_way > 0 && self.failure.is_none() {
@@ -255,6 +268,26 @@ impl<'a> Session<'a> {
         self.progress.summary();
         Ok(())
     }
+}
+
+/// What says when there is more of stdin, where it is no file.
+fn watch(runtime: &Handle) -> Option<Rc<dyn Readable>> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().ok()?;
+    runtime.watch(stdin).ok().map(Rc::from)
+}
+
+/// Waits until a read of stdin does not.
+async fn readable(watch: &dyn Readable) -> io::Result<()> {
+    while !can_be_read() {
+        poll_fn(|cx| watch.poll_readable(cx)).await?;
+    }
+    Ok(())
+}
+
+fn can_be_read() -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 /// Some of the input, and the rest; nothing at its end.

@@ -1,6 +1,7 @@
 //! `smidge sub`: messages as a running node gets them, also across its restarts.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,8 @@ use futures::{
     select, stream,
 };
 use rustix::event::PollFlags;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::LOOK;
 use crate::{
@@ -90,7 +92,7 @@ impl SubArgs {
 }
 
 /// Messages that are printed at a time, where that many have come.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 32;
 /// How long a node that went away is left alone before it is asked again: doubled, up to the longest.
 const AGAIN: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -212,11 +214,14 @@ struct Seen<'a> {
     lost: u64,
     /// Topics whose stream is broken.
     broken: usize,
+    /// Whether stdout is one.
+    on_terminal: bool,
 }
 
 impl<'a> Seen<'a> {
     fn new(args: &'a SubArgs) -> Self {
-        Self { args, since: Instant::now(), messages: 0, lost: 0, broken: 0 }
+        let on_terminal = io::stdout().is_terminal();
+        Self { args, since: Instant::now(), messages: 0, lost: 0, broken: 0, on_terminal }
     }
 
     /// Adds what is to be printed to `text`; whether it was the last message wanted.
@@ -241,9 +246,8 @@ impl<'a> Seen<'a> {
     }
 
     fn event(&mut self, event: &SseEvent, text: &mut String) -> bool {
-        let record: Value = serde_json::from_str(&event.data).unwrap_or_default();
         if event.name == "lost" {
-            let lost = record["lost"].as_u64().unwrap_or_default();
+            let Lost { lost } = serde_json::from_str(&event.data).unwrap_or_default();
             self.lost += lost;
             if self.args.json {
                 text.push_str(&format!("{}\n", json!({ "lost": lost })));
@@ -261,38 +265,38 @@ impl<'a> Seen<'a> {
         }
         self.messages += 1;
         match self.args.json {
-            true => text.push_str(&format!("{}\n", event.data)),
-            false => text.push_str(&self.line(&record)),
+            true => text.push_str(&event.data),
+            false => self.line(&serde_json::from_str(&event.data).unwrap_or_default(), text),
         }
+        text.push('\n');
         self.args.count.is_some_and(|count| self.messages >= count)
     }
 
-    fn line(&self, record: &Value) -> String {
-        let text = |key: &str| record[key].as_str().unwrap_or_default();
-        let mut line = String::new();
+    fn line(&self, record: &Record<'_>, out: &mut String) {
+        let begins = out.len();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.args.verbose && !self.args.mqtt {
-            let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let at = record["sent"].as_u64().map_or_else(now, Duration::from_millis);
-            line.push_str(&format!("{} {} ", clock(at), source(record)));
+            let at = record.sent.map_or_else(now, Duration::from_millis);
+            out.push_str(&format!("{} {} ", clock(at), source(record)));
         } else if self.args.verbose {
-            let retained = if record["retained"] == true { " retained" } else { "" };
-            let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            line.push_str(&format!("{} qos {}{retained} ", clock(at), record["qos"]));
+            let retained = if record.retained { " retained" } else { "" };
+            out.push_str(&format!("{} qos {}{retained} ", clock(now()), record.qos));
         }
         let one = self.args.topic.len() == 1 && !(self.args.mqtt && self.args.topic[0].contains(['+', '#']));
         if !one {
-            line.push_str(&format!("{}: ", text("topic")));
+            out.push_str(&record.topic);
+            out.push_str(": ");
         }
-        if record["base64"] == true {
-            line.push_str("base64:");
+        if record.base64 {
+            out.push_str("base64:");
         }
-        line.push_str(text("data"));
-        if io::stdout().is_terminal() {
+        out.push_str(&record.data);
+        if self.on_terminal {
             // What others say must not steer this terminal.
-            line = text::lines(&line).into_owned();
+            let line = text::lines(&out[begins..]).into_owned();
+            out.truncate(begins);
+            out.push_str(&line);
         }
-        line.push('\n');
-        line
     }
 
     fn late(&self) -> Result<(), Failure> {
@@ -326,11 +330,34 @@ fn clock(since: Duration) -> String {
     format!("{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)
 }
 
+/// What is printed of a message (docs/VERBS.md).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Record<'a> {
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    base64: bool,
+    local: bool,
+    sent: Option<u64>,
+    source: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    /// Of MQTT messages.
+    qos: u8,
+    retained: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct Lost {
+    lost: u64,
+}
+
 /// Who published a message, as tables have it.
-fn source(record: &Value) -> String {
-    let name = record["name"].as_str().map(|name| format!(" {name}")).unwrap_or_default();
-    match record["source"].as_str() {
-        _ if record["local"] == true => format!("this-node{name}"),
+fn source(record: &Record<'_>) -> String {
+    let name = record.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    match record.source.as_deref() {
+        _ if record.local => format!("this-node{name}"),
         Some(source) => format!("{}{name}", short(source, false)),
         None => "nobody".into(),
     }
@@ -350,7 +377,7 @@ mod tests {
             (json!({ "source": peer, "name": "kitchen", "local": true }), "this-node kitchen"),
             (json!({ "source": null }), "nobody"),
         ] {
-            assert_eq!(source(&record), said);
+            assert_eq!(source(&Record::deserialize(&record).unwrap()), said);
         }
     }
 }

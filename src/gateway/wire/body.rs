@@ -94,7 +94,7 @@ impl Wire {
                 if !self.buf.starts_with(b"\r\n") {
                     return Err(WireError::Malformed("a chunk longer than its size".into()));
                 }
-                self.used(2);
+                self.buf.advance(2);
                 body.part = Part::Size;
             }
             Part::Length(_) | Part::Chunk(_) | Part::UntilClosed => {
@@ -106,7 +106,7 @@ impl Wire {
                     return Err(WireError::BodyTooLarge);
                 }
                 into.extend_from_slice(&self.buf[..n as usize]);
-                self.used(n as usize);
+                self.buf.advance(n as usize);
                 body.took(n);
             }
             Part::Size => match httparse::parse_chunk_size(&self.buf) {
@@ -119,7 +119,7 @@ impl Wire {
                     if size > body.room {
                         return Err(WireError::BodyTooLarge);
                     }
-                    self.used(end);
+                    self.buf.advance(end);
                     body.part = if size == 0 { Part::Trailers } else { Part::Chunk(size) };
                 }
                 Ok(httparse::Status::Partial) if self.buf.len() <= MAX_CHUNK_LINE => return Ok(false),
@@ -129,7 +129,7 @@ impl Wire {
                 let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
                 match httparse::parse_headers(&self.buf, &mut headers)? {
                     httparse::Status::Complete((end, _)) => {
-                        self.used(end);
+                        self.buf.advance(end);
                         body.part = Part::Done;
                     }
                     httparse::Status::Partial if self.buf.len() > MAX_TRAILERS => {

@@ -62,7 +62,7 @@ fn a_body_is_handed_on_as_it_comes_and_ends_where_it_ends() {
         loop {
             let mut part = Vec::new();
             if !wire.read_body(&mut body, &mut part).await.unwrap() {
-                return (parts, wire.buf.clone());
+                return (parts, wire.buf.to_vec());
             }
             parts.push(part);
         }

@@ -54,20 +54,28 @@ impl EventLoop {
         let position =
             record.and_then(|record| behaviour.catchup.book_mut().insert_delivered(&record, wall()));
         place_all(&mut messages, position);
+        self.deliver_all(messages);
+    }
+
+    /// Gives messages that were accepted to their subscribers.
+    pub(super) fn deliver_all(&mut self, messages: Vec<Message>) {
         for message in messages {
-            self.topics.deliver(&message);
-            self.emit(Event::Message(message));
+            let event = Event::Message(message);
+            self.emit_and_keep(&event);
+            if let Event::Message(message) = event {
+                self.topics.deliver(message);
+            }
         }
     }
 
     /// Gives a message of this node to its own subscribers, unless the validator refuses it; how many there are.
-    pub(super) fn deliver_here(&self, message: &Message) -> usize {
+    pub(super) fn deliver_here(&self, message: Message) -> usize {
         let here = self.topics.hearers(&message.topic);
         if here == 0 {
             return 0;
         }
         let validator = self.validator.as_ref();
-        if validator.is_some_and(|validator| validator.validate(message) != Verdict::Accept) {
+        if validator.is_some_and(|validator| validator.validate(&message) != Verdict::Accept) {
             return 0;
         }
         self.topics.deliver(message);

@@ -274,7 +274,7 @@ impl EventLoop {
                 let topic = publish.topic.clone();
                 let local = match self.topics.hearers(&topic) {
                     0 => 0,
-                    _ => self.deliver_here(&self.own(&id, &topic, &data, sent, position)),
+                    _ => self.deliver_here(self.own(&id, &topic, &data, sent, position)),
                 };
                 if publish.confirm > 0 {
                     self.confirm(publish, item);
@@ -283,8 +283,12 @@ impl EventLoop {
                 if peers > 0 {
                     self.history.published(&topic, data.len(), self.runtime.now());
                 }
-                self.emit(Event::Published { receipt: receipt.clone(), topic });
-                Ok(receipt)
+                let event = Event::Published { receipt, topic };
+                self.emit_and_keep(&event);
+                match event {
+                    Event::Published { receipt, .. } => Ok(receipt),
+                    _ => Ok(Receipt::to_nobody()),
+                }
             }
             Err(PublishError::NoPeers) if publish.wanted == Some(0) => Ok(Receipt::to_nobody()),
             Err(PublishError::TooLarge { bytes, limit }) => {

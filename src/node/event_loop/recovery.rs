@@ -159,10 +159,7 @@ impl EventLoop {
                 continue;
             }
             place_all(&mut messages, position);
-            for message in messages {
-                self.topics.deliver(&message);
-                self.emit(Event::Message(message));
-            }
+            self.deliver_all(messages);
         }
     }
 }

@@ -108,7 +108,7 @@ impl EventLoop {
                     self.not_admitted(peer_id);
                 }
                 if last {
-                    self.emit_named(Event::Disconnected { peer: peer_id, reason }, name);
+                    self.emit_named(&Event::Disconnected { peer: peer_id, reason }, name);
                     self.connect_anew(peer_id);
                 }
             }
@@ -306,7 +306,7 @@ impl EventLoop {
     /// from here. It is `news` unless the peer said too much lately.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info, news: bool) {
         if let Some(name) = self.peers.identified(&peer, &info.agent_version) {
-            self.emit_named(Event::Named { peer, name }, None);
+            self.emit_named(&Event::Named { peer, name }, None);
         }
         let speaks = info.protocols.iter().any(|protocol| protocol.as_ref().starts_with(MESHSUB));
         self.watch.identified(peer, speaks, self.runtime.now());

@@ -72,11 +72,8 @@ impl EventLoop {
             Verdict::Reject => return gossip::Verdict::Reject,
         }
         self.take_value(&record);
-        for mut message in messages {
-            message.position = None;
-            self.topics.deliver(&message);
-            self.emit(Event::Message(message));
-        }
+        messages.iter_mut().for_each(|message| message.position = None);
+        self.deliver_all(messages);
         gossip::Verdict::Accept
     }
 
@@ -105,11 +102,8 @@ impl EventLoop {
         }
         self.take_value(record);
         self.swarm.behaviour_mut().catchup.learned_value(&from, record);
-        for mut message in messages {
-            message.position = None;
-            self.topics.deliver(&message);
-            self.emit(Event::Message(message));
-        }
+        messages.iter_mut().for_each(|message| message.position = None);
+        self.deliver_all(messages);
     }
 
     /// Counts what is no value of its topic, and says so now and then.
@@ -222,7 +216,7 @@ impl EventLoop {
             let sent = Some(stamp.millis());
             let mut local = self.watchers.count(topic);
             if self.topics.hearers(topic) > 0 {
-                local += self.deliver_here(&self.own(&id, topic, &payload, sent, None));
+                local += self.deliver_here(self.own(&id, topic, &payload, sent, None));
             }
             let receipt = Receipt { id, peers: receipt.peers, local, confirmed: Vec::new() };
             if receipt.peers > 0 {
