@@ -55,11 +55,15 @@ platform_of() {
 
 zigbuild=$(command -v cargo-zigbuild) || die "cargo-zigbuild is not here; install it with zig:" \
     "pip install ziglang==0.15.2 cargo-zigbuild" "or: cargo install --locked cargo-zigbuild, and zig from ziglang.org"
-command -v zig >/dev/null || python3 -m ziglang version >/dev/null 2>&1 ||
-    die "zig is not here; install it:" "pip install ziglang==0.15.2"
+zig=zig
+if ! command -v zig >/dev/null; then
+    zig="python3 -m ziglang"
+    $zig version >/dev/null 2>&1 || die "zig is not here; install it:" "pip install ziglang==0.15.2"
+fi
 
 # The library's source that a compiler brings, if it does.
-source_of() { [ -f "$("$1" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; }
+library_of() { printf '%s/lib/rustlib/src/rust/library' "$("$1" --print sysroot)"; }
+source_of() { [ -f "$(library_of "$1")/Cargo.lock" ]; }
 
 # Which way there is to a standard library for a triple.
 way_to() {
@@ -88,30 +92,37 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 build() {
     local name=$1 triple platform way began=$SECONDS
     triple=$(triple_of "$name") platform=$(platform_of "$name") way=$(way_to "$triple")
-    # Neither the names of this machine's directories nor their length get into the binary.
-    # A panic aborts: the tables for unwinding are never read.
-    local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home/registry/src= -Cforce-unwind-tables=no"
+    # Neither the names of this machine's directories nor their length get into the binary, nor cargo's name for
+    # crates.io. A panic aborts: the tables for unwinding are never read.
+    local sources=$cargo_home/registry/src
+    local flags="--remap-path-prefix=$PWD=. --remap-path-prefix=$sources= -Cforce-unwind-tables=no"
+    flags="$flags --remap-path-prefix=$sources/index.crates.io-1949cf8c6b5b557f/="
     local build_std=() tools="$target_dir/tools" settings=()
     local c_flags="-fno-asynchronous-unwind-tables -fno-unwind-tables"
     # Instructions that repeat are put into functions (cross/README.md); LLVM does so by itself for AArch64.
     # It is not position-independent there either way (cross/README.md), so that its code need not be.
-    [ "$name" != x86_64 ] || flags="$flags -Cllvm-args=-enable-machine-outliner=always -Crelocation-model=static"
+    # Functions that differ in constants alone become one; the flag is for the last compiler, which sees all code.
+    local last=()
+    if [ "$name" = x86_64 ]; then
+        flags="$flags -Cllvm-args=-enable-machine-outliner=always -Crelocation-model=static"
+        last=(-Cllvm-args=-enable-global-merge-func)
+    fi
     case $way in
         target) say "$triple: rustup has its standard library" ;;
         source)
             say "$triple: its standard library is built from the source that $(rustc --version) brings"
-            flags="$flags $own_flags"
+            flags="$flags $own_flags --remap-path-prefix=$(library_of rustc)=std"
             build_std=("${own_std[@]}")
-            settings=(RUSTC_BOOTSTRAP=1)
+            settings=(RUSTC_BOOTSTRAP=1 SMIDGE_UNWINDS=no)
             ;;
         debian)
             say "$triple: its standard library is built from Debian's rust-web-src with $(/usr/bin/rustc --version)"
-            flags="$flags $own_flags"
+            flags="$flags $own_flags --remap-path-prefix=$(library_of /usr/bin/rustc)=std"
             build_std=("${own_std[@]}")
             # First on PATH, too: some build scripts ask for `rustc` by its name.
             mkdir -p "$tools"
             for tool in cargo rustc; do ln -sf "/usr/bin/$tool" "$tools/$tool"; done
-            settings=(RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
+            settings=(RUSTC_BOOTSTRAP=1 SMIDGE_UNWINDS=no RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
                 "PATH=$(realpath "$tools"):$PATH")
             ;;
         none)
@@ -124,8 +135,10 @@ build() {
     local variable
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUSTFLAGS
     env "${settings[@]}" "$variable=$flags" "CFLAGS_${triple//-/_}=$c_flags" \
-        CARGO_TARGET_DIR="$target_dir" \
-        "$zigbuild" zigbuild --profile static --features small --locked --bin smidge --target "$triple" "${build_std[@]}"
+        CARGO_TARGET_DIR="$target_dir" CARGO_ZIGBUILD_CACHE_DIR="$(realpath -m "$target_dir")/zigbuild" \
+        CARGO_ZIGBUILD_PYTHON_PATH=/nowhere CARGO_ZIGBUILD_ZIG_PATH="$PWD/cross/zig.sh" SMIDGE_ZIG="${SMIDGE_ZIG:-$zig}" \
+        "$zigbuild" rustc --profile static --features small --locked --bin smidge --target "$triple" \
+        ${build_std[@]+"${build_std[@]}"} -- ${last[@]+"${last[@]}"}
     mkdir -p "dist/$platform"
     install -m 755 "$target_dir/$triple/static/smidge" "dist/$platform/smidge"
     say "dist/$platform/smidge: $(stat -c %s "dist/$platform/smidge") bytes, $((SECONDS - began)) s"
