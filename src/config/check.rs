@@ -230,6 +230,26 @@ impl Config {
                 "mqtt.listen with message_id = \"source\"",
             ),
             rule(
+                &["mqtt.listen", "gossip.validation"],
+                mqtt.is_on() && gossip.validation != Validation::Strict,
+                "MQTT's nodes keep retained messages and sessions for each other, and messages need no signature".into(),
+                "mqtt.listen with validation = \"strict\"",
+            ),
+            rule(
+                &["mqtt.confirm", "topics"],
+                mqtt.is_on()
+                    && mqtt.confirm > 0
+                    && self.topics.get(&mqtt.topic).is_none_or(|rules| rules.keep.is_none()),
+                format!("confirm is {}, and nothing of {} is kept", mqtt.confirm, quoted(&mqtt.topic)),
+                "keep in the rules of mqtt.topic, on all nodes with MQTT: what is confirmed is that it is kept",
+            ),
+            rule(
+                &["mqtt.durable", "kad.store"],
+                mqtt.is_on() && mqtt.durable && self.kad.store == Store::Memory,
+                "durable is true, and kad.store is \"memory\"".into(),
+                "durable = true with kad.store = \"/path/of/a/file\": what is kept lies beside it",
+            ),
+            rule(
                 &["mqtt.plain"],
                 mqtt.plain.iter().any(|topic| {
                     *topic == mqtt.topic

@@ -22,6 +22,7 @@ mod identity;
 pub(crate) mod kind;
 mod layers;
 mod mqtt;
+pub(crate) mod mqtt_topics;
 mod network;
 mod peer_rule;
 mod schema;

@@ -269,6 +269,12 @@ sections! { role;
         retained_messages: usize [1..=1 << 24] = 10_000;
         /// Their bytes. 0B: an eighth of `limits.memory`, 64 MiB at most.
         retained: usize as Size [0..=1 << 34] = 0;
+        /// Other nodes that have to confirm that they keep a message at QoS 1 and 2 before it is acknowledged; 0: none.
+        confirm: usize [0..=64] = 0;
+        /// How long they have to.
+        confirm_timeout: Duration [ms(100)..=secs(60)] = secs(10);
+        /// Whether retained messages and sessions are on disk, too, beside the file of `kad.store`.
+        durable: bool = false;
         /// The largest packet of a client, in bytes.
         max_packet: usize as Size [256..=16 << 20] = 62 << 10;
         /// How long a session is kept after its client went, at most.

@@ -43,6 +43,7 @@ impl Collector for Figures {
             ("subscriptions", "MQTT subscriptions", stats.subscriptions),
             ("retained", "Retained MQTT messages", stats.retained),
             ("retained_bytes", "Bytes of retained MQTT messages", stats.retained_bytes),
+            ("nodes", "Other nodes with MQTT that are there", stats.others),
             ("queued_bytes", "Bytes that wait for MQTT clients", stats.queued_bytes),
         ];
         for (name, help, value) in clients {
@@ -57,6 +58,14 @@ impl Collector for Figures {
             ("dropped_full", "Messages at QoS 1 and 2 beyond an MQTT client's queue", stats.dropped_full),
             ("dropped_large", "Messages larger than an MQTT client takes", stats.dropped_large),
             ("refused", "MQTT messages that were not taken, or not retained", stats.refused),
+            (
+                "not_confirmed",
+                "MQTT messages that too few other nodes confirmed in time",
+                stats.not_confirmed,
+            ),
+            ("taken_over", "MQTT clients that connected to another node meanwhile", stats.taken_over),
+            ("roamed", "MQTT sessions that came from another node", stats.roamed),
+            ("wills_of_others", "Wills of MQTT clients whose node was gone", stats.wills_of_others),
             ("faults", "MQTT connections closed for what they sent", stats.faults),
             (
                 "not_admitted",
@@ -72,6 +81,11 @@ impl Collector for Figures {
                 "not_heard",
                 "MQTT messages of other nodes that were lost here, or are none",
                 self.shared.not_heard.load(Ordering::Relaxed),
+            ),
+            (
+                "not_kept",
+                "Retained MQTT messages and sessions that this node could not have all nodes keep",
+                self.shared.not_kept.load(Ordering::Relaxed),
             ),
         ];
         for (name, help, value) in counters {

@@ -2,7 +2,7 @@
 //!
 //! `crates/mqtt` is the broker, and does no I/O. Here are its sockets (`connection.rs`), TLS and WebSocket before them (`door.rs`,
 //! `tls.rs`, `websocket.rs`), its way to the other nodes and back
-//! (`mesh.rs`), its files (`files.rs`) and figures (`figures.rs`); one task accepts, one serves each client, one minds the
+//! (`mesh.rs`), the maps that all nodes keep (`kept.rs`), its files (`files.rs`) and figures (`figures.rs`); one task accepts, one serves each client, one minds the
 //! time. It knows the node through a [`Client`](crate::Client) only. Nothing here decides what a client gets.
 //!
 //! All of that is the feature `mqtt`; without it `absent.rs` has a listener that is never there, and `mqtt.listen` is refused.
@@ -15,6 +15,8 @@ mod door;
 mod figures;
 #[cfg(feature = "mqtt")]
 mod files;
+#[cfg(feature = "mqtt")]
+mod kept;
 #[cfg(feature = "mqtt")]
 mod local;
 #[cfg(not(feature = "mqtt"))]

@@ -15,13 +15,14 @@ use futures::{
 };
 use futures_rustls::rustls::ServerConfig;
 use prometheus_client::registry::Registry;
-use smidge_mqtt::{Access, Broker, Limits};
+use smidge_mqtt::{Access, Broker, Limits, Map};
 
 use super::{
     connection,
     door::Door,
     figures,
     files::{self, FileError},
+    kept,
     local::Local,
     mesh,
     shared::{Shared, clock},
@@ -29,7 +30,7 @@ use super::{
     websocket::Pages,
 };
 use crate::{
-    config::{ApiListen, Config, Mqtt},
+    config::{ApiListen, Config, Mqtt, mqtt_topics::NODES},
     error::{chain, remedy},
     logging::Repeats,
     node::{Client, yield_now},
@@ -179,6 +180,9 @@ impl Bound {
         let node = mesh::number(client.peer_id());
         let mut broker = Broker::new(limits(config), access, node, clock(runtime), || fastrand::u64(..));
         let plain: Vec<Arc<str>> = config.mqtt.plain.iter().map(|topic| topic.as_str().into()).collect();
+        let confirm = mesh::Confirm { nodes: config.mqtt.confirm, timeout: config.mqtt.confirm_timeout };
+        broker.set_confirms(confirm.nodes > 0);
+        broker.share(runtime.now());
         broker.set_elsewhere(plain.iter().map(|topic| topic.to_string()).collect());
         let shared = Shared::new(broker, users, plain.clone(), config.mqtt.write_timeout, runtime.clone());
         let (topic, (done, flushed)) = (config.mqtt.topic.clone(), oneshot::channel());
@@ -195,11 +199,20 @@ impl Bound {
         runtime.spawn(shared.clone().mind_the_time());
         let (publishing, publisher) = (shared.clone(), client.clone());
         let to = topic.clone();
+        let (writing, writer, maps) = (shared.clone(), client.clone(), topic.clone());
+        let (speaking, speaker, nodes) = (shared.clone(), client.clone(), nodes_topic(&topic));
         runtime.spawn(async move {
-            mesh::publish(publishing, publisher, to).await;
+            let write = kept::write(writing, writer, maps);
+            let say = mesh::say(speaking, speaker, nodes);
+            futures::join!(mesh::publish(publishing, publisher, to, confirm), write, say);
             // The server may have been dropped.
             let _ = done.send(());
         });
+        for map in Map::ALL {
+            runtime.spawn(kept::watch(shared.clone(), client.clone(), topic.clone(), map));
+        }
+        runtime.spawn(mesh::hear_nodes(shared.clone(), client.clone(), nodes_topic(&topic)));
+        runtime.spawn(mesh::replay(shared.clone(), client.clone(), topic.clone()));
         runtime.spawn(mesh::hear(shared.clone(), client.clone(), topic));
         for topic in plain {
             runtime.spawn(mesh::hear_plain(shared.clone(), client.clone(), topic));
@@ -323,6 +336,11 @@ async fn accept(listener: Listener, shared: Arc<Shared>, door: Arc<Door>, mut cl
             return;
         }
     }
+}
+
+/// Where nodes with MQTT say that they are there.
+fn nodes_topic(topic: &str) -> String {
+    format!("{topic}/{NODES}")
 }
 
 fn limits(config: &Config) -> Limits {

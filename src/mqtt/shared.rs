@@ -11,8 +11,9 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use smidge_mqtt::{Action, Broker, ConnectionId, Credentials, Qos, TapId, Verdict, mesh};
+use smidge_mqtt::{Action, Broker, ConnectionId, Credentials, Qos, SessionId, TapId, Ticket, Verdict, mesh};
 
+use super::kept::{Write, Writes};
 use crate::runtime::Handle;
 
 /// Bytes read from a client in one go.
@@ -20,8 +21,13 @@ const BUFFER: usize = 64 << 10;
 /// Bytes that wait for the mesh before clients that publish are read no more.
 const MESH_BYTES: usize = 1 << 20;
 
-/// Messages of one plain topic, or of none, that go into the mesh together.
-type Batch = (Option<Arc<str>>, Vec<Vec<u8>>);
+/// Messages of one plain topic, or of none, that go into the mesh together, and who waits for which of them.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) plain: Option<Arc<str>>,
+    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) tickets: Vec<(usize, Ticket)>,
+}
 
 /// What goes to the mesh.
 #[derive(Debug)]
@@ -29,6 +35,15 @@ pub(super) struct Outgoing {
     /// The gossip topic that it goes on as it is; `None`: `mqtt.topic`, in the broker's own form.
     pub(super) plain: Option<Arc<str>>,
     pub(super) data: Vec<u8>,
+    /// Who waits for others to confirm it.
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl Batch {
+    fn push(&mut self, Outgoing { data, ticket, .. }: Outgoing) {
+        self.tickets.extend(ticket.map(|ticket| (self.messages.len(), ticket)));
+        self.messages.push(data);
+    }
 }
 
 /// What waits for the mesh, oldest first.
@@ -48,6 +63,11 @@ pub(super) struct State {
     /// What is read is taken in before another reads: one buffer is enough for all.
     pub(super) buffer: Box<[u8]>,
     queue: Queue,
+    pub(super) writes: Writes,
+    /// What this node says of itself next.
+    said: Option<Vec<u8>>,
+    /// Sessions for which the memory is to be read; fewer than there are sessions.
+    replays: Vec<(SessionId, u64)>,
     /// What the timer was set for.
     armed: Option<Instant>,
     users: Option<Arc<smidge_mqtt::Users>>,
@@ -61,6 +81,10 @@ pub(super) struct Shared {
     pub(super) write_timeout: Duration,
     /// Wakes the task that publishes.
     mesh: AtomicWaker,
+    /// Wakes the task that writes what all nodes keep.
+    writer: AtomicWaker,
+    speaker: AtomicWaker,
+    replayer: AtomicWaker,
     timer: AtomicWaker,
     timer_is_due: AtomicBool,
     pub(super) closing: AtomicBool,
@@ -68,6 +92,8 @@ pub(super) struct Shared {
     pub(super) not_carried: AtomicU64,
     /// Messages from other nodes that were lost or none.
     pub(super) not_heard: AtomicU64,
+    /// Retained messages and sessions that are not kept by all nodes.
+    pub(super) not_kept: AtomicU64,
     own: Weak<Self>,
 }
 
@@ -91,6 +117,9 @@ impl Shared {
             taps: HashMap::new(),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             queue: Queue::default(),
+            writes: Writes::default(),
+            said: None,
+            replays: Vec::new(),
             armed: None,
             users,
         };
@@ -100,11 +129,15 @@ impl Shared {
             plain,
             write_timeout,
             mesh: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+            speaker: AtomicWaker::new(),
+            replayer: AtomicWaker::new(),
             timer: AtomicWaker::new(),
             timer_is_due: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             not_carried: AtomicU64::new(0),
             not_heard: AtomicU64::new(0),
+            not_kept: AtomicU64::new(0),
             own: own.clone(),
         })
     }
@@ -125,7 +158,7 @@ impl Shared {
 
     /// Does what the broker asks for.
     pub(super) fn act(&self, state: &mut State, now: Instant) {
-        let mut published = false;
+        let (mut published, mut written) = (false, false);
         while let Some(action) = state.broker.next_action() {
             match action {
                 Action::Wake(id) => {
@@ -139,20 +172,37 @@ impl Shared {
                         task.wake();
                     }
                 }
-                Action::Publish { message, stamp } => {
+                Action::Keep { map, key, value } => {
+                    if state.writes.push(map, key, value) {
+                        self.not_kept.fetch_add(1, Ordering::Relaxed);
+                    }
+                    written = true;
+                }
+                Action::Say(said) => {
+                    state.said = Some(said);
+                    self.speaker.wake();
+                }
+                Action::Replay { session, since } => {
+                    state.replays.push((session, since));
+                    self.replayer.wake();
+                }
+                Action::Publish { message, stamp, will, ticket } => {
                     let plain = self.plain.iter().find(|topic| ***topic == *message.topic).cloned();
                     let data = match plain {
                         Some(_) => message.payload.to_vec(),
-                        None => mesh::encode(&message, stamp, now),
+                        None => mesh::encode_will(&message, stamp, will, now),
                     };
                     state.queue.bytes += data.len();
-                    state.queue.messages.push_back(Outgoing { plain, data });
+                    state.queue.messages.push_back(Outgoing { plain, data, ticket });
                     published = true;
                 }
             }
         }
         if published {
             self.mesh.wake();
+        }
+        if written {
+            self.writer.wake();
         }
         let due = state.broker.deadline(now);
         if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
@@ -212,29 +262,61 @@ impl Shared {
             let ends = self.closing.load(Ordering::Acquire);
             return if ends { Poll::Ready(None) } else { Poll::Pending };
         };
-        let (plain, mut batch, mut size) = (first.plain, vec![first.data], 0);
-        size += batch[0].len();
-        while batch.len() < messages
+        let mut batch = Batch { plain: first.plain.clone(), ..Batch::default() };
+        let mut size = first.data.len();
+        batch.push(first);
+        while batch.messages.len() < messages
             && let Some(next) = queue.messages.front()
-            && next.plain == plain
+            && next.plain == batch.plain
             && size + next.data.len() <= bytes
             && let Some(next) = queue.messages.pop_front()
         {
             size += next.data.len();
-            batch.push(next.data);
+            batch.push(next);
         }
         queue.bytes -= size;
         if queue.bytes < MESH_BYTES / 2 {
             queue.waiting.drain(..).for_each(|task| task.wake());
         }
-        Poll::Ready(Some((plain, batch)))
+        Poll::Ready(Some(batch))
     }
 
-    /// No more comes: the task that publishes ends once all is published.
+    /// What is to be written next; pending while nothing is. `None`: nothing will any more.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<Option<Write>> {
+        self.writer.register(cx.waker());
+        match self.state().writes.pop() {
+            None if !self.closing.load(Ordering::Acquire) => Poll::Pending,
+            write => Poll::Ready(write),
+        }
+    }
+
+    /// What this node says of itself next, as above.
+    pub(super) fn poll_said(&self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.speaker.register(cx.waker());
+        match self.state().said.take() {
+            None if !self.closing.load(Ordering::Acquire) => Poll::Pending,
+            said => Poll::Ready(said),
+        }
+    }
+
+    /// Sessions that wait for what they missed, as above.
+    pub(super) fn poll_replays(&self, cx: &mut Context<'_>) -> Poll<Option<Vec<(SessionId, u64)>>> {
+        self.replayer.register(cx.waker());
+        if self.closing.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        let waiting = std::mem::take(&mut self.state().replays);
+        if waiting.is_empty() { Poll::Pending } else { Poll::Ready(Some(waiting)) }
+    }
+
+    /// No more comes: the tasks that publish and write end once all is out.
     pub(super) fn end_outgoing(&self) {
         self.closing.store(true, Ordering::Release);
         self.mesh.wake();
         self.state().taps.values().for_each(|task| task.wake());
+        self.writer.wake();
+        self.speaker.wake();
+        self.replayer.wake();
     }
 
     /// Does what is due, for as long as the server runs.

@@ -140,8 +140,20 @@ impl Client {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let topic = topic.into();
-        self.ask(|reply| Command::Publish { topic, messages, options, reply }).await
+        self.begin_publish(topic.into(), messages, options).await?.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The same, of which the answer is waited for elsewhere: those that are begun one after the other go out in that order.
+    pub(crate) async fn begin_publish(
+        &self,
+        topic: String,
+        messages: Vec<Vec<u8>>,
+        options: PublishOptions,
+    ) -> Result<oneshot::Receiver<Result<Vec<Result<Receipt, Error>>, Error>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Publish { topic, messages, options, reply };
+        self.commands.send(command).await.map_err(|_| Error::Stopped)?;
+        Ok(answer)
     }
 
     /// The newest value of a key in a topic with `keep = "latest"`, as this node has it; `None` if there is none.

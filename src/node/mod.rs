@@ -228,6 +228,7 @@ impl Node {
     /// [`SpawnError`]: nothing runs then.
     pub fn spawn(self, runtime: &Handle) -> Result<Client, SpawnError> {
         let Self { config, key, validator, keyring } = self;
+        let config = config.with_mqtt_topics();
         let keyring = match (keyring, &config.network.key_file) {
             (None, Some(file)) => {
                 let keyring = Keyring::read(file)?;

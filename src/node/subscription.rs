@@ -107,6 +107,21 @@ impl Subscription {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }
 
+    /// The same of what is remembered, of a subscription that [begins in the past](crate::Client::subscribe_from); `None`
+    /// when that was all. What is live by then may be the last.
+    pub async fn next_remembered(&mut self) -> Option<Delivery<Message>> {
+        poll_fn(|cx| {
+            if self.replay.is_none() {
+                return Poll::Ready(None);
+            }
+            match self.poll_delivery(cx) {
+                Poll::Pending if self.replay.is_none() => Poll::Ready(None),
+                next => next,
+            }
+        })
+        .await
+    }
+
     fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<Message>>> {
         loop {
             let next = match ready!(self.poll_all(cx)) {

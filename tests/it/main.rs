@@ -37,6 +37,7 @@ mod metrics;
 mod mqtt;
 mod mqtt_api;
 mod mqtt_doors;
+mod mqtt_space;
 mod names;
 mod notify;
 mod openapi;

@@ -27,4 +27,12 @@ impl Access {
     pub(crate) fn may(&self, operation: Operation, user: Option<&str>, client: &str, topic: &str) -> bool {
         self.acl.as_ref().is_none_or(|acl| acl.allows(operation, user, client, topic))
     }
+
+    /// Whether what a user said still stands: that of one who is there no more does not.
+    pub(crate) fn knows(&self, user: Option<&str>) -> bool {
+        match (user, &self.users) {
+            (Some(user), Some(users)) => users.contains(user),
+            _ => true,
+        }
+    }
 }

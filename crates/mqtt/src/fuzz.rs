@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Access, Acl, Action, Broker, Limits, Message, Users};
+use crate::{Access, Acl, Action, Broker, Limits, Map, Message, Users};
 
 /// CONNECT of a client that is there already, by its version.
 const HELLO: [&[u8]; 3] = [
@@ -163,7 +163,7 @@ fn events(bytes: &[u8]) {
         while let Some(action) = broker.next_action() {
             match action {
                 Action::Wake(id) if !stalled.contains(&id) => while !broker.take(id, now).bytes.is_empty() {},
-                Action::Publish { message, stamp } => published = Some((message, stamp)),
+                Action::Publish { message, stamp, .. } => published = Some((message, stamp)),
                 _ => {}
             }
         }
@@ -197,6 +197,21 @@ fn other_broker(bytes: &[u8]) {
         );
         assert_eq!(broker.from_mesh(2, &data, now), Ok(()));
     }
+    broker.share(now);
+    broker.hear_node(2, bytes, now);
+    for map in Map::ALL {
+        let (key, value) = bytes.split_at(bytes.len().min(1));
+        broker.learn(map, key, Some(value), (2, 1), now);
+        broker.learn(map, b"a", Some(bytes), (2, 2), now);
+        broker.learn(map, key, None, (2, 3), now);
+    }
+    if let Ok(client) = broker.connect(now) {
+        // Whose session may have come with that.
+        broker.received(client, b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01a", now);
+        carry_out(&mut broker, now);
+    }
+    broker.tick(now + Duration::from_secs(60));
+    carry_out(&mut broker, now);
 }
 
 fn carry_out(broker: &mut Broker, now: Instant) {

@@ -14,6 +14,8 @@ pub mod fuzz;
 mod limits;
 pub mod mesh;
 mod message;
+mod nodes;
+mod record;
 mod retained;
 mod session;
 pub mod topic;
@@ -23,7 +25,8 @@ mod users;
 pub use access::Access;
 pub use acl::{Acl, AclError, Operation};
 pub use broker::{
-    Action, Broker, ClientInfo, ConnectionId, Credentials, Full, Refused, Stats, TapId, Tapped, Verdict,
+    Action, Broker, ClientInfo, ConnectionId, Credentials, Full, Map, Refused, SessionId, Stats, TapId,
+    Tapped, Ticket, Verdict,
 };
 pub use limits::Limits;
 pub use message::{Message, Qos};

@@ -1,6 +1,9 @@
 //! A message as the broker holds it, and its packets, each made once for all that get the same.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use mqtt_proto::{Pid, Protocol, QoS, QosPid, TopicName, v3, v5};
@@ -54,6 +57,8 @@ pub struct Message {
     pub properties: Option<Box<v5::PublishProperties>>,
     /// When it is not worth delivering any more.
     pub expires: Option<Instant>,
+    /// The user whose client published it, where clients have users.
+    pub user: Option<Arc<str>>,
 }
 
 /// What each message and each property costs beside its bytes, roughly.
@@ -74,7 +79,7 @@ impl Message {
             return Err(crate::topic::Malformed);
         }
         let topic = TopicName::try_from(topic).map_err(|_| crate::topic::Malformed)?;
-        Ok(Self { topic, payload: payload.into(), qos, retain, properties: None, expires: None })
+        Ok(Self { topic, payload: payload.into(), qos, retain, properties: None, expires: None, user: None })
     }
 
     pub(crate) fn from_publish(publish: v5::Publish, now: Instant) -> Self {
@@ -90,6 +95,7 @@ impl Message {
             retain,
             properties,
             expires: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+            user: None,
         }
     }
 
@@ -99,7 +105,11 @@ impl Message {
             OVERHEAD * (1 + properties.user_properties.len())
                 + mqtt_proto::Encodable::encode_len(properties.as_ref())
         });
-        OVERHEAD + self.topic.len() + self.payload.len() + properties
+        OVERHEAD
+            + self.topic.len()
+            + self.payload.len()
+            + self.user.as_ref().map_or(0, |user| user.len())
+            + properties
     }
 
     pub(crate) fn has_expired(&self, now: Instant) -> bool {

@@ -4,26 +4,35 @@
 //! does not come back by a longer way.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mqtt_proto::TopicName;
+use ring::digest;
 
-use crate::{limits::Limits, message::Message, topic};
+use crate::{limits::Limits, message::Message, nodes, topic};
 
 /// How long a deletion is remembered.
 const MARKS: Duration = Duration::from_secs(3600);
 
 /// What decides between two messages of one topic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank {
     /// When it was published: microseconds since 1970, never the same twice at one broker, and later than all that it had heard.
     pub stamp: u64,
     /// At which broker.
     pub node: u64,
+}
+
+impl Rank {
+    /// A number that is the same at all brokers, for what is decided by lot.
+    pub(crate) fn lot(self) -> u64 {
+        nodes::lot(self.stamp, self.node)
+    }
 }
 
 /// A message that is not retained, because there are too many.
@@ -37,17 +46,43 @@ pub enum Rejected {
     Bytes(usize),
 }
 
+/// What became of what a message says to its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    /// It is the newest.
+    Newest,
+    /// It was there.
+    Same,
+    /// There is something newer.
+    Older,
+}
+
 #[derive(Debug)]
 struct Entry {
     rank: Rank,
     /// `None`: deleted.
     message: Option<Arc<Message>>,
     until: Option<Instant>,
+    /// When it is to be written into what all brokers keep.
+    save: Option<Instant>,
+}
+
+/// What is to be written into what all brokers keep.
+#[derive(Debug)]
+pub(crate) struct Unsaved {
+    pub(crate) topic: TopicName,
+    pub(crate) rank: Rank,
+    /// `None`: it is to be deleted there.
+    pub(crate) message: Option<Arc<Message>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
     entries: BTreeMap<TopicName, Entry>,
+    /// Those that count, the oldest first.
+    by_rank: BTreeSet<(Rank, TopicName)>,
+    /// Topics too long to be keys themselves.
+    by_key: HashMap<Vec<u8>, TopicName>,
     bytes: usize,
     /// Without the broker's own, which are few.
     messages: usize,
@@ -55,6 +90,7 @@ pub(crate) struct Retained {
     marks: usize,
     /// What ends by itself, the next first: messages, and marks of deleted ones.
     due: BTreeSet<(Instant, TopicName)>,
+    saves: BTreeSet<(Instant, TopicName)>,
 }
 
 /// How far a look through retained messages came.
@@ -66,29 +102,44 @@ pub(crate) enum Step {
     End,
 }
 
+/// The longest topic that is a key itself.
+const LONGEST_KEY: usize = 512;
+
+/// The key of a topic in what all brokers keep: itself or, of a long one, a byte that no topic has and its SHA-256.
+pub(crate) fn key(topic: &str) -> Vec<u8> {
+    if topic.len() <= LONGEST_KEY {
+        return topic.as_bytes().to_vec();
+    }
+    [&[0], digest::digest(&digest::SHA256, topic.as_bytes()).as_ref()].concat()
+}
+
 impl Retained {
-    /// Takes what a retained message says; whether it is the newest of its topic.
+    /// Takes what a retained message says. One too many is refused; with `gives_way`, the oldest make room for it, the same
+    /// ones wherever the same is known.
     pub(crate) fn set(
         &mut self,
         message: &Arc<Message>,
         rank: Rank,
+        gives_way: bool,
         limits: &Limits,
         now: Instant,
-    ) -> Result<bool, Rejected> {
+    ) -> Result<Set, Rejected> {
         let known = self.entries.get(&message.topic);
-        if known.is_some_and(|known| known.rank >= rank) {
-            return Ok(false);
+        match known.map(|known| known.rank.cmp(&rank)) {
+            Some(Ordering::Equal) => return Ok(Set::Same),
+            Some(Ordering::Greater) => return Ok(Set::Older),
+            Some(Ordering::Less) | None => {}
         }
-        let known = known.and_then(|known| known.message.as_ref()).map(|message| message.cost());
         let deletes = message.payload.is_empty();
         if !deletes && counts(&message.topic) {
-            if known.is_none() && self.messages >= limits.retained_messages {
-                return Err(Rejected::Messages(limits.retained_messages));
-            }
-            if self.bytes - known.unwrap_or(0) + message.cost() > limits.retained_bytes {
-                return Err(Rejected::Bytes(limits.retained_bytes));
+            while let Err(full) = self.fits(message, limits) {
+                let oldest = self.by_rank.iter().find(|(_, topic)| *topic != message.topic);
+                let oldest = oldest.filter(|(oldest, _)| gives_way && *oldest < rank).cloned();
+                let Some((_, topic)) = oldest else { return Err(full) };
+                self.remove(&topic);
             }
         }
+        let save = known_save(&self.entries, &message.topic);
         self.remove(&message.topic);
         let until = if deletes { now.checked_add(MARKS) } else { message.expires };
         if let Some(until) = until {
@@ -100,8 +151,14 @@ impl Retained {
         } else if counts(&message.topic) {
             self.bytes += message.cost();
             self.messages += 1;
+            self.by_rank.insert((rank, message.topic.clone()));
         }
-        self.entries.insert(message.topic.clone(), Entry { rank, message: message_kept, until });
+        if message.topic.len() > LONGEST_KEY {
+            self.by_key.insert(key(&message.topic), message.topic.clone());
+        }
+        let entry = Entry { rank, message: message_kept, until, save: None };
+        self.entries.insert(message.topic.clone(), entry);
+        self.save(&message.topic, save);
         // Marks are worth less than messages: those that end first make room.
         while self.messages + self.marks > limits.retained_messages {
             let mark = self.due.iter().find(|(_, topic)| {
@@ -111,7 +168,18 @@ impl Retained {
             let Some((_, topic)) = mark.cloned() else { break };
             self.remove(&topic);
         }
-        Ok(true)
+        Ok(Set::Newest)
+    }
+
+    fn fits(&self, message: &Message, limits: &Limits) -> Result<(), Rejected> {
+        let known = self.entries.get(&message.topic).and_then(|known| known.message.as_ref());
+        if known.is_none() && self.messages >= limits.retained_messages {
+            return Err(Rejected::Messages(limits.retained_messages));
+        }
+        if self.bytes - known.map_or(0, |known| known.cost()) + message.cost() > limits.retained_bytes {
+            return Err(Rejected::Bytes(limits.retained_bytes));
+        }
+        Ok(())
     }
 
     /// Whether a message of this topic, with so many bytes of payload, would be kept.
@@ -121,31 +189,90 @@ impl Retained {
         (known.is_some() || self.messages < limits.retained_messages) && bytes <= limits.retained_bytes
     }
 
-    fn remove(&mut self, topic: &TopicName) {
+    pub(crate) fn remove(&mut self, topic: &TopicName) {
         let Some(entry) = self.entries.remove(topic) else { return };
         match entry.message {
             None => self.marks -= 1,
             Some(message) if counts(topic) => {
                 self.bytes -= message.cost();
                 self.messages -= 1;
+                self.by_rank.remove(&(entry.rank, topic.clone()));
             }
             Some(_) => {}
         }
         if let Some(until) = entry.until {
             self.due.remove(&(until, topic.clone()));
         }
+        if let Some(save) = entry.save {
+            self.saves.remove(&(save, topic.clone()));
+        }
+        if topic.len() > LONGEST_KEY {
+            self.by_key.remove(&key(topic));
+        }
     }
 
-    /// Forgets what has expired.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// The topic of a key, of those that are known.
+    pub(crate) fn topic(&self, key: &[u8]) -> Option<TopicName> {
+        match key.first()? {
+            0 => self.by_key.get(key).cloned(),
+            _ => TopicName::try_from(std::str::from_utf8(key).ok()?).ok(),
+        }
+    }
+
+    /// The rank that a topic has, and its message; `None` of one that is deleted.
+    pub(crate) fn get(&self, topic: &TopicName) -> Option<(Rank, Option<&Arc<Message>>)> {
+        self.entries.get(topic).map(|entry| (entry.rank, entry.message.as_ref()))
+    }
+
+    /// When a topic is to be written.
+    pub(crate) fn save_at(&self, topic: &TopicName) -> Option<Instant> {
+        known_save(&self.entries, topic)
+    }
+
+    /// Has a topic written then, or, with `None`, not any more.
+    pub(crate) fn save(&mut self, topic: &TopicName, at: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(topic).filter(|_| counts(topic)) else { return };
+        if let Some(before) = std::mem::replace(&mut entry.save, at) {
+            self.saves.remove(&(before, topic.clone()));
+        }
+        if let Some(at) = at {
+            self.saves.insert((at, topic.clone()));
+        }
+    }
+
+    /// The next that is to be written now.
+    pub(crate) fn next_unsaved(&mut self, now: Instant) -> Option<Unsaved> {
+        let (at, topic) = self.saves.first().filter(|(at, _)| *at <= now).cloned()?;
+        self.saves.remove(&(at, topic.clone()));
+        let entry = self.entries.get_mut(&topic)?;
+        entry.save = None;
+        Some(Unsaved { topic, rank: entry.rank, message: entry.message.clone() })
+    }
+
+    /// Forgets what has expired. With `saves`, how long it is until a message is deleted from what all brokers keep.
+    pub(crate) fn expire(&mut self, now: Instant, mut saves: Option<impl FnMut() -> Duration>) {
         while let Some((until, topic)) = self.due.first().filter(|(until, _)| *until <= now).cloned() {
             self.due.remove(&(until, topic.clone()));
+            let ended = self.entries.get(&topic).filter(|entry| entry.message.is_some());
+            let ended = ended.map(|entry| entry.rank).filter(|_| counts(&topic));
             self.remove(&topic);
+            if let (Some(rank), Some(after)) = (ended, &mut saves) {
+                let until = now + MARKS;
+                self.due.insert((until, topic.clone()));
+                self.marks += 1;
+                if topic.len() > LONGEST_KEY {
+                    self.by_key.insert(key(&topic), topic.clone());
+                }
+                let entry = Entry { rank, message: None, until: Some(until), save: None };
+                self.entries.insert(topic.clone(), entry);
+                self.save(&topic, now.checked_add(after()));
+            }
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.due.first().map(|(until, _)| *until)
+        let first = |set: &BTreeSet<(Instant, TopicName)>| set.first().map(|(at, _)| *at);
+        first(&self.due).into_iter().chain(first(&self.saves)).min()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -204,6 +331,10 @@ impl Retained {
     }
 }
 
+fn known_save(entries: &BTreeMap<TopicName, Entry>, topic: &TopicName) -> Option<Instant> {
+    entries.get(topic).and_then(|entry| entry.save)
+}
+
 /// Whether a topic is one of clients.
 fn counts(topic: &TopicName) -> bool {
     !topic.starts_with("$SYS/")
@@ -240,7 +371,9 @@ mod tests {
     fn mqtt_3_3_1_5_the_last_one_of_each_topic_is_found_by_every_filter_that_matches() {
         let (mut retained, limits, now) = (Retained::default(), Limits::default(), Instant::now());
         for (n, topic) in ["a", "a/b", "a/b/c", "ab", "b", "$SYS/x"].iter().enumerate() {
-            retained.set(&message(topic, &n.to_string()), Rank { stamp: 1, node: 1 }, &limits, now).unwrap();
+            retained
+                .set(&message(topic, &n.to_string()), Rank { stamp: 1, node: 1 }, false, &limits, now)
+                .unwrap();
         }
         for slice in [1, 2, 100] {
             assert_eq!(all(&retained, "a/#", slice, now), ["a=0", "a/b=1", "a/b/c=2"]);
@@ -267,7 +400,7 @@ mod tests {
             let hear = |said: &[(u64, u64, String, String)]| {
                 let mut retained = Retained::default();
                 for (stamp, node, topic, payload) in said {
-                    retained.set(&message(topic, payload), Rank { stamp: *stamp, node: *node }, &limits, now).unwrap();
+                    retained.set(&message(topic, payload), Rank { stamp: *stamp, node: *node }, false, &limits, now).unwrap();
                 }
                 all(&retained, "#", 100, now)
             };
@@ -286,26 +419,62 @@ mod tests {
         let mut stamp = 0;
         let mut set = |retained: &mut Retained, topic: &str, payload: &str| {
             stamp += 1;
-            retained.set(&message(topic, payload), Rank { stamp, node: 0 }, &limits, now)
+            retained.set(&message(topic, payload), Rank { stamp, node: 0 }, false, &limits, now)
         };
         for topic in ["a", "b", "c"] {
-            assert_eq!(set(&mut retained, topic, "1"), Ok(true));
+            assert_eq!(set(&mut retained, topic, "1"), Ok(Set::Newest));
         }
         assert_eq!(set(&mut retained, "d", "1"), Err(Rejected::Messages(3)));
-        assert_eq!(set(&mut retained, "a", "2"), Ok(true), "another of a topic that is there");
+        assert_eq!(set(&mut retained, "a", "2"), Ok(Set::Newest), "another of a topic that is there");
         assert_eq!(set(&mut retained, "a", &"x".repeat(2000)), Err(Rejected::Bytes(2000)));
-        assert_eq!(set(&mut retained, "a", ""), Ok(true));
-        assert_eq!(set(&mut retained, "d", "1"), Ok(true));
+        assert_eq!(set(&mut retained, "a", ""), Ok(Set::Newest));
+        assert_eq!(set(&mut retained, "d", "1"), Ok(Set::Newest));
         assert_eq!((retained.len(), retained.entries()), (3, 3));
         for n in 0..100 {
-            assert_eq!(set(&mut retained, &format!("never/{n}"), ""), Ok(true));
+            assert_eq!(set(&mut retained, &format!("never/{n}"), ""), Ok(Set::Newest));
         }
         assert!(retained.entries() <= 4);
         for topic in ["b", "c", "d"] {
             set(&mut retained, topic, "").unwrap();
         }
         assert_eq!((retained.len(), retained.bytes()), (0, 0));
-        retained.expire(now + 2 * MARKS);
+        retained.expire(now + 2 * MARKS, None::<fn() -> Duration>);
         assert_eq!((retained.entries(), retained.deadline()), (0, None));
+    }
+
+    #[test]
+    fn of_what_comes_from_elsewhere_the_oldest_give_way_the_same_in_any_order() {
+        let limits = Limits { retained_messages: 3, ..Limits::default() };
+        let now = Instant::now();
+        let mut said: Vec<_> = (1..=6).map(|n| (n, format!("t/{n}"))).collect();
+        for seed in 0..20 {
+            fastrand::Rng::with_seed(seed).shuffle(&mut said);
+            let mut retained = Retained::default();
+            for (stamp, topic) in &said {
+                // One that is older than all that are there finds no room.
+                let _ =
+                    retained.set(&message(topic, "x"), Rank { stamp: *stamp, node: 0 }, true, &limits, now);
+            }
+            assert_eq!(all(&retained, "#", 100, now), ["t/4=x", "t/5=x", "t/6=x"]);
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_saved_is_handed_out_once_and_the_newest_of_it() {
+        let (mut retained, limits, now) = (Retained::default(), Limits::default(), Instant::now());
+        let long = "x/".repeat(400);
+        for (stamp, payload) in [(1, "1"), (2, "2"), (3, "")] {
+            for topic in ["a", long.as_str()] {
+                let message = message(topic, payload);
+                retained.set(&message, Rank { stamp, node: 0 }, false, &limits, now).unwrap();
+                retained.save(&message.topic, Some(now + Duration::from_secs(stamp)));
+                assert_eq!(retained.topic(&key(topic)).as_ref(), Some(&message.topic));
+            }
+        }
+        assert!(retained.next_unsaved(now + Duration::from_secs(2)).is_none(), "the newest, in its time");
+        let later = now + Duration::from_secs(3);
+        let unsaved: Vec<_> = std::iter::from_fn(|| retained.next_unsaved(later)).collect();
+        assert_eq!(unsaved.len(), 2);
+        assert!(unsaved.iter().all(|unsaved| unsaved.message.is_none() && unsaved.rank.stamp == 3));
     }
 }

@@ -10,6 +10,7 @@ use mqtt_proto::TopicName;
 
 use crate::{
     message::{Message, Qos},
+    retained::Rank,
     trie::Options,
 };
 
@@ -30,14 +31,19 @@ pub(crate) struct Pending {
     pub(crate) retain: bool,
     /// Subscription identifiers.
     pub(crate) ids: Option<Arc<[u32]>>,
+    /// What all brokers know it by; none of one that comes with a subscription.
+    pub(crate) rank: Rank,
 }
+
+/// Acknowledged messages that are remembered one by one.
+const MOST_DONE: usize = 256;
 
 #[derive(Debug)]
 pub(crate) enum State {
     /// Not acknowledged yet.
     Publish(Pending),
     /// At QoS 2: received, and to be released.
-    Release,
+    Release(Rank),
 }
 
 #[derive(Debug)]
@@ -46,6 +52,16 @@ pub(crate) struct Inflight {
     pub(crate) state: State,
     /// Sent over the present connection.
     pub(crate) sent: bool,
+}
+
+impl Inflight {
+    /// Whether it is this message's.
+    pub(crate) fn is(&self, rank: Rank) -> bool {
+        match &self.state {
+            State::Publish(pending) => pending.rank == rank,
+            State::Release(of) => *of == rank,
+        }
+    }
 }
 
 /// Retained messages that a subscription has yet to bring.
@@ -83,6 +99,26 @@ pub(crate) struct Session {
     /// Packet ids at QoS 2 that the client has not released.
     pub(crate) incoming: BTreeSet<u16>,
     pub(crate) scans: VecDeque<Scan>,
+    /// When it connected, or when its broker last had to say that it is: a stamp.
+    pub(crate) epoch: u64,
+    /// When its connection ended, microseconds since 1970.
+    pub(crate) left: u64,
+    /// Its client id was made here.
+    pub(crate) is_assigned: bool,
+    /// It goes on at another broker.
+    pub(crate) has_moved: bool,
+    /// What its client retained on the topic of its will.
+    pub(crate) birth: Option<Arc<Message>>,
+    /// It has all messages up to this stamp, but for those that wait for it.
+    pub(crate) position: u64,
+    /// Messages behind that which it has.
+    pub(crate) done: BTreeSet<Rank>,
+    /// What it missed is being read from memory: what comes meanwhile waits.
+    pub(crate) is_replaying: bool,
+    /// It came from another broker, so that what is live may have been read from memory, too: until then.
+    pub(crate) repeats_until: Option<Instant>,
+    /// Packet ids of messages that another broker has sent, at QoS 2.
+    pub(crate) known: HashMap<Rank, u16>,
     last_pid: u16,
 }
 
@@ -105,6 +141,16 @@ impl Session {
             bytes: 0,
             incoming: BTreeSet::new(),
             scans: VecDeque::new(),
+            epoch: 0,
+            left: 0,
+            is_assigned: false,
+            has_moved: false,
+            birth: None,
+            position: 0,
+            done: BTreeSet::new(),
+            is_replaying: false,
+            repeats_until: None,
+            known: HashMap::new(),
             last_pid: 0,
         }
     }
@@ -113,10 +159,29 @@ impl Session {
     pub(crate) fn next_pid(&mut self) -> u16 {
         loop {
             self.last_pid = self.last_pid.checked_add(1).unwrap_or(1);
-            if !self.inflight.iter().any(|inflight| inflight.pid == self.last_pid) {
+            if !self.inflight.iter().any(|inflight| inflight.pid == self.last_pid)
+                && !self.known.values().any(|pid| *pid == self.last_pid)
+            {
                 return self.last_pid;
             }
         }
+    }
+
+    /// The client has acknowledged a message.
+    pub(crate) fn note_done(&mut self, rank: Rank) {
+        if self.expiry > 0 && rank.stamp > 0 {
+            self.done.insert(rank);
+            if self.done.len() > MOST_DONE {
+                self.done.pop_first();
+            }
+        }
+    }
+
+    /// Whether a message was given to the client, or waits for it.
+    pub(crate) fn has(&self, rank: Rank) -> bool {
+        self.done.contains(&rank)
+            || self.queue.iter().any(|pending| pending.rank == rank)
+            || self.inflight.iter().any(|inflight| inflight.is(rank))
     }
 
     /// Whether another message may be sent to the client now.

@@ -32,6 +32,8 @@ pub(crate) struct Match {
 #[derive(Debug)]
 struct Group {
     name: Box<str>,
+    /// The filter with `$share/` and the name.
+    whole: Arc<str>,
     members: Vec<(usize, Options)>,
     /// Whose turn it is.
     next: usize,
@@ -90,6 +92,7 @@ fn split(filter: &str) -> (Option<&str>, &str) {
 impl Trie {
     /// Subscribes, or changes the options of a subscription. The filter is valid.
     pub(crate) fn insert(&mut self, filter: &str, session: usize, options: Options) {
+        let whole = filter;
         let (group, filter) = split(filter);
         let mut at = self.root;
         let mut deep = false;
@@ -125,7 +128,12 @@ impl Trie {
             Some(name) => {
                 let known = ends.groups.iter().position(|group| &*group.name == name);
                 let index = known.unwrap_or_else(|| {
-                    ends.groups.push(Group { name: name.into(), members: Vec::new(), next: 0 });
+                    ends.groups.push(Group {
+                        name: name.into(),
+                        whole: whole.into(),
+                        members: Vec::new(),
+                        next: 0,
+                    });
                     ends.groups.len() - 1
                 });
                 &mut ends.groups[index].members
@@ -183,28 +191,53 @@ impl Trie {
         }
     }
 
-    /// Everybody that a message with this topic is for. Of a group it is the next one that is `ready`, or the next one
-    /// if none is.
-    pub(crate) fn matches(&mut self, topic: &str, found: &mut Vec<Match>, ready: &dyn Fn(usize) -> bool) {
-        found.clear();
-        let wild = !topic.starts_with('$');
-        self.walk(self.root, Some(topic), wild, found, ready);
+    /// The group that a filter with `$share/` is of.
+    fn group(&mut self, filter: &str) -> Option<&mut Group> {
+        let (Some(name), filter) = split(filter) else { return None };
+        let mut at = self.root;
+        let mut deep = false;
+        for level in filter.split('/') {
+            let node = &self.nodes[at];
+            at = match level {
+                "#" => {
+                    deep = true;
+                    break;
+                }
+                "+" => node.plus?,
+                level => *node.children.get(level)?,
+            };
+        }
+        let node = &mut self.nodes[at];
+        let ends = if deep { &mut node.below } else { &mut node.here };
+        ends.groups.iter_mut().find(|group| &*group.name == name)
     }
 
-    fn walk(
-        &mut self,
-        at: usize,
-        rest: Option<&str>,
-        wild: bool,
-        found: &mut Vec<Match>,
-        ready: &dyn Fn(usize) -> bool,
-    ) {
+    /// The members of a group.
+    pub(crate) fn members(&mut self, filter: &str) -> Vec<usize> {
+        let members = self.group(filter).map(|group| group.members.iter().map(|(session, _)| *session));
+        members.map(Iterator::collect).unwrap_or_default()
+    }
+
+    /// Whose turn it is in a group.
+    pub(crate) fn turn(&mut self, filter: &str, ready: &dyn Fn(usize) -> bool) -> Option<Match> {
+        self.group(filter)?.turn(ready)
+    }
+
+    /// Everybody that a message with this topic is for. Of a group it is the next one that is `ready`, or the next one
+    /// if none is; nobody, if it is to go elsewhere.
+    pub(crate) fn matches(&mut self, topic: &str, found: &mut Vec<Match>, pick: Pick<'_>) {
+        found.clear();
+        let wild = !topic.starts_with('$');
+        self.walk(self.root, Some(topic), wild, found, pick);
+    }
+
+    fn walk(&mut self, at: usize, rest: Option<&str>, wild: bool, found: &mut Vec<Match>, pick: Pick<'_>) {
         let node = &mut self.nodes[at];
         if wild {
-            take(&mut node.below, found, ready);
+            take(&mut node.below, found, pick);
         }
         let Some(rest) = rest else {
-            take(&mut node.here, found, ready);
+            take(&mut node.here, found, pick);
             return;
         };
         let (level, rest) = match rest.split_once('/') {
@@ -213,7 +246,7 @@ impl Trie {
         };
         let (plus, child) = (node.plus.filter(|_| wild), node.children.get(level).copied());
         for next in [plus, child].into_iter().flatten() {
-            self.walk(next, rest, true, found, ready);
+            self.walk(next, rest, true, found, pick);
         }
     }
 
@@ -224,7 +257,27 @@ impl Trie {
     }
 }
 
-fn take(ends: &mut Ends, found: &mut Vec<Match>, ready: &dyn Fn(usize) -> bool) {
+/// How one of a group is picked.
+#[derive(Clone, Copy)]
+pub(crate) struct Pick<'a> {
+    /// Whether a session takes messages now.
+    pub(crate) ready: &'a dyn Fn(usize) -> bool,
+    /// Whether a message of this group, by its whole filter, is for members elsewhere.
+    pub(crate) elsewhere: &'a dyn Fn(&Arc<str>) -> bool,
+}
+
+impl Group {
+    fn turn(&mut self, ready: &dyn Fn(usize) -> bool) -> Option<Match> {
+        let count = self.members.len();
+        let mut turns = (0..count).map(|n| (self.next + n) % count);
+        let chosen = turns.clone().find(|n| ready(self.members[*n].0)).or_else(|| turns.next())?;
+        self.next = (chosen + 1) % count;
+        let (session, options) = self.members[chosen];
+        Some(Match { session, options, shared: true })
+    }
+}
+
+fn take(ends: &mut Ends, found: &mut Vec<Match>, pick: Pick<'_>) {
     let plain = ends.plain.iter();
     found.extend(plain.map(|(session, options)| Match {
         session: *session,
@@ -232,13 +285,9 @@ fn take(ends: &mut Ends, found: &mut Vec<Match>, ready: &dyn Fn(usize) -> bool) 
         shared: false,
     }));
     for group in &mut ends.groups {
-        let count = group.members.len();
-        let mut turns = (0..count).map(|n| (group.next + n) % count);
-        let chosen = turns.clone().find(|n| ready(group.members[*n].0)).or_else(|| turns.next());
-        let Some(chosen) = chosen else { continue };
-        group.next = (chosen + 1) % count;
-        let (session, options) = group.members[chosen];
-        found.push(Match { session, options, shared: true });
+        if !(pick.elsewhere)(&group.whole) {
+            found.extend(group.turn(pick.ready));
+        }
     }
 }
 
@@ -292,7 +341,7 @@ mod tests {
 
     fn sessions(trie: &mut Trie, topic: &str) -> BTreeSet<usize> {
         let mut found = Vec::new();
-        trie.matches(topic, &mut found, &|_| true);
+        trie.matches(topic, &mut found, Pick { ready: &|_| true, elsewhere: &|_| false });
         found.into_iter().map(|found| found.session).collect()
     }
 
@@ -339,12 +388,16 @@ mod tests {
         trie.insert("$share/h/a/#", 9, PLAIN);
         let mut found = Vec::new();
         let mut turn = |ready: &dyn Fn(usize) -> bool| {
-            trie.matches("a/b", &mut found, ready);
+            trie.matches("a/b", &mut found, Pick { ready, elsewhere: &|_| false });
             assert_eq!(found.len(), 2);
             found[0].session
         };
         assert_eq!([turn(&|_| true), turn(&|_| true), turn(&|_| true), turn(&|_| true)], [0, 1, 2, 0]);
         assert_eq!([turn(&|n| n != 1), turn(&|n| n != 1), turn(&|_| false)], [2, 0, 1]);
+        assert_eq!(trie.members("$share/g/a/#"), [0, 1, 2]);
+        assert!(trie.members("$share/g/a").is_empty() && trie.members("a/#").is_empty());
+        trie.matches("a/b", &mut Vec::new(), Pick { ready: &|_| true, elsewhere: &|_| true });
+        assert_eq!(trie.turn("$share/g/a/#", &|n| n != 2).map(|one| one.session), Some(0));
         trie.remove("$share/g/a/#", 0);
         trie.remove("$share/g/a/#", 1);
         trie.remove("$share/h/a/#", 9);

@@ -264,6 +264,9 @@ impl EventLoop {
     fn apply(&mut self, mut config: Config) {
         // `relay.through` also yields targets, but changing it needs a restart.
         config.relay = self.config.relay.clone();
+        // So do MQTT's keys, and with them its own topics.
+        config.mqtt = self.config.mqtt.clone();
+        config = config.with_mqtt_topics();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.access.set(Access::new(&config.peers));
         behaviour.dialer.set_targets(setup::targets(&config));

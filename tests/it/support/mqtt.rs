@@ -1,6 +1,6 @@
 //! A small MQTT client of the tests' own, on the codec alone.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::{AsyncReadExt, AsyncWriteExt};
 use mqtt_proto::{
@@ -37,6 +37,15 @@ impl Mqtt {
         change: impl FnOnce(&mut v5::Connect),
     ) -> (Self, ConnectReasonCode) {
         let addr = server.url().strip_prefix("mqtt://").unwrap().parse().unwrap();
+        Self::connect_to(net, addr, id, change).await
+    }
+
+    pub(crate) async fn connect_to(
+        net: &Network,
+        addr: SocketAddr,
+        id: &str,
+        change: impl FnOnce(&mut v5::Connect),
+    ) -> (Self, ConnectReasonCode) {
         let stream = net.rt.connect_tcp(addr, TcpOptions::default()).await.unwrap();
         let mut client = Self { stream, buffer: Vec::new() };
         let mut connect = v5::Connect::new(id.into(), 0);

@@ -7,7 +7,10 @@ use std::{
 
 use mqtt_proto::{Protocol, v5, v5::ConnectReasonCode as Code};
 
-use super::{Action, Broker, ConnectionId, Credentials, Stage, Verdict, timers::Timer};
+use super::{
+    Action, Broker, ConnectionId, Credentials, Stage, Ticket, Verdict, Whence, clients::will_id,
+    timers::Timer,
+};
 use crate::{
     acl::Operation,
     codec::{self, Fault, NoConnect, Reason, fault},
@@ -114,6 +117,9 @@ impl Broker {
             .then(|| format!("auto-{:016x}{:016x}", (self.random)(), (self.random)()).into());
         let client = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
         let known = self.by_client.get(&client).copied();
+        if known.is_none() && self.is_anothers(&client, user.as_ref(), now) {
+            return self.refuse(id, Code::NotAuthorized, "the client id is another user's", now);
+        }
         if let Some(known) = known {
             if self.sessions.get(known).is_some_and(|session| session.user != user) {
                 return self.refuse(id, Code::NotAuthorized, "the client id is another user's", now);
@@ -133,7 +139,11 @@ impl Broker {
                 self.end(known, now);
             }
         }
-        let resumed = self.by_client.get(&client).copied();
+        let mut resumed = self.by_client.get(&client).copied();
+        if resumed.is_none() && !connect.clean_start {
+            let serial = self.serial();
+            resumed = self.fetch_session(&client, serial, now);
+        }
         if resumed.is_none() && self.sessions.len() >= self.limits.sessions {
             return self.refuse(id, Code::QuotaExceeded, "as many clients as are taken", now);
         }
@@ -158,11 +168,16 @@ impl Broker {
             let (patience, serial) = (connection.patience, connection.serial);
             self.arm(now, patience, Timer::Silence(id, serial));
         }
+        let epoch = self.stamp(now);
         let window = connect.properties.receive_max.unwrap_or(u16::MAX).min(self.limits.inflight);
         if let Some(session) = self.sessions.get_mut(session) {
             session.connection = Some(id);
             session.expiry = expiry;
             (session.ends, session.will_at) = (None, None);
+            (session.epoch, session.is_assigned, session.birth) = (epoch, assigned.is_some(), None);
+            if resumed.is_none() {
+                session.position = epoch;
+            }
             session.will = connect.last_will.map(|will| to_will(will, now));
             session.window = usize::from(window);
             session.inflight.iter_mut().for_each(|inflight| inflight.sent = false);
@@ -183,6 +198,8 @@ impl Broker {
         let protocol = connect.protocol;
         self.write(id, |out| codec::put_connack(out, protocol, connack));
         self.begin_figures(now);
+        self.touch(session, now);
+        self.count_groups_of(session, now);
         self.pump(session, now);
     }
 
@@ -235,14 +252,18 @@ impl Broker {
 
     /// The connection of a session is gone.
     pub(super) fn leave(&mut self, id: usize, now: Instant) {
+        let time = self.time(now);
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.connection = None;
+        session.left = time;
         session.scans.clear();
         let expiry = Duration::from_secs(session.expiry.into());
         session.ends = (session.expiry != FOR_EVER).then(|| now.checked_add(expiry)).flatten();
         let serial = session.serial;
         // [MQTT-3.1.3-9]: after the delay or with the session, whichever is first.
         let delay = session.will.as_ref().map(|will| will.delay.min(expiry));
+        self.touch(id, now);
+        self.count_groups_of(id, now);
         if let Some(delay) = delay {
             if delay.is_zero() {
                 self.publish_will(id, now);
@@ -268,6 +289,10 @@ impl Broker {
         self.disarm(session.armed, Timer::Away(id, session.serial));
         for filter in session.subscriptions.keys() {
             self.subscriptions.remove(filter, id);
+            self.count_group(filter, now);
+        }
+        if !session.has_moved {
+            self.touch_ended(&session.client, now);
         }
         self.queued -= session.bytes;
     }
@@ -281,17 +306,28 @@ impl Broker {
             self.stats.refused += 1;
             return;
         }
+        let id_of_will = will_id(&session.client, session.epoch);
         message.expires = will.lifetime.and_then(|lifetime| now.checked_add(lifetime));
-        self.send_out(Arc::new(message), Some(id), now);
+        message.user.clone_from(&session.user);
+        self.send_out(Arc::new(message), Some(id), (Some(id_of_will), None), now);
     }
 
     /// A message of a client, for the clients here and the other brokers.
-    pub(super) fn send_out(&mut self, message: Arc<Message>, from: Option<usize>, now: Instant) {
+    pub(super) fn send_out(
+        &mut self,
+        message: Arc<Message>,
+        from: Option<usize>,
+        (will, ticket): (Option<u128>, Option<Ticket>),
+        now: Instant,
+    ) {
+        if will.is_some_and(|will| self.shares && !self.is_new_will(will)) {
+            return;
+        }
         let rank = Rank { stamp: self.stamp(now), node: self.node };
         if !self.elsewhere.contains(&*message.topic) {
-            self.take_in(message.clone(), from, rank, now);
+            self.take_in(message.clone(), from, rank, Whence::Client, now);
         }
-        self.actions.push_back(Action::Publish { message, stamp: rank.stamp });
+        self.actions.push_back(Action::Publish { message, stamp: rank.stamp, will, ticket });
     }
 }
 

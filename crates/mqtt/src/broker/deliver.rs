@@ -1,17 +1,17 @@
 //! Messages to clients: as soon as they take them, or when they do.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{cell::RefCell, mem, sync::Arc, time::Instant};
 
 use slab::Slab;
 
-use super::{Broker, Connection, HIGH_WATER, Stage, wake};
+use super::{Broker, Connection, HIGH_WATER, Stage, Whence, wake};
 use crate::{
     acl::Operation,
     codec::{self, Ack},
     message::{Frames, Message, Qos, Style, put},
-    retained::{Rank, Step},
+    retained::{Rank, Set, Step},
     session::{Inflight, Pending, State},
-    trie::{self, Delivery},
+    trie::{self, Delivery, Match, Pick},
 };
 
 /// Retained messages that are looked at before it is another session's turn.
@@ -27,29 +27,105 @@ enum Room {
 
 impl Broker {
     /// Takes a message in: keeps it if it is to be retained, and gives it to all who are subscribed.
-    pub(super) fn take_in(&mut self, message: Arc<Message>, from: Option<usize>, rank: Rank, now: Instant) {
-        if message.retain && self.retained.set(&message, rank, &self.limits, now).is_err() {
-            self.stats.refused += 1;
+    pub(super) fn take_in(
+        &mut self,
+        message: Arc<Message>,
+        from: Option<usize>,
+        rank: Rank,
+        whence: Whence,
+        now: Instant,
+    ) {
+        if message.retain {
+            match self.retained.set(&message, rank, whence != Whence::Client, &self.limits, now) {
+                Ok(Set::Newest) => self.note_retained(&message, whence, now),
+                // The map had it before it came live.
+                Ok(Set::Same) if whence == Whence::Mesh => return,
+                Ok(Set::Same | Set::Older) => {}
+                Err(_) => self.stats.refused += 1,
+            }
         }
-        if message.has_expired(now) {
+        if message.has_expired(now) || whence == Whence::Again {
             return;
         }
         self.feed_taps(&message);
         let mut found = mem::take(&mut self.found);
-        let sessions = &self.sessions;
-        let ready = |id: usize| sessions.get(id).is_some_and(|session| session.connection.is_some());
-        self.subscriptions.matches(&message.topic, &mut found, &ready);
+        let went = self.find(&message, rank, &mut found);
         trie::sort(&mut found, from);
         let mut frames = Frames::default();
         for delivery in found.chunk_by(trie::is_one_copy).filter_map(trie::delivery) {
-            self.deliver(&message, delivery, &mut frames, now);
+            self.deliver(&message, delivery, rank, &mut frames, now);
         }
         self.found = found;
+        if message.qos > Qos::AtMostOnce && !went.is_empty() {
+            self.note_elsewhere(went, &message, rank, now);
+        }
     }
 
-    fn deliver(&mut self, message: &Arc<Message>, delivery: Delivery, frames: &mut Frames, now: Instant) {
+    /// Who is to get a message, and which groups' members elsewhere, with their broker.
+    fn find(&mut self, message: &Message, rank: Rank, found: &mut Vec<Match>) -> Vec<(Arc<str>, u64)> {
+        let went = RefCell::new(Vec::new());
+        let topic = &*message.topic;
+        let lot = self.lot(message, rank);
+        let sessions = &self.sessions;
+        let ready = |id: usize| sessions.get(id).is_some_and(|session| session.connection.is_some());
+        let is_own = !self.shares || topic.starts_with("$SYS/");
+        let (nodes, groups, own) = (&self.nodes, &self.others.groups, self.node);
+        let elsewhere = |filter: &Arc<str>| {
+            let node = if is_own {
+                own
+            } else {
+                nodes.choose(filter, lot, (own, groups.get(filter).copied().unwrap_or_default()))
+            };
+            if node != own {
+                went.borrow_mut().push((filter.clone(), node));
+            }
+            node != own
+        };
+        self.subscriptions.matches(topic, found, Pick { ready: &ready, elsewhere: &elsewhere });
+        went.into_inner()
+    }
+
+    /// Gives one session a message that was read from memory. What its groups got is none of its own.
+    pub(super) fn deliver_to(&mut self, id: usize, message: &Arc<Message>, rank: Rank, now: Instant) {
+        let mut found = Vec::new();
+        let pick = Pick { ready: &|_| true, elsewhere: &|_| true };
+        self.subscriptions.matches(&message.topic, &mut found, pick);
+        found.retain(|found| found.session == id);
+        if let Some(delivery) = trie::delivery(&found) {
+            self.deliver(message, delivery, rank, &mut Frames::default(), now);
+        }
+    }
+
+    /// Gives a message to a member of a group here.
+    pub(super) fn deliver_to_group(
+        &mut self,
+        filter: &str,
+        message: &Arc<Message>,
+        rank: Rank,
+        now: Instant,
+    ) {
+        let sessions = &self.sessions;
+        let ready = |id: usize| sessions.get(id).is_some_and(|session| session.connection.is_some());
+        if let Some(found) = self.subscriptions.turn(filter, &ready)
+            && let Some(delivery) = trie::delivery(&[found])
+        {
+            self.deliver(message, delivery, rank, &mut Frames::default(), now);
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        delivery: Delivery,
+        rank: Rank,
+        frames: &mut Frames,
+        now: Instant,
+    ) {
         let Delivery { session: id, qos, retain_as_published, ids } = delivery;
         let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.repeats_until.is_some_and(|until| now < until) && session.has(rank) {
+            return;
+        }
         if !self.access.may(Operation::Read, session.user.as_deref(), &session.client, &message.topic) {
             return;
         }
@@ -59,6 +135,7 @@ impl Broker {
             Some(connection) if qos == Qos::AtMostOnce => Room::Now(connection),
             Some(connection)
                 if session.queue.is_empty()
+                    && !session.is_replaying
                     && session.has_window()
                     && has_room(&self.connections, connection) =>
             {
@@ -66,7 +143,7 @@ impl Broker {
             }
             _ => Room::Later,
         };
-        let pending = Pending { message: message.clone(), qos, retain, ids };
+        let pending = Pending { message: message.clone(), qos, retain, ids, rank };
         match room {
             Room::Now(connection) => {
                 self.send(id, connection, pending, false, frames, now);
@@ -77,7 +154,14 @@ impl Broker {
                 if self.hold(id, &pending)
                     && let Some(session) = self.sessions.get_mut(id)
                 {
-                    session.queue.push_back(pending);
+                    match session.known.remove(&rank).filter(|_| qos == Qos::ExactlyOnce) {
+                        // Another broker has sent it.
+                        Some(pid) => {
+                            let state = State::Publish(pending);
+                            session.inflight.push_back(Inflight { pid, state, sent: false });
+                        }
+                        None => session.queue.push_back(pending),
+                    }
                 }
             }
         }
@@ -176,6 +260,7 @@ impl Broker {
         while has_room(&self.connections, connection)
             && let Some(session) = self.sessions.get_mut(id)
             && session.has_window()
+            && !session.is_replaying
             && let Some(pending) = session.queue.pop_front()
         {
             if pending.message.has_expired(now) {
@@ -200,7 +285,7 @@ impl Broker {
             next.sent = true;
             let pid = next.pid;
             match &next.state {
-                State::Release => {
+                State::Release(_) => {
                     let Some(state) = self.connections.get(connection) else { return false };
                     let protocol = state.protocol;
                     self.write(connection, |out| codec::put_ack(out, protocol, Ack::Pubrel, pid, None));
@@ -245,17 +330,19 @@ impl Broker {
             match self.retained.next(&scan.filter, scan.after.as_ref(), &mut budget, now) {
                 Step::Found(message) => {
                     scan.after = Some(message.topic.clone());
-                    if self.access.may(
-                        Operation::Read,
-                        session.user.as_deref(),
-                        &session.client,
-                        &message.topic,
-                    ) {
+                    if self.access.knows(message.user.as_deref())
+                        && self.access.may(
+                            Operation::Read,
+                            session.user.as_deref(),
+                            &session.client,
+                            &message.topic,
+                        )
+                    {
                         let qos = message.qos.min(options.qos);
                         // [MQTT-3.3.1-8]
                         let ids =
                             Some([options.id]).filter(|[id]| *id != 0).map(|id| Arc::from(id.as_slice()));
-                        let pending = Pending { message, qos, retain: true, ids };
+                        let pending = Pending { message, qos, retain: true, ids, rank: Rank::default() };
                         self.send(id, connection, pending, false, &mut Frames::default(), now);
                     }
                 }

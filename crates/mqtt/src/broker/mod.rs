@@ -4,9 +4,13 @@
 //! is to be done after each call, and [`Broker::take`] has what is to be written. Each connection has one buffer of what is
 //! to be written, however many messages are in it.
 
+mod clients;
+mod confirm;
 mod connect;
 mod deliver;
+mod others;
 mod publish;
+mod retain;
 mod subscribe;
 mod sys;
 mod taps;
@@ -20,6 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use confirm::Ticket;
 use mqtt_proto::{Protocol, TopicName, v5};
 use slab::Slab;
 
@@ -28,11 +33,15 @@ use crate::{
     codec::{self, Fault, Incoming, Reason, fault},
     limits::Limits,
     mesh,
-    message::Message,
+    message::{Message, Qos},
+    nodes::Nodes,
     retained::{Rank, Retained},
     session::Session,
     trie::{Match, Trie},
 };
+use clients::Roster;
+use confirm::Unconfirmed;
+use others::Others;
 pub use taps::{Refused, TapId, Tapped};
 use timers::Timer;
 
@@ -82,9 +91,71 @@ pub enum Action {
         message: Arc<Message>,
         /// [`Rank::stamp`].
         stamp: u64,
+        /// Of a will: its id, for [`mesh::encode_will`].
+        will: Option<u128>,
+        /// What [`Broker::confirmed`] is to be called with; `None`: nobody waits for it.
+        ticket: Option<Ticket>,
     },
     /// There is something to [`Broker::take_tap`].
     Tap(TapId),
+    /// To the other brokers, for [`Broker::hear_node`]; of several only the last counts.
+    Say(Vec<u8>),
+    /// What the space remembers of messages is to be read, from that time on (milliseconds since 1970), and handed to
+    /// [`Broker::replay`]; then [`Broker::replayed`] is to be called.
+    Replay {
+        /// Whose it is.
+        session: SessionId,
+        /// From when on.
+        since: u64,
+    },
+    /// To be written into one of the maps that all brokers of the space keep, and share; of a key the last.
+    Keep {
+        /// Which.
+        map: Map,
+        /// 1 to 1024 bytes.
+        key: Vec<u8>,
+        /// `None`: the key is to be deleted.
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// A session, until it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub(crate) usize, pub(crate) u64);
+
+/// A map that all brokers of a space keep, each the same: a key has what was written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Map {
+    /// Retained messages, by topic.
+    Retained,
+    /// Clients with their sessions and wills, by client id.
+    Clients,
+}
+
+impl Map {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Retained, Self::Clients];
+
+    /// The name of its topic, behind that of the space.
+    pub fn topic(self, space: &str) -> String {
+        match self {
+            Self::Retained => format!("{space}/retained"),
+            Self::Clients => format!("{space}/clients"),
+        }
+    }
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whence {
+    /// A client here, or this broker itself.
+    Client,
+    /// Another broker.
+    Mesh,
+    /// What all brokers keep.
+    Map,
+    /// The same, of what was there but for its rank: nobody is given it.
+    Again,
 }
 
 /// What is to be written, and whether the connection is to be closed then.
@@ -127,6 +198,16 @@ pub struct Stats {
     pub refused: u64,
     /// Connections that were closed for what they sent.
     pub faults: u64,
+    /// Clients that connected to another broker while they were connected here.
+    pub taken_over: u64,
+    /// Sessions that came from another broker.
+    pub roamed: u64,
+    /// Wills that were published for a broker that was gone.
+    pub wills_of_others: u64,
+    /// Messages that too few nodes confirmed in time.
+    pub not_confirmed: u64,
+    /// Other brokers that are there.
+    pub others: usize,
 }
 
 /// A connected client.
@@ -211,6 +292,14 @@ pub struct Broker {
     /// Topics whose messages come back from elsewhere.
     elsewhere: HashSet<String>,
     taps: Slab<taps::Tap>,
+    /// Whether there are maps that all brokers keep.
+    shares: bool,
+    roster: Roster,
+    nodes: Nodes,
+    others: Others,
+    /// Whether messages are acknowledged when others have confirmed them, and those that wait for it.
+    confirms: bool,
+    unconfirmed: HashMap<Ticket, Unconfirmed>,
     stats: Stats,
 }
 
@@ -256,6 +345,12 @@ impl Broker {
             found: Vec::new(),
             elsewhere: HashSet::new(),
             taps: Slab::new(),
+            shares: false,
+            roster: Roster::default(),
+            nodes: Nodes::default(),
+            others: Others::default(),
+            confirms: false,
+            unconfirmed: HashMap::new(),
             stats: Stats::default(),
         }
     }
@@ -377,7 +472,7 @@ impl Broker {
                 Ok(())
             }
             Incoming::Pubrel(pid) => {
-                self.pubrel(id, session, pid);
+                self.pubrel(id, session, pid, now);
                 Ok(())
             }
             Incoming::Pubcomp(pid) => {
@@ -386,7 +481,7 @@ impl Broker {
             }
             Incoming::Subscribe(subscribe) => self.subscribe(id, session, subscribe, now),
             Incoming::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(id, session, unsubscribe);
+                self.unsubscribe(id, session, unsubscribe, now);
                 Ok(())
             }
             Incoming::Ping => {
@@ -445,6 +540,8 @@ impl Broker {
         for id in open {
             self.shut(id, now);
         }
+        self.save_all(now);
+        self.say_goodbye();
     }
 
     /// The next thing to do. To be called until there is none, after each other call.
@@ -457,18 +554,69 @@ impl Broker {
     /// # Errors
     /// When it is none.
     pub fn from_mesh(&mut self, node: u64, data: &Bytes, now: Instant) -> Result<(), mesh::Unreadable> {
-        let (message, stamp) = mesh::decode(data, now)?;
+        let (message, stamp, will) = mesh::open(data, now)?;
         self.stats.from_mesh += 1;
-        // One clock that runs ahead takes the others along by a day at most.
-        self.last_stamp = self.last_stamp.max(stamp.min(self.time(now) + 86_400_000_000));
-        self.take_in(Arc::new(message), None, Rank { stamp, node }, now);
+        self.heed(stamp, now);
+        if will.is_none_or(|will| self.is_new_will(will)) {
+            self.take_in(Arc::new(message), None, Rank { stamp, node }, Whence::Mesh, now);
+        }
         Ok(())
+    }
+
+    /// The same of a message that was missed when it was live. At QoS 0 it is not given to anybody any more.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_memory(&mut self, node: u64, data: &Bytes, now: Instant) -> Result<(), mesh::Unreadable> {
+        let (message, _) = mesh::decode(data, now)?;
+        if message.qos == Qos::AtMostOnce && !message.retain {
+            self.stats.from_mesh += 1;
+            return Ok(());
+        }
+        self.from_mesh(node, data, now)
+    }
+
+    /// What this broker says from now on is later than that. One clock that runs ahead takes the others along by a day at
+    /// most.
+    fn heed(&mut self, stamp: u64, now: Instant) {
+        self.last_stamp = self.last_stamp.max(stamp.min(self.time(now) + 86_400_000_000));
+    }
+
+    /// What is to be known everywhere is written into the maps that all brokers of the space keep, by [`Action::Keep`], and
+    /// learned from there.
+    pub fn share(&mut self, now: Instant) {
+        self.shares = true;
+        self.others.beat = Some(now);
+    }
+
+    /// What a map has of a key, also what this broker wrote itself: the value, or that it was deleted; and which broker wrote
+    /// that, and when, in microseconds since 1970. Whether it is what brokers write.
+    pub fn learn(
+        &mut self,
+        map: Map,
+        key: &[u8],
+        value: Option<&[u8]>,
+        (by, sent): (u64, u64),
+        now: Instant,
+    ) -> bool {
+        match map {
+            Map::Retained => self.learn_retained(key, value, sent, now),
+            Map::Clients => self.learn_client(key, value, (by, sent), now),
+        }
+    }
+
+    /// A map let a key go, because there are too many, or this node was away for too long.
+    pub fn gave_way(&mut self, map: Map, key: &[u8]) {
+        match map {
+            Map::Retained => self.retained_gave_way(key),
+            Map::Clients => self.client_gave_way(key),
+        }
     }
 
     /// A message that did not come from a client: from elsewhere than the space, for the clients of this broker alone.
     pub fn inject(&mut self, message: Message, now: Instant) {
         let rank = Rank { stamp: self.stamp(now), node: self.node };
-        self.take_in(Arc::new(message), None, rank, now);
+        self.take_in(Arc::new(message), None, rank, Whence::Client, now);
     }
 
     /// Topics of which [`Action::Publish`] is all that becomes of a client's message: clients here get it when it comes back by
@@ -507,6 +655,7 @@ impl Broker {
             retained: self.retained.len(),
             retained_bytes: self.retained.bytes(),
             queued_bytes: self.queued,
+            others: self.nodes.there().count(),
             ..self.stats
         }
     }

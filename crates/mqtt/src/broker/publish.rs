@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A refusal, as the reason code of PUBACK and PUBREC, in words.
-type Refusal = (u8, &'static str);
+pub(super) type Refusal = (u8, &'static str);
 
 const NOT_AUTHORIZED: Refusal = (0x87, "not allowed to publish there");
 const NAME_INVALID: Refusal = (0x90, "not a topic for clients");
@@ -44,7 +44,9 @@ impl Broker {
             let pid = pid.value();
             if state.incoming.contains(&pid) {
                 // It was taken already ([MQTT-4.3.3-10]).
-                self.ack(id, Ack::Pubrec, pid, None);
+                if !self.is_unconfirmed(session, pid) {
+                    self.ack(id, Ack::Pubrec, pid, None);
+                }
                 return Ok(());
             }
             if state.incoming.len() >= usize::from(self.limits.receive_maximum) {
@@ -53,14 +55,24 @@ impl Broker {
         }
         let refusal = self.judge(session, &publish);
         let qos_pid = publish.qos_pid;
+        let mut ticket = None;
         if refusal.is_some() {
             self.stats.refused += 1;
         } else {
-            let message = Arc::new(Message::from_publish(publish, now));
-            self.send_out(message, Some(session), now);
+            let mut message = Message::from_publish(publish, now);
+            message.user = self.sessions.get(session).and_then(|session| session.user.clone());
+            let message = Arc::new(message);
+            self.note_birth(session, &message);
+            ticket = match qos_pid {
+                QosPid::Level0 => None,
+                QosPid::Level1(pid) => self.wait_for_others(session, Ack::Puback, pid.value()),
+                QosPid::Level2(pid) => self.wait_for_others(session, Ack::Pubrec, pid.value()),
+            };
+            self.send_out(message, Some(session), (None, ticket), now);
         }
         match qos_pid {
             QosPid::Level0 => {}
+            QosPid::Level1(_) if ticket.is_some() => {}
             QosPid::Level1(pid) => self.ack(id, Ack::Puback, pid.value(), refusal),
             QosPid::Level2(pid) => {
                 // With a refusal the exchange is over, in MQTT 5.
@@ -68,10 +80,21 @@ impl Broker {
                 if let Some(state) = self.sessions.get_mut(session).filter(|_| !is_over) {
                     state.incoming.insert(pid.value());
                 }
-                self.ack(id, Ack::Pubrec, pid.value(), refusal);
+                self.touch_progress(session, now);
+                if ticket.is_none() {
+                    self.ack(id, Ack::Pubrec, pid.value(), refusal);
+                }
             }
         }
         Ok(())
+    }
+
+    /// What a client retains on the topic of its will is what is to stand there while it is there.
+    fn note_birth(&mut self, session: usize, message: &Arc<Message>) {
+        let Some(session) = self.sessions.get_mut(session).filter(|_| message.retain) else { return };
+        if session.will.as_ref().is_some_and(|will| will.message.topic == message.topic) {
+            session.birth = Some(message.clone());
+        }
     }
 
     /// The topic that an alias stands for, or the alias that a topic gets.
@@ -111,11 +134,11 @@ impl Broker {
         full.then_some(QUOTA)
     }
 
-    fn protocol(&self, id: usize) -> Option<Protocol> {
+    pub(super) fn protocol(&self, id: usize) -> Option<Protocol> {
         self.connections.get(id).map(|connection| connection.protocol)
     }
 
-    fn ack(&mut self, id: usize, ack: Ack, pid: u16, refusal: Option<Refusal>) {
+    pub(super) fn ack(&mut self, id: usize, ack: Ack, pid: u16, refusal: Option<Refusal>) {
         let Some(connection) = self.connections.get(id) else { return };
         let (protocol, wants) = (connection.protocol, connection.wants_reasons);
         let refusal = refusal.map(|(code, why)| (code, Some(why).filter(|why| wants && !why.is_empty())));
@@ -129,7 +152,7 @@ impl Broker {
 
     /// PUBCOMP: a message at QoS 2 was released.
     pub(super) fn completed(&mut self, session: usize, pid: u16, now: Instant) {
-        self.forget(session, pid, |state| matches!(state, State::Release), now);
+        self.forget(session, pid, |state| matches!(state, State::Release(_)), now);
     }
 
     fn forget(&mut self, id: usize, pid: u16, ends: impl Fn(&State) -> bool, now: Instant) {
@@ -143,7 +166,9 @@ impl Broker {
             let cost = pending.message.cost();
             session.bytes -= cost;
             self.queued -= cost;
+            session.note_done(pending.rank);
         }
+        self.touch_progress(id, now);
         self.pump(id, now);
     }
 
@@ -156,9 +181,14 @@ impl Broker {
         let refusal = match state.position(pid) {
             None => Some((PID_NOT_FOUND, "")),
             Some(place) => {
+                let rank = match &state.inflight[place].state {
+                    State::Publish(pending) => pending.rank,
+                    State::Release(rank) => *rank,
+                };
                 if let State::Publish(pending) =
-                    std::mem::replace(&mut state.inflight[place].state, State::Release)
+                    std::mem::replace(&mut state.inflight[place].state, State::Release(rank))
                 {
+                    state.note_done(rank);
                     let cost = pending.message.cost();
                     state.bytes -= cost;
                     self.queued -= cost;
@@ -167,10 +197,12 @@ impl Broker {
             }
         };
         self.ack(id, Ack::Pubrel, pid, refusal);
+        self.touch_progress(session, now);
     }
 
     /// PUBREL: a client's message at QoS 2 is released, and its packet id is free.
-    pub(super) fn pubrel(&mut self, id: usize, session: usize, pid: u16) {
+    pub(super) fn pubrel(&mut self, id: usize, session: usize, pid: u16, now: Instant) {
+        self.touch_progress(session, now);
         let known = self.sessions.get_mut(session).is_some_and(|session| session.incoming.remove(&pid));
         let refusal = (!known).then_some((PID_NOT_FOUND, ""));
         self.ack(id, Ack::Pubcomp, pid, refusal);

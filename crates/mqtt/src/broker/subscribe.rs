@@ -33,6 +33,8 @@ impl Broker {
             .iter()
             .map(|(filter, options)| self.subscribe_one(session, filter, *options, identifier))
             .collect();
+        subscribe.topics.iter().for_each(|(filter, _)| self.count_group(filter, now));
+        self.touch(session, now);
         let Some(connection) = self.connections.get(id) else { return Ok(()) };
         let protocol = connection.protocol;
         self.write(id, |out| codec::put_suback(out, protocol, subscribe.pid, codes));
@@ -89,7 +91,13 @@ impl Broker {
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, id: usize, session: usize, unsubscribe: v5::Unsubscribe) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: usize,
+        session: usize,
+        unsubscribe: v5::Unsubscribe,
+        now: Instant,
+    ) {
         let Some(state) = self.sessions.get_mut(session) else { return };
         let mut codes = Vec::with_capacity(unsubscribe.topics.len());
         for filter in &unsubscribe.topics {
@@ -101,6 +109,8 @@ impl Broker {
                 UnsubscribeReasonCode::NoSubscriptionExisted
             });
         }
+        unsubscribe.topics.iter().for_each(|filter| self.count_group(filter, now));
+        self.touch(session, now);
         let Some(connection) = self.connections.get(id) else { return };
         let protocol = connection.protocol;
         self.write(id, |out| codec::put_unsuback(out, protocol, unsubscribe.pid, codes));

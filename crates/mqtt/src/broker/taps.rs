@@ -73,7 +73,7 @@ impl Broker {
         if one_more && !self.retained.has_room(&message.topic, message.payload.len(), &self.limits) {
             return Err(Refused::Retained(Rejected::Messages(self.limits.retained_messages)));
         }
-        self.send_out(Arc::new(message), None, now);
+        self.send_out(Arc::new(message), None, (None, None), now);
         Ok(())
     }
 

@@ -44,7 +44,8 @@ impl Broker {
             return Some(now);
         }
         let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(self.retained.deadline()).chain(self.figures_at).min()
+        let rest = [self.retained.deadline(), self.figures_at, self.roster.deadline(), self.others.beat];
+        timer.into_iter().chain(rest.into_iter().flatten()).min()
     }
 
     /// Does what is due.
@@ -56,7 +57,10 @@ impl Broker {
                 Timer::Away(session, serial) => self.away(session, serial, now),
             }
         }
-        self.retained.expire(now);
+        self.expire_retained(now);
+        self.save_retained(now);
+        self.save_clients(now);
+        self.beat(now);
         self.say_figures(now);
         for _ in 0..SCANS {
             let Some((session, serial)) = self.scanning.pop_front() else { break };

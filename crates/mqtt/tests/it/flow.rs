@@ -1,5 +1,6 @@
 //! How messages go through, at each quality of service.
 
+use bytes::Bytes;
 use mqtt_proto::{
     Protocol, QosPid, v3,
     v5::{self, DisconnectReasonCode as Reason, Packet},
@@ -307,4 +308,47 @@ fn mqtt_3_3_2_5_a_message_that_expires_is_not_delivered_and_its_interval_is_what
     assert!(present);
     let [Packet::Publish(publish)] = &world.got(reader)[..] else { panic!() };
     assert_eq!((&publish.payload[..], publish.properties.message_expiry_interval), (&b"100"[..], Some(70)));
+}
+
+#[test]
+fn an_acknowledgement_waits_for_others_and_says_where_they_did_not_confirm() {
+    let mut world = World::new(Limits::default());
+    world.broker.set_confirms(true);
+    let reader = world.subscriber("r", "a", 0);
+    let writer = world.client("w");
+    for (qos, id) in [(0, 0), (1, 1), (2, 2), (1, 3), (2, 4)] {
+        world.send(writer, publish("a", qos, id, "x"));
+    }
+    assert_eq!(world.heard(reader).len(), 5, "nobody else waits");
+    assert!(world.got(writer).is_empty());
+    let mut again = publish("a", 2, 2, "x");
+    again.dup = true;
+    world.send(writer, again);
+    assert!(world.got(writer).is_empty() && world.heard(reader).is_empty(), "it waits already");
+    let tickets = std::mem::take(&mut world.tickets);
+    assert_eq!(tickets.len(), 4);
+    let now = world.now;
+    for (ticket, confirmed) in tickets.iter().zip([true, true, false, false]) {
+        world.broker.confirmed(*ticket, confirmed, now);
+    }
+    world.run();
+    let codes: Vec<_> = world
+        .got(writer)
+        .into_iter()
+        .map(|packet| match packet {
+            Packet::Puback(ack) => (ack.pid.value(), ack.reason_code as u8),
+            Packet::Pubrec(ack) => (ack.pid.value(), ack.reason_code as u8),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(codes, [(1, 0), (2, 0), (3, 0x83), (4, 0x83)]);
+    assert_eq!(world.broker.stats().not_confirmed, 2);
+    // MQTT 3 has no word for it.
+    let (old, _) = world.client_3(Protocol::V311, "old", true);
+    let said = v3::Publish::new(QosPid::Level1(pid(9)), "a".try_into().unwrap(), Bytes::from_static(b"x"));
+    world.send_3(old, said);
+    let ticket = world.tickets[0];
+    world.broker.confirmed(ticket, false, now);
+    world.run();
+    assert!(world.clients[old].closed, "so that it comes back and says it again");
 }

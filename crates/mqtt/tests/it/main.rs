@@ -8,6 +8,7 @@ mod flow;
 mod hostile;
 mod lasting;
 mod properties;
+mod space;
 mod support;
 mod taps;
 mod topics;

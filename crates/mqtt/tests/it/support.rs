@@ -11,7 +11,10 @@ use mqtt_proto::{
     Pid, Protocol, QoS, QosPid, TopicFilter, TopicName, v3,
     v5::{self, ConnectReasonCode, DisconnectReasonCode, Packet},
 };
-use smidge_mqtt::{Access, Action, Broker, ConnectionId, Credentials, Limits, Message, TapId, Verdict};
+use smidge_mqtt::{
+    Access, Action, Broker, ConnectionId, Credentials, Limits, Map, Message, SessionId, TapId, Ticket,
+    Verdict, mesh,
+};
 
 pub(crate) struct Client {
     pub(crate) id: ConnectionId,
@@ -29,6 +32,15 @@ pub(crate) struct World {
     by_id: BTreeMap<ConnectionId, usize>,
     /// What went to other brokers.
     pub(crate) mesh: Vec<(Arc<Message>, u64)>,
+    /// Of those whose acknowledgement waits.
+    pub(crate) tickets: Vec<Ticket>,
+    /// The same, as it travels.
+    pub(crate) out: Vec<Bytes>,
+    /// What is to be kept by all brokers.
+    pub(crate) kept: Vec<(Map, Vec<u8>, Option<Vec<u8>>)>,
+    /// What it says of itself.
+    pub(crate) said: Option<Vec<u8>>,
+    pub(crate) replays: Vec<(SessionId, u64)>,
     pub(crate) asked: Vec<(ConnectionId, Credentials)>,
     pub(crate) tapped: Vec<TapId>,
 }
@@ -69,15 +81,24 @@ impl World {
     }
 
     pub(crate) fn with(limits: Limits, access: Access) -> Self {
-        let now = Instant::now();
-        let mut random = fastrand::Rng::with_seed(7);
-        let broker = Broker::new(limits, access, 1, (now, 1_000_000), move || random.u64(..));
+        Self::of_node(1, Instant::now(), limits, access)
+    }
+
+    /// One of several.
+    pub(crate) fn of_node(node: u64, now: Instant, limits: Limits, access: Access) -> Self {
+        let mut random = fastrand::Rng::with_seed(6 + node);
+        let broker = Broker::new(limits, access, node, (now, 1_000_000_000), move || random.u64(..));
         Self {
             broker,
             now,
             clients: Vec::new(),
             by_id: BTreeMap::new(),
             mesh: Vec::new(),
+            out: Vec::new(),
+            tickets: Vec::new(),
+            kept: Vec::new(),
+            said: None,
+            replays: Vec::new(),
             asked: Vec::new(),
             tapped: Vec::new(),
         }
@@ -92,8 +113,15 @@ impl World {
                     self.write(client);
                 }
                 Action::Authenticate(id, credentials) => self.asked.push((id, credentials)),
-                Action::Publish { message, stamp } => self.mesh.push((message, stamp)),
                 Action::Tap(tap) => self.tapped.push(tap),
+                Action::Publish { message, stamp, will, ticket } => {
+                    self.tickets.extend(ticket);
+                    self.out.push(mesh::encode_will(&message, stamp, will, self.now).into());
+                    self.mesh.push((message, stamp));
+                }
+                Action::Say(said) => self.said = Some(said),
+                Action::Replay { session, since } => self.replays.push((session, since)),
+                Action::Keep { map, key, value } => self.kept.push((map, key, value)),
             }
         }
     }
