@@ -337,6 +337,9 @@ fn one_of_three_nodes_killed_in_the_middle_loses_nothing_at_qos_1_for_those_who_
             "mqtt.queue_messages=100000",
             "mqtt.queue=256MiB",
             "mqtt.queues=512MiB",
+            "limits.events=100000",
+            "limits.backlog=256MiB",
+            "limits.backlogs=512MiB",
             "topics={ mqtt = { keep = { messages = 100000 } } }",
         ]
         .map(|set| ["--set", set]);
