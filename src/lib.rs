@@ -45,6 +45,8 @@ mod error;
 pub mod fuzz;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "gateway")]
+mod http;
 pub mod identity;
 pub mod logging;
 pub mod mdns;

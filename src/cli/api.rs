@@ -24,7 +24,7 @@ use target::Place;
 use super::{Failure, exit, words};
 use crate::{
     config::{Secret, parse_duration},
-    gateway::wire::{Framing, Wire, WireError},
+    http::{Framing, Wire, WireError},
     runtime::{ByteStream, Executor, Handle, TcpOptions},
 };
 

@@ -1,7 +1,7 @@
 //! How eagerly few live records of a large name are looked for among many at which nobody is.
 //!
 //! A dial that is silent for longer than others took loses its place to the next record, and goes on beside it. Where as many
-//! as are tried together are all in vain, twice as many are, up to what may be under way at once; where one succeeds, half.
+//! as are tried together are all in vain, twice as many are, up to what may be under way; where one succeeds, half.
 //!
 //! Pure.
 

@@ -5,8 +5,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::wire::WireError;
-use crate::{node::Error, text};
+use crate::{http::WireError, node::Error, text};
 
 /// An answer with its whole body.
 #[derive(Debug)]

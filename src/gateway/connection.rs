@@ -14,9 +14,11 @@ use super::{
     slots::{Places, Wait},
     state,
     target::{self, Query, Route, StateCall},
-    wire::{Framing, Head, RequestLine, Wire, WireError},
 };
-use crate::runtime::{ByteStream, Elapsed};
+use crate::{
+    http::{Framing, Head, RequestLine, Wire, WireError},
+    runtime::{ByteStream, Elapsed},
+};
 
 /// How long, and how many bytes, what a caller still sends is taken in before its connection is closed.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);

@@ -5,13 +5,11 @@
 //! requests tell on themselves by their `Origin`, `Sec-Fetch-Site` or `Host`. This file decides; it
 //! reads nothing.
 
-use std::net::IpAddr;
-
-use super::{
-    answer::Refusal,
-    wire::{Head, RequestLine},
+use super::answer::Refusal;
+use crate::{
+    config::{ApiListen, Secret},
+    http::{Head, RequestLine, is_loopback, is_origin},
 };
-use crate::config::{ApiListen, Secret};
 
 /// What a listener asks of its callers.
 #[derive(Debug)]
@@ -79,12 +77,6 @@ impl Guard {
     }
 }
 
-/// Whether a URL without a path, as `Origin` has it, is `host`.
-pub(crate) fn is_origin(origin: &str, host: &str) -> bool {
-    let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    of.is_some_and(|of| of.eq_ignore_ascii_case(host))
-}
-
 fn authorize(token: &Secret, head: &Head<RequestLine>) -> Result<(), Refusal> {
     let hint = "send the header Authorization: Bearer TOKEN, with TOKEN as api.token has it";
     let given = head.all("authorization").collect::<Vec<_>>();
@@ -98,25 +90,12 @@ fn authorize(token: &Secret, head: &Head<RequestLine>) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a host is this machine, by an address of loopback or by its reserved name (RFC 6761): no name server can
-/// change those. 0.0.0.0 is none: it leads here, too, but browsers take it for an address outside of this machine, and
-/// do not say which page asks.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
-        _ => host,
-    };
-    let address = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
-    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-    address.parse().is_ok_and(is_loopback) || name.eq_ignore_ascii_case("localhost")
-}
-
 #[cfg(test)]
 mod tests {
     use futures::io::Cursor;
 
     use super::*;
-    use crate::gateway::wire::Wire;
+    use crate::http::Wire;
 
     fn head(headers: &str) -> Head<RequestLine> {
         let text = format!("GET / HTTP/1.1\r\n{headers}\r\n");

@@ -24,7 +24,6 @@ mod slots;
 mod split;
 mod state;
 mod target;
-pub(crate) mod wire;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -43,7 +42,6 @@ use crate::{
     runtime::{Handle, Listener, TcpOptions},
 };
 use context::Context;
-pub(crate) use guard::{is_loopback, is_origin};
 pub(crate) use target::encode;
 
 /// How long is waited when the system has no descriptor for another connection.

@@ -25,9 +25,9 @@ use super::{
     json_string,
     split::{Piece, Split, Splitter, TooLarge, Unfinished},
     target::Query,
-    wire::{Body, Framing},
 };
 use crate::{
+    http::{Body, Framing},
     node::{Error, PublishOptions, Receipt},
     text,
 };

@@ -19,7 +19,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     // Crates, under their names in smidge.
     (2, &["transport", "gossip"]),
     (2, &["dns", "config", "store"]),
-    (1, &["runtime", "identity", "logging", "error", "text", "multiaddr"]),
+    (1, &["runtime", "identity", "logging", "error", "http", "text", "multiaddr"]),
 ];
 
 fn floor(room: &str) -> u8 {

@@ -1,7 +1,7 @@
 //! Answers that go on: a request that is answered while it is written, and an event stream.
 
 use super::MAX_ANSWER;
-use crate::gateway::wire::{Body, Framing, Wire, WireError};
+use crate::http::{Body, Framing, Wire, WireError};
 
 /// A request that is being made and answered.
 pub(in crate::cli) struct Exchange {

@@ -26,7 +26,7 @@ use crate::{
         api::{Api, Exchange, OWN_STATE},
         exit, note, print_patiently,
     },
-    gateway::wire::WireError,
+    http::WireError,
     runtime::{Handle, Readable, Signal, Signals},
 };
 

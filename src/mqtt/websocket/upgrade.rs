@@ -8,10 +8,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use super::WebSocket;
 use crate::{
     config::{ApiListen, Mqtt},
-    gateway::{
-        is_loopback, is_origin,
-        wire::{Head, RequestLine, Wire},
-    },
+    http::{Head, RequestLine, Wire, is_loopback, is_origin},
     runtime::ByteStream,
 };
 
@@ -104,7 +101,7 @@ impl Pages {
 /// Reads the request of a new connection, and answers it.
 ///
 /// # Errors
-/// When it is none, or may not be: the client has been told, where that is possible.
+/// When it is none, or may not be: the client has its answer, where that is possible.
 pub(in crate::mqtt) async fn upgrade(
     stream: Box<dyn ByteStream>,
     pages: &Pages,

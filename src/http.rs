@@ -1,5 +1,5 @@
-//! HTTP/1.1 messages (RFC 9112) on a stream of bytes: heads and bodies, for the API and for the verbs
-//! that call it.
+//! HTTP/1.1 messages (RFC 9112) on a stream of bytes: heads and bodies, for the API, the verbs that call it, and WebSocket's
+//! first request.
 //!
 //! httparse does the parsing. Everything read has a bound; nothing here waits by the clock or knows
 //! what a request means.
@@ -16,11 +16,13 @@ use self::unread::Unread;
 pub(crate) use self::{
     body::Body,
     head::{Framing, Head, RequestLine},
+    origin::{is_loopback, is_origin},
 };
 use crate::runtime::ByteStream;
 
 mod body;
 mod head;
+mod origin;
 mod unread;
 
 /// Headers of one message.
