@@ -17,47 +17,52 @@ missing() {
     return 1
 }
 
+# Of TOOL=PACKAGE…, the packages of the tools that are missing, and of no others: a tool that came some other way (Node.js and its npm from
+# nodesource) may conflict with Debian's. A tool alone is its package's name, too.
+lacking() {
+    local each
+    for each; do ! missing "${each%%=*}" || echo "${each#*=}"; done
+}
+
 # The packages that a step needs and this machine has not.
 packages_of() {
     case $1 in
-        scripts) ! missing shellcheck || echo shellcheck ;;
+        scripts) lacking shellcheck ;;
         test | alternatives | conformance | async-*)
             # Tests in mount and network namespaces of their own, with packet filters between them; the API's examples.
-            ! missing ip unshare iptables curl python3 mosquitto_pub ||
-                echo iproute2 util-linux iptables curl python3 mosquitto-clients
+            lacking ip=iproute2 unshare=util-linux iptables curl python3 mosquitto_pub=mosquitto-clients
             ;;
-        kubernetes) ! missing kubectl || echo kubernetes-client ;;
-        page) ! missing chromium chromedriver npm || echo chromium chromium-driver npm ;;
-        interop) ! missing npm || echo npm ;;
+        kubernetes) lacking kubectl=kubernetes-client ;;
+        page) lacking chromium chromedriver=chromium-driver npm ;;
+        interop) lacking npm ;;
         mqtt-clients)
-            ! missing npm node openssl mosquitto_pub paho_c_sub chromium chromedriver ||
-                echo npm nodejs openssl mosquitto-clients paho.mqtt.c-examples chromium chromium-driver
+            lacking npm node=nodejs openssl mosquitto_pub=mosquitto-clients paho_c_sub=paho.mqtt.c-examples \
+                chromium chromedriver=chromium-driver
             ;;
         packages-deb)
-            ! missing dpkg-deb lintian systemd-analyze systemd-sysusers strace zsh fish setpriv unshare ip curl man ||
-                echo dpkg lintian systemd strace zsh fish util-linux iproute2 curl man-db
+            lacking dpkg-deb=dpkg lintian systemd-analyze=systemd systemd-sysusers=systemd strace zsh fish setpriv=util-linux \
+                unshare=util-linux ip=iproute2 curl man=man-db
             ;;
         podman)
-            ! missing podman runc iptables /usr/lib/podman/netavark /usr/lib/podman/aardvark-dns ||
-                echo podman runc iptables netavark aardvark-dns
+            lacking podman runc iptables /usr/lib/podman/netavark=netavark /usr/lib/podman/aardvark-dns=aardvark-dns
             ;;
         dns)
-            ! missing ip unshare mount ss dnsmasq unbound named /usr/lib/podman/aardvark-dns ||
-                echo iproute2 util-linux mount dnsmasq-base unbound bind9 aardvark-dns
+            lacking ip=iproute2 ss=iproute2 unshare=util-linux mount dnsmasq=dnsmasq-base unbound named=bind9 \
+                /usr/lib/podman/aardvark-dns=aardvark-dns
             ;;
         faults* | soak* | nat*)
             # Namespaces, and a wall clock that jumps.
-            ! missing ip unshare nsenter mount iptables '/usr/lib/*/faketime/libfaketime.so.1' ||
-                echo iproute2 util-linux mount iptables faketime
+            lacking ip=iproute2 unshare=util-linux nsenter=util-linux mount iptables \
+                '/usr/lib/*/faketime/libfaketime.so.1=faketime'
             ;;
         static* | reproducible)
-            ! missing file readelf || echo file binutils
+            lacking file readelf=binutils
             # A standard library's source and the compiler it belongs to, where rustup has none.
-            has_std_source || ! missing /usr/bin/rustc /usr/bin/cargo /usr/lib/rustlib/src/rust/library/Cargo.lock ||
-                echo rustc-web cargo-web rust-web-src
-            [[ $1 != static-arm ]] || ! missing /usr/lib/binfmt.d/qemu-aarch64.conf || echo qemu-user-static
+            has_std_source || lacking /usr/bin/rustc=rustc-web /usr/bin/cargo=cargo-web \
+                /usr/lib/rustlib/src/rust/library/Cargo.lock=rust-web-src
+            [[ $1 != static-arm ]] || lacking /usr/lib/binfmt.d/qemu-aarch64.conf=qemu-user-static
             ;;
-        swarm*) ! missing ip nsenter iptables curl dockerd docker || echo iproute2 util-linux iptables curl docker.io ;;
+        swarm*) lacking ip=iproute2 nsenter=util-linux iptables curl dockerd=docker.io docker=docker.io ;;
     esac
 }
 
