@@ -1,3 +1,3 @@
 """Importing this registers every scenario."""
 
-from . import addresses, hostile, kept, large, name_server, partitions, process, strangers, weather  # noqa: F401
+from . import addresses, hostile, kept, large, mqtt, name_server, partitions, process, strangers, weather  # noqa: F401
