@@ -26,7 +26,7 @@ use report::Report;
                         terminal, it tells what happens meanwhile.\n\n\
                         --json: {\"ok\", \"peers\", \"name_to_connected_ms\", \"found_ms\",\n\
                         \"start_to_delivery_ms\", \"publish_to_delivery_ms\", \"events\": [{\"ms\", \"node\", \"event\", \"line\"}]}; with --mqtt: {\"ok\",\n\
-                        \"publish_to_delivery_ms\", \"kill_to_will_ms\", \"events\": [{\"ms\", \"line\"}]}")]
+                        \"publish_to_delivery_ms\", \"loss_to_will_ms\", \"events\": [{\"ms\", \"line\"}]}")]
 pub(crate) struct DemoArgs {
     /// How many peers there are behind the name `peer`, or, with --mdns, beside the first node
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
@@ -34,7 +34,7 @@ pub(crate) struct DemoArgs {
     /// No names at all: nodes find each other by multicast DNS, on loopback
     #[arg(long)]
     pub(crate) mdns: bool,
-    /// Three nodes with MQTT, and clients at each: messages, what is retained, and a will when a node is killed
+    /// Three nodes with MQTT, and clients at each: messages, what is retained, a will, and a node that is killed
     #[arg(long, conflicts_with_all = ["nodes", "mdns"])]
     pub(crate) mqtt: bool,
     /// Print the result as one JSON object
