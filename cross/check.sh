@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what cross/build.sh made: statically linked, no interpreter, no symbols, at most 5,600,000 bytes, built for no
+# Checks what cross/build.sh made: statically linked, no interpreter, no symbols, at most 5,750,000 bytes, built for no
 # newer processor than its platform has, runs in an empty root directory; and with --demo, that `smidge demo` passes.
 # Needs root. ARM binaries run under qemu-user-static where the machine is another one, on the oldest processor of
 # their platform, registered with binfmt_misc for as long as this runs.
@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Bytes, of any of them: cross/README.md.
-largest=5600000
+largest=5750000
 die() { printf 'cross: FAILED: %s\n' "$*" >&2; exit 1; }
 
 demo=''
