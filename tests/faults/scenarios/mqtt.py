@@ -40,8 +40,8 @@ class Clients:
         """Nothing that was acknowledged is missing at these."""
         self.publisher.quiet()
         said = self.publisher.said
-        acknowledged = len(self.publisher.acknowledged)
-        run.promise(acknowledged == said, f"{acknowledged} of {said} are acknowledged")
+        acknowledged, refused = self.publisher.acknowledged, self.publisher.refused
+        run.promise(acknowledged == said, f"{acknowledged} of {said} are acknowledged, {refused} refused")
         deadline = time.monotonic() + patience
         missing = {}
         while time.monotonic() < deadline:
